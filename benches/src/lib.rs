@@ -1,0 +1,1 @@
+//! Development-only benchmarks and peer comparisons.

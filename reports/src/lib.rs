@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Renders a run as one self-contained page.

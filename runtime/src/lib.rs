@@ -1,0 +1,1 @@
+//! Probes devices and executes plans on them.

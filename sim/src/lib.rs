@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Discrete-event simulation of a plan in time and temperature.
