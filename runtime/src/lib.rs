@@ -1,1 +1,3 @@
 //! Probes devices and executes plans on them.
+
+pub mod model;
