@@ -1,2 +1,15 @@
 #![forbid(unsafe_code)]
 //! The nouns that cross rooms and the rules they obey: no input or output, no clock, no threads.
+
+pub mod artefact;
+pub mod cost;
+pub mod device;
+pub mod digest;
+pub mod figure;
+pub mod graph;
+pub mod ids;
+pub mod model;
+pub mod text;
+pub mod thermal;
+pub mod units;
+pub mod workload;
