@@ -1,0 +1,188 @@
+//! A plan: which device holds which layers, which way requests take, and how good that is.
+
+use crate::artefact::Header;
+use crate::digest::Digest;
+use crate::ids::Layers;
+use crate::problem::StageBytes;
+use crate::units::Watts;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Schema of a plan.
+pub const PLAN_SCHEMA: &str = "isotherm.plan/v1";
+
+/// What the planner found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No plan is better, within the certificate's gap.
+    Optimal,
+    /// A plan, perhaps not the best; the certificate states the gap.
+    Feasible,
+    /// There is no plan.
+    Infeasible,
+    /// A limit came first and nothing is known either way.
+    Unknown,
+}
+
+/// Who vouches for a bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundKind {
+    /// The checker verified it without any solver.
+    Certified,
+    /// The solver's word.
+    Solver,
+    /// There is none.
+    None,
+}
+
+/// How good a plan is known to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The plan's objective value.
+    pub objective: f64,
+    /// No plan is better than this; absent where nothing is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<f64>,
+    /// `|bound - objective| / |objective|`; absent without a bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<f64>,
+    /// Who vouches for the bound.
+    pub bound_kind: BoundKind,
+    /// How it was found, in words: the method and the solver.
+    pub method: String,
+    /// Solver and version, where one was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solver: Option<String>,
+    /// Branch-and-bound nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u64>,
+    /// What a stranger needs to verify a certified bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+/// What proves a bound without a solver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// Throughput: if the plan's bound were exceeded, all devices together could not cover all layers. The checker
+    /// recomputes `sum over devices of max over k of k * min(T(k), F)` and compares it with `layers * F`.
+    ClipBound,
+    /// Every placement was enumerated by the checker's own procedure; only for problems it calls small.
+    Enumeration,
+    /// Dual worths of each device: throughput above the bound would need layers worth more than all devices.
+    DeviceWorths {
+        /// Worth of one device, in layers, by device name.
+        worths: BTreeMap<String, f64>,
+    },
+}
+
+/// A contiguous interval of layers on a device group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Names of the devices that hold it together; one, unless tensor parallel.
+    pub devices: Vec<String>,
+    /// The layers.
+    pub layers: Layers,
+    /// Format of the layers' matrices.
+    pub quantisation: String,
+    /// What it needs on each of its devices.
+    pub bytes: StageBytes,
+    /// Power limit to set, where the plan asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cap_watts: Option<Watts>,
+}
+
+/// One stop of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Position in [`Plan::stages`].
+    pub stage: u32,
+    /// Layers of that stage that the request passes there.
+    pub layers: Layers,
+}
+
+/// A way that requests take through the stages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// The stops in order; together they cover every layer once.
+    pub stages: Vec<Stop>,
+    /// Share of the requests that take it, above 0 and at most 1; all shares add to 1.
+    pub share: f64,
+}
+
+/// A device that holds nothing, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unused {
+    /// The device's name.
+    pub device: String,
+    /// Why it is left out.
+    pub reason: String,
+}
+
+/// Facts about the making of a plan that are not part of it: digests leave them out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Wall time of planning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solve_seconds: Option<f64>,
+    /// Machine that planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Whether a wall-clock limit ended the search, so that another run may find another plan.
+    #[serde(default)]
+    pub time_limited: bool,
+}
+
+/// A plan as it is stored. [`crate::check`] decides whether it holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Schema, tool and digests of scenario, devices and model.
+    #[serde(flatten)]
+    pub header: Header,
+    /// Scenario it answers.
+    pub scenario: String,
+    /// Model it places.
+    pub model: String,
+    /// What was found.
+    pub status: Status,
+    /// What was optimised.
+    pub objective_name: String,
+    /// Its value; absent without a plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective_value: Option<f64>,
+    /// Its unit.
+    pub unit: String,
+    /// How good it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// The stages.
+    pub stages: Vec<Stage>,
+    /// The ways through them.
+    pub routes: Vec<Route>,
+    /// Devices that hold nothing.
+    pub unused: Vec<Unused>,
+    /// Why there is no plan, in scenario words; empty where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// How it was made; no part of its digest.
+    #[serde(default)]
+    pub provenance: Provenance,
+}
+
+impl Plan {
+    /// Digest of everything but the provenance.
+    ///
+    /// # Panics
+    /// Never: a plan has only string keys and finite numbers, or could not have been read.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut bare = serde_json::to_value(self).expect("a plan has string keys");
+        if let Some(fields) = bare.as_object_mut() {
+            fields.remove("provenance");
+        }
+        Digest::of_json(&bare).expect("a JSON value has a canonical form")
+    }
+}

@@ -1,0 +1,124 @@
+//! Records of predictions and of runs, and the comparison of the two.
+
+use crate::artefact::Header;
+use crate::digest::Digest;
+use crate::figure::How;
+use crate::trace::{Statistic, Trace};
+use crate::units::{Celsius, Joules, Seconds};
+use crate::workload::Workload;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Schema of a simulation report.
+pub const SIMULATION_SCHEMA: &str = "isotherm.simulation/v1";
+/// Schema of a run record.
+pub const RUN_SCHEMA: &str = "isotherm.run/v1";
+
+/// What a device did over the simulated runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceSummary {
+    /// Its name.
+    pub name: String,
+    /// Share of the time it was busy, over all seeds.
+    pub utilisation: f64,
+    /// Mean energy per run; absent without power figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<Joules>,
+    /// Hottest over all runs; absent without thermal parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_max_celsius: Option<Celsius>,
+    /// Mean time throttled per run; absent without thermal parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_seconds: Option<Seconds>,
+    /// How well its step times are known.
+    pub timing: How,
+    /// Where its thermal and power figures come from.
+    pub source: String,
+}
+
+/// A prediction: what the simulator says of a plan.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SimulationReport {
+    /// Schema, tool and digests of plan, scenario and devices.
+    #[serde(flatten)]
+    pub header: Header,
+    /// Digest of the plan.
+    pub plan: Digest,
+    /// The load that was simulated.
+    pub workload: Workload,
+    /// Requests of one run.
+    pub requests: u32,
+    /// Independent runs, one seed each.
+    pub seeds: u32,
+    /// `ttft_seconds`, `tpot_seconds`, `e2e_seconds` over all requests of all runs; `tokens_per_second` over runs.
+    pub metrics: BTreeMap<String, Statistic>,
+    /// The plan's devices.
+    pub devices: Vec<DeviceSummary>,
+    /// Trace of the first seed; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
+    /// Digest over every event of every run: the same for any number of threads and any build.
+    pub digest: Digest,
+}
+
+/// A measurement: what a run on the devices did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Schema, tool and digests of manifest, plan and model.
+    #[serde(flatten)]
+    pub header: Header,
+    /// Digest of the manifest that allowed the run.
+    pub manifest: Digest,
+    /// Digest of the plan.
+    pub plan: Digest,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// Arithmetic of the kernels.
+    pub arithmetic: String,
+    /// What it was asked to do.
+    pub workload: Workload,
+    /// Digest of all sampled tokens, in order of requests.
+    pub tokens: Digest,
+    /// The same metrics as a [`SimulationReport`].
+    pub metrics: BTreeMap<String, Statistic>,
+    /// What happened.
+    pub trace: Trace,
+}
+
+/// One predicted figure beside the measured one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TruthRow {
+    /// Number of stages of the plan.
+    pub stages: u32,
+    /// `tpot`, `ttft` (seconds) or `tokens_per_second`.
+    pub metric: String,
+    /// As sealed before the run.
+    pub predicted: f64,
+    /// As measured.
+    pub measured: f64,
+    /// `predicted / measured - 1`.
+    pub error: f64,
+}
+
+impl TruthRow {
+    /// The row of a predicted and a measured figure.
+    #[must_use]
+    pub fn new(stages: u32, metric: impl Into<String>, predicted: f64, measured: f64) -> Self {
+        Self { stages, metric: metric.into(), predicted, measured, error: predicted / measured - 1.0 }
+    }
+}
+
+/// Metrics of one trace under the names that reports use. `tokens_per_second` is one figure, so all its statistics
+/// are equal. A metric without values is left out.
+#[must_use]
+pub fn metrics(trace: &Trace) -> BTreeMap<String, Statistic> {
+    [
+        ("ttft_seconds", trace.ttfts()),
+        ("tpot_seconds", trace.tpots()),
+        ("e2e_seconds", trace.e2es()),
+        ("tokens_per_second", trace.tokens_per_second().into_iter().collect()),
+    ]
+    .into_iter()
+    .filter_map(|(name, values)| Some((name.to_owned(), Statistic::of(values)?)))
+    .collect()
+}
