@@ -140,11 +140,7 @@ impl BlockFormat {
     /// When `values` is no whole number of blocks, or `bytes` is not exactly as long as those blocks.
     pub fn dequantise_row(self, bytes: &[u8], values: &mut [f32]) {
         let (per_block, block_bytes) = (self.values_per_block(), self.bytes_per_block());
-        assert!(
-            values.len().is_multiple_of(per_block),
-            "{} values are no whole number of {self} blocks",
-            values.len()
-        );
+        assert!(values.len().is_multiple_of(per_block), "{} values are no whole number of {self} blocks", values.len());
         assert!(
             bytes.len() == values.len() / per_block * block_bytes,
             "{} bytes do not hold {} values as {self}",
@@ -164,10 +160,7 @@ impl BlockFormat {
             Self::Q5K => q5k_block,
             Self::Q6K => q6k_block,
         };
-        for (block, out) in bytes
-            .chunks_exact(block_bytes)
-            .zip(values.chunks_exact_mut(per_block))
-        {
+        for (block, out) in bytes.chunks_exact(block_bytes).zip(values.chunks_exact_mut(per_block)) {
             decode(block, out);
         }
     }
@@ -181,9 +174,7 @@ impl fmt::Display for BlockFormat {
 
 /// A format name that this program does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown block format {0:?}; known are F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16"
-)]
+#[error("unknown block format {0:?}; known are F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K, BF16")]
 pub struct UnknownFormat(pub String);
 
 impl FromStr for BlockFormat {
@@ -224,11 +215,7 @@ fn q8_0_block(block: &[u8], out: &mut [f32]) {
 
 /// Element `i` of a block of 32 nibbles: the first 16 are the low halves, the rest the high halves.
 fn nibble(nibbles: &[u8], i: usize) -> u8 {
-    if i < 16 {
-        nibbles[i] & 15
-    } else {
-        nibbles[i - 16] >> 4
-    }
+    if i < 16 { nibbles[i] & 15 } else { nibbles[i - 16] >> 4 }
 }
 
 fn q4_0_block(block: &[u8], out: &mut [f32]) {
@@ -277,9 +264,7 @@ pub fn six_bit_scale_and_minimum(packed: &[u8; 12], j: usize) -> (u8, u8) {
 
 /// The twelve bytes after `d` and `dmin` of a Q4_K or Q5_K block.
 fn packed_scales(block: &[u8]) -> [u8; 12] {
-    block[4..16]
-        .try_into()
-        .expect("a range of twelve bytes has twelve bytes")
+    block[4..16].try_into().expect("a range of twelve bytes has twelve bytes")
 }
 
 fn q4k_block(block: &[u8], out: &mut [f32]) {
@@ -308,12 +293,7 @@ fn q5k_block(block: &[u8], out: &mut [f32]) {
 }
 
 fn q6k_block(block: &[u8], out: &mut [f32]) {
-    let (lows, highs, scales, d) = (
-        &block[..128],
-        &block[128..192],
-        &block[192..208],
-        half_at(block, 208),
-    );
+    let (lows, highs, scales, d) = (&block[..128], &block[128..192], &block[192..208], half_at(block, 208));
     for (i, value) in out.iter_mut().enumerate() {
         let (part, quarter, within) = (i / 128, i % 128 / 32, i % 32);
         let byte = lows[64 * part + 32 * (quarter % 2) + within];

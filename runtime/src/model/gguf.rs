@@ -8,6 +8,7 @@
 mod error;
 mod metadata;
 mod parse;
+mod write;
 
 use std::fs::File;
 use std::path::Path;
@@ -17,6 +18,7 @@ use memmap2::Mmap;
 
 pub use self::error::{GgufError, MetadataError, ParseError};
 pub use self::metadata::{Array, Metadata, Strings, Value};
+pub use self::write::{NewTensor, write};
 use super::format::BlockFormat;
 
 /// An opened GGUF file. Cloning shares the mapping.
@@ -94,11 +96,7 @@ impl<'a> Tensor<'a> {
 
     /// The whole tensor in single precision, rows one after another.
     pub fn dequantise(&self) -> Vec<f32> {
-        let mut values = vec![
-            0.0;
-            usize::try_from(self.values())
-                .expect("a tensor that is mapped fits in memory")
-        ];
+        let mut values = vec![0.0; usize::try_from(self.values()).expect("a tensor that is mapped fits in memory")];
         self.format.dequantise_row(self.bytes, &mut values);
         values
     }
@@ -111,10 +109,7 @@ impl Gguf {
     /// When the file cannot be read, or its content is not a sound GGUF file; the message names what is wrong, where
     /// and what to do.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
-        let read = |source| GgufError::Read {
-            path: path.into(),
-            source,
-        };
+        let read = |source| GgufError::Read { path: path.into(), source };
         let file = File::open(path).map_err(read)?;
         if !file.metadata().map_err(read)?.is_file() {
             return Err(GgufError::NotAFile { path: path.into() });
@@ -124,10 +119,7 @@ impl Gguf {
         // depends on the mapping, and weights are plain bytes of which every pattern is valid. A file cut short under
         // us ends the process with SIGBUS; the store therefore replaces files by renaming and never writes in place.
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
-        Self::from_backing(Backing::Mapped(map)).map_err(|source| GgufError::Parse {
-            path: path.into(),
-            source,
-        })
+        Self::from_backing(Backing::Mapped(map)).map_err(|source| GgufError::Parse { path: path.into(), source })
     }
 
     /// Checks a file that is already in memory.
@@ -176,20 +168,14 @@ impl Gguf {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
         let header = &self.0.header;
-        let place = header
-            .by_name
-            .binary_search_by(|&index| header.tensors[index as usize].name.as_ref().cmp(name))
-            .ok()?;
+        let place =
+            header.by_name.binary_search_by(|&index| header.tensors[index as usize].name.as_ref().cmp(name)).ok()?;
         Some(self.view(&header.tensors[header.by_name[place] as usize]))
     }
 
     /// All tensors, in the order of the file's descriptors.
     pub fn tensors(&self) -> impl ExactSizeIterator<Item = Tensor<'_>> {
-        self.0
-            .header
-            .tensors
-            .iter()
-            .map(|descriptor| self.view(descriptor))
+        self.0.header.tensors.iter().map(|descriptor| self.view(descriptor))
     }
 
     fn view<'a>(&'a self, descriptor: &'a Descriptor) -> Tensor<'a> {

@@ -1,4 +1,10 @@
 //! From a file to mapped tensors, tokens and chat text.
 
+pub mod atomic_file;
 pub mod format;
+pub mod geometry;
 pub mod gguf;
+pub mod synth;
+pub mod tokenizer;
+
+pub use self::geometry::Geometry;

@@ -44,9 +44,7 @@ pub enum ParseError {
         found: String,
     },
     /// A version this program cannot read.
-    #[error(
-        "GGUF version {version} is not supported, only 2 and 3; convert the model again with a current converter"
-    )]
+    #[error("GGUF version {version} is not supported, only 2 and 3; convert the model again with a current converter")]
     Version {
         /// The version in the file.
         version: u32,
@@ -55,9 +53,7 @@ pub enum ParseError {
     #[error("it is in big-endian byte order; download the little-endian file of this model")]
     BigEndian,
     /// The header ends early.
-    #[error(
-        "file is truncated: {what} needs bytes {start}..{end}, the file has {size}; download it again"
-    )]
+    #[error("file is truncated: {what} needs bytes {start}..{end}, the file has {size}; download it again")]
     Truncated {
         /// What was being read.
         what: String,
@@ -84,9 +80,7 @@ pub enum ParseError {
         remaining: u64,
     },
     /// Text that is not UTF-8.
-    #[error(
-        "{what} is not valid UTF-8 at byte {at} of the file; the file is damaged, download it again"
-    )]
+    #[error("{what} is not valid UTF-8 at byte {at} of the file; the file is damaged, download it again")]
     Text {
         /// Which text.
         what: String,
@@ -94,9 +88,7 @@ pub enum ParseError {
         at: u64,
     },
     /// A name longer than the format allows.
-    #[error(
-        "{what} is {length} bytes long, the format allows {limit}; the file is damaged, download it again"
-    )]
+    #[error("{what} is {length} bytes long, the format allows {limit}; the file is damaged, download it again")]
     NameLength {
         /// Which name.
         what: String,
@@ -106,9 +98,7 @@ pub enum ParseError {
         limit: u64,
     },
     /// A metadata value of a kind that does not exist.
-    #[error(
-        "metadata {key} has value kind {kind}, known are 0 to 12; the file is damaged or newer than this program"
-    )]
+    #[error("metadata {key} has value kind {kind}, known are 0 to 12; the file is damaged or newer than this program")]
     ValueKind {
         /// The key.
         key: String,
@@ -116,9 +106,7 @@ pub enum ParseError {
         kind: u32,
     },
     /// An array of arrays.
-    #[error(
-        "metadata {key} is an array of arrays, which is not supported; convert the model again"
-    )]
+    #[error("metadata {key} is an array of arrays, which is not supported; convert the model again")]
     NestedArray {
         /// The key.
         key: String,
@@ -140,17 +128,13 @@ pub enum ParseError {
         key: String,
     },
     /// An alignment that is no power of two from 8 up.
-    #[error(
-        "general.alignment is {found}, allowed is a 32-bit power of two from 8 up; convert the model again"
-    )]
+    #[error("general.alignment is {found}, allowed is a 32-bit power of two from 8 up; convert the model again")]
     Alignment {
         /// The value in the file.
         found: String,
     },
     /// A tensor with no dimension or more than four.
-    #[error(
-        "tensor {tensor} has {count} dimensions, allowed are 1 to 4; the file is damaged, download it again"
-    )]
+    #[error("tensor {tensor} has {count} dimensions, allowed are 1 to 4; the file is damaged, download it again")]
     Dimensions {
         /// The tensor.
         tensor: String,
@@ -193,9 +177,7 @@ pub enum ParseError {
         block: u64,
     },
     /// A tensor that does not begin at a multiple of the alignment.
-    #[error(
-        "tensor {tensor} begins at offset {offset}, which is no multiple of {alignment}; convert the model again"
-    )]
+    #[error("tensor {tensor} begins at offset {offset}, which is no multiple of {alignment}; convert the model again")]
     Unaligned {
         /// The tensor.
         tensor: String,

@@ -4,10 +4,7 @@ use super::error::MetadataError;
 
 /// One metadata value, of the kind the file gives it.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the value kinds of the format, named after their Rust types"
-)]
+#[expect(missing_docs, reason = "the variants are the value kinds of the format, named after their Rust types")]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -26,10 +23,7 @@ pub enum Value {
 
 /// A metadata array; all elements are of one kind.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    missing_docs,
-    reason = "the variants are the element kinds of the format, named after their Rust types"
-)]
+#[expect(missing_docs, reason = "the variants are the element kinds of the format, named after their Rust types")]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -56,10 +50,7 @@ pub struct Strings {
 impl Strings {
     /// An empty list with room for `count` texts.
     pub(super) fn with_capacity(count: usize) -> Self {
-        Self {
-            text: String::new(),
-            ends: Vec::with_capacity(count),
-        }
+        Self { text: String::new(), ends: Vec::with_capacity(count) }
     }
 
     /// Appends one text.
@@ -91,6 +82,16 @@ impl Strings {
     }
 }
 
+impl<'a> FromIterator<&'a str> for Strings {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(texts: I) -> Self {
+        let mut all = Self::default();
+        for text in texts {
+            all.push(text);
+        }
+        all
+    }
+}
+
 /// All metadata of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata {
@@ -103,8 +104,7 @@ pub struct Metadata {
 impl Metadata {
     /// Indexes the entries; a key that stands twice is returned as the error.
     pub(super) fn new(entries: Vec<(Box<str>, Value)>) -> Result<Self, Box<str>> {
-        let count = u32::try_from(entries.len())
-            .expect("a header of 2^32 entries is refused before it is read");
+        let count = u32::try_from(entries.len()).expect("a header of 2^32 entries is refused before it is read");
         let mut by_key: Vec<u32> = (0..count).collect();
         by_key.sort_unstable_by_key(|&index| &entries[index as usize].0);
         for pair in by_key.windows(2) {
@@ -117,17 +117,12 @@ impl Metadata {
 
     /// All entries, in the order of the file.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.entries
-            .iter()
-            .map(|(key, value)| (key.as_ref(), value))
+        self.entries.iter().map(|(key, value)| (key.as_ref(), value))
     }
 
     /// The value of a key, of whatever kind.
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let place = self
-            .by_key
-            .binary_search_by(|&index| self.entries[index as usize].0.as_ref().cmp(key))
-            .ok()?;
+        let place = self.by_key.binary_search_by(|&index| self.entries[index as usize].0.as_ref().cmp(key)).ok()?;
         Some(&self.entries[self.by_key[place] as usize].1)
     }
 
@@ -147,9 +142,7 @@ impl Metadata {
     /// # Errors
     /// When the value is of another kind.
     pub fn count(&self, key: &str) -> Result<Option<u64>, MetadataError> {
-        self.typed(key, "a whole number from 0 up", |value| {
-            u64::try_from(value.integer()?).ok()
-        })
+        self.typed(key, "a whole number from 0 up", |value| u64::try_from(value.integer()?).ok())
     }
 
     /// A number, stored as either float kind, finite or not.
@@ -208,11 +201,7 @@ impl Metadata {
         };
         match read(value) {
             Some(typed) => Ok(Some(typed)),
-            None => Err(MetadataError::Kind {
-                key: key.into(),
-                wanted,
-                found: value.kind(),
-            }),
+            None => Err(MetadataError::Kind { key: key.into(), wanted, found: value.kind() }),
         }
     }
 }

@@ -1,0 +1,206 @@
+//! Models with random weights: any size, no network, the same bytes for the same seed.
+//!
+//! They carry every test and every timing but text. Weights are drawn directly in their packed form with one scale per
+//! matrix, so that activations keep about the size they enter with; a file of gigabytes is written without ever being
+//! held in memory.
+
+mod blocks;
+mod vocabulary;
+
+use std::io;
+use std::path::Path;
+
+use self::blocks::Blocks;
+use super::atomic_file::{WriteError, write_whole};
+use super::format::BlockFormat;
+use super::geometry::{EMBEDDING, Geometry, OUTPUT, Rope, RopePairs};
+use super::gguf::{Gguf, NewTensor, Value, write as write_gguf};
+
+/// What to make.
+#[derive(Clone, Copy, Debug)]
+pub struct SynthSpec<'a> {
+    /// The shape of the model; see [`named`].
+    pub geometry: &'a Geometry,
+    /// How the layers' matrices are packed.
+    pub format: BlockFormat,
+    /// How the embedding and the output head are packed.
+    pub embedding: BlockFormat,
+    /// Chooses the weights.
+    pub seed: u64,
+    /// Where tokens come from.
+    pub tokenizer: SynthTokenizer<'a>,
+}
+
+/// The tokenizer of a synthetic model.
+#[derive(Clone, Copy, Debug)]
+pub enum SynthTokenizer<'a> {
+    /// A built-in one: 256 bytes, a few merges, three chat tokens; the rest of the vocabulary is unused.
+    Small,
+    /// That of another file, whose vocabulary must be as large as the geometry's.
+    From(&'a Gguf),
+}
+
+/// Why a synthetic model could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SynthError {
+    /// A matrix that cannot be packed so.
+    #[error(
+        "tensor {tensor:?} has rows of {values} values, {format} needs a multiple of {block}; choose another format"
+    )]
+    RowLength {
+        /// Its name.
+        tensor: String,
+        /// Values in a row.
+        values: u64,
+        /// The format asked for.
+        format: BlockFormat,
+        /// Values in a block of it.
+        block: usize,
+    },
+    /// A vocabulary of the wrong size.
+    #[error("the tokenizer has {tokens} tokens, the geometry asks for {wanted}; choose another tokenizer or geometry")]
+    Vocabulary {
+        /// Tokens there are.
+        tokens: usize,
+        /// Tokens the geometry has.
+        wanted: usize,
+    },
+    /// The file could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// The names [`named`] knows.
+pub const NAMES: [&str; 4] = ["tiny", "tiny-256", "smollm2-135m", "llama-1b"];
+
+/// A geometry by name: `tiny` (2 layers of 64, for tests), `tiny-256` (2 layers of 256, for formats with blocks of
+/// 256), `smollm2-135m` (the real test model's), `llama-1b` (16 layers of 2048, for timing).
+pub fn named(name: &str) -> Option<Geometry> {
+    let llama = |layers, hidden, feed_forward, heads, kv_heads, vocabulary, tied| Geometry {
+        layers,
+        hidden,
+        feed_forward,
+        heads,
+        kv_heads,
+        head_size: hidden / heads,
+        context: 8192,
+        rope: Rope {
+            base: 100_000.0,
+            dimensions: hidden / heads,
+            pairs: RopePairs::Adjacent,
+            position_divisor: 1.0,
+            divisors: Vec::new(),
+        },
+        norm_epsilon: 1e-5,
+        vocabulary,
+        tied,
+    };
+    Some(match name {
+        "tiny" => llama(2, 64, 192, 4, 2, 320, true),
+        "tiny-256" => llama(2, 256, 512, 8, 2, 320, false),
+        "smollm2-135m" => llama(30, 576, 1536, 9, 3, 49_152, true),
+        "llama-1b" => llama(16, 2048, 8192, 32, 8, 49_152, false),
+        _ => return None,
+    })
+}
+
+/// Writes a model file; a failure leaves no file behind.
+///
+/// # Errors
+/// When rows do not fit the format, the vocabulary does not fit the geometry, or the file cannot be written.
+pub fn write(path: &Path, spec: &SynthSpec<'_>) -> Result<(), SynthError> {
+    let plan = Plan::of(spec)?;
+    write_whole(path, |out| {
+        plan.write(spec, out).map_err(|source| SynthError::Write(WriteError { path: path.into(), source }))
+    })
+}
+
+/// The same file in memory, for tests and fuzzing.
+///
+/// # Errors
+/// As [`write`], without the file.
+pub fn bytes(spec: &SynthSpec<'_>) -> Result<Vec<u8>, SynthError> {
+    let plan = Plan::of(spec)?;
+    let mut out = Vec::new();
+    plan.write(spec, &mut out).expect("memory takes every byte, and each tensor is filled as it was planned");
+    Ok(out)
+}
+
+/// Everything about the file but its weights.
+struct Plan<'a> {
+    metadata: Vec<(&'a str, Value)>,
+    tensors: Vec<NewTensor>,
+    /// Which of `tensors` are norms.
+    norms: Vec<bool>,
+}
+
+impl<'a> Plan<'a> {
+    fn of(spec: &SynthSpec<'a>) -> Result<Self, SynthError> {
+        let mut metadata = describe(spec.geometry, spec.format);
+        metadata.extend(match spec.tokenizer {
+            SynthTokenizer::Small => vocabulary::small(spec.geometry.vocabulary)?,
+            SynthTokenizer::From(gguf) => vocabulary::copied(gguf, spec.geometry.vocabulary)?,
+        });
+        let (mut tensors, mut norms) = (Vec::new(), Vec::new());
+        for expected in spec.geometry.expected_tensors() {
+            let format = match expected.name.as_str() {
+                _ if expected.norm => BlockFormat::F32,
+                EMBEDDING | OUTPUT => spec.embedding,
+                _ => spec.format,
+            };
+            let tensor = NewTensor { name: expected.name, dims: expected.dims, format };
+            if tensor.bytes().is_none() {
+                let (values, block) = (tensor.dims[0], format.values_per_block());
+                return Err(SynthError::RowLength { tensor: tensor.name, values, format, block });
+            }
+            tensors.push(tensor);
+            norms.push(expected.norm);
+        }
+        Ok(Self { metadata, tensors, norms })
+    }
+
+    fn write(&self, spec: &SynthSpec<'_>, out: &mut dyn io::Write) -> io::Result<()> {
+        write_gguf(out, &self.metadata, &self.tensors, &mut |index, out| {
+            let tensor = &self.tensors[index];
+            let mut blocks = Blocks::new(spec.seed, &tensor.name);
+            let rows = tensor.dims[1..].iter().product::<u64>();
+            let length = tensor.format.row_bytes(tensor.dims[0]).expect("the plan has whole rows") as usize;
+            let mut row = vec![0; length];
+            for _ in 0..rows {
+                if self.norms[index] {
+                    blocks.fill_norm(&mut row);
+                } else {
+                    blocks.fill(tensor.format, (tensor.dims[0] as f64).sqrt().recip(), &mut row);
+                }
+                out.write_all(&row)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The metadata that [`Geometry::from_gguf`] reads back.
+fn describe(geometry: &Geometry, format: BlockFormat) -> Vec<(&'static str, Value)> {
+    let number = |count: usize| Value::U32(u32::try_from(count).expect("geometry counts fit in 32 bits"));
+    let mut metadata = vec![
+        ("general.architecture", Value::Text("llama".into())),
+        ("general.name", Value::Text(format!("synthetic random weights, {format}").into())),
+        ("llama.block_count", number(geometry.layers)),
+        ("llama.context_length", number(geometry.context)),
+        ("llama.embedding_length", number(geometry.hidden)),
+        ("llama.feed_forward_length", number(geometry.feed_forward)),
+        ("llama.attention.head_count", number(geometry.heads)),
+        ("llama.attention.head_count_kv", number(geometry.kv_heads)),
+        ("llama.attention.key_length", number(geometry.head_size)),
+        ("llama.attention.value_length", number(geometry.head_size)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::F32(geometry.norm_epsilon)),
+        ("llama.rope.freq_base", Value::F32(geometry.rope.base as f32)),
+        ("llama.rope.dimension_count", number(geometry.rope.dimensions)),
+        ("llama.vocab_size", number(geometry.vocabulary)),
+    ];
+    if geometry.rope.position_divisor != 1.0 {
+        metadata.push(("llama.rope.scaling.type", Value::Text("linear".into())));
+        metadata.push(("llama.rope.scaling.factor", Value::F32(geometry.rope.position_divisor as f32)));
+    }
+    metadata
+}
