@@ -12,6 +12,7 @@ pub mod model;
 pub mod plan;
 pub mod problem;
 pub mod record;
+pub mod serving;
 pub mod text;
 pub mod thermal;
 pub mod trace;
