@@ -229,6 +229,14 @@ impl DeviceGraph {
                 });
             }
         }
+        for group in file.groups.iter().filter(|g| g.bandwidth_bytes_per_second.value.value() <= 0.0) {
+            errors.push(GraphError::OutOfRange {
+                what: "bandwidth",
+                name: format!("group {:?}", group.name),
+                value: group.bandwidth_bytes_per_second.value.value(),
+                must: "above zero; leave the group out where it is unknown",
+            });
+        }
         for set in &file.co_run {
             for device in set.devices.iter().filter(|d| !file.devices.iter().any(|known| &known.name == *d)) {
                 errors.push(unknown(format!("co-run set {:?}", set.name), device));
@@ -396,6 +404,9 @@ fn device_errors(device: &Device) -> Vec<GraphError> {
             let gap = (throttle.value - resume.value).value();
             require("throttle minus resume temperature", Some(gap), &positive, "above zero");
         }
+    }
+    for profile in &device.profiles {
+        require("step time", Some(profile.step_seconds.value()), &|v| v >= 0.0, "zero or more");
     }
     for &(layers, rate) in &device.rates {
         require("rate", Some(rate.value()), &|v| v >= 0.0 && layers > 0, "zero or more, for at least one layer");

@@ -2,13 +2,16 @@
 //! The nouns that cross rooms and the rules they obey: no input or output, no clock, no threads.
 
 pub mod artefact;
+pub mod check;
 pub mod cost;
 pub mod device;
 pub mod digest;
+mod exact;
 pub mod figure;
 pub mod graph;
 pub mod ids;
 pub mod model;
+pub mod objective;
 pub mod plan;
 pub mod problem;
 pub mod record;

@@ -1,0 +1,452 @@
+//! The independent checker. It shares no code with any planner but the coefficients of
+//! [`crate::cost`] and [`crate::problem`] and the definition of the figures in [`crate::objective`], reads floats as
+//! the exact rationals they are, reports every violation at once, and verifies certified bounds itself.
+//!
+//! What it promises of a [`FeasiblePlan`]: every layer is passed once and in order on every route; every stage fits
+//! its device's memory and its pool's; devices, links and times are known; the user's pins, bans and limits hold; the
+//! stated figures are what the plan is worth, within `1e-9` relative; the certificate is consistent and, where it
+//! calls itself certified, proved here.
+
+mod certificate;
+mod cover;
+mod enumeration;
+mod violation;
+
+pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
+pub use cover::COVERS_MAX;
+pub use enumeration::PLACEMENTS_MAX;
+pub use violation::Violation;
+
+use crate::exact::{Exact, agree, exact, nearest, whole};
+use crate::ids::{DeviceId, Layers};
+use crate::objective::evaluate_exactly;
+use crate::plan::{PLAN_SCHEMA, Plan, Route, Stage, Status};
+use crate::problem::{Objective, PlacementProblem};
+use crate::units::Bytes;
+use num_traits::{Signed, Zero};
+use std::collections::BTreeMap;
+
+/// A plan that holds for one problem. Only [`Plan::check`] makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeasiblePlan(Plan);
+
+impl FeasiblePlan {
+    /// The plan.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.0
+    }
+
+    /// The plan, the proof given up.
+    #[must_use]
+    pub fn into_plan(self) -> Plan {
+        self.0
+    }
+}
+
+impl Plan {
+    /// Proves that this plan holds for `problem`. Errors: everything wrong with it, at once; an answer without a
+    /// plan (infeasible, unknown) is no feasible plan, however well formed.
+    pub fn check(self, problem: &PlacementProblem) -> Result<FeasiblePlan, Vec<Violation>> {
+        let mut found = self.violations(problem);
+        if !self.status.has_plan() {
+            found.insert(0, Violation::NoPlan { status: self.status });
+        }
+        if found.is_empty() { Ok(FeasiblePlan(self)) } else { Err(found) }
+    }
+
+    /// Everything that is wrong with this answer to `problem`; nothing for a well-formed answer, be it a plan or the
+    /// statement that there is none. Never panics, whatever the plan says.
+    #[must_use]
+    pub fn violations(&self, problem: &PlacementProblem) -> Vec<Violation> {
+        let index = problem.graph.devices().iter().zip(problem.graph.device_ids()).map(|(d, id)| (d.name.as_str(), id));
+        let mut check = Check { plan: self, problem, index: index.collect(), found: Vec::new() };
+        check.header();
+        if self.status.has_plan() {
+            check.stages();
+            check.memory();
+            check.routes();
+            check.limits();
+            check.devices();
+            check.objective();
+        } else {
+            check.no_plan();
+        }
+        check.found
+    }
+}
+
+impl Status {
+    /// Whether an answer of this status holds a plan.
+    #[must_use]
+    pub const fn has_plan(self) -> bool {
+        matches!(self, Self::Optimal | Self::Feasible)
+    }
+}
+
+struct Check<'a> {
+    plan: &'a Plan,
+    problem: &'a PlacementProblem,
+    index: BTreeMap<&'a str, DeviceId>,
+    found: Vec<Violation>,
+}
+
+impl<'a> Check<'a> {
+    fn word(&mut self, field: &'static str, found: &str, expected: &str) {
+        if found != expected {
+            self.found.push(Violation::Word { field, found: found.to_owned(), expected: expected.to_owned() });
+        }
+    }
+
+    fn header(&mut self) {
+        let (plan, problem) = (self.plan, self.problem);
+        if let Err(wrong) = plan.header.expect(PLAN_SCHEMA) {
+            self.found.push(wrong.into());
+        }
+        let sorted = |digests: &[crate::digest::Digest]| {
+            let mut sorted = digests.to_vec();
+            sorted.sort_unstable();
+            sorted
+        };
+        if sorted(&plan.header.inputs) != sorted(&problem.inputs) {
+            let (found, expected) = (plan.header.inputs.clone(), problem.inputs.clone());
+            self.found.push(Violation::Inputs { found, expected });
+        }
+        self.word("scenario", &plan.scenario, &problem.name);
+        self.word("model", &plan.model, &problem.model.name);
+        self.word("objective_name", &plan.objective_name, problem.objective.name());
+        self.word("unit", &plan.unit, problem.objective.unit());
+    }
+
+    fn no_plan(&mut self) {
+        let (plan, status) = (self.plan, self.plan.status);
+        for (what, count) in [
+            ("stages", plan.stages.len()),
+            ("routes", plan.routes.len()),
+            ("objective values", usize::from(plan.objective_value.is_some())),
+            ("certificates", usize::from(plan.certificate.is_some())),
+        ] {
+            if count > 0 {
+                self.found.push(Violation::PartsWithoutPlan { status, what, count });
+            }
+        }
+        let blank = plan.reasons.iter().any(|reason| reason.trim().is_empty());
+        if blank || (status == Status::Infeasible && plan.reasons.is_empty()) {
+            self.found.push(Violation::NoReasons);
+        }
+    }
+
+    /// The device of a stage; none where it names none or several or one that is not there.
+    fn device(&self, stage: &Stage) -> Option<DeviceId> {
+        match stage.devices.as_slice() {
+            [name] => self.index.get(name.as_str()).copied(),
+            _ => None,
+        }
+    }
+
+    fn stages(&mut self) {
+        let (plan, problem) = (self.plan, self.problem);
+        if plan.stages.is_empty() {
+            self.found.push(Violation::Nothing("stages"));
+        }
+        if !plan.reasons.is_empty() {
+            self.found.push(Violation::ReasonsBesidePlan(plan.reasons.len()));
+        }
+        let layers_total = problem.layers();
+        let mut holder: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, stage) in plan.stages.iter().enumerate() {
+            if stage.devices.len() != 1 {
+                self.found.push(Violation::GroupSize { stage: i, devices: stage.devices.len() });
+            }
+            for name in &stage.devices {
+                if !self.index.contains_key(name.as_str()) {
+                    self.found.push(Violation::UnknownDevice { place: format!("stage {i}"), name: name.clone() });
+                }
+                if let Some(first) = holder.insert(name, i) {
+                    self.found.push(Violation::TwoStages { device: name.clone(), first, second: i });
+                }
+            }
+            if stage.quantisation != problem.model.quantisation {
+                let (found, expected) = (stage.quantisation.clone(), problem.model.quantisation.clone());
+                self.found.push(Violation::Quantisation { stage: i, found, expected });
+            }
+            if let Some(watts) = stage.power_cap_watts.filter(|cap| cap.value() <= 0.0) {
+                self.found.push(Violation::PowerCap { stage: i, watts });
+            }
+            let range = stage.layers;
+            if range.is_empty() || range.end > layers_total {
+                self.found.push(Violation::StageLayers { stage: i, layers: range, layers_total });
+            } else if let Some(device) = self.device(stage) {
+                self.stage_on(i, stage, device);
+            }
+        }
+    }
+
+    /// A stage with layers that exist on a device that exists.
+    fn stage_on(&mut self, i: usize, stage: &Stage, device: DeviceId) {
+        let (problem, stated) = (self.problem, &stage.bytes);
+        let name = || problem.graph.device(device).name.clone();
+        if let Some(reason) = problem.exclusion(device) {
+            self.found.push(Violation::Excluded { device: name(), reason });
+        }
+        let needed = problem.stage_bytes(device, stage.layers);
+        for (part, stated, expected) in [
+            ("weights", stated.weights, needed.weights),
+            ("key-value cache", stated.kv, needed.kv),
+            ("activations", stated.activations, needed.activations),
+            ("reserve", stated.reserve, needed.reserve),
+            ("total", stated.total, needed.total),
+        ] {
+            if stated != expected {
+                let (stated, expected) = (stated.0, expected.0);
+                self.found.push(Violation::StageBytes { stage: i, part, stated, expected });
+            }
+        }
+        let timed = match problem.objective {
+            Objective::Throughput => problem.rate(device, stage.layers).is_some(),
+            Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
+            Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
+        };
+        if !timed {
+            self.found.push(Violation::NoTime { device: name(), layers: stage.layers });
+        }
+        match problem.memory(device) {
+            // A device of a flow problem holds no bytes, so nothing needs to be known about its memory.
+            None if needed.total > Bytes::ZERO => {
+                self.found.push(Violation::UnknownMemory { device: name(), needed: needed.total });
+            }
+            Some(memory) if needed.total > memory => {
+                self.found.push(Violation::OverMemory { device: name(), needed: needed.total, memory });
+            }
+            _ => {}
+        }
+    }
+
+    /// Memory that several devices share.
+    fn memory(&mut self) {
+        let mut needed_on: BTreeMap<DeviceId, Bytes> = BTreeMap::new();
+        for stage in &self.plan.stages {
+            if let Some(device) = self.device(stage)
+                && stage.layers.end <= self.problem.layers()
+            {
+                let needed = needed_on.entry(device).or_default();
+                *needed = needed.saturating_add(self.problem.stage_bytes(device, stage.layers).total);
+            }
+        }
+        for (members, memory) in self.problem.memory_pools() {
+            let holders: Vec<DeviceId> = members.into_iter().filter(|d| needed_on.contains_key(d)).collect();
+            let needed: Bytes = holders.iter().map(|d| needed_on[d]).sum();
+            let name = |id: &DeviceId| self.problem.graph.device(*id).name.clone();
+            match memory {
+                Some(memory) if needed > memory && holders.len() > 1 => {
+                    let devices = holders.iter().map(name).collect();
+                    self.found.push(Violation::OverPool { devices, needed, memory });
+                }
+                // One member's unknown memory makes the pool's unknown; its own is reported with its stage.
+                None if needed > Bytes::ZERO => {
+                    for device in holders.iter().filter(|d| self.problem.memory(**d).is_some()) {
+                        let needed = needed_on[device];
+                        self.found.push(Violation::UnknownMemory { device: name(device), needed });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn routes(&mut self) {
+        let plan = self.plan;
+        if plan.routes.is_empty() {
+            self.found.push(Violation::Nothing("routes"));
+            return;
+        }
+        let mut sum = Exact::zero();
+        for (i, route) in plan.routes.iter().enumerate() {
+            match exact(route.share) {
+                Some(share) if share.is_positive() && share <= whole(1) => sum += share,
+                share => {
+                    self.found.push(Violation::Share { route: i, share: route.share });
+                    sum += share.unwrap_or_else(Exact::zero);
+                }
+            }
+            self.route(i, route);
+        }
+        let slack = Exact::new(1.into(), 1_000_000_000_000_u64.into());
+        if (&sum - whole(1)).abs() > slack {
+            self.found.push(Violation::ShareSum { sum: nearest(&sum) });
+        }
+        for i in 0..plan.stages.len() {
+            if !plan.routes.iter().flat_map(|r| &r.stages).any(|stop| stop.stage as usize == i) {
+                self.found.push(Violation::IdleStage(i));
+            }
+        }
+    }
+
+    fn route(&mut self, i: usize, route: &Route) {
+        let (plan, partial) = (self.plan, self.problem.limits.partial);
+        let mut next = 0;
+        let mut before: Option<DeviceId> = None;
+        for (position, stop) in route.stages.iter().enumerate() {
+            if stop.layers.start != next {
+                self.found.push(Violation::LayerOrder { route: i, found: stop.layers.start, expected: next });
+            }
+            next = stop.layers.end;
+            if route.stages[..position].iter().any(|other| other.stage == stop.stage) {
+                self.found.push(Violation::StageTwice { route: i, stage: stop.stage });
+            }
+            let Some(stage) = plan.stages.get(stop.stage as usize) else {
+                let (stage, stages) = (stop.stage, plan.stages.len());
+                self.found.push(Violation::UnknownStage { route: i, stage, stages });
+                before = None;
+                continue;
+            };
+            let (served, held) = (stop.layers, stage.layers);
+            let fault = if served.is_empty() || !held.contains(served) {
+                Some("be at least one of these")
+            } else if !partial && served != held {
+                Some("be all of these, as limits.partial is off")
+            } else {
+                None
+            };
+            if let Some(must) = fault {
+                self.found.push(Violation::StopLayers { route: i, stage: stop.stage, served, held, must });
+            }
+            let device = self.device(stage);
+            if let (Some(from), Some(to)) = (before, device) {
+                self.way(i, from, to);
+            }
+            before = device;
+        }
+        if next != self.problem.layers() {
+            // The route ends, or goes on past the end.
+            self.found.push(Violation::LayerOrder { route: i, found: self.problem.layers(), expected: next });
+        }
+        self.ends(i, route);
+    }
+
+    /// A way between two devices exists and its figures are known, as far as the objective needs them.
+    fn way(&mut self, route: usize, from: DeviceId, to: DeviceId) {
+        let problem = self.problem;
+        let known = match problem.objective {
+            Objective::Throughput => problem.hop_rate(from, to).is_some(),
+            Objective::Tpot => problem.decode_hop(from, to).is_some(),
+            Objective::Ttft => problem.prefill_hop(from, to).is_some(),
+        };
+        if !known {
+            let name = |id| problem.graph.device(id).name.clone();
+            self.found.push(Violation::NoWay { route, from: name(from), to: name(to) });
+        }
+    }
+
+    /// Requests reach the first device and answers leave the last.
+    fn ends(&mut self, i: usize, route: &Route) {
+        let (plan, problem) = (self.plan, self.problem);
+        let end = |stop: Option<&crate::plan::Stop>| {
+            let stage = plan.stages.get(stop?.stage as usize)?;
+            self.device(stage)
+        };
+        let (first, last) = (end(route.stages.first()), end(route.stages.last()));
+        let name = |id| problem.graph.device(id).name.clone();
+        let coordinator = problem.graph.file().coordinator.clone().unwrap_or_default();
+        let mut missing = Vec::new();
+        if let Some(first) = first.filter(|&d| problem.entry(d, 1).is_none()) {
+            missing.push((coordinator.clone(), name(first)));
+        }
+        if let Some(last) = last.filter(|&d| problem.exit(d, 1).is_none()) {
+            missing.push((name(last), coordinator));
+        }
+        if problem.objective == Objective::Throughput {
+            let (into, out) = (crate::objective::SOURCE, crate::objective::SINK);
+            if let Some(first) = first.filter(|&d| !crate::objective::reached_from_source(problem, d)) {
+                missing.push((into.to_owned(), name(first)));
+            }
+            if let Some(last) = last.filter(|&d| !crate::objective::reaches_sink(problem, d)) {
+                missing.push((name(last), out.to_owned()));
+            }
+        }
+        self.found.extend(missing.into_iter().map(|(from, to)| Violation::NoWay { route: i, from, to }));
+    }
+
+    fn limits(&mut self) {
+        let (plan, limits) = (self.plan, &self.problem.limits);
+        for name in &limits.pinned {
+            if !plan.stages.iter().any(|stage| stage.devices.contains(name)) {
+                self.found.push(Violation::PinnedUnused(name.clone()));
+            }
+        }
+        if let Some(max) = limits.stages_max {
+            for (route, stages) in plan.routes.iter().map(|r| r.stages.len()).enumerate() {
+                if stages as u64 > u64::from(max) {
+                    self.found.push(Violation::TooManyStages { route, stages, max });
+                }
+            }
+        }
+        if let Some(exact) = limits.stages_exact {
+            let (stages, routes) = (plan.stages.len(), plan.routes.len());
+            if stages as u64 != u64::from(exact) || routes != 1 {
+                self.found.push(Violation::NotExactly { stages, routes, exact });
+            }
+        }
+        if self.problem.objective != Objective::Throughput && plan.routes.len() > 1 {
+            let (objective, routes) = (self.problem.objective.name(), plan.routes.len());
+            self.found.push(Violation::SeveralRoutes { objective, routes });
+        }
+    }
+
+    /// Every device holds a stage or is listed as unused, with a reason.
+    fn devices(&mut self) {
+        let mut count: BTreeMap<&str, (usize, usize)> = self.index.keys().map(|&name| (name, (0, 0))).collect();
+        for name in self.plan.stages.iter().flat_map(|stage| &stage.devices) {
+            if let Some((stages, _)) = count.get_mut(name.as_str()) {
+                *stages += 1;
+            }
+        }
+        for unused in &self.plan.unused {
+            match count.get_mut(unused.device.as_str()) {
+                Some((_, listed)) => *listed += 1,
+                None => {
+                    let (place, name) = ("the list of unused devices".to_owned(), unused.device.clone());
+                    self.found.push(Violation::UnknownDevice { place, name });
+                }
+            }
+            if unused.reason.trim().is_empty() {
+                self.found.push(Violation::UnusedReason(unused.device.clone()));
+            }
+        }
+        for (name, (stages, listed)) in count {
+            // Two stages on one device are reported with the stages.
+            if stages.min(1) + listed != 1 {
+                self.found.push(Violation::Accounted { device: name.to_owned(), listed, stages });
+            }
+        }
+    }
+
+    fn objective(&mut self) {
+        let (plan, problem) = (self.plan, self.problem);
+        let Some(stated) = plan.objective_value else {
+            self.found.push(Violation::NoObjective);
+            return;
+        };
+        let Some(stated_exactly) = exact(stated) else {
+            self.found.push(Violation::NotFinite { what: "objective_value", value: stated });
+            return;
+        };
+        let objective = problem.objective.name();
+        match evaluate_exactly(plan, problem, problem.objective) {
+            Some(recomputed) if !agree(&stated_exactly, &recomputed) => {
+                let recomputed = nearest(&recomputed);
+                self.found.push(Violation::ObjectiveValue { objective, stated, recomputed });
+            }
+            // What is missing has been reported, or this says at least that something is.
+            None if self.found.is_empty() => self.found.push(Violation::Unevaluated { objective }),
+            _ => {}
+        }
+        self.found.extend(certificate::faults(plan, problem, stated).into_iter().map(Violation::Bound));
+    }
+}
+
+/// Whether a device can hold these layers by itself: it may be used, its times are known and they fit its memory.
+fn holds(problem: &PlacementProblem, device: DeviceId, layers: Layers) -> bool {
+    let needed = problem.stage_bytes(device, layers).total;
+    needed == Bytes::ZERO || problem.memory(device).is_some_and(|memory| needed <= memory)
+}

@@ -1,0 +1,234 @@
+//! Whether a certificate is consistent, and whether a certified bound is proved.
+//!
+//! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
+//! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`] and [`super::enumeration`].
+
+use super::{cover, enumeration};
+use crate::exact::{agree, agreement, exact, nearest, whole};
+use crate::plan::{BoundKind, Certificate, Evidence, Plan, Status};
+use crate::problem::{Objective, PlacementProblem};
+use num_traits::{Signed, Zero};
+
+/// Largest gap of a plan that may call itself optimal, without unit.
+pub const GAP_OPTIMAL_MAX: f64 = 1e-6;
+
+/// Something wrong with a certificate.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BoundFault {
+    /// There is a plan and no certificate.
+    #[error("the plan has no certificate; state one, with bound_kind none where nothing is known")]
+    Missing,
+    /// A number is not finite.
+    #[error("{what} of the certificate is {value}; it must be a finite number")]
+    NotFinite {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// The certificate speaks of another objective value.
+    #[error("the certificate is for an objective value of {certified}, the plan states {planned}")]
+    Objective {
+        /// The certificate's.
+        certified: f64,
+        /// The plan's.
+        planned: f64,
+    },
+    /// Parts of the certificate that belong together and are not there together.
+    #[error("bound_kind is {kind:?} and {part} is {}; {must}", if *present { "given" } else { "absent" })]
+    Part {
+        /// Who vouches for the bound.
+        kind: BoundKind,
+        /// `bound`, `gap` or `evidence`.
+        part: &'static str,
+        /// Whether it is there.
+        present: bool,
+        /// What must be.
+        must: &'static str,
+    },
+    /// The stated gap is not the distance from objective to bound.
+    #[error("the stated gap is {stated}; recomputed it is {recomputed}")]
+    Gap {
+        /// What the certificate says.
+        stated: f64,
+        /// What it is.
+        recomputed: f64,
+    },
+    /// The plan is better than its bound.
+    #[error("the plan's {objective} is better than its bound {bound}; the bound is wrong")]
+    Beaten {
+        /// The plan's value.
+        objective: f64,
+        /// The bound.
+        bound: f64,
+    },
+    /// A plan called optimal that is not known to be.
+    #[error("the status is Optimal with a gap of {gap}; at most {GAP_OPTIMAL_MAX} is optimal")]
+    NotOptimal {
+        /// Its gap, infinite without a bound.
+        gap: f64,
+    },
+    /// The certificate does not say how it was found.
+    #[error("the certificate names no method; say how the plan was found")]
+    NoMethod,
+    /// Evidence of a kind that says nothing about this objective.
+    #[error("evidence {evidence} proves no bound on {objective}")]
+    WrongEvidence {
+        /// The kind of evidence.
+        evidence: &'static str,
+        /// The objective.
+        objective: &'static str,
+    },
+    /// The clip bound does not hold.
+    #[error("just above the bound {bound} tok/s the devices cover {covered} layers of {layers}: not proved impossible")]
+    ClipNotBinding {
+        /// The bound.
+        bound: f64,
+        /// Layers that all devices cover at that rate.
+        covered: f64,
+        /// Layers of the model.
+        layers: u32,
+    },
+    /// A worth of a device that is not there, or is negative or not finite.
+    #[error("the worth of {device:?} is {worth}; worths are finite, not negative, of devices of this problem")]
+    Worth {
+        /// The device.
+        device: String,
+        /// Its worth.
+        worth: f64,
+    },
+    /// The devices are worth as much as the layers.
+    #[error("all devices are worth {sum} layers; less than {layers} would prove the bound")]
+    WorthSum {
+        /// Sum of the worths.
+        sum: f64,
+        /// Layers of the model.
+        layers: u32,
+    },
+    /// Devices that carry a layer for less than it is worth.
+    #[error("{} together exceed the bound on one layer at a price of {cost}; at least 1 would prove it", cover.join(" + "))]
+    CheapCover {
+        /// Price of the cover.
+        cost: f64,
+        /// Device and layers it holds, of each.
+        cover: Vec<String>,
+    },
+    /// More work than the checker takes upon itself.
+    #[error("{what}: {count} are too many to certify by enumeration; at most {max}")]
+    TooLarge {
+        /// What would be counted.
+        what: &'static str,
+        /// How many, at least.
+        count: u128,
+        /// The limit.
+        max: u128,
+    },
+    /// A placement that beats the bound.
+    #[error("{placement} takes {value} s, less than the bound {bound} s")]
+    BetterPlacement {
+        /// The placement in words.
+        placement: String,
+        /// Its value, rounded.
+        value: f64,
+        /// The bound.
+        bound: f64,
+    },
+}
+
+/// Everything wrong with the certificate of a plan whose objective value is `planned`.
+pub(super) fn faults(plan: &Plan, problem: &PlacementProblem, planned: f64) -> Vec<BoundFault> {
+    let Some(certificate) = &plan.certificate else { return vec![BoundFault::Missing] };
+    let mut faults = Vec::new();
+    for (what, value) in
+        [("objective", Some(certificate.objective)), ("bound", certificate.bound), ("gap", certificate.gap)]
+    {
+        if let Some(value) = value.filter(|v| !v.is_finite()) {
+            faults.push(BoundFault::NotFinite { what, value });
+        }
+    }
+    if certificate.objective.to_bits() != planned.to_bits() {
+        faults.push(BoundFault::Objective { certified: certificate.objective, planned });
+    }
+    if certificate.method.trim().is_empty() {
+        faults.push(BoundFault::NoMethod);
+    }
+    faults.extend(parts(certificate));
+    faults.extend(gap(plan.status, certificate, problem.objective));
+    if certificate.bound_kind == BoundKind::Certified
+        && let (Some(bound), Some(evidence)) = (certificate.bound.filter(|b| b.is_finite()), &certificate.evidence)
+    {
+        faults.extend(verify(problem, bound, evidence));
+    }
+    faults
+}
+
+/// Bound, gap and evidence are there exactly where their kind says so.
+fn parts(certificate: &Certificate) -> Vec<BoundFault> {
+    let kind = certificate.bound_kind;
+    let mut faults = Vec::new();
+    let mut expect = |part, present: bool, expected: bool, must| {
+        if present != expected {
+            faults.push(BoundFault::Part { kind, part, present, must });
+        }
+    };
+    let bounded = kind != BoundKind::None;
+    expect("bound", certificate.bound.is_some(), bounded, "state a bound exactly where somebody vouches for it");
+    expect("gap", certificate.gap.is_some(), bounded, "state a gap exactly where there is a bound");
+    let certified = kind == BoundKind::Certified;
+    expect("evidence", certificate.evidence.is_some(), certified, "give evidence exactly for a certified bound");
+    faults
+}
+
+fn gap(status: Status, certificate: &Certificate, objective: Objective) -> Vec<BoundFault> {
+    let mut faults = Vec::new();
+    let (Some(value), Some(bound)) = (exact(certificate.objective), certificate.bound.and_then(exact)) else {
+        if status == Status::Optimal {
+            faults.push(BoundFault::NotOptimal { gap: f64::INFINITY });
+        }
+        return faults;
+    };
+    let beaten = if objective.maximises() { value > bound } else { value < bound };
+    if beaten && !agree(&value, &bound) {
+        faults.push(BoundFault::Beaten { objective: nearest(&value), bound: nearest(&bound) });
+    }
+    let recomputed = match (&bound - &value).abs() {
+        distance if distance.is_zero() => distance,
+        _ if value.is_zero() => {
+            // No share of nothing: such a plan has no finite gap, and none can be stated.
+            faults.push(BoundFault::Gap { stated: certificate.gap.unwrap_or(0.0), recomputed: f64::INFINITY });
+            return [faults, optimal(status, f64::INFINITY)].concat();
+        }
+        distance => distance / value.abs(),
+    };
+    // A gap near zero is the rounded difference of two rounded numbers: it agrees in absolute terms only.
+    let slack = exact(1e-12).unwrap_or_else(Zero::zero);
+    if let Some(stated) = certificate.gap.and_then(exact)
+        && (&stated - &recomputed).abs() > slack
+        && !agree(&stated, &recomputed)
+    {
+        faults.push(BoundFault::Gap { stated: nearest(&stated), recomputed: nearest(&recomputed) });
+    }
+    faults.extend(optimal(status, nearest(&recomputed)));
+    faults
+}
+
+fn optimal(status: Status, gap: f64) -> Vec<BoundFault> {
+    if status == Status::Optimal && gap > GAP_OPTIMAL_MAX { vec![BoundFault::NotOptimal { gap }] } else { Vec::new() }
+}
+
+/// Verifies a certified bound from its evidence alone.
+fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<BoundFault> {
+    let throughput = problem.objective == Objective::Throughput;
+    let wrong = |evidence| vec![BoundFault::WrongEvidence { evidence, objective: problem.objective.name() }];
+    let Some(stated) = exact(bound) else { return Vec::new() };
+    let above = &stated * (whole(1) + agreement());
+    match evidence {
+        Evidence::ClipBound if throughput => cover::clip(problem, bound, &above),
+        Evidence::ClipBound => wrong("clip_bound"),
+        Evidence::DeviceWorths { worths } if throughput => cover::worths(problem, &above, worths),
+        Evidence::DeviceWorths { .. } => wrong("device_worths"),
+        Evidence::Enumeration if throughput => wrong("enumeration"),
+        Evidence::Enumeration => enumeration::best_at_least(problem, bound),
+    }
+}

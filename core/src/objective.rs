@@ -1,0 +1,305 @@
+//! What a plan is worth: the one definition of its time per output token, its time to first token and its
+//! throughput. The planner stores these figures, the checker recomputes them, the book prints them.
+//!
+//! Coefficients (step times, ways, rates) come from [`PlacementProblem`]; everything made of them here is exact
+//! rational arithmetic, rounded once at the end.
+//!
+//! For one route, a chain of stops `1..=n` each serving some layers on one device:
+//!
+//! ```text
+//! tpot = entry(first, 1 token) + sum of decode_time(stop) + sum of decode_hop(stop, next) + exit(last, 1 token)
+//! ttft = entry(first, prompt) + finish(last chunk, last stop) + exit(last, 1 token)
+//! finish(c, s) = max(finish(c - 1, s), finish(c, s - 1) + hop(c, s - 1, s)) + step(c, s)
+//! ```
+//!
+//! `finish` is the flow-shop recurrence: a stage takes the chunks of a prompt one after another, and starts one when
+//! it has arrived and the one before is done. With one chunk it is the sum of steps and hops. A plan's figure is the
+//! mean over its routes, weighted by share.
+//!
+//! Throughput is the largest `F` (output tokens per second over all routes) such that
+//!
+//! ```text
+//! stage:        sum of share * F over its routes <= rate(device, layers that the stage holds)
+//! pair:         sum of share * F over the routes that pass from one device to the next <= hop_rate(pair)
+//! link, group:  sum of share * F * bytes per output token over the pairs whose way uses it <= its bandwidth
+//! source, sink: sum of share * F over the routes that begin (end) at a device <= the stated rate of that link
+//! ```
+//!
+//! where a pair moves `row * (prompt + output - 1) / output` bytes per output token (`row` bytes of the residual
+//! stream; every token but the last crosses once). A pair whose link states tokens per second is bound by that
+//! alone. Source and sink bind only where the graph has places of these names with links that state rates.
+
+use crate::exact::{Exact, exact, larger, mean, nearest, positive, whole};
+use crate::graph::Link;
+use crate::ids::{DeviceId, Layers};
+use crate::plan::Plan;
+use crate::problem::{Objective, PlacementProblem};
+use crate::units::{Bytes, Seconds, TokensPerSecond};
+use num_traits::{One, Zero};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Place where the requests of a flow scenario come in.
+pub const SOURCE: &str = "source";
+/// Place where its answers go out.
+pub const SINK: &str = "sink";
+
+/// What bounds a plan's throughput.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bottleneck {
+    /// The stage on this device.
+    Stage(String),
+    /// The way between two devices.
+    Pair(String, String),
+    /// One link, over all pairs whose way uses it.
+    Link(String, String),
+    /// A shared capacity.
+    Group(String),
+    /// The link on which requests reach this device.
+    Source(String),
+    /// The link on which answers leave this device.
+    Sink(String),
+}
+
+impl fmt::Display for Bottleneck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stage(device) => write!(f, "the stage on {device}"),
+            Self::Pair(from, to) => write!(f, "the way from {from} to {to}"),
+            Self::Link(from, to) => write!(f, "the link from {from} to {to}"),
+            Self::Group(name) => write!(f, "the shared capacity {name}"),
+            Self::Source(device) => write!(f, "the link from the source to {device}"),
+            Self::Sink(device) => write!(f, "the link from {device} to the sink"),
+        }
+    }
+}
+
+/// A plan's figures. Each is none where the plan is malformed or something it needs is unknown;
+/// [`Plan::check`] says what.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Mean time per output token of a request that has the devices to itself.
+    pub tpot: Option<Seconds>,
+    /// Mean time to first token of such a request.
+    pub ttft: Option<Seconds>,
+    /// Output tokens per second that the plan sustains.
+    pub throughput: Option<TokensPerSecond>,
+    /// What bounds the throughput; the first in order of kind and name where several do.
+    pub bottleneck: Option<Bottleneck>,
+}
+
+impl Evaluation {
+    /// The figure that an objective asks for, in its unit.
+    #[must_use]
+    pub fn value(&self, objective: Objective) -> Option<f64> {
+        match objective {
+            Objective::Throughput => self.throughput.map(TokensPerSecond::value),
+            Objective::Tpot => self.tpot.map(Seconds::value),
+            Objective::Ttft => self.ttft.map(Seconds::value),
+        }
+    }
+}
+
+/// A plan's figures for a problem. Never panics, whatever the plan says.
+#[must_use]
+pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
+    let Some(routes) = resolve(plan, problem) else {
+        return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None };
+    };
+    let time = |value: Option<Exact>| value.and_then(|v| Seconds::new(nearest(&v)).ok());
+    let throughput = throughput(&routes, problem);
+    Evaluation {
+        tpot: time(weighted(&routes, |route| tpot(route, problem))),
+        ttft: time(weighted(&routes, |route| ttft(route, problem))),
+        throughput: throughput.as_ref().and_then(|(rate, _)| TokensPerSecond::new(nearest(rate)).ok()),
+        bottleneck: throughput.map(|(_, bottleneck)| bottleneck),
+    }
+}
+
+/// The figure of one objective, without rounding.
+pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objective: Objective) -> Option<Exact> {
+    let routes = resolve(plan, problem)?;
+    match objective {
+        Objective::Throughput => throughput(&routes, problem).map(|(rate, _)| rate),
+        Objective::Tpot => weighted(&routes, |route| tpot(route, problem)),
+        Objective::Ttft => weighted(&routes, |route| ttft(route, problem)),
+    }
+}
+
+/// A stop, its names resolved.
+struct Stop {
+    device: DeviceId,
+    /// Layers that a request passes here.
+    served: Layers,
+    /// Layers that the stage holds.
+    held: Layers,
+}
+
+struct Route {
+    share: Exact,
+    /// At least one.
+    stops: Vec<Stop>,
+}
+
+/// The routes with devices for names; none where a stage, device or share is not there or a route is empty.
+fn resolve(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<Route>> {
+    let devices: Vec<Option<DeviceId>> = plan
+        .stages
+        .iter()
+        .map(|stage| match stage.devices.as_slice() {
+            [name] => problem.graph.find(name),
+            _ => None,
+        })
+        .collect();
+    let stop = |stop: &crate::plan::Stop| {
+        let stage = plan.stages.get(stop.stage as usize)?;
+        Some(Stop { device: devices[stop.stage as usize]?, served: stop.layers, held: stage.layers })
+    };
+    let routes: Option<Vec<Route>> = plan
+        .routes
+        .iter()
+        .map(|route| {
+            let share = exact(route.share).filter(positive)?;
+            let stops: Vec<Stop> = route.stages.iter().map(stop).collect::<Option<_>>()?;
+            (!stops.is_empty()).then_some(Route { share, stops })
+        })
+        .collect();
+    routes.filter(|routes| !routes.is_empty())
+}
+
+fn weighted(routes: &[Route], figure: impl Fn(&Route) -> Option<Exact>) -> Option<Exact> {
+    let (mut sum, mut shares) = (Exact::zero(), Exact::zero());
+    for route in routes {
+        sum += &route.share * figure(route)?;
+        shares += &route.share;
+    }
+    Some(sum / shares)
+}
+
+fn seconds(time: Option<Seconds>) -> Option<Exact> {
+    time.and_then(|t| exact(t.value()))
+}
+
+fn tpot(route: &Route, problem: &PlacementProblem) -> Option<Exact> {
+    let (first, last) = (route.stops.first()?, route.stops.last()?);
+    let mut total = seconds(problem.entry(first.device, 1))? + seconds(problem.exit(last.device, 1))?;
+    for stop in &route.stops {
+        total += seconds(problem.decode_time(stop.device, stop.served))?;
+    }
+    for pair in route.stops.windows(2) {
+        total += seconds(problem.decode_hop(pair[0].device, pair[1].device))?;
+    }
+    Some(total)
+}
+
+fn ttft(route: &Route, problem: &PlacementProblem) -> Option<Exact> {
+    let row = problem.model.boundary_bytes_per_token();
+    let mut finish = vec![Exact::zero(); route.stops.len()];
+    let mut prompt = 0;
+    for chunk in problem.prefill_chunks() {
+        let tokens = u64::from(chunk.tokens());
+        prompt += tokens;
+        for (s, stop) in route.stops.iter().enumerate() {
+            let step = seconds(problem.step(stop.device, stop.served, &chunk))?;
+            let ready = match s.checked_sub(1) {
+                Some(before) => {
+                    let from = route.stops[before].device;
+                    &finish[before] + seconds(problem.hop(from, stop.device, row.saturating_mul(tokens)))?
+                }
+                None => Exact::zero(),
+            };
+            finish[s] = larger(std::mem::take(&mut finish[s]), ready) + step;
+        }
+    }
+    let (first, last) = (route.stops.first()?, route.stops.last()?);
+    Some(seconds(problem.entry(first.device, prompt))? + finish.pop()? + seconds(problem.exit(last.device, 1))?)
+}
+
+/// The load that one output token per second puts on each capacity, and the capacity.
+type Loads = BTreeMap<Bottleneck, (Exact, Exact)>;
+
+fn load(loads: &mut Loads, on: Bottleneck, amount: &Exact, capacity: impl FnOnce() -> Option<Exact>) -> Option<()> {
+    if let Some((sum, _)) = loads.get_mut(&on) {
+        *sum += amount;
+    } else {
+        loads.insert(on, (amount.clone(), capacity()?));
+    }
+    Some(())
+}
+
+fn throughput(routes: &[Route], problem: &PlacementProblem) -> Option<(Exact, Bottleneck)> {
+    let name = |id: DeviceId| problem.graph.device(id).name.clone();
+    let mut loads = Loads::new();
+    for route in routes {
+        for stop in &route.stops {
+            let rate = || exact(problem.rate(stop.device, stop.held)?.value());
+            load(&mut loads, Bottleneck::Stage(name(stop.device)), &route.share, rate)?;
+        }
+        for pair in route.stops.windows(2) {
+            load_pair(&mut loads, problem, pair[0].device, pair[1].device, &route.share)?;
+        }
+        let (first, last) = (name(route.stops.first()?.device), name(route.stops.last()?.device));
+        if states_rates(problem, |link| link.from == SOURCE) {
+            let rate = || exact(problem.stated_rate(SOURCE, &first)?.value());
+            load(&mut loads, Bottleneck::Source(first.clone()), &route.share, rate)?;
+        }
+        if states_rates(problem, |link| link.to == SINK) {
+            let rate = || exact(problem.stated_rate(&last, SINK)?.value());
+            load(&mut loads, Bottleneck::Sink(last.clone()), &route.share, rate)?;
+        }
+    }
+    let mut least: Option<(Exact, Bottleneck)> = None;
+    for (bottleneck, (load, capacity)) in loads {
+        let rate = capacity / load;
+        if least.as_ref().is_none_or(|(best, _)| rate < *best) {
+            least = Some((rate, bottleneck));
+        }
+    }
+    least
+}
+
+/// Whether requests reach this device, where the source's links state rates.
+pub(crate) fn reached_from_source(problem: &PlacementProblem, device: DeviceId) -> bool {
+    let name = &problem.graph.device(device).name;
+    !states_rates(problem, |link| link.from == SOURCE) || problem.stated_rate(SOURCE, name).is_some()
+}
+
+/// Whether answers leave this device, where the sink's links state rates.
+pub(crate) fn reaches_sink(problem: &PlacementProblem, device: DeviceId) -> bool {
+    let name = &problem.graph.device(device).name;
+    !states_rates(problem, |link| link.to == SINK) || problem.stated_rate(name, SINK).is_some()
+}
+
+fn states_rates(problem: &PlacementProblem, end: impl Fn(&Link) -> bool) -> bool {
+    problem.graph.file().links.iter().any(|link| end(link) && link.tokens_per_second.is_some())
+}
+
+/// Loads a pair of devices, and every link and group of the way between them.
+fn load_pair(loads: &mut Loads, problem: &PlacementProblem, from: DeviceId, to: DeviceId, share: &Exact) -> Option<()> {
+    let (graph, name) = (&problem.graph, |id: DeviceId| problem.graph.device(id).name.clone());
+    let pair = Bottleneck::Pair(name(from), name(to));
+    load(loads, pair, share, || exact(problem.hop_rate(from, to)?.value()))?;
+    if problem.stated_rate(&name(from), &name(to)).is_some() {
+        return Some(());
+    }
+    let row = problem.model.boundary_bytes_per_token();
+    let amount = share * bytes_per_output_token(problem, row);
+    for id in graph.device_path(from, to, row)?.links {
+        let link = graph.link(id);
+        let bandwidth = || exact(link.bandwidth_bytes_per_second.as_ref()?.value.value());
+        load(loads, Bottleneck::Link(link.from.clone(), link.to.clone()), &amount, bandwidth)?;
+        for group in graph.file().groups.iter().filter(|g| link.groups.contains(&g.name)) {
+            let bandwidth = || exact(group.bandwidth_bytes_per_second.value.value());
+            load(loads, Bottleneck::Group(group.name.clone()), &amount, bandwidth)?;
+        }
+    }
+    Some(())
+}
+
+/// Bytes that cross a boundary for each output token: `row * (prompt + output - 1) / output` at mean lengths, and at
+/// least one byte per request as in [`PlacementProblem::hop_rate`].
+fn bytes_per_output_token(problem: &PlacementProblem, row: Bytes) -> Exact {
+    let output = mean(problem.workload.output_tokens);
+    let tokens = mean(problem.workload.prompt_tokens) + &output - Exact::one();
+    larger(whole(row.0) * tokens, Exact::one()) / output
+}
