@@ -1,1 +1,2 @@
+#![forbid(unsafe_code)]
 //! Development-only benchmarks and peer comparisons.

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The long checks, for a night or a weekend: every fuzz target, then the property tests with many more cases.
+# HOURS says how long in all (default 1).
+set -uo pipefail
+. "$(dirname "$0")/steps.sh"
+
+hours=${HOURS:-1}
+say "A campaign of about $hours h: half fuzzing, half property tests and repeated runs."
+bash scripts/bootstrap.sh || exit 1
+
+fuzz_all() {
+    local targets
+    if ! cargo fuzz --version >/dev/null 2>&1; then
+        say "Fuzzing was NOT run: cargo-fuzz is not installed (cargo install --locked cargo-fuzz)."
+        return 0
+    fi
+    targets=$(cargo fuzz list | wc -l)
+    bash scripts/fuzz.sh "" $((hours * 1800 / (targets > 0 ? targets : 1)))
+}
+
+# Each round draws new cases; a failing case is saved by proptest and becomes part of the ordinary tests.
+property_rounds() {
+    local until=$((SECONDS + hours * 1800)) round=0
+    while [ "$SECONDS" -lt "$until" ]; do
+        round=$((round + 1))
+        say "round $round"
+        PROPTEST_CASES=20000 cargo test --workspace --locked --quiet || return 1
+    done
+}
+
+step "fuzzing" fuzz_all
+step "property tests and repeated runs" property_rounds
+printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
+[ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands. Goes through all steps, then names what failed and what was skipped.
+set -uo pipefail
+. "$(dirname "$0")/steps.sh"
+
+say "Testing isotherm: format, lints, build, tests, documentation."
+log="$target/tests.log"
+mkdir -p "$target"
+: >"$log"
+
+build_all() { cargo build --workspace --bins --tests --locked; }
+
+fetch_model() {
+    "$target/debug/isotherm" model fetch smollm2 && return
+    on_ci && say "On CI the tests with the real model may not be skipped." >&2 && return 1
+    say "The real model could not be fetched; tests that need it will be skipped by name."
+}
+
+# A second implementation, in another language, checks our signatures.
+independent_verifier() {
+    local python="$target/venv/bin/python"
+    if ! python3 -m venv "$target/venv" ||
+        ! "$python" -m pip install --quiet --disable-pip-version-check -r scripts/requirements.txt; then
+        say "The Python verifier could not be installed; tests that need it will be skipped by name."
+        return 0
+    fi
+    ISOTHERM_PYTHON="$(cd "$target" && pwd)/venv/bin/python"
+    export ISOTHERM_PYTHON
+    say "ready"
+}
+
+# Shows one line for each test binary while it runs; the whole output stays in the log.
+run_tests() {
+    cargo test --workspace --locked --no-fail-fast -- --show-output 2>&1 | tee "$log" | awk -f scripts/progress.awk
+    local rc=${PIPESTATUS[0]}
+    [ "$rc" -eq 0 ] || say "The whole output is in $log"
+    return "$rc"
+}
+
+build_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet; }
+
+step "bootstrap" bash scripts/bootstrap.sh || exit 1
+step "format" cargo fmt --all --check
+step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+if step "build" build_all; then
+    step "real model" fetch_model
+    step "independent verifier" independent_verifier
+    step "tests" run_tests
+fi
+step "documentation" build_docs
+
+say "" "Seconds for each step:"
+printf '%s\n' "${durations[@]}"
+[ ${#failures[@]} -eq 0 ] || say "" "Failed: $(printf '%s, ' "${failures[@]}" | sed 's/, $//')"
+say ""
+awk -f scripts/summary.awk "$log"
+[ ${#failures[@]} -eq 0 ]
