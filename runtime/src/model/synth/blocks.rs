@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn six_bit_numbers_survive_packing() {
-        for shift in 0..64_u8 {
-            let scales: [u8; 8] = std::array::from_fn(|j| (shift + 7 * j as u8) % 64);
-            let minima: [u8; 8] = std::array::from_fn(|j| (5 * shift + 11 * j as u8) % 64);
+        for shift in 0..64 {
+            let scales: [u8; 8] = std::array::from_fn(|j| ((shift + 7 * j) % 64) as u8);
+            let minima: [u8; 8] = std::array::from_fn(|j| ((5 * shift + 11 * j) % 64) as u8);
             let packed = pack_six_bits(&scales, &minima);
             for j in 0..8 {
                 assert_eq!(six_bit_scale_and_minimum(&packed, j), (scales[j], minima[j]));
