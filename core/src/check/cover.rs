@@ -123,7 +123,7 @@ pub(super) fn worths(problem: &PlacementProblem, above: &Exact, worths: &BTreeMa
         worths.get(&problem.graph.device(device).name).copied().and_then(exact).unwrap_or_else(Exact::zero)
     };
     let mut sum = Exact::zero();
-    let mut slots = Vec::new();
+    let (mut slots, mut copies_of) = (Vec::new(), Vec::new());
     for class in classes.iter().filter(|class| !class.rates.is_empty()) {
         let mut copies: BTreeMap<Exact, Vec<DeviceId>> = BTreeMap::new();
         for &device in &class.devices {
@@ -131,14 +131,15 @@ pub(super) fn worths(problem: &PlacementProblem, above: &Exact, worths: &BTreeMa
             copies.entry(worth(device)).or_default().push(device);
         }
         for (worth, devices) in copies {
-            slots.extend(undominated(class, &worth, &devices, above));
+            slots.extend(undominated(class, &worth, devices[0], copies_of.len(), above));
+            copies_of.push(devices.len() as u64);
         }
     }
     let layers = problem.layers();
     if sum >= whole(layers.into()) {
         faults.push(BoundFault::WorthSum { sum: nearest(&sum), layers });
     }
-    match Search::new(slots, above).cheap_cover() {
+    match Search::new(slots, copies_of, above).cheap_cover() {
         Ok(None) => {}
         Ok(Some((cost, cover))) => {
             let named = |(device, k, count): (DeviceId, u32, u64)| {
@@ -152,12 +153,14 @@ pub(super) fn worths(problem: &PlacementProblem, above: &Exact, worths: &BTreeMa
     faults
 }
 
-/// A way to use any of some equal devices on one layer.
+/// A way to use any of some equal devices of one worth on a layer.
 struct Slot {
+    /// One of the devices.
     device: DeviceId,
+    /// Which set of equal devices it draws from; each device is one slot of a layer at most.
+    set: usize,
     /// Number of layers it holds.
     k: u32,
-    copies: u64,
     /// What it adds to the rate of a layer, at most the rate asked for.
     rate: Exact,
     /// What it pays.
@@ -166,7 +169,7 @@ struct Slot {
 
 /// The slots of some equal devices of one worth, less those that a longer interval makes at least as fast and no
 /// dearer.
-fn undominated(class: &Class, worth: &Exact, devices: &[DeviceId], above: &Exact) -> Vec<Slot> {
+fn undominated(class: &Class, worth: &Exact, device: DeviceId, set: usize, above: &Exact) -> Vec<Slot> {
     let mut kept: Vec<Slot> = Vec::new();
     for (k, rate) in class.rates.iter().rev() {
         let rate = clipped(rate, above);
@@ -174,7 +177,7 @@ fn undominated(class: &Class, worth: &Exact, devices: &[DeviceId], above: &Exact
             continue;
         }
         let price = worth / whole((*k).into());
-        kept.push(Slot { device: devices[0], k: *k, copies: devices.len() as u64, rate, price });
+        kept.push(Slot { device, set, k: *k, rate, price });
     }
     kept
 }
@@ -187,6 +190,8 @@ struct Search {
     prices: Vec<BigInt>,
     need: BigInt,
     one: BigInt,
+    /// Devices of each set that are still free.
+    free: Vec<u64>,
     looked: u64,
     chosen: Vec<u64>,
 }
@@ -200,7 +205,7 @@ fn common_denominator<'a>(values: impl Iterator<Item = &'a Exact>) -> BigInt {
 }
 
 impl Search {
-    fn new(mut slots: Vec<Slot>, need: &Exact) -> Self {
+    fn new(mut slots: Vec<Slot>, free: Vec<u64>, need: &Exact) -> Self {
         // Cheapest rate first: then what is left can be bought no cheaper than at the next slot's price per rate.
         slots.sort_by(|a, b| (&a.price * &b.rate).cmp(&(&b.price * &a.rate)));
         let rate_unit = common_denominator(slots.iter().map(|s| &s.rate).chain([need]));
@@ -211,6 +216,7 @@ impl Search {
             prices: slots.iter().map(|s| scaled(&s.price, &price_unit)).collect(),
             need: scaled(need, &rate_unit),
             one: price_unit,
+            free,
             looked: 0,
             chosen: vec![0; slots.len()],
             slots,
@@ -248,17 +254,19 @@ impl Search {
         if spent * &rate + need * &price >= &self.one * &rate {
             return Ok(false);
         }
-        for count in (0..=self.slots[i].copies).rev() {
-            // More copies than needed only cost more.
+        let set = self.slots[i].set;
+        let free = self.free[set];
+        for count in (0..=free).rev() {
+            // More devices than needed only cost more.
             if count > 0 && &rate * (count - 1) >= *need {
                 continue;
             }
-            self.chosen[i] = count;
+            (self.chosen[i], self.free[set]) = (count, free - count);
             if self.cheaper(i + 1, &(need - &rate * count), &(spent + &price * count))? {
                 return Ok(true);
             }
         }
-        self.chosen[i] = 0;
+        (self.chosen[i], self.free[set]) = (0, free);
         Ok(false)
     }
 }

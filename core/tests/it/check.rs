@@ -1,0 +1,346 @@
+//! Claims about the checker, with figures worked out by hand.
+
+use crate::build::*;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::SharedCapacity;
+use isotherm_core::ids::Layers;
+use isotherm_core::objective::{Bottleneck, evaluate};
+use isotherm_core::plan::{BoundKind, Evidence, Plan, Status, Stop};
+use isotherm_core::problem::Objective;
+use isotherm_core::units::{Bytes, BytesPerSecond};
+use std::collections::BTreeMap;
+
+fn close(found: Option<f64>, expected: f64) {
+    let found = found.expect("a figure");
+    assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} is not {expected}");
+}
+
+#[test]
+fn time_per_output_token_is_steps_and_hops() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    // fast: step 1/16 + 3 layers x 1 s + embedding 1/8; slow: step 1/16 + 2 s + head 1/4; hop: 1/2 s + 32 B at 64 B/s.
+    let expected = (0.0625 + 3.0 + 0.125) + (0.0625 + 2.0 + 0.25) + (0.5 + 0.5);
+    close(plan.objective_value, expected);
+    plan.check(&problem).expect("a feasible plan");
+}
+
+#[test]
+fn time_to_first_token_overlaps_the_chunks() {
+    let problem = problem(two_devices(Objective::Ttft));
+    let plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    // Two chunks of 2 tokens. fast: 1/16 + 3 x 2 + 1/8 each. slow: 1/16 + 2 x 2, and the head after the last chunk.
+    // Hop of a chunk: 1/2 + 64 B at 64 B/s.
+    let (fast, slow, hop) = (6.1875, 4.0625, 1.5);
+    let first_done = fast + hop + slow;
+    let second_arrives = 2.0 * fast + hop;
+    let expected = f64::max(first_done, second_arrives) + slow + 0.25;
+    close(plan.objective_value, expected);
+    plan.check(&problem).expect("a feasible plan");
+}
+
+#[test]
+fn throughput_is_bound_by_the_slowest_stage_of_each_route() {
+    let problem = problem(fork(Objective::Throughput));
+    let plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    // Output 3 per request. A request costs b two chunks of 2 tokens and two decodes:
+    // 2 x (1/16 + 2 x 4 x 2) + 1/4 (head with the last chunk) + 2 x (1/16 + 2 x 4 + 1/4).
+    let b = 2.0 * 16.0625 + 0.25 + 2.0 * 8.3125;
+    let c = 2.0 * 8.0625 + 0.25 + 2.0 * 4.3125;
+    let expected = f64::min(3.0 / b / 0.25, 3.0 / c / 0.75);
+    close(plan.objective_value, expected);
+    assert_eq!(evaluate(&plan, &problem).bottleneck, Some(Bottleneck::Stage("c".into())));
+    plan.check(&problem).expect("a feasible plan");
+}
+
+#[test]
+fn flows_that_share_a_capacity_share_its_rate() {
+    let mut parts = fork(Objective::Throughput);
+    let mut file = parts.graph.file().clone();
+    file.groups.push(SharedCapacity {
+        name: "nic".into(),
+        bandwidth_bytes_per_second: Figure::declared(BytesPerSecond::of(4.0), "test"),
+    });
+    for link in &mut file.links {
+        link.groups = vec!["nic".into()];
+    }
+    parts.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+    let problem = problem(parts);
+    let plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.5), (&[0, 2], 0.5)]);
+    // Each request moves 32 B x (4 + 3 - 1) tokens for 3 output tokens, over one card of 4 B/s for both routes.
+    close(plan.objective_value, 4.0 / (32.0 * 6.0 / 3.0));
+    assert_eq!(evaluate(&plan, &problem).bottleneck, Some(Bottleneck::Group("nic".into())));
+    plan.check(&problem).expect("a feasible plan");
+}
+
+#[test]
+fn a_flow_problem_is_bound_by_source_and_sink() {
+    let model = model(2);
+    let mut flow = [device("a", &model, 1.0, 0), device("b", &model, 1.0, 0)];
+    for device in &mut flow {
+        device.profiles.clear();
+        device.memory_bytes = None;
+        device.rates = vec![(1, isotherm_core::units::TokensPerSecond::of(100.0))];
+    }
+    let links = vec![flow_link("source", "a", 50.0), flow_link("a", "b", 80.0), flow_link("b", "sink", 20.0)];
+    let mut file = devices_file(flow.to_vec(), links);
+    file.junctions = vec!["source".into(), "sink".into()];
+    let problem = problem(parts(model, file, Objective::Throughput));
+    let plan = chain(&problem, &[("a", 0, 1), ("b", 1, 2)]);
+    close(plan.objective_value, 20.0);
+    plan.check(&problem).expect("a feasible plan");
+    let refused = refusal(&chain(&problem, &[("b", 0, 1), ("a", 1, 2)]), &problem);
+    assert!(refused.contains("from \"source\" to \"b\"") && refused.contains("from \"a\" to \"sink\""), "{refused}");
+}
+
+#[test]
+fn partial_inference_serves_part_of_a_stage_only_where_allowed() {
+    let mut allowed = two_devices(Objective::Tpot);
+    allowed.limits.partial = true;
+    let allowed = problem(allowed);
+    let mut plan = chain(&allowed, &[("fast", 0, 3), ("slow", 0, 4)]);
+    plan.routes[0].stages[1].layers = Layers::new(3, 4);
+    state_objective(&mut plan, &allowed);
+    plan.clone().check(&allowed).expect("the slow device holds all layers and serves the last");
+    let exact = problem(two_devices(Objective::Tpot));
+    assert!(refusal(&plan, &exact).contains("limits.partial is off"));
+}
+
+#[test]
+fn all_violations_are_reported_at_once() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let mut plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    plan.scenario = "another".into();
+    plan.stages[0].bytes.kv = Bytes(1);
+    plan.routes[0].share = 0.5;
+    plan.objective_value = Some(1.0);
+    let found = plan.check(&problem).expect_err("four faults and their consequences");
+    assert!(found.len() >= 4, "{found:?}");
+}
+
+#[test]
+fn a_stage_that_exceeds_its_memory_is_refused_to_the_byte() {
+    let mut parts = two_devices(Objective::Tpot);
+    let needed = problem(parts.clone()).stage_bytes(isotherm_core::ids::DeviceId(0), Layers::new(0, 3)).total;
+    for (memory, fits) in [(needed, true), (Bytes(needed.0 - 1), false)] {
+        let mut file = parts.graph.file().clone();
+        file.devices[0].memory_bytes = Some(Figure::declared(memory, "test"));
+        parts.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+        let problem = problem(parts.clone());
+        let plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+        assert_eq!(plan.check(&problem).is_ok(), fits);
+    }
+}
+
+#[test]
+fn stages_of_one_memory_pool_must_fit_it_together() {
+    let mut parts = two_devices(Objective::Tpot);
+    let mut file = parts.graph.file().clone();
+    for device in &mut file.devices {
+        device.memory_pool = Some("ram".into());
+        device.memory_bytes = Some(Figure::declared(Bytes(8_000), "test"));
+    }
+    parts.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+    let problem = problem(parts);
+    let refused = refusal(&chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]), &problem);
+    assert!(refused.contains("fast, slow share"), "{refused}");
+}
+
+#[test]
+fn a_device_whose_memory_is_unknown_holds_nothing() {
+    let mut parts = two_devices(Objective::Tpot);
+    let mut file = parts.graph.file().clone();
+    file.devices[1].memory_bytes = None;
+    parts.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+    let problem = problem(parts);
+    let refused = refusal(&chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]), &problem);
+    assert!(refused.contains("its memory is unknown"), "{refused}");
+}
+
+#[test]
+fn pins_bans_and_stage_limits_hold() {
+    let build = |change: &dyn Fn(&mut isotherm_core::problem::Limits)| {
+        let mut parts = two_devices(Objective::Tpot);
+        change(&mut parts.limits);
+        problem(parts)
+    };
+    let both = [("fast", 0, 3), ("slow", 3, 4)];
+    let refuses = |problem: &isotherm_core::problem::PlacementProblem, stages: &[(&str, u32, u32)], with: &str| {
+        let refused = refusal(&chain(problem, stages), problem);
+        assert!(refused.contains(with), "{refused}");
+    };
+    refuses(&build(&|l| l.pinned = vec!["fast".into()]), &[("slow", 0, 4)], "pinned");
+    refuses(&build(&|l| l.banned = vec!["fast".into()]), &both, "banned by the user");
+    refuses(&build(&|l| l.stages_max = Some(1)), &both, "at most 1");
+    refuses(&build(&|l| l.stages_exact = Some(1)), &both, "exactly 1");
+    refuses(&build(&|l| l.stages_exact = Some(2)), &[("slow", 0, 4)], "exactly 2");
+    chain(&build(&|l| l.stages_exact = Some(2)), &both).check(&build(&|l| l.stages_exact = Some(2))).expect("feasible");
+}
+
+#[test]
+fn routes_cover_every_layer_once_and_in_order() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let good = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let with = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = good.clone();
+        change(&mut plan);
+        refusal(&plan, &problem)
+    };
+    assert!(with(&|p| p.routes[0].stages.swap(0, 1)).contains("continues at layer 3, where layer 0 is next"));
+    assert!(with(&|p| p.routes[0].stages.truncate(1)).contains("continues at layer 4, where layer 3 is next"));
+    assert!(with(&|p| p.routes[0].stages[1].stage = 7).contains("stops at stage 7; there are 2"));
+    assert!(with(&|p| p.routes[0].stages.push(Stop { stage: 0, layers: Layers::new(0, 3) })).contains("twice"));
+    assert!(with(&|p| p.routes[0].stages[0].layers = Layers::new(0, 9)).contains("is served layers 0..9"));
+    assert!(with(&|p| p.routes.clear()).contains("no routes"));
+    assert!(with(&|p| p.stages[0].layers = Layers::new(3, 0)).contains("holds layers 3..0"));
+}
+
+#[test]
+fn shares_add_to_one_within_a_trillionth() {
+    let problem = problem(fork(Objective::Throughput));
+    let stages = [("a", 0, 2), ("b", 2, 4), ("c", 2, 4)];
+    for (shares, good) in [
+        ((0.3, 0.7), true),
+        ((1.0 / 3.0, 2.0 / 3.0), true),
+        ((0.3, 0.7 + 1e-11), false),
+        ((1.5, -0.5), false),
+        ((1.0, 0.0), false),
+        ((f64::NAN, 0.5), false),
+    ] {
+        let plan = plan(&problem, &stages, &[(&[0, 1], shares.0), (&[0, 2], shares.1)]);
+        assert_eq!(plan.check(&problem).is_ok(), good, "{shares:?}");
+    }
+}
+
+#[test]
+fn a_latency_plan_has_one_route() {
+    let problem = problem(fork(Objective::Tpot));
+    let plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.5), (&[0, 2], 0.5)]);
+    assert!(refusal(&plan, &problem).contains("has exactly 1"));
+}
+
+#[test]
+fn every_device_is_in_a_stage_or_unused_with_a_reason() {
+    let problem = problem(fork(Objective::Tpot));
+    let good = chain(&problem, &[("a", 0, 2), ("c", 2, 4)]);
+    good.clone().check(&problem).expect("feasible");
+    let with = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = good.clone();
+        change(&mut plan);
+        refusal(&plan, &problem)
+    };
+    assert!(with(&|p| p.unused.clear()).contains("listed as unused 0 times"));
+    assert!(with(&|p| p.unused[0].reason = "  ".into()).contains("without a reason"));
+    assert!(with(&|p| p.unused[0].device = "a".into()).contains("\"a\" is listed as unused 1 times and holds 1"));
+    assert!(with(&|p| p.unused[0].device = "z".into()).contains("no device of this problem"));
+}
+
+#[test]
+fn an_answer_without_a_plan_is_well_formed_but_no_feasible_plan() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let mut answer = chain(&problem, &[("slow", 0, 4)]);
+    answer.status = Status::Infeasible;
+    assert!(refusal(&answer, &problem).contains("there must be none"));
+    answer.stages.clear();
+    answer.routes.clear();
+    answer.objective_value = None;
+    answer.certificate = None;
+    assert!(refusal(&answer, &problem).contains("without a reason"));
+    answer.reasons = vec!["no device holds layer 0".into()];
+    assert_eq!(answer.violations(&problem), []);
+    assert!(refusal(&answer, &problem).contains("no plan to follow"));
+}
+
+#[test]
+fn enumeration_certifies_the_least_time_and_nothing_below() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let mut best = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = best.objective_value.expect("evaluated");
+    certify(&mut best, value, Evidence::Enumeration);
+    assert_eq!(best.status, Status::Optimal);
+    best.clone().check(&problem).expect("the fast device holds no more than three layers");
+
+    let mut alone = chain(&problem, &[("slow", 0, 4)]);
+    let value = alone.objective_value.expect("evaluated");
+    certify(&mut alone, value, Evidence::Enumeration);
+    let refused = refusal(&alone, &problem);
+    assert!(refused.contains("0..3 on fast, then 3..4 on slow"), "{refused}");
+}
+
+#[test]
+fn enumeration_knows_limits_and_first_tokens() {
+    let mut limited = two_devices(Objective::Ttft);
+    limited.limits.stages_max = Some(1);
+    let limited = problem(limited);
+    let mut alone = chain(&limited, &[("slow", 0, 4)]);
+    let value = alone.objective_value.expect("evaluated");
+    certify(&mut alone, value, Evidence::Enumeration);
+    alone.clone().check(&limited).expect("the only placement of one stage");
+    let free = problem(two_devices(Objective::Ttft));
+    assert!(refusal(&alone, &free).contains("less than the bound"));
+}
+
+#[test]
+fn the_clip_bound_certifies_throughput_and_a_lower_bound_is_refused() {
+    let problem = problem(fork(Objective::Throughput));
+    let mut plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    // All three with as many layers as they like: a generous bound.
+    certify(&mut plan, 1.0, Evidence::ClipBound);
+    plan.clone().check(&problem).expect("nobody reaches one token per second");
+    let value = plan.objective_value.expect("evaluated");
+    certify(&mut plan, value, Evidence::ClipBound);
+    assert!(refusal(&plan, &problem).contains("not proved impossible"));
+}
+
+#[test]
+fn worths_certify_throughput_only_where_every_cover_pays() {
+    // Two devices, two layers, rates 10 with one layer and 4 with two: the chain of both reaches 10.
+    let model = model(2);
+    let mut flow = [device("a", &model, 1.0, 0), device("b", &model, 1.0, 0)];
+    for device in &mut flow {
+        let rate = isotherm_core::units::TokensPerSecond::of;
+        device.profiles.clear();
+        device.rates = vec![(1, rate(10.0)), (2, rate(4.0))];
+    }
+    let file = devices_file(flow.to_vec(), vec![flow_link("a", "b", 1e9)]);
+    let problem = problem(parts(model, file, Objective::Throughput));
+    let mut plan = chain(&problem, &[("a", 0, 1), ("b", 1, 2)]);
+    close(plan.objective_value, 10.0);
+    let worths = |a: f64, b: f64| Evidence::DeviceWorths { worths: BTreeMap::from([("a".into(), a), ("b".into(), b)]) };
+    // Above 10 a layer needs both devices, at least one of them with one layer: min(0.6 + 0.9 / 2, 0.6 / 2 + 0.9).
+    certify(&mut plan, 10.0, worths(0.6, 0.9));
+    plan.clone().check(&problem).expect("every cover pays 1.05 and the devices are worth 1.5 of 2 layers");
+    certify(&mut plan, 10.0, worths(0.5, 0.75));
+    let refused = refusal(&plan, &problem);
+    assert!(refused.contains("1 x a with 1 layers + 1 x b with 2 layers") && refused.contains("0.875"), "{refused}");
+    certify(&mut plan, 10.0, worths(1.0, 1.0));
+    assert!(refusal(&plan, &problem).contains("less than 2 would prove"));
+    certify(&mut plan, 10.0, worths(-1.0, 1.0));
+    assert!(refusal(&plan, &problem).contains("the worth of \"a\" is -1"));
+}
+
+#[test]
+fn a_certificate_must_be_consistent() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let mut good = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = good.objective_value.expect("evaluated");
+    certify(&mut good, value, Evidence::Enumeration);
+    let with = |change: &dyn Fn(&mut isotherm_core::plan::Certificate)| {
+        let mut plan = good.clone();
+        change(plan.certificate.as_mut().expect("certified"));
+        refusal(&plan, &problem)
+    };
+    assert!(with(&|c| c.objective = value * (1.0 + 1e-12)).contains("the certificate is for"));
+    assert!(with(&|c| c.bound = Some(value * 1.1)).contains("is better than its bound"));
+    assert!(with(&|c| c.gap = Some(0.5)).contains("the stated gap is 0.5"));
+    assert!(with(&|c| c.evidence = None).contains("evidence is absent"));
+    assert!(with(&|c| c.bound_kind = BoundKind::Solver).contains("evidence is given"));
+    assert!(with(&|c| c.evidence = Some(Evidence::ClipBound)).contains("clip_bound proves no bound on tpot"));
+    assert!(with(&|c| c.method.clear()).contains("names no method"));
+    assert!(with(&|c| c.bound = Some(f64::INFINITY)).contains("finite"));
+    let loose = with(&|c| (c.bound, c.gap) = (Some(value * 0.5), Some(0.5)));
+    assert!(loose.contains("at most 0.000001 is optimal"), "{loose}");
+    let mut bare = good;
+    bare.certificate = None;
+    assert!(refusal(&bare, &problem).contains("no certificate"));
+}

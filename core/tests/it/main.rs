@@ -1,0 +1,6 @@
+//! One integration binary: the checker fed with right and wrong plans.
+
+mod build;
+mod check;
+mod helix;
+mod mutation;

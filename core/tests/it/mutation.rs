@@ -1,0 +1,147 @@
+//! Every figure, name and position of a valid plan is changed, one at a time; the checker must refuse each change.
+
+use crate::build::*;
+use isotherm_core::plan::{Evidence, Plan};
+use isotherm_core::problem::{Objective, PlacementProblem};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// Fields that make no promise: who wrote the plan and how, and the words of a reason.
+const FREE: [&str; 7] = ["tool_version", "provenance", "method", "solver", "nodes", "reason", "power_cap_watts"];
+
+/// Other values of the same or another kind.
+fn others(value: &Value) -> Vec<Value> {
+    match value {
+        Value::Number(number) => {
+            let x = number.as_f64().expect("a float");
+            let mut others =
+                vec![json!(x * 1.0001 + 1e-6), json!(x * 2.0 + 1.0), json!(-x - 1.0), json!(x / 2.0 - 0.01)];
+            if let Some(n) = number.as_u64() {
+                others.extend([json!(n + 1), json!(n.saturating_sub(1)), json!(n + 1_000_000), json!(u32::MAX)]);
+            }
+            others
+        }
+        Value::String(text) => vec![json!(format!("{text}x")), json!(""), json!("feasible"), json!("solver")],
+        Value::Array(items) => {
+            let mut changed = Vec::new();
+            for i in 0..items.len() {
+                let mut fewer = items.clone();
+                fewer.remove(i);
+                let mut more = items.clone();
+                more.push(items[i].clone());
+                let mut turned = items.clone();
+                turned.rotate_left(1);
+                changed.extend([fewer, more, turned].map(Value::Array));
+            }
+            changed
+        }
+        Value::Object(_) | Value::Null | Value::Bool(_) => vec![Value::Null],
+    }
+}
+
+/// Every plan that differs from this one in one place.
+fn mutants(value: &Value, path: &str, rebuild: &dyn Fn(Value) -> Value, out: &mut Vec<(String, Value)>) {
+    if !path.is_empty() {
+        out.extend(others(value).into_iter().map(|other| (path.to_owned(), rebuild(other))));
+    }
+    match value {
+        Value::Object(fields) => {
+            for (key, field) in fields.iter().filter(|(key, _)| !FREE.contains(&key.as_str())) {
+                let put = |new: Value| {
+                    let mut fields = fields.clone();
+                    fields.insert(key.clone(), new);
+                    rebuild(Value::Object(fields))
+                };
+                let mut without = fields.clone();
+                without.remove(key);
+                out.push((format!("{path}.{key} removed"), rebuild(Value::Object(without))));
+                mutants(field, &format!("{path}.{key}"), &put, out);
+            }
+        }
+        Value::Array(items) => {
+            for (i, item) in items.iter().enumerate() {
+                let put = |new: Value| {
+                    let mut items = items.clone();
+                    items[i] = new;
+                    rebuild(Value::Array(items))
+                };
+                mutants(item, &format!("{path}[{i}]"), &put, out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Changes that leave the promise as it was: an optimal plan may call itself merely feasible, and the order of input
+/// digests and of unused devices and of routes says nothing.
+fn harmless(path: &str, before: &Plan, after: &Plan) -> bool {
+    let sorted = |plan: &Plan| {
+        let mut plan = plan.clone();
+        plan.header.inputs.sort_unstable();
+        plan.unused.sort_by(|a, b| a.device.cmp(&b.device));
+        plan.routes.sort_by(|a, b| a.share.total_cmp(&b.share));
+        plan.status = before.status;
+        plan
+    };
+    path == ".status" && after.status.has_plan() || sorted(before) == sorted(after)
+}
+
+fn every_mutant_is_refused(plan: &Plan, problem: &PlacementProblem) -> usize {
+    plan.clone().check(problem).expect("the plan itself is right");
+    let value = serde_json::to_value(plan).expect("serialises");
+    let mut changed = Vec::new();
+    mutants(&value, "", &|v| v, &mut changed);
+    let mut refused = 0;
+    for (path, value) in changed {
+        let Ok(mutant) = serde_json::from_value::<Plan>(value) else { continue };
+        if harmless(&path, plan, &mutant) && path != ".status removed" {
+            continue;
+        }
+        assert!(mutant.clone().check(problem).is_err(), "{path} was changed and nobody noticed: {mutant:#?}");
+        refused += 1;
+    }
+    refused
+}
+
+#[test]
+fn no_change_to_a_latency_plan_goes_unnoticed() {
+    let problem = problem(two_devices(Objective::Tpot));
+    let mut plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = plan.objective_value.expect("evaluated");
+    certify(&mut plan, value, Evidence::Enumeration);
+    let refused = every_mutant_is_refused(&plan, &problem);
+    assert!(refused > 150, "only {refused} mutants were readable");
+}
+
+#[test]
+fn no_change_to_a_throughput_plan_goes_unnoticed() {
+    let problem = problem(fork(Objective::Throughput));
+    let mut plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    certify(&mut plan, 0.75, Evidence::ClipBound);
+    let refused = every_mutant_is_refused(&plan, &problem);
+    assert!(refused > 200, "only {refused} mutants were readable");
+}
+
+#[test]
+fn no_change_to_a_certificate_of_worths_goes_unnoticed() {
+    let model = model(2);
+    let mut flow = [device("a", &model, 1.0, 0), device("b", &model, 1.0, 0)];
+    for device in &mut flow {
+        let rate = isotherm_core::units::TokensPerSecond::of;
+        device.profiles.clear();
+        device.rates = vec![(1, rate(10.0)), (2, rate(4.0))];
+    }
+    let file = devices_file(flow.to_vec(), vec![flow_link("a", "b", 1e9)]);
+    let problem = problem(parts(model, file, Objective::Throughput));
+    let mut plan = chain(&problem, &[("a", 0, 1), ("b", 1, 2)]);
+    // Many worths prove it; these changes leave them.
+    let worths = BTreeMap::from([("a".to_owned(), 0.7), ("b".to_owned(), 0.7)]);
+    certify(&mut plan, 10.0, Evidence::DeviceWorths { worths: worths.clone() });
+    plan.clone().check(&problem).expect("proved");
+    for (name, worth) in [("a", 0.6), ("b", 1.5), ("a", -0.5), ("b", f64::NAN), ("z", 0.5)] {
+        let mut changed = worths.clone();
+        changed.insert(name.into(), worth);
+        certify(&mut plan, 10.0, Evidence::DeviceWorths { worths: changed });
+        assert!(plan.clone().check(&problem).is_err(), "{name} = {worth}");
+    }
+}
