@@ -1,0 +1,66 @@
+//! Durable files: whole or absent, never half, and private to their owner.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Prefix of files that are not finished; a crash may leave one behind, and nothing reads it.
+pub(crate) const UNFINISHED: &str = ".unfinished-";
+
+/// The permission bits, where the platform has them.
+#[cfg(unix)]
+pub(crate) fn mode(metadata: &Metadata) -> Option<u32> {
+    use std::os::unix::fs::PermissionsExt;
+    Some(metadata.permissions().mode() & 0o7777)
+}
+
+/// The permission bits, where the platform has them. Elsewhere the access list of the user's profile protects files.
+#[cfg(not(unix))]
+pub(crate) fn mode(_: &Metadata) -> Option<u32> {
+    None
+}
+
+/// Makes a folder and its parents with mode 0700, where absent.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Puts a file in place of whatever has that name; readers see the old bytes or the new ones.
+pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    unfinished(folder, bytes)?.persist(folder.join(name)).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// Puts a file where none has that name. Errors: there is one (`AlreadyExists`).
+pub(crate) fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    unfinished(folder, bytes)?.persist_noclobber(folder.join(name)).map_err(|error| error.error)?;
+    sync_folder(folder)
+}
+
+/// A file of mode 0600 under a temporary name whose bytes have reached the disk.
+fn unfinished(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+/// Makes names durable: a renamed file is only found after a crash if its folder was synced.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+/// Removes what a crash left unfinished.
+pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
+    for found in fs::read_dir(folder)? {
+        let found = found?;
+        if found.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_file(found.path())?;
+        }
+    }
+    Ok(())
+}

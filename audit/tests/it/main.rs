@@ -1,0 +1,11 @@
+//! The one integration binary: what works, what survives, and every attack.
+
+#[path = "../attacks/mod.rs"]
+mod attacks;
+mod crash;
+mod keys;
+mod log;
+mod mutation;
+mod seal_and_open;
+mod strangers;
+mod support;
