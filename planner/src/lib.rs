@@ -1,2 +1,23 @@
 #![forbid(unsafe_code)]
 //! Solves the placement of a model's layers as an integer program and proves how good the answer is.
+//!
+//! ```text
+//! PlacementProblem -> tables -> bounds and plans (latency | throughput) -> assemble -> Plan::check -> Outcome
+//! ```
+//!
+//! The door is [`plan`]. What is proved, and how, stands in `docs/formulation.md`.
+
+mod assemble;
+pub mod budget;
+mod door;
+mod formulation;
+mod infeasible;
+mod latency;
+mod outcome;
+mod tables;
+mod throughput;
+
+pub use budget::{Budget, Limit, Progress};
+pub use door::plan;
+pub use formulation::solve::SolverFault;
+pub use outcome::{Nearest, Outcome, PlanError, Reason, Reasons};

@@ -1,0 +1,149 @@
+//! Puts what was found into a plan, and has it checked.
+
+use crate::budget::{GAP_NONE, Limit, relative_gap};
+use crate::latency::walk::Link;
+use crate::outcome::{Outcome, PlanError};
+use crate::tables::{Tables, interval};
+use isotherm_core::artefact::Header;
+use isotherm_core::check::Violation;
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::{
+    BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
+};
+
+/// What is to become a plan.
+pub(crate) struct Parts {
+    /// The stages.
+    pub placement: Vec<Link>,
+    /// Ways through them by position, and their weights: shares are in proportion.
+    pub routes: Vec<(Vec<usize>, f64)>,
+    /// Why each candidate that holds nothing is left out.
+    pub unused: Vec<Unused>,
+    /// Bound on the objective, where there is one.
+    pub bound: Option<f64>,
+    /// Evidence for it, to be tried in order; then it is the solver's word.
+    pub evidence: Vec<Evidence>,
+    /// How plan and bound were found.
+    pub method: String,
+    /// Solver, where one was used.
+    pub solver: Option<String>,
+    /// Nodes or labels.
+    pub nodes: Option<u64>,
+    /// What ended the search early.
+    pub stopped: Option<Limit>,
+}
+
+/// The checked plan, in its outcome.
+pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, PlanError> {
+    let stopped = parts.stopped;
+    let mut plan = bare(tables, &parts);
+    let problem = tables.problem;
+    let Some(value) = evaluate(&plan, problem).value(problem.objective) else {
+        return Err(PlanError::Refused(vec![Violation::Unevaluated { objective: problem.objective.name() }]));
+    };
+    plan.objective_value = Some(value);
+    // What differs by rounding alone is the same.
+    let bound = parts.bound.filter(|bound| bound.is_finite()).map(|bound| {
+        let beaten = if problem.objective.maximises() { value > bound } else { value < bound };
+        if beaten && relative_gap(value, bound) <= 1e-9 { value } else { bound }
+    });
+    let gap = bound.map(|bound| relative_gap(value, bound)).filter(|gap| gap.is_finite());
+    let bound = bound.filter(|_| gap.is_some());
+    plan.status = if gap.is_some_and(|gap| gap <= GAP_NONE) { Status::Optimal } else { Status::Feasible };
+    plan.provenance.time_limited = stopped == Some(Limit::Time);
+    let kinds = parts.evidence.into_iter().map(Some).chain([None]).filter(|e| bound.is_some() || e.is_none());
+    let mut refused = Vec::new();
+    for evidence in kinds {
+        let bound_kind = match (&evidence, bound) {
+            (_, None) => BoundKind::None,
+            (Some(_), _) => BoundKind::Certified,
+            (None, _) => BoundKind::Solver,
+        };
+        let mut candidate = plan.clone();
+        candidate.certificate = Some(Certificate {
+            objective: value,
+            bound,
+            gap,
+            bound_kind,
+            method: parts.method.clone(),
+            solver: parts.solver.clone(),
+            nodes: parts.nodes,
+            evidence,
+        });
+        match candidate.check(problem) {
+            Ok(plan) if plan.plan().status == Status::Optimal => return Ok(Outcome::Optimal(plan)),
+            Ok(plan) => {
+                let gap = gap.unwrap_or(f64::INFINITY);
+                return Ok(Outcome::Feasible { plan, gap, stopped_by: stopped.unwrap_or(Limit::Nodes) });
+            }
+            Err(violations) => {
+                let evidence_only = violations.iter().all(|v| matches!(v, Violation::Bound(_)));
+                refused = violations;
+                if !evidence_only {
+                    break;
+                }
+            }
+        }
+    }
+    Err(PlanError::Refused(refused))
+}
+
+/// The plan without its value and certificate.
+fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
+    let problem = tables.problem;
+    let stage = |&(device, start, end): &Link| {
+        let (id, layers) = (tables.candidates[device].id, interval(start, end));
+        Stage {
+            devices: vec![tables.name(device).to_owned()],
+            layers,
+            quantisation: problem.model.quantisation.clone(),
+            bytes: problem.stage_bytes(id, layers),
+            power_cap_watts: None,
+        }
+    };
+    let total: f64 = parts.routes.iter().map(|r| r.1).sum();
+    let mut routes: Vec<Route> = parts
+        .routes
+        .iter()
+        .map(|(stops, weight)| Route { stages: stops_of(parts, stops), share: weight / total })
+        .collect();
+    if let [.., last] = routes.as_slice() {
+        let others: f64 = routes.iter().map(|r| r.share).sum::<f64>() - last.share;
+        if let Some(last) = routes.last_mut() {
+            last.share = 1.0 - others;
+        }
+    }
+    let left_out = tables
+        .left_out
+        .iter()
+        .map(|out| Unused { device: problem.graph.device(out.id).name.clone(), reason: out.reason.clone() });
+    Plan {
+        header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
+        scenario: problem.name.clone(),
+        model: problem.model.name.clone(),
+        status: Status::Feasible,
+        objective_name: problem.objective.name().to_owned(),
+        objective_value: None,
+        unit: problem.objective.unit().to_owned(),
+        certificate: None,
+        stages: parts.placement.iter().map(stage).collect(),
+        routes,
+        unused: parts.unused.iter().cloned().chain(left_out).collect(),
+        reasons: Vec::new(),
+        provenance: Provenance::default(),
+    }
+}
+
+/// The stops of a way: each serves from where the one before ended.
+fn stops_of(parts: &Parts, stops: &[usize]) -> Vec<Stop> {
+    let mut at = 0;
+    stops
+        .iter()
+        .map(|&position| {
+            let (_, _, end) = parts.placement[position];
+            let layers = interval(at, end);
+            at = end;
+            Stop { stage: u32::try_from(position).unwrap_or(u32::MAX), layers }
+        })
+        .collect()
+}

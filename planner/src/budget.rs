@@ -1,0 +1,140 @@
+//! How long a search may go on, and who is told about it.
+
+use isotherm_core::units::Seconds;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A gap at or below this counts as none: plan and bound agree to within the arithmetic of the solver.
+pub const GAP_NONE: f64 = 1e-6;
+
+/// Nodes of the first slice of a branch-and-bound search; each further slice may take twice as many.
+///
+/// HiGHS is interruptible only through a raw callback, which this room may not use. A search is therefore run in
+/// slices whose node limits double, each warm-started from the last: the flag and the clock are read between slices,
+/// and the work repeated is at most the work kept.
+pub(crate) const SLICE_NODES: u64 = 512;
+
+/// What ended a search before its goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// The time given was used up.
+    Time,
+    /// The branch-and-bound nodes, labels or steps given were used up.
+    Nodes,
+    /// Somebody raised the interrupt flag.
+    Interrupt,
+    /// The gap asked for was reached; it is larger than none.
+    Gap,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Time => "the time limit",
+            Self::Nodes => "the node limit",
+            Self::Interrupt => "an interrupt",
+            Self::Gap => "the gap asked for",
+        })
+    }
+}
+
+/// What is known in the course of a search.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Value of the best plan so far.
+    pub incumbent: Option<f64>,
+    /// No plan is better than this.
+    pub bound: Option<f64>,
+    /// `|bound - incumbent| / |incumbent|`, where both are known.
+    pub gap: Option<f64>,
+}
+
+/// Limits of one call. The default has none but the nodes: the same call then gives the same plan anywhere.
+#[derive(Clone, Copy)]
+pub struct Budget<'a> {
+    /// Time left, asked whenever the search may stop; absent where time does not matter. The only clock there is.
+    pub remaining: Option<&'a (dyn Fn() -> Seconds + Sync)>,
+    /// Most branch-and-bound nodes (and labels of a label-setting search, in hundreds) of any one search.
+    pub nodes_max: u64,
+    /// Relative gap that suffices.
+    pub gap_target: f64,
+    /// Ends the search when raised.
+    pub interrupt: Option<&'a AtomicBool>,
+    /// Told of every improvement.
+    pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+}
+
+impl Default for Budget<'_> {
+    fn default() -> Self {
+        Self { remaining: None, nodes_max: 20_000, gap_target: GAP_NONE, interrupt: None, progress: None }
+    }
+}
+
+impl std::fmt::Debug for Budget<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Budget")
+            .field("timed", &self.remaining.is_some())
+            .field("nodes_max", &self.nodes_max)
+            .field("gap_target", &self.gap_target)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Budget<'_> {
+    /// The limit that has been reached, if one has.
+    #[must_use]
+    pub fn exhausted(&self) -> Option<Limit> {
+        if self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
+            return Some(Limit::Interrupt);
+        }
+        self.remaining.filter(|left| left().value() <= 0.0).map(|_| Limit::Time)
+    }
+
+    /// Seconds left; none where time does not matter.
+    pub(crate) fn seconds_left(&self) -> Option<f64> {
+        self.remaining.map(|left| left().value().max(0.0))
+    }
+
+    /// Gap at which a solver may stop: a tenth of none where none is asked for, so that what it leaves does not show.
+    pub(crate) fn solver_gap(&self) -> f64 {
+        if self.gap_target <= GAP_NONE { 0.1 * GAP_NONE } else { self.gap_target }
+    }
+
+    /// Tells whoever listens.
+    pub(crate) fn report(&self, incumbent: Option<f64>, bound: Option<f64>) {
+        if let Some(listener) = self.progress {
+            let gap = incumbent.zip(bound).map(|(value, bound)| relative_gap(value, bound));
+            listener(Progress { incumbent, bound, gap });
+        }
+    }
+}
+
+/// `|bound - value| / |value|`; none of either zero divides: equal values have no gap, others an infinite one.
+#[must_use]
+pub fn relative_gap(value: f64, bound: f64) -> f64 {
+    let distance = (bound - value).abs();
+    if distance == 0.0 { 0.0 } else { distance / value.abs() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raised_flag_and_a_spent_clock_end_a_search() {
+        let flag = AtomicBool::new(false);
+        let spent = || Seconds::ZERO;
+        let mut budget = Budget { interrupt: Some(&flag), ..Budget::default() };
+        assert_eq!(budget.exhausted(), None);
+        budget.remaining = Some(&spent);
+        assert_eq!(budget.exhausted(), Some(Limit::Time));
+        flag.store(true, Ordering::Relaxed);
+        assert_eq!(budget.exhausted(), Some(Limit::Interrupt));
+    }
+
+    #[test]
+    fn a_gap_is_relative_and_zero_only_for_equals() {
+        assert!((relative_gap(4.0, 5.0) - 0.25).abs() < 1e-15);
+        assert_eq!(relative_gap(0.0, 0.0), 0.0);
+        assert_eq!(relative_gap(0.0, 1.0), f64::INFINITY);
+    }
+}

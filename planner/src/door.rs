@@ -1,0 +1,158 @@
+//! The one door: a problem in, an outcome out.
+
+use crate::assemble::{Parts, assemble};
+use crate::budget::{Budget, Limit, relative_gap};
+use crate::infeasible;
+use crate::latency::costs::Costs;
+use crate::latency::walk::{Chains, Link, Prices, StageCount};
+use crate::latency::{BestChain, best_chain};
+use crate::outcome::{Outcome, PlanError};
+use crate::tables::Tables;
+use crate::throughput::network::Network;
+use crate::throughput::{BestFlow, Proof, best_flow};
+use isotherm_core::plan::{Evidence, Unused};
+use isotherm_core::problem::{Objective, PlacementProblem};
+
+/// Most chains that a plan's reader is asked to enumerate.
+const ENUMERATED_MAX: u128 = 200_000;
+
+/// Finds the best plan for a problem, within the limits of `budget`.
+///
+/// The same problem and budget give the same plan, unless time or an interrupt ends the search. Every plan has passed
+/// [`isotherm_core::plan::Plan::check`].
+///
+/// # Errors
+/// The solver failed, or the checker refused what was found; neither is the scenario's fault.
+pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    if let Some(reasons) = infeasible::at_once(&tables) {
+        return Ok(Outcome::Infeasible(reasons));
+    }
+    match problem.objective {
+        Objective::Throughput => throughput(&tables, budget),
+        Objective::Tpot => latency(&tables, &Costs::decode(&tables), budget),
+        Objective::Ttft => latency(&tables, &Costs::prefill(&tables), budget),
+    }
+}
+
+fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    let chains = Chains::new(tables, costs, StageCount::of(tables));
+    let best = best_chain(&chains, budget)?;
+    let Some((chain, value)) = &best.chain else {
+        return Ok(match best.stopped {
+            Some(stopped_by) if best.bound.is_finite() => Outcome::Unknown { stopped_by },
+            _ => Outcome::Infeasible(infeasible::searched(tables)),
+        });
+    };
+    let mut evidence = Vec::new();
+    if placements(tables) <= ENUMERATED_MAX {
+        evidence.push(Evidence::Enumeration);
+    }
+    let parts = Parts {
+        placement: chain.clone(),
+        routes: vec![((0..chain.len()).collect(), 1.0)],
+        unused: unused_in_chain(&chains, &best, chain, *value),
+        bound: Some(best.bound),
+        evidence,
+        method: best.method.to_owned(),
+        solver: best.solver.map(str::to_owned),
+        nodes: Some(best.nodes).filter(|&n| n > 0),
+        stopped: stopped(best.stopped, relative_gap(*value, best.bound), budget),
+    };
+    assemble(tables, parts)
+}
+
+/// The limit that ended a search; reaching the gap asked for is one too.
+fn stopped(by: Option<Limit>, gap: f64, budget: &Budget<'_>) -> Option<Limit> {
+    if gap <= budget.gap_target { Some(Limit::Gap) } else { by }
+}
+
+/// Number of chains of the problem's devices, saturating.
+fn placements(tables: &Tables<'_>) -> u128 {
+    let (devices, layers) = (tables.problem.graph.devices().len() as u128, tables.layers as u128);
+    let (mut sum, mut orders, mut cuts) = (0_u128, devices, 1_u128);
+    for stages in 1..=devices.min(layers) {
+        sum = sum.saturating_add(orders.saturating_mul(cuts));
+        orders = orders.saturating_mul(devices - stages);
+        cuts = cuts.saturating_mul(layers - stages) / stages;
+        if sum > ENUMERATED_MAX {
+            break;
+        }
+    }
+    sum
+}
+
+/// Why each candidate outside the chain is outside: what a chain with it would take at least.
+fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value: f64) -> Vec<Unused> {
+    let tables = chains.tables;
+    let none = Prices::none(tables);
+    let with = chains.at_least_with(best.proof.as_ref().unwrap_or(&none));
+    let idle = (0..tables.candidates.len()).filter(|device| !chain.iter().any(|link| link.0 == *device));
+    idle.map(|device| {
+        let (least, unit) = (with[device], if chains.costs.chunks > 1 { "to the first token" } else { "per token" });
+        let reason = if !least.is_finite() {
+            "no chain can pass it: it has no known ways to and from the others".to_owned()
+        } else if least > value * (1.0 + 1e-9) {
+            let (milliseconds, percent) = (least * 1e3, (least / value - 1.0) * 100.0);
+            format!("would slow: any chain with it takes at least {milliseconds:.3} ms {unit}, {percent:.1} % more")
+        } else {
+            "no gain: no chain with it is quicker".to_owned()
+        };
+        Unused { device: tables.name(device).to_owned(), reason }
+    })
+    .collect()
+}
+
+fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    let network = Network::new(tables);
+    let best = best_flow(tables, &network, budget)?;
+    let Some((placement, carried)) = &best.placement else {
+        return Ok(match best.stopped {
+            Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },
+            _ => Outcome::Infeasible(infeasible::searched(tables)),
+        });
+    };
+    let passed: Vec<bool> =
+        (0..placement.len()).map(|i| carried.paths.iter().any(|path| path.stops.contains(&i))).collect();
+    let mut position = vec![0; placement.len()];
+    let mut used = Vec::new();
+    for (i, &stage) in placement.iter().enumerate().filter(|(i, _)| passed[*i]) {
+        position[i] = used.len();
+        used.push(stage);
+    }
+    let routes =
+        carried.paths.iter().map(|path| (path.stops.iter().map(|&stop| position[stop]).collect(), path.rate)).collect();
+    let gap = relative_gap(carried.rate, best.bound);
+    let parts = Parts {
+        unused: unused_in_flow(tables, &best, &used, gap),
+        placement: used,
+        routes,
+        bound: Some(best.bound),
+        evidence: if best.proof == Proof::Clip { vec![Evidence::ClipBound] } else { Vec::new() },
+        method: best.method.to_owned(),
+        solver: match best.proof {
+            Proof::Solver(name) => Some(name.to_owned()),
+            Proof::Clip => None,
+        },
+        nodes: Some(best.nodes).filter(|&n| n > 0),
+        stopped: stopped(best.stopped, gap, budget),
+    };
+    assemble(tables, parts)
+}
+
+fn unused_in_flow(tables: &Tables<'_>, best: &BestFlow, used: &[Link], gap: f64) -> Vec<Unused> {
+    let idle = (0..tables.candidates.len()).filter(|device| !used.iter().any(|link| link.0 == *device));
+    let rate = best.placement.as_ref().map_or(0.0, |(_, carried)| carried.rate);
+    idle.map(|device| {
+        let reason = if gap <= crate::budget::GAP_NONE {
+            format!("no gain: no plan, with it or without, exceeds {rate:.3} tok/s")
+        } else {
+            format!(
+                "no plan with it that exceeds {rate:.3} tok/s was found; the bound on all plans is {:.3}",
+                best.bound
+            )
+        };
+        Unused { device: tables.name(device).to_owned(), reason }
+    })
+    .collect()
+}

@@ -1,0 +1,296 @@
+//! Hands a program to HiGHS (built by good_lp, finished natively for bound, gap, nodes and a starting point) or to
+//! microlp.
+
+use super::program::{Program, Relation};
+use crate::budget::{Budget, Limit, SLICE_NODES};
+use good_lp::solvers::highs::highs as on_highs;
+use good_lp::{Expression, ProblemVariables, SolverModel, constraint, variable};
+use highs::{HighsModelStatus, HighsSolutionStatus, Model};
+
+/// Seed of every HiGHS run.
+const SEED: i32 = 1;
+
+/// Name and version of the solver, as certificates state it.
+pub(crate) const HIGHS: &str = "HiGHS 1.15 (one thread, seed 1)";
+
+/// What a solver says about a program.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Answer {
+    /// The best assignment found.
+    pub assignment: Option<Vec<f64>>,
+    /// No assignment is better than this; infinite where nothing is known.
+    pub bound: f64,
+    /// Branch-and-bound nodes.
+    pub nodes: u64,
+    /// What the solver concluded.
+    pub verdict: Verdict,
+    /// Row duals of a continuous program: change of the objective per unit of a row's right side.
+    pub duals: Vec<f64>,
+}
+
+/// How a search ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The assignment is the best, within the gap asked for.
+    Optimal,
+    /// There is no assignment.
+    Infeasible,
+    /// A limit came first.
+    Stopped(Limit),
+}
+
+/// A solver that failed on a program: a fault of the formulation or the solver, never of the scenario.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SolverFault {
+    /// The program could not be loaded or an option was refused.
+    #[error("the solver refused a program of {columns} columns and {rows} rows: {what}")]
+    Refused {
+        /// Columns of the program.
+        columns: usize,
+        /// Rows of the program.
+        rows: usize,
+        /// What it said.
+        what: String,
+    },
+    /// It ended in a state that answers nothing.
+    #[error("the solver ended a program of {columns} columns and {rows} rows in the state {state}")]
+    State {
+        /// Columns of the program.
+        columns: usize,
+        /// Rows of the program.
+        rows: usize,
+        /// The state.
+        state: String,
+    },
+}
+
+/// Solves with HiGHS, in slices of doubling node limits (see [`SLICE_NODES`]), from `start` where given: a value for
+/// every column, because HiGHS takes those left out as zero. `gap` is the relative gap that ends the search.
+pub(crate) fn solve(
+    program: &Program,
+    start: Option<&[f64]>,
+    gap: f64,
+    budget: &Budget<'_>,
+) -> Result<Answer, SolverFault> {
+    let integer = program.columns.iter().any(|c| c.integer);
+    let mut start = start.map(<[f64]>::to_vec);
+    let mut slice = SLICE_NODES.min(budget.nodes_max.max(1));
+    let (mut bound, mut nodes) = (unknown(program), 0_u64);
+    loop {
+        if let Some(limit) = budget.exhausted() {
+            return Ok(Answer { assignment: start, bound, nodes, verdict: Verdict::Stopped(limit), duals: Vec::new() });
+        }
+        let mut answer = run(program, start.as_deref(), gap, slice, budget.seconds_left())?;
+        nodes += answer.nodes;
+        answer.nodes = nodes;
+        bound = if program.maximise { bound.min(answer.bound) } else { bound.max(answer.bound) };
+        answer.bound = bound;
+        budget.report(answer.assignment.as_ref().map(|at| program.value(at)), Some(bound).filter(|b| b.is_finite()));
+        let spent = slice >= budget.nodes_max;
+        match answer.verdict {
+            Verdict::Stopped(Limit::Nodes) if integer && !spent => {
+                start = answer.assignment;
+                slice = (2 * slice).min(budget.nodes_max);
+            }
+            _ => return Ok(answer),
+        }
+    }
+}
+
+/// The bound that says nothing.
+fn unknown(program: &Program) -> f64 {
+    if program.maximise { f64::INFINITY } else { f64::NEG_INFINITY }
+}
+
+fn load(program: &Program) -> Result<Model, SolverFault> {
+    let mut variables = ProblemVariables::new();
+    let columns: Vec<_> = program
+        .columns
+        .iter()
+        .map(|c| {
+            let definition = variable().min(c.lower).max(c.upper);
+            variables.add(if c.integer { definition.integer() } else { definition })
+        })
+        .collect();
+    let sum = |terms: &mut dyn Iterator<Item = (usize, f64)>| {
+        let mut expression = Expression::with_capacity(terms.size_hint().0);
+        terms.for_each(|(column, factor)| expression.add_mul(factor, columns[column]));
+        expression
+    };
+    let objective = sum(&mut program.columns.iter().enumerate().map(|(i, c)| (i, c.cost)).filter(|t| t.1 != 0.0));
+    let unsolved = if program.maximise { variables.maximise(objective) } else { variables.minimise(objective) };
+    let mut model = unsolved.using(on_highs);
+    for row in &program.rows {
+        let left = sum(&mut row.terms.iter().copied());
+        model.add_constraint(match row.relation {
+            Relation::AtMost => constraint::leq(left, row.right),
+            Relation::AtLeast => constraint::geq(left, row.right),
+            Relation::Equal => constraint::eq(left, row.right),
+        });
+    }
+    model.try_into_inner().map_err(|error| refused(program, error.to_string()))
+}
+
+fn refused(program: &Program, what: String) -> SolverFault {
+    SolverFault::Refused { columns: program.columns.len(), rows: program.rows.len(), what }
+}
+
+fn run(
+    program: &Program,
+    start: Option<&[f64]>,
+    gap: f64,
+    nodes_max: u64,
+    seconds: Option<f64>,
+) -> Result<Answer, SolverFault> {
+    // good_lp forgets options and the starting point when it hands the model over, so both are set here.
+    let mut model = load(program)?;
+    let integer = program.columns.iter().any(|c| c.integer);
+    let nodes_max = i32::try_from(nodes_max).unwrap_or(i32::MAX);
+    let mut set = || {
+        model.try_set_option("threads", 1)?;
+        model.try_set_option("parallel", "off")?;
+        model.try_set_option("random_seed", SEED)?;
+        model.try_set_option("mip_rel_gap", gap)?;
+        model.try_set_option("mip_abs_gap", 0.0)?;
+        model.try_set_option("mip_max_nodes", nodes_max)?;
+        // At the default of 1e-6 a bound is off by as much as the gap that counts as none.
+        model.try_set_option("mip_feasibility_tolerance", 1e-9)?;
+        model.try_set_option("primal_feasibility_tolerance", 1e-9)?;
+        model.try_set_option("dual_feasibility_tolerance", 1e-9)?;
+        seconds.map_or(Ok(()), |limit| model.try_set_option("time_limit", limit))
+    };
+    set().map_err(|_| refused(program, "an option".to_owned()))?;
+    if let Some(at) = start.filter(|_| integer) {
+        model.try_set_solution(Some(at), None, None, None).map_err(|e| refused(program, format!("a start: {e:?}")))?;
+    }
+    let solved = model.try_solve().map_err(|e| refused(program, format!("{e:?}")))?;
+    let state = solved.status();
+    let verdict = match state {
+        HighsModelStatus::Optimal | HighsModelStatus::ModelEmpty => Verdict::Optimal,
+        HighsModelStatus::Infeasible | HighsModelStatus::UnboundedOrInfeasible => Verdict::Infeasible,
+        HighsModelStatus::ReachedTimeLimit => Verdict::Stopped(Limit::Time),
+        HighsModelStatus::ReachedSolutionLimit | HighsModelStatus::ReachedIterationLimit => {
+            Verdict::Stopped(Limit::Nodes)
+        }
+        HighsModelStatus::ReachedInterrupt => Verdict::Stopped(Limit::Interrupt),
+        other => {
+            let (columns, rows) = (program.columns.len(), program.rows.len());
+            return Err(SolverFault::State { columns, rows, state: format!("{other:?}") });
+        }
+    };
+    let found = solved.primal_solution_status() == HighsSolutionStatus::Feasible && verdict != Verdict::Infeasible;
+    let solution = solved.get_solution();
+    let assignment = found.then(|| solution.columns().to_vec());
+    let bound = match verdict {
+        Verdict::Optimal if !integer => solved.objective_value(),
+        Verdict::Optimal | Verdict::Stopped(_) if integer => {
+            solved.double_info_value(c"mip_dual_bound").ok().filter(|b| b.is_finite()).unwrap_or(unknown(program))
+        }
+        _ => unknown(program),
+    };
+    let nodes = solved.int_info_value(c"mip_node_count").ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let duals = if integer { Vec::new() } else { solution.dual_rows().to_vec() };
+    Ok(Answer { assignment, bound, nodes, verdict, duals })
+}
+
+/// Solves a small program with microlp, to its optimum: the second opinion.
+#[cfg(test)]
+pub(crate) fn second_opinion(program: &Program) -> Result<Option<f64>, String> {
+    use microlp::{ComparisonOp, Error, OptimizationDirection, Problem};
+    let direction = if program.maximise { OptimizationDirection::Maximize } else { OptimizationDirection::Minimize };
+    let mut problem = Problem::new(direction);
+    let columns: Vec<_> = program
+        .columns
+        .iter()
+        .map(|c| {
+            if c.integer {
+                problem.add_integer_var(c.cost, (c.lower as i32, c.upper as i32))
+            } else {
+                problem.add_var(c.cost, (c.lower, c.upper))
+            }
+        })
+        .collect();
+    for row in &program.rows {
+        let terms: Vec<_> = row.terms.iter().map(|&(column, factor)| (columns[column], factor)).collect();
+        let relation = match row.relation {
+            Relation::AtMost => ComparisonOp::Le,
+            Relation::Equal => ComparisonOp::Eq,
+            Relation::AtLeast => ComparisonOp::Ge,
+        };
+        problem.add_constraint(terms, relation, row.right);
+    }
+    match problem.solve() {
+        Ok(outcome) => outcome.into_solution().map(|s| Some(s.objective())).map_err(|_| "interrupted".to_owned()),
+        Err(Error::Infeasible) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Items of a knapsack: value, weight.
+    const ITEMS: [(f64, f64); 6] = [(10.0, 5.0), (4.0, 3.0), (7.0, 4.0), (3.0, 2.0), (8.0, 6.0), (1.0, 1.0)];
+
+    fn knapsack(room: f64) -> Program {
+        let mut program = Program { maximise: true, ..Program::default() };
+        let terms = ITEMS.iter().map(|&(value, weight)| (program.column(value, 0.0, 1.0, true), weight)).collect();
+        program.row(terms, Relation::AtMost, room);
+        program
+    }
+
+    fn enumerated(room: f64) -> f64 {
+        (0_u32..1 << ITEMS.len())
+            .filter_map(|set| {
+                let chosen = || ITEMS.iter().enumerate().filter(|(i, _)| set >> i & 1 == 1).map(|(_, item)| item);
+                let weight: f64 = chosen().map(|i| i.1).sum();
+                (weight <= room).then(|| chosen().map(|i| i.0).sum::<f64>())
+            })
+            .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn both_solvers_find_what_enumeration_finds() {
+        for room in [0.0, 1.0, 5.0, 7.0, 11.0, 16.0, 21.0] {
+            let program = knapsack(room);
+            let answer = solve(&program, None, 0.0, &Budget::default()).expect("a well-formed program");
+            let at = answer.assignment.expect("nothing at all is an assignment");
+            assert_eq!(answer.verdict, Verdict::Optimal);
+            assert!(program.violation(&at) < 1e-6);
+            assert!((program.value(&at) - enumerated(room)).abs() < 1e-6, "room {room}");
+            assert!((answer.bound - enumerated(room)).abs() < 1e-6, "room {room}: bound {}", answer.bound);
+            assert!((second_opinion(&program).expect("solves").expect("feasible") - enumerated(room)).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_infeasible_for_both() {
+        let mut program = knapsack(5.0);
+        program.row(vec![(0, 1.0), (2, 1.0)], Relation::Equal, 2.0);
+        assert_eq!(solve(&program, None, 0.0, &Budget::default()).expect("runs").verdict, Verdict::Infeasible);
+        assert_eq!(second_opinion(&program), Ok(None));
+    }
+
+    #[test]
+    fn the_duals_of_a_continuous_program_price_its_rows() {
+        // max 3x + 2y, x + y <= 4, x <= 3: one more unit of the first row is worth 2, of the second 1.
+        let mut program = Program { maximise: true, ..Program::default() };
+        let (x, y) = (program.column(3.0, 0.0, f64::INFINITY, false), program.column(2.0, 0.0, f64::INFINITY, false));
+        program.row(vec![(x, 1.0), (y, 1.0)], Relation::AtMost, 4.0);
+        program.row(vec![(x, 1.0)], Relation::AtMost, 3.0);
+        let answer = solve(&program, None, 0.0, &Budget::default()).expect("solves");
+        assert!((answer.bound - 11.0).abs() < 1e-9);
+        assert!((answer.duals[0] - 2.0).abs() < 1e-9 && (answer.duals[1] - 1.0).abs() < 1e-9, "{:?}", answer.duals);
+    }
+
+    #[test]
+    fn a_spent_budget_keeps_the_starting_point() {
+        use isotherm_core::units::Seconds;
+        let spent = || Seconds::ZERO;
+        let budget = Budget { remaining: Some(&spent), ..Budget::default() };
+        let answer = solve(&knapsack(5.0), Some(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 0.0, &budget).expect("runs");
+        assert_eq!(answer.verdict, Verdict::Stopped(Limit::Time));
+        assert_eq!(answer.assignment.as_deref(), Some([1.0, 0.0, 0.0, 0.0, 0.0, 0.0].as_slice()));
+    }
+}

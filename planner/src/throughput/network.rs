@@ -1,0 +1,170 @@
+//! What devices and ways can carry, in output tokens per second.
+
+use crate::tables::{Intervals, Tables, interval};
+use isotherm_core::ids::DeviceId;
+use isotherm_core::objective::{SINK, SOURCE};
+use isotherm_core::units::TokensPerSecond;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A capacity that several ways share: a link or a group of links.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Shared {
+    /// Its rate.
+    pub rate: f64,
+    /// The pairs of candidates whose way uses it.
+    pub pairs: Vec<(usize, usize)>,
+}
+
+/// Rates of everything, by candidate. Zero where there is nothing, infinite where nothing limits.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    /// Number of layers.
+    pub layers: usize,
+    /// Rate of a stage, by kind; zero where the layers do not fit.
+    pub stage: Vec<Intervals<f64>>,
+    /// Rate of the way between two candidates.
+    pub pair: Vec<Vec<f64>>,
+    /// Rate at which requests reach a candidate.
+    pub source: Vec<f64>,
+    /// Rate at which answers leave it.
+    pub sink: Vec<f64>,
+    /// Capacities of more than one pair that could bind before the pairs do.
+    pub shared: Vec<Shared>,
+}
+
+/// Rate of a capacity, and the pairs that use it.
+type Use = (f64, BTreeSet<(usize, usize)>);
+
+/// What the links between named places state, and whether any link of an end states anything.
+struct Stated<'a> {
+    rates: BTreeMap<(&'a str, &'a str), Option<TokensPerSecond>>,
+}
+
+impl<'a> Stated<'a> {
+    fn new(tables: &Tables<'a>) -> Self {
+        let mut rates = BTreeMap::new();
+        for link in &tables.problem.graph.file().links {
+            // The first link between two places speaks for them.
+            rates.entry((link.from.as_str(), link.to.as_str())).or_insert(link.tokens_per_second);
+        }
+        Self { rates }
+    }
+
+    fn rate(&self, from: &str, to: &str) -> Option<f64> {
+        self.rates.get(&(from, to)).copied().flatten().map(TokensPerSecond::value)
+    }
+}
+
+impl Network {
+    /// Asks the problem.
+    pub fn new(tables: &Tables<'_>) -> Self {
+        let problem = tables.problem;
+        let stage = tables
+            .kinds
+            .iter()
+            .map(|kind| {
+                Intervals::of(tables.layers, |s, e| {
+                    let fits = e <= kind.reach[s];
+                    let rate = || problem.rate(kind.example, interval(s, e)).map(TokensPerSecond::value);
+                    fits.then(rate).flatten().unwrap_or(0.0)
+                })
+            })
+            .collect();
+        let stated = Stated::new(tables);
+        let mut network = Self {
+            layers: tables.layers,
+            stage,
+            pair: vec![vec![0.0; tables.candidates.len()]; tables.candidates.len()],
+            source: Vec::new(),
+            sink: Vec::new(),
+            shared: Vec::new(),
+        };
+        network.ends(tables, &stated);
+        network.ways(tables, &stated);
+        network
+    }
+
+    fn ends(&mut self, tables: &Tables<'_>, stated: &Stated<'_>) {
+        let problem = tables.problem;
+        let links = &problem.graph.file().links;
+        let states = |rate: Option<TokensPerSecond>, at_end: bool| at_end && rate.is_some();
+        let source_states = links.iter().any(|l| states(l.tokens_per_second, l.from == SOURCE));
+        let sink_states = links.iter().any(|l| states(l.tokens_per_second, l.to == SINK));
+        for (i, candidate) in tables.candidates.iter().enumerate() {
+            let limit = |stating: bool, rate: Option<f64>, way: bool| match (way, stating) {
+                (false, _) => 0.0,
+                (true, true) => rate.unwrap_or(0.0),
+                (true, false) => f64::INFINITY,
+            };
+            let name = tables.name(i);
+            let (enters, leaves) = (problem.entry(candidate.id, 1).is_some(), problem.exit(candidate.id, 1).is_some());
+            self.source.push(limit(source_states, stated.rate(SOURCE, name), enters));
+            self.sink.push(limit(sink_states, stated.rate(name, SINK), leaves));
+        }
+    }
+
+    fn ways(&mut self, tables: &Tables<'_>, stated: &Stated<'_>) {
+        let (problem, graph) = (tables.problem, &tables.problem.graph);
+        let row = problem.model.boundary_bytes_per_token();
+        let output = problem.workload.output_tokens.mean();
+        let bytes = (row.0 as f64 * (problem.workload.prompt_tokens.mean() + output - 1.0)).max(1.0) / output;
+        let group_rates: BTreeMap<&str, f64> = graph
+            .file()
+            .groups
+            .iter()
+            .map(|g| (g.name.as_str(), g.bandwidth_bytes_per_second.value.value() / bytes))
+            .collect();
+        // Links are told apart by the names of their ends, as the objective does.
+        let mut uses: BTreeMap<(&str, &str), Use> = BTreeMap::new();
+        let ids: Vec<DeviceId> = tables.candidates.iter().map(|c| c.id).collect();
+        for (i, &from) in ids.iter().enumerate() {
+            for (j, &to) in ids.iter().enumerate().filter(|(j, _)| *j != i) {
+                if let Some(rate) = stated.rate(tables.name(i), tables.name(j)) {
+                    self.pair[i][j] = rate;
+                    continue;
+                }
+                let Some(path) = graph.device_path(from, to, row) else { continue };
+                self.pair[i][j] = path.bandwidth.map_or(f64::INFINITY, |rate| rate.value() / bytes);
+                for id in path.links {
+                    let link = graph.link(id);
+                    if let Some(bandwidth) = &link.bandwidth_bytes_per_second {
+                        let entry = uses.entry((&link.from, &link.to));
+                        let rate = bandwidth.value.value() / bytes;
+                        entry.or_insert_with(|| (rate, BTreeSet::new())).1.insert((i, j));
+                    }
+                    for group in &link.groups {
+                        if let Some(&rate) = group_rates.get(group.as_str()) {
+                            // No place is called by an empty name beside a group's.
+                            let entry = uses.entry(("", group));
+                            entry.or_insert_with(|| (rate, BTreeSet::new())).1.insert((i, j));
+                        }
+                    }
+                }
+            }
+        }
+        let several = uses.into_values().filter(|(_, pairs)| pairs.len() > 1);
+        self.shared = several.map(|(rate, pairs)| Shared { rate, pairs: pairs.into_iter().collect() }).collect();
+    }
+
+    /// Forgets every way and shared capacity that cannot bind at a rate of `most` over all routes.
+    pub fn relieved(mut self, most: f64) -> Self {
+        self.shared.retain(|shared| shared.rate < most);
+        for rate in self.pair.iter_mut().flatten().chain(&mut self.source).chain(&mut self.sink) {
+            if *rate >= most {
+                *rate = f64::INFINITY;
+            }
+        }
+        self
+    }
+
+    /// Whether any way or shared capacity, or the lack of one, limits what plans can do.
+    pub fn binds(&self) -> bool {
+        let between = |i: usize, j: usize, rate: f64| i != j && rate.is_finite();
+        let pairs = self.pair.iter().enumerate();
+        !self.shared.is_empty()
+            || pairs
+                .flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &r)| (i, j, r)))
+                .any(|(i, j, r)| between(i, j, r))
+            || self.source.iter().chain(&self.sink).any(|r| r.is_finite())
+    }
+}

@@ -1,0 +1,44 @@
+//! The optimum is what enumeration finds.
+
+use crate::oracle;
+use crate::world::{Recipe, problem};
+use isotherm_core::problem::Objective;
+use isotherm_planner::{Budget, Outcome, plan};
+
+fn compare(seeds: std::ops::Range<u64>, recipe: Recipe) {
+    let (mut plans, mut none) = (0, 0);
+    for seed in seeds {
+        let problem = problem(seed, recipe);
+        let expected = oracle::best(&problem);
+        let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        match (&outcome, expected) {
+            (Outcome::Optimal(plan), Some(expected)) => {
+                let value = plan.plan().objective_value.expect("a plan has a value");
+                assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+                plans += 1;
+            }
+            (Outcome::Infeasible(_), None) => none += 1,
+            other => panic!("seed {seed}: {other:?}"),
+        }
+    }
+    assert!(plans > 20 && none > 0, "{plans} plans, {none} without: too one-sided to mean much");
+}
+
+fn recipe(objective: Objective) -> Recipe {
+    Recipe { objective, devices_max: 4, layers_max: 6, shared: false, partial: false }
+}
+
+#[test]
+fn the_least_time_per_token_is_what_enumeration_finds() {
+    compare(0..200, recipe(Objective::Tpot));
+}
+
+#[test]
+fn the_least_time_to_first_token_is_what_enumeration_finds() {
+    compare(0..200, recipe(Objective::Ttft));
+}
+
+#[test]
+fn the_highest_throughput_is_what_enumeration_finds() {
+    compare(0..150, Recipe { devices_max: 3, layers_max: 4, ..recipe(Objective::Throughput) });
+}

@@ -1,0 +1,8 @@
+//! The planner against enumeration, on hundreds of small random problems.
+
+mod oracle;
+mod world;
+
+mod against_enumeration;
+mod helix;
+mod known_figures;
