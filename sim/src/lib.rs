@@ -1,2 +1,182 @@
 #![forbid(unsafe_code)]
 //! Discrete-event simulation of a plan in time and temperature.
+//!
+//! [`simulate`] answers: if this plan served this load, how long would requests take, how busy, how warm and how hungry
+//! would the devices be? It runs the same [`Scheduler`](isotherm_core::serving::Scheduler) that the runtime runs, on
+//! devices that take the time that [`PlacementProblem::step`] says.
+//!
+//! What a replication contains:
+//!
+//! * a coordinator that forms batches, one scheduler per route, and deals requests to routes by share;
+//! * one server per device, first come first served, whose speed follows its clock and its co-run sets;
+//! * links and shared capacities, first come first served ([`network`]);
+//! * power, energy and temperature of each device, exact between events ([`body`]).
+//!
+//! Time is whole nanoseconds, order is (time, sequence) ([`queue`]), chance is a seeded stream per name ([`random`]).
+//! Replications run in parallel, a single one never does, so the digest of a report depends on nothing but plan,
+//! problem, load and seed.
+
+pub mod body;
+mod events;
+mod load;
+pub mod network;
+pub mod queue;
+pub mod random;
+mod report;
+mod setup;
+mod world;
+
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::record::SimulationReport;
+use isotherm_core::serving::ServingError;
+use isotherm_core::units::Watts;
+use isotherm_core::workload::Workload;
+use rayon::prelude::*;
+
+/// How to simulate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Seed of everything random. Replication `i` draws from streams of (seed, i, name).
+    pub seed: u64,
+    /// Number of independent replications, at least 1.
+    pub seeds: u32,
+    /// Whether the report holds the trace of the first replication.
+    pub trace: bool,
+    /// Most events of one replication: a guard against inputs that would take for ever.
+    pub events_max: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: 0, seeds: 1, trace: false, events_max: 1_000_000_000 }
+    }
+}
+
+/// Why a plan cannot be simulated.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SimulateError {
+    /// Only rates are known of a device.
+    #[error(
+        "device {0:?} states only output rates, and a simulation needs the time of each step; \
+         probe it, or give it an operator profile or its memory bandwidth in place of rates"
+    )]
+    RatesOnly(String),
+    /// Nothing is known of a device's speed.
+    #[error("neither the speed nor the memory bandwidth of device {0:?} is known; probe it")]
+    NoTimes(String),
+    /// A stage is spread over several devices.
+    #[error(
+        "stage on {} is tensor parallel, and the cost of its exchanges is not modelled; \
+         simulate a plan with one device per stage",
+        devices.join(" + ")
+    )]
+    TensorParallel {
+        /// The devices.
+        devices: Vec<String>,
+    },
+    /// The plan names a device that the problem does not have.
+    #[error("the plan names device {0:?}, which is not in this problem; simulate it with the devices it was made for")]
+    UnknownDevice(String),
+    /// A route names a stage that the plan does not have.
+    #[error("a route names stage {0}, which the plan does not have")]
+    UnknownStage(u32),
+    /// No request could be served.
+    #[error("the plan has no route that a request could take")]
+    NoRoute,
+    /// Two places are not connected by links of known latency and bandwidth.
+    #[error("there is no way from {from:?} to {to:?} by links whose latency and bandwidth are known; measure them")]
+    NoWay {
+        /// Where it would begin.
+        from: String,
+        /// Where it would end.
+        to: String,
+    },
+    /// A count that must be at least one is zero.
+    #[error("{0} is 0; it must be above zero")]
+    Zero(&'static str),
+    /// A length whose most is below its least.
+    #[error("{what} has at least {min} and at most {max} tokens; the greatest must not be below the least")]
+    Reversed {
+        /// Which length.
+        what: &'static str,
+        /// Its least.
+        min: u32,
+        /// Its greatest.
+        max: u32,
+    },
+    /// The longest request does not fit the cache of a stage.
+    #[error(
+        "the longest request of the load needs {needed} cache blocks and device {device:?} has {blocks} for it; \
+         plan for this load, or for fewer routes through one stage"
+    )]
+    CacheTooSmall {
+        /// The device.
+        device: String,
+        /// Blocks that the longest request needs.
+        needed: u64,
+        /// Blocks that the plan gives the route there.
+        blocks: u32,
+    },
+    /// A plan caps the power of a device whose power is not known.
+    #[error("the plan caps device {device:?} at {cap}, and its idle and busy power are not known; measure them")]
+    CapWithoutPower {
+        /// The device.
+        device: String,
+        /// The cap.
+        cap: Watts,
+    },
+    /// A power cap leaves nothing to work with.
+    #[error("the plan caps device {device:?} at {cap}, which is not above its idle power of {idle}; raise the cap")]
+    CapBelowIdle {
+        /// The device.
+        device: String,
+        /// The cap.
+        cap: Watts,
+        /// Power that it draws idle.
+        idle: Watts,
+    },
+    /// The guard against endless runs stopped a replication.
+    #[error(
+        "a replication took {events_max} events and answered {finished} requests by then; \
+         simulate fewer requests or raise the limit"
+    )]
+    TooManyEvents {
+        /// The limit.
+        events_max: u64,
+        /// Requests answered.
+        finished: u32,
+    },
+    /// A replication would take longer than 584 years.
+    #[error("a replication would take more than 584 simulated years; raise the rates or shorten the load")]
+    Endless,
+    /// The serving policy refused a limit or a request.
+    #[error("the serving loop refused: {0}")]
+    Serving(#[from] ServingError),
+}
+
+/// Predicts what a plan does under a load.
+///
+/// The metrics are over all requests of all replications; percentiles are of all of them together, never averages of
+/// percentiles. The digest is over every event of every replication and does not depend on the number of threads.
+///
+/// Errors: see [`SimulateError`]. A plan that breaks its promises is an answer, not an error.
+pub fn simulate(
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    options: &Options,
+) -> Result<SimulationReport, SimulateError> {
+    if options.seeds == 0 {
+        return Err(SimulateError::Zero("the number of seeds"));
+    }
+    let setup = setup::Setup::new(plan.plan(), problem, workload)?;
+    let outcomes: Vec<world::Outcome> = (0..options.seeds)
+        .into_par_iter()
+        .map(|replication| {
+            let sampled = options.trace && replication == 0;
+            world::World::new(&setup, options.seed, replication, sampled)?.run(options.events_max)
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(report::report(plan.plan(), &setup, outcomes, options))
+}

@@ -1,0 +1,129 @@
+//! From replications to a report.
+
+use crate::Options;
+use crate::setup::Setup;
+use crate::world::Outcome;
+use isotherm_core::artefact::Header;
+use isotherm_core::digest::Digest;
+use isotherm_core::plan::Plan;
+use isotherm_core::record::{DeviceSummary, SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::trace::{Statistic, Trace};
+use isotherm_core::units::{Joules, Seconds};
+use std::collections::BTreeMap;
+
+/// The report on a plan's replications, in their order.
+pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &Options) -> SimulationReport {
+    let plan_digest = plan.digest();
+    let mut inputs = vec![plan_digest];
+    inputs.extend(setup.problem.inputs.iter().copied());
+    let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
+    let mut traces: Vec<Trace> = outcomes.into_iter().map(|outcome| outcome.trace).collect();
+    let each = |of: fn(&Trace) -> Vec<f64>| merged(traces.iter().map(of));
+    let metrics: BTreeMap<String, Statistic> = [
+        ("ttft_seconds", each(Trace::ttfts)),
+        ("tpot_seconds", each(Trace::tpots)),
+        ("e2e_seconds", each(Trace::e2es)),
+        ("tokens_per_second", each(|trace| trace.tokens_per_second().into_iter().collect())),
+    ]
+    .into_iter()
+    .filter_map(|(name, statistic)| Some((name.to_owned(), statistic?)))
+    .collect();
+    let devices = (0..setup.servers.len()).map(|server| summary(setup, &traces, server)).collect();
+    SimulationReport {
+        header: Header::new(SIMULATION_SCHEMA, inputs),
+        plan: plan_digest,
+        workload: setup.workload.clone(),
+        requests: setup.workload.requests,
+        seeds: options.seeds,
+        metrics,
+        devices,
+        trace: options.trace.then(|| traces.swap_remove(0)),
+        digest: Digest::of(&digests),
+    }
+}
+
+/// Statistics over the values of all replications together; the confidence interval is of the replications' means.
+fn merged(replications: impl Iterator<Item = Vec<f64>>) -> Option<Statistic> {
+    let (mut all, mut means) = (Vec::new(), Vec::new());
+    for values in replications {
+        if !values.is_empty() {
+            means.push(values.iter().sum::<f64>() / values.len() as f64);
+        }
+        all.extend(values);
+    }
+    let statistic = Statistic::of(all)?;
+    Some(Statistic { ci95: half_width(&means), ..statistic })
+}
+
+/// Half width of the 95 % confidence interval of the mean of independent values; none for fewer than two.
+fn half_width(values: &[f64]) -> Option<f64> {
+    let freedom = values.len().checked_sub(1).filter(|&n| n > 0)?;
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    Some(student_97_5(freedom) * libm::sqrt(squares / freedom as f64 / values.len() as f64))
+}
+
+/// The 97.5 % quantile of Student's t distribution: a table to 10 degrees of freedom (to three decimals, as printed in
+/// any book), beyond it the expansion in 1/n about the normal quantile (Abramowitz and Stegun 26.7.5), right to 1e-4
+/// there.
+fn student_97_5(freedom: usize) -> f64 {
+    const TABLE: [f64; 10] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    if let Some(&t) = freedom.checked_sub(1).and_then(|i| TABLE.get(i)) {
+        return t;
+    }
+    let (z, n) = (1.959_963_984_540_054, freedom as f64);
+    let z3 = z * z * z;
+    let z5 = z3 * z * z;
+    let z7 = z5 * z * z;
+    z + (z3 + z) / (4.0 * n)
+        + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * n * n)
+        + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * n * n * n)
+}
+
+fn summary(setup: &Setup<'_>, traces: &[Trace], server: usize) -> DeviceSummary {
+    let known = &setup.servers[server];
+    let records = || traces.iter().map(|trace| &trace.devices[server]);
+    let runs = traces.len() as f64;
+    let total: f64 = traces.iter().map(|trace| trace.end_ns.seconds().value()).sum();
+    let busy: f64 = records().map(|record| record.busy_ns.seconds().value()).sum();
+    let energy: Option<Joules> = records().map(|record| record.energy_joules).sum();
+    let throttled: Option<Seconds> = records().map(|record| record.throttled_ns.map(|t| t.seconds())).sum();
+    DeviceSummary {
+        name: known.name.clone(),
+        utilisation: if total > 0.0 { busy / total } else { 0.0 },
+        energy_joules: energy.map(|energy| energy / runs),
+        temperature_max_celsius: records().filter_map(|r| r.temperature_max_celsius).reduce(|a, b| a.max(b)),
+        throttled_seconds: throttled.map(|throttled| throttled / runs),
+        timing: known.timing,
+        source: known.source.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_the_tables() {
+        for (freedom, printed) in
+            [(1, 12.706), (10, 2.228), (11, 2.201), (15, 2.131), (29, 2.045), (60, 2.000), (120, 1.980)]
+        {
+            assert!((student_97_5(freedom) - printed).abs() < 6e-4, "{freedom}: {}", student_97_5(freedom));
+        }
+    }
+
+    #[test]
+    fn percentiles_are_of_all_values_together() {
+        // The mean of the two medians would be 50.5.
+        let merged = merged([vec![1.0, 1.0, 1.0], vec![100.0]].into_iter()).expect("values");
+        assert_eq!((merged.p50, merged.p99, merged.mean), (1.0, 100.0, 25.75));
+        let by_hand = 12.706 * libm::sqrt(2.0 * 49.5 * 49.5 / 2.0);
+        assert!((merged.ci95.expect("two replications") - by_hand).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_replication_has_no_confidence_interval() {
+        assert_eq!(merged([vec![1.0, 2.0]].into_iter()).expect("values").ci95, None);
+        assert_eq!(merged(std::iter::empty()), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! A plan, its names resolved and its figures looked up, once for all replications.
+
+use crate::SimulateError;
+use crate::body::Body;
+use isotherm_core::device::Device;
+use isotherm_core::figure::How;
+use isotherm_core::ids::{DeviceId, Layers};
+use isotherm_core::plan::{Plan, Route, Stage};
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
+use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
+use isotherm_core::workload::{Arrivals, Length, Workload};
+
+/// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
+#[derive(Debug, Clone)]
+pub struct ServerSetup {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Its power and temperature before the first request, where its power figures are known.
+    pub body: Option<Body>,
+    /// Where those figures come from.
+    pub source: String,
+    /// How well its step times are known.
+    pub timing: How,
+    /// Co-run sets it belongs to, as positions in [`Setup::sets`].
+    pub sets: Vec<usize>,
+}
+
+/// Devices that slow one another, those of the plan.
+#[derive(Debug, Clone)]
+pub struct SetSetup {
+    /// Positions in [`Setup::servers`].
+    pub members: Vec<usize>,
+    /// Time of a step with 1, 2 ... of them busy over its time alone.
+    pub slowdown: Vec<f64>,
+}
+
+/// A route: a chain of stops.
+#[derive(Debug, Clone)]
+pub struct RouteSetup {
+    /// Server and layers of each stop, in order.
+    pub stops: Vec<(usize, Layers)>,
+    /// Share of the requests.
+    pub share: f64,
+    /// What its scheduler may use.
+    pub resources: Resources,
+}
+
+/// Everything that replications share.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The problem.
+    pub problem: &'a PlacementProblem,
+    /// The load.
+    pub workload: &'a Workload,
+    /// The devices of the stages, in the plan's order.
+    pub servers: Vec<ServerSetup>,
+    /// Co-run sets.
+    pub sets: Vec<SetSetup>,
+    /// The routes, in the plan's order.
+    pub routes: Vec<RouteSetup>,
+}
+
+impl<'a> Setup<'a> {
+    /// Resolves a plan.
+    pub fn new(plan: &Plan, problem: &'a PlacementProblem, workload: &'a Workload) -> Result<Self, SimulateError> {
+        check_workload(workload)?;
+        let mut servers: Vec<ServerSetup> =
+            plan.stages.iter().map(|stage| server(stage, problem)).collect::<Result<_, _>>()?;
+        let sets = sets(problem, &mut servers);
+        let routes = plan.routes.iter().map(|route| route_setup(route, plan, problem, workload, &servers));
+        let routes: Vec<RouteSetup> = routes.collect::<Result<_, _>>()?;
+        if routes.is_empty() {
+            return Err(SimulateError::NoRoute);
+        }
+        Ok(Self { problem, workload, servers, sets, routes })
+    }
+}
+
+fn check_workload(workload: &Workload) -> Result<(), SimulateError> {
+    let zero = |what| Err(SimulateError::Zero(what));
+    for (length, what) in
+        [(workload.prompt_tokens, "workload.prompt_tokens"), (workload.output_tokens, "workload.output_tokens")]
+    {
+        let Length { min, max } = length;
+        if min == 0 {
+            return zero(what);
+        }
+        if max < min {
+            return Err(SimulateError::Reversed { what, min, max });
+        }
+    }
+    if workload.requests == 0 {
+        return zero("workload.requests");
+    }
+    match workload.arrivals {
+        Arrivals::ClosedLoop { clients: 0 } => zero("workload.arrivals.clients"),
+        Arrivals::Poisson { rate } if rate.value() <= 0.0 => zero("workload.arrivals.rate"),
+        _ => Ok(()),
+    }
+}
+
+fn server(stage: &Stage, problem: &PlacementProblem) -> Result<ServerSetup, SimulateError> {
+    let [name] = stage.devices.as_slice() else {
+        return Err(SimulateError::TensorParallel { devices: stage.devices.clone() });
+    };
+    let device = problem.graph.find(name).ok_or_else(|| SimulateError::UnknownDevice(name.clone()))?;
+    let timing = match (problem.profile(device), problem.timing_source(device)) {
+        (Some(profile), _) => profile.how,
+        (None, Some(_)) => return Err(SimulateError::RatesOnly(name.clone())),
+        (None, None) => return Err(SimulateError::NoTimes(name.clone())),
+    };
+    let (body, source) = body(problem.graph.device(device), stage, problem)?;
+    Ok(ServerSetup { device, name: name.clone(), body, source, timing, sets: Vec::new() })
+}
+
+/// Power and heat of a device as far as they are known, and in words where that comes from.
+fn body(device: &Device, stage: &Stage, problem: &PlacementProblem) -> Result<(Option<Body>, String), SimulateError> {
+    let (Some(idle), Some(busy)) = (&device.idle_watts, &device.busy_watts) else {
+        if let Some(cap) = stage.power_cap_watts {
+            return Err(SimulateError::CapWithoutPower { device: device.name.clone(), cap });
+        }
+        return Ok((None, "no power figures".to_owned()));
+    };
+    let mut source = format!("simulated, {} power", idle.how.weaker(busy.how));
+    let (idle, busy) = (idle.value, busy.value);
+    let cap = match stage.power_cap_watts {
+        Some(cap) if cap < busy => {
+            if cap <= idle {
+                return Err(SimulateError::CapBelowIdle { device: device.name.clone(), cap, idle });
+            }
+            (cap - idle) / (busy - idle)
+        }
+        _ => 1.0,
+    };
+    let heat = device.thermal.as_ref().map(|record| {
+        let how = record.resistance_kelvin_per_watt.how.weaker(record.capacity_joules_per_kelvin.how);
+        let throttle = Throttle::of(record);
+        source += &format!(", {how} thermal parameters");
+        if throttle.is_none() {
+            source += ", no throttle parameters";
+        }
+        (ThermalState::settled(ThermalNode::of(record, problem.ambient), idle), throttle)
+    });
+    if heat.is_none() {
+        source += ", no thermal parameters";
+    }
+    Ok((Some(Body::new(idle, busy, cap, heat)), source))
+}
+
+/// The co-run sets among the plan's devices; devices that hold nothing are never busy.
+fn sets(problem: &PlacementProblem, servers: &mut [ServerSetup]) -> Vec<SetSetup> {
+    let mut sets = Vec::new();
+    for set in &problem.graph.file().co_run {
+        let members: Vec<usize> = (0..servers.len()).filter(|&s| set.devices.contains(&servers[s].name)).collect();
+        if members.is_empty() || set.slowdown.is_empty() {
+            continue;
+        }
+        for &member in &members {
+            servers[member].sets.push(sets.len());
+        }
+        sets.push(SetSetup { members, slowdown: set.slowdown.iter().map(|f| f.value).collect() });
+    }
+    sets
+}
+
+fn route_setup(
+    route: &Route,
+    plan: &Plan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    servers: &[ServerSetup],
+) -> Result<RouteSetup, SimulateError> {
+    let serving = problem.serving;
+    let longest = u64::from(workload.prompt_tokens.max) + u64::from(workload.output_tokens.max) - 1;
+    let needed = blocks_for(longest, &serving);
+    let mut stops = Vec::with_capacity(route.stages.len());
+    let mut kv_blocks = u32::MAX;
+    for stop in &route.stages {
+        let position = stop.stage as usize;
+        let stage = plan.stages.get(position).ok_or(SimulateError::UnknownStage(stop.stage))?;
+        // Routes that pass one stage divide its cache by their shares.
+        let through = plan.routes.iter().filter(|other| other.stages.iter().any(|s| s.stage == stop.stage));
+        let shares: f64 = through.map(|other| other.share).sum();
+        let blocks = cache_blocks(&problem.model, stage.layers, stage.bytes.kv, &serving);
+        // The slack keeps a third of nine at three; it is too small to give out a block twice.
+        let blocks = libm::floor(f64::from(blocks) * (route.share / shares).min(1.0) + 1e-6) as u32;
+        if needed > u64::from(blocks) {
+            return Err(SimulateError::CacheTooSmall { device: servers[position].name.clone(), needed, blocks });
+        }
+        kv_blocks = kv_blocks.min(blocks);
+        stops.push((position, stop.layers));
+    }
+    let (Some(&(first, _)), Some(&(last, _))) = (stops.first(), stops.last()) else {
+        return Err(SimulateError::NoRoute);
+    };
+    let no_way = |from: &str, to: &str| SimulateError::NoWay { from: from.to_owned(), to: to.to_owned() };
+    let coordinator = problem.graph.file().coordinator.as_deref().unwrap_or_default();
+    if problem.entry(servers[first].device, 1).is_none() {
+        return Err(no_way(coordinator, &servers[first].name));
+    }
+    if problem.exit(servers[last].device, 1).is_none() {
+        return Err(no_way(&servers[last].name, coordinator));
+    }
+    for pair in stops.windows(2) {
+        let (from, to) = (&servers[pair[0].0], &servers[pair[1].0]);
+        if problem.decode_hop(from.device, to.device).is_none() {
+            return Err(no_way(&from.name, &to.name));
+        }
+    }
+    let in_flight_max = u32::try_from(stops.len()).unwrap_or(u32::MAX);
+    Ok(RouteSetup { stops, share: route.share, resources: Resources { serving, kv_blocks, in_flight_max } })
+}

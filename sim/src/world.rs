@@ -1,0 +1,428 @@
+//! One replication: the devices, links and schedulers of a plan, and the one `match` on events.
+//!
+//! A batch leaves the coordinator, passes every stop of its route and returns with its tokens. A device serves batches
+//! one at a time, in order of arrival. The speed of what it works on changes when its clock does (heat, power cap) and
+//! when another device of a co-run set starts or stops; the work left is then rescheduled exactly.
+
+use crate::SimulateError;
+use crate::body::Body;
+use crate::events::Log;
+use crate::load::Load;
+use crate::network::{Lane, Network};
+use crate::queue::EventQueue;
+use crate::setup::Setup;
+use isotherm_core::digest::Digest;
+use isotherm_core::ids::RequestId;
+use isotherm_core::serving::{Batch, Dealer, Scheduler};
+use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
+use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
+use std::collections::VecDeque;
+
+/// What can happen.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    /// A request arrives at the coordinator.
+    Arrive,
+    /// The coordinator forms batches for a route; after everything else that is scheduled for the same moment so far.
+    Schedule { route: u32 },
+    /// A batch has arrived at a stop.
+    Reach { route: u32, stop: u32, slot: u32 },
+    /// A device is done with its batch, unless its speed changed since this was scheduled.
+    Finish { server: u32, version: u32 },
+    /// A batch is back at the coordinator.
+    Return { route: u32, slot: u32 },
+    /// A device's clock may change, unless an earlier moment was found since.
+    Clock { server: u32, version: u32 },
+}
+
+/// A batch at a stop.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    route: u32,
+    stop: u32,
+    slot: u32,
+}
+
+/// What a device works on.
+#[derive(Debug)]
+struct Current {
+    task: Task,
+    tokens: u32,
+    started: SimTime,
+    /// Work left at `since`, as time at full speed.
+    left: Seconds,
+    since: SimTime,
+    /// What the true start, or the true moment of the last change, was past `since`, in nanoseconds.
+    offset: f64,
+    speed: f64,
+    /// What its scheduled end leaves of the last nanosecond.
+    rest: f64,
+}
+
+#[derive(Debug)]
+struct Server {
+    waiting: VecDeque<Task>,
+    current: Option<Current>,
+    /// Remainder of the last work, below a nanosecond: the next one starts that much late.
+    carried: f64,
+    version: u32,
+    body: Option<Body>,
+    /// Moment of the pending clock event.
+    clock_event: Option<SimTime>,
+    clock_version: u32,
+    record: StageRecord,
+}
+
+#[derive(Debug)]
+struct Chain<'a> {
+    scheduler: Scheduler,
+    /// Batches in flight; a slot is reused when its batch is back.
+    batches: Vec<Option<Batch>>,
+    /// To each stop, and from the last back to the coordinator.
+    lanes: Vec<Lane<'a>>,
+    scheduling: bool,
+}
+
+/// A replication under way.
+#[derive(Debug)]
+pub struct World<'a> {
+    setup: &'a Setup<'a>,
+    queue: EventQueue<Event>,
+    log: Log,
+    load: Load<'a>,
+    dealer: Dealer,
+    network: Network<'a>,
+    servers: Vec<Server>,
+    /// Number of busy members of each co-run set.
+    busy: Vec<usize>,
+    chains: Vec<Chain<'a>>,
+    requests: Vec<RequestRecord>,
+    finished: u32,
+}
+
+/// What came of a replication.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub trace: Trace,
+    /// Digest of every event.
+    pub digest: Digest,
+}
+
+impl<'a> World<'a> {
+    /// The world before its first event. `sampled` keeps each device's state over time.
+    pub fn new(setup: &'a Setup<'a>, seed: u64, replication: u32, sampled: bool) -> Result<Self, SimulateError> {
+        let graph = &setup.problem.graph;
+        let coordinator = graph.file().coordinator.as_deref();
+        let mut chains = Vec::with_capacity(setup.routes.len());
+        for route in &setup.routes {
+            let names: Vec<&str> = route.stops.iter().map(|&(s, _)| setup.servers[s].name.as_str()).collect();
+            let ends = |from: Option<&'a str>, to: Option<&'a str>| Lane::new(from.zip(to));
+            let mut lanes = vec![ends(coordinator, names.first().copied())];
+            lanes.extend(names.windows(2).map(|pair| ends(Some(pair[0]), Some(pair[1]))));
+            lanes.push(ends(names.last().copied(), coordinator));
+            let scheduler = Scheduler::new(route.resources)?;
+            chains.push(Chain { scheduler, batches: Vec::new(), lanes, scheduling: false });
+        }
+        let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
+            waiting: VecDeque::new(),
+            current: None,
+            carried: 0.0,
+            version: 0,
+            body: server.body.clone().map(|body| if sampled { body.sampled() } else { body }),
+            clock_event: None,
+            clock_version: 0,
+            record: StageRecord { stage, device: server.name.clone(), steps: 0, tokens: 0, busy_ns: SimDuration(0) },
+        });
+        Ok(Self {
+            servers: servers.collect(),
+            queue: EventQueue::new(),
+            log: Log::new(),
+            load: Load::new(setup.workload, seed, replication),
+            dealer: Dealer::new(setup.routes.iter().map(|route| route.share)),
+            network: Network::new(graph),
+            busy: vec![0; setup.sets.len()],
+            chains,
+            requests: Vec::new(),
+            finished: 0,
+            setup,
+        })
+    }
+
+    /// Runs until every request is answered. Errors: that takes more than `events_max` events, or longer than the
+    /// clock can count.
+    pub fn run(mut self, events_max: u64) -> Result<Outcome, SimulateError> {
+        for server in 0..self.servers.len() {
+            self.watch_clock(server);
+        }
+        for _ in 0..self.load.at_start() {
+            self.queue.schedule(SimTime::ZERO, Event::Arrive);
+        }
+        self.announce();
+        while self.finished < self.setup.workload.requests {
+            let (now, _, event) = self.queue.pop().expect("every request ends, so something is pending until then");
+            if now == SimTime::NEVER {
+                return Err(SimulateError::Endless);
+            }
+            if self.log.len() >= events_max {
+                return Err(SimulateError::TooManyEvents { events_max, finished: self.finished });
+            }
+            self.handle(now, event)?;
+        }
+        Ok(self.outcome())
+    }
+
+    fn handle(&mut self, now: SimTime, event: Event) -> Result<(), SimulateError> {
+        self.log.add(now, event);
+        match event {
+            Event::Arrive => self.arrive(now)?,
+            Event::Schedule { route } => self.form_batches(now, route)?,
+            Event::Reach { route, stop, slot } => {
+                let server = self.setup.routes[route as usize].stops[stop as usize].0;
+                self.servers[server].waiting.push_back(Task { route, stop, slot });
+                if self.servers[server].current.is_none() {
+                    self.begin(now, server);
+                }
+            }
+            Event::Finish { server, version } if self.servers[server as usize].version == version => {
+                self.finish(now, server as usize)?;
+            }
+            Event::Return { route, slot } => self.take_back(now, route, slot),
+            Event::Clock { server, version } if self.servers[server as usize].clock_version == version => {
+                self.clock(now, server as usize);
+            }
+            // Superseded: the speed, or the moment of the change, is another since.
+            Event::Finish { .. } | Event::Clock { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Schedules the next arrival of an open stream.
+    fn announce(&mut self) {
+        if let Some(time) = self.load.next_arrival() {
+            self.queue.schedule(time, Event::Arrive);
+        }
+    }
+
+    fn arrive(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        let request = self.load.request();
+        self.requests.push(RequestRecord {
+            id: request.id.0,
+            arrival_ns: now,
+            prompt_tokens: request.prompt_tokens,
+            output_tokens: request.output_tokens,
+            first_token_ns: SimTime::NEVER,
+            finished_ns: SimTime::NEVER,
+        });
+        let route = self.dealer.deal().ok_or(SimulateError::NoRoute)?;
+        self.chains[route].scheduler.submit(request)?;
+        self.schedule_soon(now, route);
+        self.announce();
+        Ok(())
+    }
+
+    fn schedule_soon(&mut self, now: SimTime, route: usize) {
+        if !std::mem::replace(&mut self.chains[route].scheduling, true) {
+            self.queue.schedule(now, Event::Schedule { route: route as u32 });
+        }
+    }
+
+    fn form_batches(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
+        let chain = &mut self.chains[route as usize];
+        chain.scheduling = false;
+        while let Some(batch) = chain.scheduler.next_batch(now) {
+            let bytes = Bytes(4).saturating_mul(batch.shape.tokens().into());
+            let free = chain.batches.iter().position(Option::is_none);
+            let slot = free.unwrap_or_else(|| {
+                chain.batches.push(None);
+                chain.batches.len() - 1
+            });
+            chain.batches[slot] = Some(batch);
+            let reached = self.network.send(now, &mut chain.lanes[0], bytes).ok_or(SimulateError::NoRoute)?;
+            self.queue.schedule(reached, Event::Reach { route, stop: 0, slot: slot as u32 });
+        }
+        Ok(())
+    }
+
+    /// An idle device takes the next batch that waits for it.
+    fn begin(&mut self, now: SimTime, server: usize) {
+        self.take_next(now, server);
+        if self.servers[server].current.is_some() {
+            self.set_busy(now, server, true);
+            self.reschedule(now, server);
+        }
+    }
+
+    /// Puts the next waiting batch on a device, without an end yet.
+    fn take_next(&mut self, now: SimTime, server: usize) {
+        let Some(task) = self.servers[server].waiting.pop_front() else { return };
+        let setup = self.setup;
+        let shape = &self.batch(task.route, task.slot).shape;
+        let (_, layers) = setup.routes[task.route as usize].stops[task.stop as usize];
+        let step = setup.problem.step(setup.servers[server].device, layers, shape);
+        let left = step.expect("setup refused devices without a profile");
+        let tokens = shape.tokens();
+        let offset = self.servers[server].carried;
+        let current = Current { task, tokens, started: now, left, since: now, offset, speed: 0.0, rest: 0.0 };
+        self.servers[server].current = Some(current);
+    }
+
+    fn batch(&self, route: u32, slot: u32) -> &Batch {
+        self.chains[route as usize].batches[slot as usize].as_ref().expect("a batch keeps its slot until it returns")
+    }
+
+    /// Full speed over the slowdown of every co-run set, times the clock.
+    fn speed(&self, server: usize) -> f64 {
+        let mut speed = self.servers[server].body.as_ref().map_or(1.0, Body::clock);
+        for &set in &self.setup.servers[server].sets {
+            let slowdown = &self.setup.sets[set].slowdown;
+            speed /= slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
+        }
+        speed
+    }
+
+    /// Brings a device's work up to now and schedules its end at its present speed, where that has changed.
+    fn reschedule(&mut self, now: SimTime, server: usize) {
+        let speed = self.speed(server);
+        let held = &mut self.servers[server];
+        let Some(current) = &mut held.current else { return };
+        if current.speed.total_cmp(&speed).is_eq() {
+            return;
+        }
+        let elapsed = now.since(current.since).0;
+        if elapsed > 0 {
+            let done = Seconds::of((elapsed as f64 - current.offset).max(0.0) * 1e-9 * current.speed);
+            current.left = (current.left - done).max(Seconds::ZERO);
+            current.offset = 0.0;
+            current.since = now;
+        }
+        current.speed = speed;
+        let (span, rest) = (current.left / speed).whole_nanoseconds(current.offset);
+        current.rest = rest;
+        held.version = held.version.wrapping_add(1);
+        self.queue.schedule(now + span, Event::Finish { server: server as u32, version: held.version });
+    }
+
+    /// Counts a device in or out of its co-run sets, which changes the speed of the others, and sets its power.
+    fn set_busy(&mut self, now: SimTime, server: usize, busy: bool) {
+        let setup = self.setup;
+        for &set in &setup.servers[server].sets {
+            self.busy[set] = if busy { self.busy[set] + 1 } else { self.busy[set] - 1 };
+        }
+        for &set in &setup.servers[server].sets {
+            for &other in setup.sets[set].members.iter().filter(|&&other| other != server) {
+                self.reschedule(now, other);
+            }
+        }
+        if let Some(body) = &mut self.servers[server].body {
+            body.work(now, busy);
+            self.watch_clock(server);
+        }
+    }
+
+    fn finish(&mut self, now: SimTime, server: usize) -> Result<(), SimulateError> {
+        let held = &mut self.servers[server];
+        let Some(current) = held.current.take() else { return Ok(()) };
+        held.carried = current.rest;
+        held.record.steps += 1;
+        held.record.tokens += u64::from(current.tokens);
+        held.record.busy_ns = SimDuration(held.record.busy_ns.0.saturating_add(now.since(current.started).0));
+        self.pass_on(now, current.task)?;
+        self.take_next(now, server);
+        if self.servers[server].current.is_none() {
+            self.set_busy(now, server, false);
+            return Ok(());
+        }
+        self.reschedule(now, server);
+        if let Some(body) = &mut self.servers[server].body {
+            body.observe(now);
+        }
+        Ok(())
+    }
+
+    /// Sends a batch from a stop to the next, or its tokens back to the coordinator.
+    fn pass_on(&mut self, now: SimTime, task: Task) -> Result<(), SimulateError> {
+        let Task { route, stop, slot } = task;
+        let shape = &self.batch(route, slot).shape;
+        let (tokens, sequences) = (u64::from(shape.tokens()), u64::from(shape.sequences));
+        let last = stop as usize + 1 == self.setup.routes[route as usize].stops.len();
+        let (bytes, event) = if last {
+            (Bytes(4).saturating_mul(sequences), Event::Return { route, slot })
+        } else {
+            let row = self.setup.problem.model.boundary_bytes_per_token();
+            (row.saturating_mul(tokens), Event::Reach { route, stop: stop + 1, slot })
+        };
+        let lane = &mut self.chains[route as usize].lanes[stop as usize + 1];
+        let reached = self.network.send(now, lane, bytes).ok_or(SimulateError::NoRoute)?;
+        self.queue.schedule(reached, event);
+        Ok(())
+    }
+
+    fn take_back(&mut self, now: SimTime, route: u32, slot: u32) {
+        let chain = &mut self.chains[route as usize];
+        let batch = chain.batches[slot as usize].take().expect("a batch returns once");
+        // Ends of answers depend on what a model says; a simulated answer has its full length.
+        let completed = chain.scheduler.complete(batch, &[], now);
+        for token in completed.tokens.iter().filter(|token| token.ordinal == 1) {
+            self.requests[token.request.index()].first_token_ns = now;
+        }
+        for RequestId(id) in completed.finished {
+            self.requests[id as usize].finished_ns = now;
+            self.finished += 1;
+            if self.load.sends_again() {
+                self.queue.schedule(now, Event::Arrive);
+            }
+        }
+        self.schedule_soon(now, route as usize);
+    }
+
+    /// Makes sure that a clock event is pending no later than the next change. One that comes too early finds nothing
+    /// due and looks again: that is cheaper than one for every change of power.
+    fn watch_clock(&mut self, server: usize) {
+        let held = &mut self.servers[server];
+        let Some(due) = held.body.as_ref().and_then(Body::clock_change) else { return };
+        if held.clock_event.is_none_or(|pending| due < pending) {
+            held.clock_event = Some(due);
+            held.clock_version = held.clock_version.wrapping_add(1);
+            self.queue.schedule(due, Event::Clock { server: server as u32, version: held.clock_version });
+        }
+    }
+
+    fn clock(&mut self, now: SimTime, server: usize) {
+        let held = &mut self.servers[server];
+        held.clock_event = None;
+        if let Some(body) = &mut held.body
+            && body.clock_change() == Some(now)
+        {
+            body.change_clock(now);
+            self.reschedule(now, server);
+        }
+        self.watch_clock(server);
+    }
+
+    fn outcome(self) -> Outcome {
+        let end = self.queue.now();
+        let mut devices = Vec::with_capacity(self.servers.len());
+        let mut stages = Vec::with_capacity(self.servers.len());
+        for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
+            let mut record = server.record;
+            // A clock event or another route's batch may still be under way when the last answer is out.
+            if let Some(current) = &server.current {
+                record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(end.since(current.started).0));
+            }
+            let toll = server.body.map(|body| body.toll(end));
+            devices.push(DeviceRecord {
+                name: setup.name.clone(),
+                busy_ns: record.busy_ns,
+                energy_joules: toll.as_ref().map(|t| t.absorbed),
+                temperature_max_celsius: toll.as_ref().and_then(|t| t.hottest),
+                throttled_ns: toll.as_ref().and_then(|t| t.slowed),
+                source: setup.source.clone(),
+                samples: toll.map(|t| t.samples).unwrap_or_default(),
+            });
+            stages.push(record);
+        }
+        let trace = Trace { origin: Origin::Predicted, requests: self.requests, stages, devices, end_ns: end };
+        Outcome { trace, digest: self.log.digest() }
+    }
+}

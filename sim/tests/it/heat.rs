@@ -1,0 +1,108 @@
+//! Heat feeds back into speed exactly when and as much as the closed form says; energy adds up.
+
+use crate::material::{Case, Costs, UNIT, closed, poisson};
+use isotherm_core::device::Device;
+use isotherm_core::figure::Figure;
+use isotherm_core::thermal::ThermalRecord;
+use isotherm_core::units::{Celsius, JoulesPerKelvin, KelvinPerWatt, Watts};
+use isotherm_sim::Options;
+
+fn heated(device: &mut Device, idle: f64, busy: f64, capacity: f64) {
+    let source = "test";
+    device.idle_watts = Some(Figure::declared(Watts::of(idle), source));
+    device.busy_watts = Some(Figure::declared(Watts::of(busy), source));
+    device.thermal = Some(ThermalRecord {
+        resistance_kelvin_per_watt: Figure::declared(KelvinPerWatt::of(0.5), source),
+        capacity_joules_per_kelvin: Figure::declared(JoulesPerKelvin::of(capacity), source),
+        throttle_celsius: Some(Figure::declared(Celsius::of(80.0), source)),
+        resume_celsius: Some(Figure::declared(Celsius::of(70.0), source)),
+        throttled_speed: Some(Figure::declared(0.5, source)),
+    });
+}
+
+/// Devices that throttle within seconds.
+pub fn warm(i: usize, device: &mut Device) {
+    heated(device, 10.0, 150.0 + 10.0 * i as f64, 4.0);
+}
+
+#[test]
+fn a_hot_device_slows_when_and_as_the_closed_form_says() {
+    // One step of 100 s. R C = 50 s, idle at 10 W and 30 C, busy at 200 W towards 125 C.
+    let mut case = Case::single(Costs::fixed(51_200.0), closed(1, 1, 1, 1));
+    case.adjust = |_, device| heated(device, 10.0, 200.0, 100.0);
+    let trace = case.trace();
+    let throttled = 50.0 * libm::log((125.0 - 30.0) / (125.0 - 80.0));
+    // At half speed 105 W hold 77.5 C, above 70 C: it stays slow to the end.
+    let end = throttled + (100.0 - throttled) / 0.5;
+    let device = &trace.devices[0];
+    assert!((trace.end_ns.seconds().value() - end).abs() < 5e-9, "{} {end}", trace.end_ns.seconds());
+    let slow = device.throttled_ns.expect("known").seconds().value();
+    assert!((slow - (end - throttled)).abs() < 5e-9);
+    let energy = device.energy_joules.expect("known").value();
+    assert!((energy - (200.0 * throttled + 105.0 * (end - throttled))).abs() < 1e-5, "{energy}");
+    assert!((device.temperature_max_celsius.expect("known").value() - 80.0).abs() < 1e-6);
+    assert_eq!(device.source, "simulated, declared power, declared thermal parameters");
+}
+
+#[test]
+fn a_throttled_device_recovers_in_the_pauses_and_the_curve_shows_it() {
+    let mut case = Case::single(Costs::fixed(512.0), poisson(0.08, 60, 1, 4));
+    case.adjust = |_, device| heated(device, 10.0, 200.0, 20.0);
+    let trace = case.trace();
+    let device = &trace.devices[0];
+    let speeds: Vec<f64> = device.samples.iter().filter_map(|s| s.speed).collect();
+    let changes = speeds.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!(changes >= 3, "it should have recovered several times: {speeds:?}");
+    assert!(device.samples.iter().all(|s| s.temperature_celsius.expect("known") <= Celsius::of(80.0 + 1e-6)));
+    let slow = device.throttled_ns.expect("known");
+    // Work that ran slow took twice as long; pauses spent slow cost nothing.
+    let least = 60 * 4 * 512 * UNIT;
+    let busy = device.busy_ns.0;
+    assert!(busy > least && busy <= least + slow.0, "{busy} {least} {slow:?}");
+}
+
+#[test]
+fn without_a_throttle_energy_is_idle_and_busy_power_times_their_time() {
+    let mut case = Case::single(Costs::fixed(10.0), poisson(10.0, 500, 4, 3));
+    case.adjust = |_, device| {
+        heated(device, 12.0, 90.0, 100.0);
+        device.thermal.as_mut().expect("set").throttle_celsius = None;
+    };
+    let trace = case.trace();
+    let device = &trace.devices[0];
+    let (busy, end) = (device.busy_ns.seconds().value(), trace.end_ns.seconds().value());
+    let by_hand = 90.0 * busy + 12.0 * (end - busy);
+    let energy = device.energy_joules.expect("known").value();
+    assert!((energy / by_hand - 1.0).abs() < 1e-9, "{energy} {by_hand}");
+    assert_eq!(device.throttled_ns, None);
+    assert!(device.source.ends_with("no throttle parameters"), "{}", device.source);
+}
+
+#[test]
+fn what_nobody_knows_is_not_made_up() {
+    let trace = Case::single(Costs::fixed(10.0), closed(1, 3, 1, 1)).trace();
+    let device = &trace.devices[0];
+    assert_eq!((device.energy_joules, device.temperature_max_celsius, device.throttled_ns), (None, None, None));
+    assert_eq!((device.source.as_str(), device.samples.len()), ("no power figures", 0));
+}
+
+#[test]
+fn more_power_is_never_cooler_and_never_faster() {
+    let run = |adjust: fn(usize, &mut Device)| {
+        let mut case = Case::single(Costs::fixed(400.0), poisson(0.5, 200, 1, 2));
+        case.adjust = adjust;
+        let report = case.report(&Options { seeds: 3, ..Options::default() });
+        let device = report.devices[0].clone();
+        (device.temperature_max_celsius.expect("known"), report.metrics["e2e_seconds"].mean, device.utilisation)
+    };
+    let runs = [
+        run(|_, d| heated(d, 10.0, 60.0, 50.0)),
+        run(|_, d| heated(d, 10.0, 120.0, 50.0)),
+        run(|_, d| heated(d, 10.0, 180.0, 50.0)),
+        run(|_, d| heated(d, 10.0, 240.0, 50.0)),
+    ];
+    for pair in runs.windows(2) {
+        assert!(pair[0].0.value() <= pair[1].0.value() + 1e-6 && pair[0].1 <= pair[1].1, "{runs:?}");
+    }
+    assert!(runs[0].1 < runs[3].1, "the hottest should have throttled: {runs:?}");
+}

@@ -1,0 +1,10 @@
+//! Integration tests of the simulator: hand formulas, queueing theory, conservation, determinism.
+
+mod contention;
+mod determinism;
+mod heat;
+mod material;
+mod pipelines;
+mod queueing;
+mod refusals;
+mod serving;

@@ -1,0 +1,50 @@
+//! What cannot be simulated is refused in words that say what to do.
+
+use crate::material::{Case, Costs, closed, poisson};
+use isotherm_core::units::TokensPerSecond;
+use isotherm_core::workload::Length;
+use isotherm_sim::{Options, SimulateError, simulate};
+
+#[test]
+fn devices_with_rates_only_are_refused() {
+    let mut case = Case::replicas(&[Costs::fixed(1.0); 2], closed(1, 1, 1, 1));
+    case.adjust = |_, device| {
+        device.profiles.clear();
+        device.rates = vec![(1, TokensPerSecond::of(100.0))];
+    };
+    let problem = case.problem();
+    let refused = simulate(&case.plan(&problem), &problem, &case.workload, &Options::default());
+    assert_eq!(refused, Err(SimulateError::RatesOnly("d0".into())));
+}
+
+#[test]
+fn a_load_that_does_not_fit_the_plan_or_makes_no_sense_is_refused() {
+    let case = Case::single(Costs::fixed(1.0), closed(1, 1, 10, 10));
+    let problem = case.problem();
+    let plan = case.plan(&problem);
+    let refused = |load| simulate(&plan, &problem, &load, &Options::default()).expect_err("refused");
+    let long = refused(closed(1, 1, 30, 10));
+    assert_eq!(long, SimulateError::CacheTooSmall { device: "d0".into(), needed: 3, blocks: 2 });
+    assert_eq!(refused(closed(0, 1, 1, 1)), SimulateError::Zero("workload.arrivals.clients"));
+    assert_eq!(refused(closed(1, 0, 1, 1)), SimulateError::Zero("workload.requests"));
+    assert_eq!(refused(closed(1, 1, 0, 1)), SimulateError::Zero("workload.prompt_tokens"));
+    assert_eq!(refused(poisson(0.0, 1, 1, 1)), SimulateError::Zero("workload.arrivals.rate"));
+    let mut reversed = closed(1, 1, 1, 1);
+    reversed.output_tokens = Length { min: 5, max: 4 };
+    assert!(matches!(refused(reversed), SimulateError::Reversed { min: 5, max: 4, .. }));
+    let none = Options { seeds: 0, ..Options::default() };
+    let refused = simulate(&plan, &problem, &case.workload, &none);
+    assert_eq!(refused, Err(SimulateError::Zero("the number of seeds")));
+}
+
+#[test]
+fn a_run_without_end_is_stopped() {
+    let case = Case::single(Costs::fixed(1.0), closed(1, 100, 10, 10));
+    let problem = case.problem();
+    let plan = case.plan(&problem);
+    let few = Options { events_max: 1_000, ..Options::default() };
+    let stopped = simulate(&plan, &problem, &case.workload, &few).expect_err("too many");
+    assert!(matches!(stopped, SimulateError::TooManyEvents { events_max: 1_000, finished: 1.. }), "{stopped}");
+    let never = simulate(&plan, &problem, &poisson(1e-300, 1, 1, 1), &Options::default());
+    assert_eq!(never, Err(SimulateError::Endless));
+}

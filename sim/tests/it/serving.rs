@@ -1,0 +1,60 @@
+//! Batches, shares and preemption as the report shows them.
+
+use crate::material::{Case, Costs, UNIT, closed, poisson};
+use isotherm_core::workload::{Length, Workload};
+use isotherm_sim::{Options, simulate};
+
+#[test]
+fn requests_that_arrive_together_share_their_first_batch() {
+    let mut case = Case::single(Costs::fixed(4.0), closed(3, 3, 5, 2));
+    case.serving.requests_max = 3;
+    let trace = case.trace();
+    assert_eq!(trace.stages[0].steps, 2);
+    assert!(trace.requests.iter().all(|r| (r.ttft().0, r.e2e().0) == (4 * UNIT, 8 * UNIT)));
+}
+
+#[test]
+fn routes_get_their_share_of_the_requests() {
+    let mut case = Case::replicas(&[Costs::fixed(1.0); 2], poisson(50.0, 400, 3, 2));
+    case.routes[0].1 = 0.75;
+    case.routes[1].1 = 0.25;
+    let tokens: Vec<u64> = case.trace().stages.iter().map(|s| s.tokens).collect();
+    assert_eq!(tokens, [300 * 4, 100 * 4]);
+}
+
+#[test]
+fn routes_through_one_stage_take_turns_on_its_device() {
+    // Devices 1 and 2 hold the second half; both routes begin on device 0.
+    let mut case = Case::chain(&[Costs::fixed(4.0), Costs::fixed(8.0), Costs::fixed(8.0)], 1, closed(2, 2, 1, 1));
+    case.layers[2] = case.layers[1];
+    case.routes = vec![(vec![0, 1], 0.5), (vec![0, 2], 0.5)];
+    case.serving.requests_max = 2;
+    let trace = case.trace();
+    // Both requests reach device 0 over one link: at 6 and 7. Then 4 units each, a hop of 4, a step of 8, 6 back.
+    let ends: Vec<u64> = trace.requests.iter().map(|r| r.finished_ns.0 / UNIT).collect();
+    assert_eq!(ends, [6 + 4 + 4 + 8 + 6, 6 + 4 + 4 + 4 + 8 + 6]);
+}
+
+#[test]
+fn each_token_passes_each_stage_once_unless_its_request_is_preempted() {
+    let load = |prompt, output| Workload {
+        prompt_tokens: Length { min: 1, max: prompt },
+        output_tokens: Length { min: 1, max: output },
+        ..closed(4, 50, 1, 1)
+    };
+    let mut case = Case::single(Costs::fixed(1.0), load(16, 16));
+    case.serving.requests_max = 4;
+    let needed = |trace: &isotherm_core::trace::Trace| -> u64 {
+        trace.requests.iter().map(|r| u64::from(r.prompt_tokens + r.output_tokens - 1)).sum()
+    };
+    let trace = case.trace();
+    assert_eq!(trace.stages[0].tokens, needed(&trace));
+    // The plan gave four requests of 32 tokens their cache, eight blocks in all. Longer ones do not fit together.
+    let problem = case.problem();
+    let options = Options { trace: true, ..Options::default() };
+    let report = simulate(&case.plan(&problem), &problem, &load(16, 112), &options).expect("one fits alone");
+    let trace = report.trace.expect("asked for");
+    assert_eq!(trace.requests.len(), 50);
+    assert!(trace.stages[0].tokens > needed(&trace) + 100, "nothing was recomputed: {}", trace.stages[0].tokens);
+    assert!(trace.requests.iter().all(|r| r.arrival_ns < r.first_token_ns && r.first_token_ns <= r.finished_ns));
+}
