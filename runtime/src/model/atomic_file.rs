@@ -43,8 +43,7 @@ pub fn write_whole<T, E: From<WriteError>>(
         _ => Path::new("."),
     };
     fs::create_dir_all(folder).map_err(failed)?;
-    let temporary =
-        tempfile::Builder::new().prefix(".isotherm-").suffix(".part").tempfile_in(folder).map_err(failed)?;
+    let temporary = temporary_in(folder).map_err(failed)?;
     let mut out = BufWriter::with_capacity(1 << 20, temporary);
     let answer = fill(&mut out)?;
     let temporary = out.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -57,9 +56,34 @@ pub fn write_whole<T, E: From<WriteError>>(
     Ok(answer)
 }
 
+/// A new file with a name of its own and the permissions that any new file would get; temporary files are private by
+/// default, and these become permanent.
+fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".isotherm-").suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_written_file_has_the_permissions_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (plain, whole) = (folder.path().join("plain"), folder.path().join("whole"));
+        fs::write(&plain, b"").expect("writable");
+        write_whole::<_, WriteError>(&whole, |_| Ok(())).expect("writable");
+        let mode = |path: &Path| path.metadata().expect("there").permissions().mode();
+        assert_eq!(mode(&whole), mode(&plain));
+    }
 
     #[test]
     fn a_failed_write_keeps_the_old_file_and_leaves_nothing_else() {

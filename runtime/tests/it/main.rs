@@ -1,8 +1,10 @@
 //! The integration tests of the runtime: one binary, one module per subject.
 
+mod chat;
 mod format;
 mod geometry;
 mod gguf;
 mod material;
 mod mutation;
+mod store;
 mod tokenizer;
