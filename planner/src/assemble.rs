@@ -105,7 +105,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
     let mut routes: Vec<Route> = parts
         .routes
         .iter()
-        .map(|(stops, weight)| Route { stages: stops_of(parts, stops), share: weight / total })
+        .map(|(stops, weight)| Route { stages: stops_of(parts, problem.limits.partial, stops), share: weight / total })
         .collect();
     if let [.., last] = routes.as_slice() {
         let others: f64 = routes.iter().map(|r| r.share).sum::<f64>() - last.share;
@@ -134,16 +134,17 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
     }
 }
 
-/// The stops of a way: each serves from where the one before ended.
-fn stops_of(parts: &Parts, stops: &[usize]) -> Vec<Stop> {
+/// The stops of a way. With partial inference each serves as few layers as the next one's beginning allows, which
+/// leaves the later ones most room; else each serves all it holds.
+fn stops_of(parts: &Parts, partial: bool, stops: &[usize]) -> Vec<Stop> {
     let mut at = 0;
-    stops
-        .iter()
-        .map(|&position| {
-            let (_, _, end) = parts.placement[position];
-            let layers = interval(at, end);
-            at = end;
-            Stop { stage: u32::try_from(position).unwrap_or(u32::MAX), layers }
-        })
-        .collect()
+    let mut served = Vec::new();
+    for (i, &position) in stops.iter().enumerate() {
+        let (_, _, end) = parts.placement[position];
+        let next = stops.get(i + 1).filter(|_| partial).map(|&next| parts.placement[next].1.max(at + 1));
+        let layers = interval(at, next.unwrap_or(end));
+        at = next.unwrap_or(end);
+        served.push(Stop { stage: u32::try_from(position).unwrap_or(u32::MAX), layers });
+    }
+    served
 }

@@ -9,7 +9,7 @@ use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
 use crate::throughput::network::Network;
-use crate::throughput::{BestFlow, Proof, best_flow};
+use crate::throughput::{BestFlow, Flows, Proof, best_flow};
 use isotherm_core::plan::{Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
@@ -105,7 +105,7 @@ fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value:
 
 fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     let network = Network::new(tables);
-    let best = best_flow(tables, &network, budget)?;
+    let best = best_flow(&Flows::new(tables, &network), budget)?;
     let Some((placement, carried)) = &best.placement else {
         return Ok(match best.stopped {
             Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },

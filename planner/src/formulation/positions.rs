@@ -1,22 +1,24 @@
-//! Highest throughput as an integer program over positions, requests entering every interval at its start.
+//! Highest throughput as an integer program over positions, requests passing every interval from start to end.
 //!
-//! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[class, start, end]`, what
-//! passes through them; `f[layer, class, class]`, what passes from one class to the next at a layer. Rates are in units
-//! of an upper bound `most` on every plan's rate, and clipped at it, which loses no plan and tightens the continuous
-//! relaxation. Where no link can bind, `g` is kept per interval, not per class, and `f` falls away.
+//! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[hop, class, start, end]`,
+//! what passes through them; `f[hop, layer, class, class]`, what passes from one class to the next at a layer. Hops are
+//! counted only where routes may have so many stages. Rates are in units of an upper bound `most` on every plan's rate,
+//! and clipped at it, which loses no plan and tightens the continuous relaxation. Where no link can bind and no device is
+//! pinned, `g` is kept per interval, not per class, and `f` falls away.
 //!
 //! With several twins in a class, a limit on the way between two devices becomes one on the way between two classes; that
 //! admits more than the devices can do. The program's bound holds all the same, and what its placement really carries is
 //! replayed.
 
+use super::PINNED_SHARE;
 use super::program::{Program, Relation};
 use crate::latency::walk::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 use crate::throughput::replay::Path;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-type Interval = (usize, usize);
+type Terms = Vec<(usize, f64)>;
 
 /// The program and what its columns mean.
 pub(crate) struct PositionProgram {
@@ -24,23 +26,32 @@ pub(crate) struct PositionProgram {
     pub program: Program,
     classes: Vec<Vec<usize>>,
     class_of: Vec<usize>,
+    /// `n` by (class, start, end).
     count: BTreeMap<(usize, usize, usize), usize>,
-    /// Flow by (class, start, end); by (0, start, end) where links do not bind.
-    flow: BTreeMap<(usize, usize, usize), usize>,
-    passing: BTreeMap<(usize, usize, usize), usize>,
+    /// `g` by (hop, class, start, end); the class is 0 where merged.
+    flow: BTreeMap<(usize, usize, usize, usize), usize>,
+    /// `f` by (hop, layer, from, to).
+    passing: BTreeMap<(usize, usize, usize, usize), usize>,
     merged: bool,
+    hops: Option<usize>,
     most: f64,
     layers: usize,
 }
 
 impl PositionProgram {
-    /// The program for devices in `classes` of twins on a network relieved of what cannot bind at `most`.
-    pub fn new(tables: &Tables<'_>, network: &Network, classes: Vec<Vec<usize>>, most: f64) -> Self {
+    /// The program for devices in `classes` of twins on a network relieved of what cannot bind at `most`, routes having
+    /// at most `hops` stages.
+    pub fn new(
+        tables: &Tables<'_>,
+        network: &Network,
+        classes: Vec<Vec<usize>>,
+        hops: Option<usize>,
+        most: f64,
+    ) -> Self {
         let mut class_of = vec![0; tables.candidates.len()];
         for (class, members) in classes.iter().enumerate() {
             members.iter().for_each(|&member| class_of[member] = class);
         }
-        let merged = !network.binds();
         let mut built = Self {
             program: Program { maximise: true, ..Program::default() },
             classes,
@@ -48,59 +59,81 @@ impl PositionProgram {
             count: BTreeMap::new(),
             flow: BTreeMap::new(),
             passing: BTreeMap::new(),
-            merged,
+            merged: !network.binds() && tables.candidates.iter().all(|c| !c.pinned),
+            hops,
             most,
             layers: network.layers,
         };
         built.columns(tables, network);
         built.carry(tables, network);
         if built.merged {
-            built.balance()
+            built.balance();
         } else {
-            built.hand_over(network)
+            built.hand_over();
+            built.ways(network);
         }
-        built.devices(tables);
-        if tables.problem.limits.stages_exact.is_some() {
-            built.one_chain(tables);
+        super::device_rows(&mut built.program, tables, &built.classes, &built.count);
+        if let Some(stages) = tables.problem.limits.stages_exact {
+            built.one_chain(stages);
         }
         built
     }
 
+    fn hop_range(&self) -> std::ops::Range<usize> {
+        0..self.hops.unwrap_or(1)
+    }
+
+    /// The hop after one; none where the route is over.
+    fn after(&self, hop: usize) -> Option<usize> {
+        match self.hops {
+            None => Some(0),
+            Some(hops) => Some(hop + 1).filter(|&next| next < hops),
+        }
+    }
+
+    fn flow_class(&self, class: usize) -> usize {
+        if self.merged { 0 } else { class }
+    }
+
     fn columns(&mut self, tables: &Tables<'_>, network: &Network) {
-        for (class, members) in self.classes.iter().enumerate() {
-            let kind = tables.candidates[members[0]].kind;
+        for class in 0..self.classes.len() {
+            let kind = tables.candidates[self.classes[class][0]].kind;
             for start in 0..self.layers {
                 for end in start + 1..=tables.kinds[kind].reach[start] {
                     if network.stage[kind].at(start, end) <= 0.0 {
                         continue;
                     }
-                    let program = &mut self.program;
-                    let column = program.column(0.0, 0.0, members.len() as f64, true);
+                    let column = self.program.column(0.0, 0.0, self.classes[class].len() as f64, true);
                     self.count.insert((class, start, end), column);
-                    let key = (if self.merged { 0 } else { class }, start, end);
-                    let enters = f64::from(u8::from(start == 0));
-                    self.flow.entry(key).or_insert_with(|| program.column(enters, 0.0, 1.0, false));
+                    // The first hop begins the model, later hops do not.
+                    for hop in self.hop_range().filter(|&hop| self.hops.is_none() || (hop == 0) == (start == 0)) {
+                        let key = (hop, self.flow_class(class), start, end);
+                        let enters = f64::from(u8::from(start == 0));
+                        let program = &mut self.program;
+                        self.flow.entry(key).or_insert_with(|| program.column(enters, 0.0, 1.0, false));
+                    }
                 }
             }
         }
         if self.merged {
             return;
         }
-        let ends: BTreeMap<(usize, usize), ()> = self.flow.keys().map(|&(c, _, e)| ((e, c), ())).collect();
-        let starts: BTreeMap<(usize, usize), ()> = self.flow.keys().map(|&(c, s, _)| ((s, c), ())).collect();
-        for &(layer, from) in ends.keys() {
-            for &(_, to) in starts.range((layer, 0)..(layer + 1, 0)).map(|(key, ())| key) {
-                if way(network, &self.classes, from, to).is_some_and(|rate| rate > 0.0) && layer < self.layers {
-                    let column = self.program.column(0.0, 0.0, f64::INFINITY, false);
-                    self.passing.insert((layer, from, to), column);
+        let starts: BTreeSet<_> = self.flow.keys().map(|&(hop, class, start, _)| (hop, start, class)).collect();
+        let ends: BTreeSet<_> = self.flow.keys().map(|&(hop, class, _, end)| (hop, end, class)).collect();
+        for (hop, layer, from) in ends {
+            let Some(after) = self.after(hop).filter(|_| layer < self.layers) else { continue };
+            for &(_, _, to) in starts.range((after, layer, 0)..(after, layer + 1, 0)) {
+                if way(network, &self.classes, from, to).is_some_and(|rate| rate > 0.0) {
+                    let column = self.program.column(0.0, 0.0, 1.0, false);
+                    self.passing.insert((hop, layer, from, to), column);
                 }
             }
         }
     }
 
-    /// Intervals carry at most what their devices do.
+    /// Intervals carry at most what their devices do; those of pinned devices carry something.
     fn carry(&mut self, tables: &Tables<'_>, network: &Network) {
-        let mut rows: BTreeMap<usize, Vec<(usize, f64)>> = BTreeMap::new();
+        let mut rows: BTreeMap<(usize, usize, usize), Terms> = BTreeMap::new();
         for (&(class, start, end), &column) in &self.count {
             let device = self.classes[class][0];
             let kind = tables.candidates[device].kind;
@@ -111,127 +144,111 @@ impl PositionProgram {
             if end == self.layers {
                 rate = rate.min(network.sink[device]);
             }
-            let flow = self.flow[&(if self.merged { 0 } else { class }, start, end)];
-            rows.entry(flow).or_default().push((column, -(rate / self.most).min(1.0)));
+            let key = (self.flow_class(class), start, end);
+            rows.entry(key).or_default().push((column, -(rate / self.most).min(1.0)));
         }
-        for (flow, mut terms) in rows {
-            terms.push((flow, 1.0));
+        for (&(_, class, start, end), &column) in &self.flow {
+            rows.entry((class, start, end)).or_default().push((column, 1.0));
+        }
+        for ((class, start, end), terms) in rows {
+            if !self.merged && tables.candidates[self.classes[class][0]].pinned {
+                let mut least: Terms = terms.iter().copied().filter(|term| term.1 > 0.0).collect();
+                least.push((self.count[&(class, start, end)], -PINNED_SHARE));
+                self.program.row(least, Relation::AtLeast, 0.0);
+            }
             self.program.row(terms, Relation::AtMost, 0.0);
         }
     }
 
-    /// What ends at a layer begins there.
+    /// What ends at a layer begins there, a hop later.
     fn balance(&mut self) {
-        for layer in 1..self.layers {
-            let at = |&(_, start, end): &(usize, usize, usize)| {
-                if end == layer {
-                    1.0
-                } else if start == layer {
-                    -1.0
-                } else {
-                    0.0
-                }
-            };
-            let terms: Vec<_> =
-                self.flow.iter().map(|(key, &column)| (column, at(key))).filter(|t| t.1 != 0.0).collect();
-            if !terms.is_empty() {
-                self.program.row(terms, Relation::Equal, 0.0);
-            }
-        }
-    }
-
-    /// What ends on a class at a layer passes on to the classes that begin there, within what the ways carry.
-    fn hand_over(&mut self, network: &Network) {
-        let mut rows: BTreeMap<(usize, usize, bool), Vec<(usize, f64)>> = BTreeMap::new();
-        for (&(class, start, end), &column) in &self.flow {
-            if end < self.layers {
-                rows.entry((end, class, true)).or_default().push((column, 1.0));
-            }
+        let mut rows: BTreeMap<(usize, usize), Terms> = BTreeMap::new();
+        for (&(hop, _, start, end), &column) in &self.flow {
             if start > 0 {
-                rows.entry((start, class, false)).or_default().push((column, 1.0));
+                rows.entry((hop, start)).or_default().push((column, -1.0));
             }
-        }
-        for (&(layer, from, to), &column) in &self.passing {
-            rows.entry((layer, from, true)).or_default().push((column, -1.0));
-            rows.entry((layer, to, false)).or_default().push((column, -1.0));
+            if end < self.layers {
+                // What could only go on past the last hop is held at zero by a row of its own.
+                let after = self.after(hop).unwrap_or(usize::MAX);
+                rows.entry((after, end)).or_default().push((column, 1.0));
+            }
         }
         for terms in rows.into_values() {
             self.program.row(terms, Relation::Equal, 0.0);
         }
-        let mut pairs: BTreeMap<(usize, usize), Vec<(usize, usize)>> = BTreeMap::new();
-        for (&(layer, from, to), &column) in &self.passing {
-            pairs.entry((from, to)).or_default().push((layer, column));
+    }
+
+    /// What ends on a class at a layer passes on to the classes that begin there.
+    fn hand_over(&mut self) {
+        let mut rows: BTreeMap<(usize, usize, usize, bool), Terms> = BTreeMap::new();
+        for (&(hop, class, start, end), &column) in &self.flow {
+            if end < self.layers {
+                rows.entry((hop, end, class, true)).or_default().push((column, 1.0));
+            }
+            if start > 0 {
+                rows.entry((hop, start, class, false)).or_default().push((column, 1.0));
+            }
         }
-        for (&(from, to), columns) in &pairs {
+        for (&(hop, layer, from, to), &column) in &self.passing {
+            rows.entry((hop, layer, from, true)).or_default().push((column, -1.0));
+            if let Some(after) = self.after(hop) {
+                rows.entry((after, layer, to, false)).or_default().push((column, -1.0));
+            }
+        }
+        for terms in rows.into_values() {
+            self.program.row(terms, Relation::Equal, 0.0);
+        }
+    }
+
+    /// Ways and shared capacities carry so much.
+    fn ways(&mut self, network: &Network) {
+        let mut pairs: BTreeMap<(usize, usize), BTreeMap<usize, Terms>> = BTreeMap::new();
+        for (&(_, layer, from, to), &column) in &self.passing {
+            pairs.entry((from, to)).or_default().entry(layer).or_default().push((column, 1.0));
+        }
+        for (&(from, to), layers) in &pairs {
             let Some(rate) = way(network, &self.classes, from, to).filter(|rate| rate.is_finite()) else { continue };
             let (senders, takers) = (self.classes[from].len() as f64, self.classes[to].len() as f64);
             let ways = if from == to { senders * (senders - 1.0) } else { senders * takers };
-            let terms = columns.iter().map(|&(_, column)| (column, 1.0)).collect();
+            let terms = layers.values().flatten().copied().collect();
             self.program.row(terms, Relation::AtMost, rate / self.most * ways);
-            if ways > 1.0 {
-                for &(layer, column) in columns {
-                    self.at_border(rate / self.most, layer, column, (from, to));
-                }
+            for (&layer, terms) in layers.iter().filter(|_| ways > 1.0) {
+                self.at_border(rate / self.most, layer, terms, (from, to));
             }
         }
         for shared in &network.shared {
-            let inside = |&(_, from, to): &(usize, usize, usize)| {
-                let example = (self.classes[from][0], *self.classes[to].get(usize::from(from == to)).unwrap_or(&0));
-                shared.pairs.binary_search(&example).is_ok()
+            let inside = |(from, to): (usize, usize)| {
+                let taker = self.classes[to].get(usize::from(from == to));
+                taker.is_some_and(|&taker| shared.pairs.binary_search(&(self.classes[from][0], taker)).is_ok())
             };
-            let terms = self.passing.iter().filter(|(key, _)| inside(key)).map(|(_, &column)| (column, 1.0)).collect();
+            let terms = self.passing.iter().filter(|((_, _, from, to), _)| inside((*from, *to)));
+            let terms: Terms = terms.map(|(_, &column)| (column, 1.0)).collect();
             self.program.row(terms, Relation::AtMost, shared.rate / self.most);
         }
     }
 
     /// At one border only the devices that end or begin there have ways.
-    fn at_border(&mut self, rate: f64, layer: usize, column: usize, (from, to): (usize, usize)) {
-        let counts = |class: usize, at: &dyn Fn(&Interval) -> bool, factor: f64| -> Vec<(usize, f64)> {
+    fn at_border(&mut self, rate: f64, layer: usize, passing: &Terms, (from, to): (usize, usize)) {
+        let counts = |class: usize, at: &dyn Fn(usize, usize) -> bool, factor: f64| -> Terms {
             let of_class = self.count.range((class, 0, 0)..(class + 1, 0, 0));
-            of_class.filter(|((_, s, e), _)| at(&(*s, *e))).map(|(_, &column)| (column, factor)).collect()
+            let here = of_class.filter(|((_, s, e), _)| at(*s, *e)).map(|(_, &column)| (column, factor));
+            here.chain(passing.iter().copied()).collect()
         };
-        let mut sent = counts(from, &|i| i.1 == layer, -rate * self.classes[to].len() as f64);
-        let mut taken = counts(to, &|i| i.0 == layer, -rate * self.classes[from].len() as f64);
-        sent.push((column, 1.0));
-        taken.push((column, 1.0));
+        let sent = counts(from, &|_, end| end == layer, -rate * self.classes[to].len() as f64);
+        let taken = counts(to, &|start, _| start == layer, -rate * self.classes[from].len() as f64);
         self.program.row(sent, Relation::AtMost, 0.0);
         self.program.row(taken, Relation::AtMost, 0.0);
     }
 
-    /// So many devices, so much shared memory.
-    fn devices(&mut self, tables: &Tables<'_>) {
-        for (class, members) in self.classes.iter().enumerate() {
-            let of_class = self.count.range((class, 0, 0)..(class + 1, 0, 0));
-            let terms = of_class.map(|(_, &column)| (column, 1.0)).collect();
-            let pinned = tables.candidates[members[0]].pinned;
-            let relation = if pinned { Relation::Equal } else { Relation::AtMost };
-            self.program.row(terms, relation, members.len() as f64);
-        }
-        for (position, pool) in tables.pools.iter().enumerate() {
-            let share = |(&(class, start, end), &column): (&(usize, usize, usize), &usize)| {
-                let candidate = tables.candidates[self.classes[class][0]];
-                let bytes = tables.kinds[candidate.kind].bytes.at(start, end) as f64;
-                (candidate.pool == Some(position)).then_some((column, bytes / (pool.size as f64).max(1.0)))
-            };
-            let terms = self.count.iter().filter_map(share).collect();
-            self.program.row(terms, Relation::AtMost, 1.0);
-        }
-    }
-
     /// Exactly so many stages, one after another.
-    fn one_chain(&mut self, tables: &Tables<'_>) {
-        let terms = |at: &dyn Fn(&Interval) -> f64| -> Vec<(usize, f64)> {
-            let all = self.count.iter().map(|(&(_, s, e), &column)| (column, at(&(s, e))));
+    fn one_chain(&mut self, stages: u32) {
+        let terms = |at: &dyn Fn(usize, usize) -> f64| -> Terms {
+            let all = self.count.iter().map(|(&(_, s, e), &column)| (column, at(s, e)));
             all.filter(|term| term.1 != 0.0).collect()
         };
-        let mut rows = vec![
-            (terms(&|_| 1.0), f64::from(tables.problem.limits.stages_exact.unwrap_or(1))),
-            (terms(&|i| f64::from(u8::from(i.0 == 0))), 1.0),
-        ];
-        for layer in 1..self.layers {
-            let at = |i: &Interval| f64::from(u8::from(i.1 == layer)) - f64::from(u8::from(i.0 == layer));
-            rows.push((terms(&at), 0.0));
-        }
+        let is = |yes: bool| f64::from(u8::from(yes));
+        let mut rows = vec![(terms(&|_, _| 1.0), f64::from(stages)), (terms(&|s, _| is(s == 0)), 1.0)];
+        rows.extend((1..self.layers).map(|layer| (terms(&|s, e| is(e == layer) - is(s == layer)), 0.0)));
         for (terms, right) in rows {
             self.program.row(terms, Relation::Equal, right);
         }
@@ -239,17 +256,7 @@ impl PositionProgram {
 
     /// The placement that an assignment is.
     pub fn placement(&self, at: &[f64]) -> Vec<Link> {
-        let mut next = vec![0; self.classes.len()];
-        let mut placement = Vec::new();
-        for (&(class, start, end), &column) in &self.count {
-            for _ in 0..at[column].round() as usize {
-                if let Some(&device) = self.classes[class].get(next[class]) {
-                    placement.push((device, start, end));
-                    next[class] += 1;
-                }
-            }
-        }
-        placement
+        super::placement(&self.classes, &self.count, at)
     }
 
     /// The assignment that a placement and the paths through it are; none where the program lacks a part of them.
@@ -260,14 +267,14 @@ impl PositionProgram {
         }
         for path in paths {
             let rate = path.rate / self.most;
-            for &stop in &path.stops {
+            for (position, &stop) in path.stops.iter().enumerate() {
                 let (device, start, end) = placement[stop];
-                let key = (if self.merged { 0 } else { self.class_of[device] }, start, end);
-                at[*self.flow.get(&key)?] += rate;
-            }
-            for pair in path.stops.windows(2).filter(|_| !self.merged) {
-                let (from, to) = (placement[pair[0]], placement[pair[1]]);
-                at[*self.passing.get(&(from.2, self.class_of[from.0], self.class_of[to.0]))?] += rate;
+                let hop = if self.hops.is_none() { 0 } else { position };
+                at[*self.flow.get(&(hop, self.flow_class(self.class_of[device]), start, end))?] += rate;
+                if let Some(&next) = path.stops.get(position + 1).filter(|_| !self.merged) {
+                    let classes = (self.class_of[device], self.class_of[placement[next].0]);
+                    at[*self.passing.get(&(hop, end, classes.0, classes.1))?] += rate;
+                }
             }
         }
         Some(at)

@@ -178,7 +178,9 @@ fn run(
             return Err(SolverFault::State { columns, rows, state: format!("{other:?}") });
         }
     };
-    let found = solved.primal_solution_status() == HighsSolutionStatus::Feasible && verdict != Verdict::Infeasible;
+    // Read as a number: a model that presolve decides has a status that the enum of `highs` does not know.
+    let primal = solved.int_info_value(c"primal_solution_status").unwrap_or(-1);
+    let found = primal == HighsSolutionStatus::Feasible as i64 && verdict != Verdict::Infeasible;
     let solution = solved.get_solution();
     let assignment = found.then(|| solution.columns().to_vec());
     let bound = match verdict {

@@ -6,12 +6,16 @@ pub(crate) mod network;
 pub(crate) mod replay;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
+use crate::formulation::PINNED_SHARE;
+use crate::formulation::partial::PartialProgram;
 use crate::formulation::positions::PositionProgram;
-use crate::formulation::solve::{HIGHS, SolverFault, Verdict, solve};
+use crate::formulation::program::Program;
+use crate::formulation::routing::route;
+use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
 use crate::latency::walk::Link;
 use crate::tables::Tables;
 use network::Network;
-use replay::{Carried, replay};
+use replay::{Carried, Path, replay};
 
 /// Most columns of a program that is worth loading.
 const COLUMNS_MAX: usize = 200_000;
@@ -57,22 +61,77 @@ impl BestFlow {
     }
 }
 
+/// A throughput problem.
+pub(crate) struct Flows<'a> {
+    /// Devices and memory.
+    pub tables: &'a Tables<'a>,
+    /// Rates.
+    pub network: &'a Network,
+    /// Most stages of a route, where that can bind.
+    pub hops: Option<usize>,
+}
+
+impl<'a> Flows<'a> {
+    /// The problem of these tables.
+    pub fn new(tables: &'a Tables<'a>, network: &'a Network) -> Self {
+        let longest = tables.candidates.len().min(tables.layers);
+        let hops = tables.problem.limits.stages_max.map(|most| most as usize).filter(|&most| most < longest);
+        Self { tables, network, hops }
+    }
+
+    /// What a placement carries on the true links; nothing where a pinned device is out of the way.
+    pub fn carried(&self, placement: &[Link]) -> Result<Carried, SolverFault> {
+        let partial = self.tables.problem.limits.partial;
+        let simple = self.hops.is_none() && self.network.shared.is_empty() && !(partial && self.network.binds());
+        if simple {
+            let carried = replay(self.tables, self.network, placement);
+            let passed = |i: &usize| carried.paths.iter().any(|path| path.stops.contains(i));
+            let pinned = |i: &usize| self.tables.candidates[placement[*i].0].pinned;
+            if (0..placement.len()).filter(pinned).all(|i| passed(&i)) {
+                return Ok(carried);
+            }
+        }
+        route(self.tables, self.network, placement, self.hops)
+    }
+
+    /// Whether every pinned device is part of a placement.
+    fn pins(&self, placement: &[Link]) -> bool {
+        let held = |device: usize| placement.iter().any(|link| link.0 == device);
+        (0..self.tables.candidates.len()).all(|device| !self.tables.candidates[device].pinned || held(device))
+    }
+
+    /// Whether no memory is overdrawn.
+    fn fits(&self, placement: &[Link]) -> bool {
+        let mut drawn = vec![0_u64; self.tables.pools.len()];
+        for &(device, start, end) in placement {
+            let candidate = self.tables.candidates[device];
+            if let Some(pool) = candidate.pool {
+                drawn[pool] = drawn[pool].saturating_add(self.tables.kinds[candidate.kind].bytes.at(start, end));
+            }
+        }
+        drawn.iter().zip(&self.tables.pools).all(|(&drawn, pool)| drawn <= pool.size)
+    }
+}
+
 /// Finds the best placement.
-pub(crate) fn best_flow(tables: &Tables<'_>, network: &Network, budget: &Budget<'_>) -> Result<BestFlow, SolverFault> {
+pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFlow, SolverFault> {
+    let (tables, network) = (flows.tables, flows.network);
     let bound = clip::bound(tables, network);
     let mut best = BestFlow { placement: None, bound, proof: Proof::Clip, method: "none", nodes: 0, stopped: None };
     if bound <= 0.0 {
         return Ok(best);
     }
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
-    let free = tables.problem.limits.stages_exact.is_none() && !tables.candidates.iter().any(|c| c.pinned);
-    if free && let Some((placement, _)) = chain_rule::chain(tables, network, &devices) {
-        let carried = replay(tables, network, &placement);
+    if tables.problem.limits.stages_exact.is_none()
+        && let Some((placement, _)) = chain_rule::chain(tables, network, &devices)
+        && flows.pins(&placement)
+    {
+        let carried = flows.carried(&placement)?;
         best.offer(placement, carried, "chain rule");
     }
     budget.report(Some(best.rate()).filter(|&r| r > 0.0), Some(best.bound));
     if !best.closed() {
-        positions(tables, network, &mut best, budget)?;
+        program(flows, &mut best, budget)?;
     }
     Ok(best)
 }
@@ -103,38 +162,84 @@ fn twins(tables: &Tables<'_>, network: &Network) -> Vec<Vec<usize>> {
     classes
 }
 
-/// The integer program over positions.
-fn positions(
-    tables: &Tables<'_>,
-    network: &Network,
-    best: &mut BestFlow,
-    budget: &Budget<'_>,
-) -> Result<(), SolverFault> {
-    let relieved = network.clone().relieved(best.bound);
-    let classes = twins(tables, &relieved);
-    let program = PositionProgram::new(tables, &relieved, classes, best.bound);
-    if program.program.columns.len() > COLUMNS_MAX {
+/// An integer program whose placements are plans.
+enum Placements {
+    Positions(PositionProgram),
+    Partial(PartialProgram),
+}
+
+impl Placements {
+    fn new(flows: &Flows<'_>, most: f64) -> Self {
+        let relieved = flows.network.clone().relieved(most);
+        let classes = twins(flows.tables, &relieved);
+        // One chain passes whole stages whatever the rule says.
+        let partial = flows.tables.problem.limits.partial && flows.tables.problem.limits.stages_exact.is_none();
+        if !partial {
+            return Self::Positions(PositionProgram::new(flows.tables, &relieved, classes, flows.hops, most));
+        }
+        Self::Partial(if relieved.binds() || flows.hops.is_some() {
+            PartialProgram::routed(flows.tables, &relieved, flows.hops, most)
+        } else {
+            PartialProgram::cover(flows.tables, &relieved, classes, most)
+        })
+    }
+
+    fn program(&self) -> &Program {
+        match self {
+            Self::Positions(program) => &program.program,
+            Self::Partial(program) => &program.program,
+        }
+    }
+
+    fn placement(&self, at: &[f64]) -> Vec<Link> {
+        match self {
+            Self::Positions(program) => program.placement(at),
+            Self::Partial(program) => program.placement(at),
+        }
+    }
+
+    fn assignment(&self, placement: &[Link], paths: &[Path]) -> Option<Vec<f64>> {
+        match self {
+            Self::Positions(program) => program.assignment(placement, paths),
+            Self::Partial(_) => None,
+        }
+    }
+}
+
+/// The integer program, from the best plan so far.
+fn program(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
+    let most = best.bound;
+    let program = Placements::new(flows, most);
+    if program.program().columns.len() > COLUMNS_MAX {
         return Ok(());
     }
     let start = best.placement.as_ref().and_then(|(placement, carried)| program.assignment(placement, &carried.paths));
-    let answer = solve(&program.program, start.as_deref(), budget.solver_gap(), budget)?;
+    let answer = solve(program.program(), start.as_deref(), budget.solver_gap(), budget)?;
     best.nodes += answer.nodes;
     if let Some(at) = &answer.assignment {
         let placement = program.placement(at);
-        let carried = replay(tables, network, &placement);
-        best.offer(placement, carried, "integer program over positions");
+        if flows.fits(&placement) && flows.pins(&placement) {
+            let carried = flows.carried(&placement)?;
+            best.offer(placement, carried, "integer program over positions");
+        }
     }
+    lower(flows, best, &answer, most);
+    Ok(())
+}
+
+/// Lowers the bound to what the solver says. Pinned devices take their least share from the best.
+fn lower(flows: &Flows<'_>, best: &mut BestFlow, answer: &Answer, most: f64) {
+    let pins = flows.tables.candidates.iter().filter(|c| c.pinned).count();
     let bound = match answer.verdict {
         Verdict::Infeasible => 0.0,
-        Verdict::Optimal => answer.bound * best.bound,
+        Verdict::Optimal => answer.bound * most,
         Verdict::Stopped(limit) => {
             best.stopped = Some(limit);
-            answer.bound * best.bound
+            answer.bound * most
         }
     };
-    let bound = bound.max(best.rate());
-    if bound < best.bound && !tables.problem.limits.partial {
+    let bound = (bound * (1.0 + PINNED_SHARE * pins as f64)).max(best.rate());
+    if bound < best.bound {
         (best.bound, best.proof) = (bound, Proof::Solver(HIGHS));
     }
-    Ok(())
 }

@@ -42,3 +42,15 @@ fn the_least_time_to_first_token_is_what_enumeration_finds() {
 fn the_highest_throughput_is_what_enumeration_finds() {
     compare(0..150, Recipe { devices_max: 3, layers_max: 4, ..recipe(Objective::Throughput) });
 }
+
+#[test]
+fn shared_capacities_and_pins_and_short_routes_do_not_mislead_throughput() {
+    compare(1000..1150, Recipe { devices_max: 3, layers_max: 4, shared: true, ..recipe(Objective::Throughput) });
+}
+
+#[test]
+fn partial_inference_finds_what_enumeration_finds() {
+    let recipe = Recipe { devices_max: 3, layers_max: 4, partial: true, ..recipe(Objective::Throughput) };
+    compare(2000..2150, recipe);
+    compare(3000..3080, Recipe { shared: true, ..recipe });
+}
