@@ -1,5 +1,41 @@
 #![forbid(unsafe_code)]
 //! Seals manifests, opens only what verifies, and keeps the append-only log.
+//!
+//! Three rooms in one small crate, which has no clock and no environment of its own: time, folders and randomness are
+//! passed in.
+//!
+//! * [`keys`]: who signs ([`keys::Identity`]) and who is believed ([`keys::TrustedKeys`], k of n).
+//! * [`seal()`] turns a [`statement::Statement`] into signed bytes, [`open()`] and [`open_run`] turn foreign bytes into a
+//!   [`Verified`] one, and nothing else does. [`inspect`] shows what was signed without allowing anything.
+//! * [`log`]: what happened, in an order that nobody can change unseen.
+//!
+//! The formats are described in `docs/manifest.md`. A whole round:
+//!
+//! ```
+//! use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
+//! use isotherm_audit::log::{Event, EventKind, Log, LogView, OnLock};
+//! use isotherm_audit::time::Timestamp;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let home = tempfile::tempdir()?;
+//! // First use makes a key; `created` is for whoever talks to the user.
+//! let loaded = Identity::load_or_create(&home.path().join("keys"), Seed::draw)?;
+//! assert!(loaded.created);
+//! let trusted = TrustedKeys::load(&home.path().join("keys"), 1)?;
+//! assert!(trusted.get(loaded.identity.id()).is_some());
+//!
+//! // The log says what was done. When `append` returns, entry and signed checkpoint are on disk.
+//! let now: Timestamp = "2026-11-23T06:55:00Z".parse()?;
+//! let (mut log, _) = Log::open(&home.path().join("log"), "isotherm.local/tower", &loaded.identity, OnLock::Wait)?;
+//! log.append(&Event::new(EventKind::KeysCreated, now, loaded.identity.id()))?;
+//!
+//! // A manifest carries `position`, which makes it a witness of the log.
+//! let position = log.position();
+//! let view = LogView::read(&home.path().join("log"), "isotherm.local/tower", loaded.identity.public())?;
+//! view.continues(&position)?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod canonical;
 pub mod envelope;

@@ -1,13 +1,14 @@
 //! The execution manifest: permission to run one plan on named devices, within a time, with promised figures.
 
-use crate::figures::Figures;
+use crate::figures::{self, FigureError, Figures};
 use crate::hex;
+use crate::keys::KeyError;
 use crate::statement::{self, Predicate, Statement, StatementError, Subject, too_many};
 use crate::text::{self, NAME_BYTES_MAX, TextError};
 use crate::time::Timestamp;
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::Layers;
-use isotherm_core::plan::{BoundKind, Status};
+use isotherm_core::plan::{BoundKind, Certificate, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -183,6 +184,17 @@ hex_bytes! {
     RootHash, 32, NotARootHash, "a root hash has 64 hexadecimal digits in lower case"
 }
 
+impl Nonce {
+    /// Sixteen bytes from the operating system's generator.
+    ///
+    /// Errors: the system has no entropy source.
+    pub fn draw() -> Result<Self, KeyError> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(KeyError::NoRandomness)?;
+        Ok(Self(bytes))
+    }
+}
+
 /// Integers that may exceed 2^53 travel as decimal text.
 mod seed_text {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
@@ -200,6 +212,34 @@ mod seed_text {
         } else {
             Err(D::Error::custom("a seed is decimal without sign or leading zeros"))
         }
+    }
+}
+
+impl CertificateFigures {
+    /// A certificate in integers: objective and bound rounded to the nearest billionth, the gap rounded up, so that a
+    /// plan never looks closer to the bound than it is.
+    ///
+    /// Errors: a figure that is not finite, or 2^53 or more in its integer unit.
+    pub fn new(
+        status: Status,
+        objective_name: &str,
+        unit: &str,
+        certificate: &Certificate,
+    ) -> Result<Self, FigureError> {
+        let exact = |name: &str, value: f64, per_unit: f64| {
+            let refused = || FigureError::Value { name: name.to_owned(), value: (value * per_unit).to_string() };
+            figures::whole(value, per_unit).ok_or_else(refused)
+        };
+        let ceiling = |gap: f64| (gap * 1e6).ceil();
+        Ok(Self {
+            status,
+            objective_name: objective_name.to_owned(),
+            unit: unit.to_owned(),
+            objective_nano: exact("objectiveNano", certificate.objective, 1e9)?,
+            bound_nano: certificate.bound.map(|bound| exact("boundNano", bound, 1e9)).transpose()?,
+            gap_ppm: certificate.gap.map(|gap| exact("gapPpm", ceiling(gap), 1.0)).transpose()?,
+            bound_kind: certificate.bound_kind,
+        })
     }
 }
 
@@ -257,5 +297,42 @@ impl ExecutionManifest {
             }
         }
         self.audit_log.as_ref().map_or(Ok(()), LogPosition::check)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_in_integers_never_looks_better_than_it_is() {
+        let mut certificate = Certificate {
+            objective: 23.961_7,
+            bound: Some(23.961_700_1),
+            gap: Some(4.2e-9),
+            bound_kind: BoundKind::Solver,
+            method: "MILP".to_owned(),
+            solver: None,
+            nodes: None,
+            evidence: None,
+        };
+        let figures =
+            CertificateFigures::new(Status::Feasible, "throughput", "tokens/s", &certificate).expect("finite");
+        assert_eq!(figures.objective_nano, 23_961_700_000);
+        assert_eq!((figures.bound_nano, figures.gap_ppm), (Some(23_961_700_100), Some(1)));
+        certificate.bound = Some(f64::INFINITY);
+        assert!(CertificateFigures::new(Status::Feasible, "throughput", "tokens/s", &certificate).is_err());
+        (certificate.bound, certificate.gap) = (None, None);
+        let figures =
+            CertificateFigures::new(Status::Feasible, "throughput", "tokens/s", &certificate).expect("finite");
+        assert_eq!((figures.bound_nano, figures.gap_ppm), (None, None));
+    }
+
+    #[test]
+    fn two_drawn_nonces_differ() {
+        assert_ne!(
+            Nonce::draw().expect("the system has randomness"),
+            Nonce::draw().expect("the system has randomness")
+        );
     }
 }

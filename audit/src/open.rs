@@ -146,6 +146,13 @@ impl fmt::Display for SubjectMismatch {
 }
 
 /// A statement whose signatures hold and which fits what its reader expected. Only [`open()`] and [`open_run`] make one.
+///
+/// ```compile_fail,E0451
+/// # use isotherm_audit::Verified;
+/// # use std::collections::BTreeSet;
+/// # let payload_digest = isotherm_core::digest::Digest::of(b"");
+/// let forged = Verified { statement: (), signers: BTreeSet::new(), payload_digest, compared: BTreeSet::new() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     statement: T,

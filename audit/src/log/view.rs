@@ -131,6 +131,15 @@ pub(super) fn read_note(folder: &Path) -> Result<Option<Vec<u8>>, LogError> {
     Ok(Some(bytes))
 }
 
+/// What a checkpoint without an entries file means: entries that were removed, or a log that a crash left half made.
+pub(super) fn without_entries(folder: &Path, note: &[u8], origin: &str, key: &PublicKey) -> LogError {
+    match Checkpoint::open(note, origin, key) {
+        Err(error) => error.into(),
+        Ok(checkpoint) if checkpoint.size == 0 => LogError::NoLog { path: folder.to_owned() },
+        Ok(checkpoint) => LogError::Truncated { have: 0, signed: checkpoint.size },
+    }
+}
+
 impl LogView {
     /// Reads and verifies the log of that name and key in a folder. No lock is needed: a writer at work is seen as of
     /// its last checkpoint.
@@ -144,6 +153,9 @@ impl LogView {
         let entries = match (File::open(&path), &note) {
             (Err(error), None) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(LogError::NoLog { path: folder.to_owned() });
+            }
+            (Err(error), Some(note)) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(without_entries(folder, note, origin, key));
             }
             (opened, _) => opened.map_err(LogError::io("opening", &path))?,
         };

@@ -78,7 +78,11 @@ impl<'k> Log<'k> {
         let path = folder.join(ENTRIES_FILE);
         let mut recovery = Recovery::default();
         let note = match view::read_note(folder)? {
-            Some(note) => note,
+            Some(note) if path.exists() => note,
+            Some(note) => match view::without_entries(folder, &note, origin, identity.public()) {
+                LogError::NoLog { .. } => note,
+                refused => return Err(refused),
+            },
             None if path.exists() => return Err(LogError::NoCheckpoint { path: folder.to_owned() }),
             None => {
                 // The checkpoint is made before the entries: entries alone always mean that somebody removed it.

@@ -85,7 +85,7 @@ fn mutated_payloads_never_panic_even_when_rightly_signed_and_only_canonical_ones
     let (keys, now, expected) = (trusting(&[1], 1), at(NOW), expected());
     let mut dice = Dice(2);
     let mut opened = 0;
-    for round in 0..20_000 {
+    for round in 0..6_000 {
         let payload = mutated(&good, &mut dice);
         if open(&Forged::signed(&payload, &[1]).bytes(), &keys, now, &expected).is_ok() {
             opened += 1;
@@ -94,7 +94,7 @@ fn mutated_payloads_never_panic_even_when_rightly_signed_and_only_canonical_ones
         }
     }
     // A digit of a figure or a letter of a name may change and the statement still be one.
-    assert!(opened > 0 && opened < 10_000, "{opened} opened");
+    assert!(opened > 0 && opened < 3_000, "{opened} opened");
 }
 
 #[test]
