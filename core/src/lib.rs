@@ -15,6 +15,7 @@ pub mod objective;
 pub mod plan;
 pub mod problem;
 pub mod record;
+pub mod scenario;
 pub mod serving;
 pub mod text;
 pub mod thermal;

@@ -25,7 +25,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).expect("readable")).expect("JSON")
 }
 
-fn instance(folder: &Path, name: &str) -> PlacementProblem {
+pub fn instance(folder: &Path, name: &str) -> PlacementProblem {
     let parsed = read(&folder.join("instances/parsed.json"));
     let instance = &parsed[name];
     let devices = instance["nodes"].as_object().expect("nodes").iter().map(|(node, table)| {

@@ -4,3 +4,4 @@ mod build;
 mod check;
 mod helix;
 mod mutation;
+mod scenario;

@@ -1,0 +1,219 @@
+//! Devices as they are written down: in tables of their own, and in the scenario's `[[devices]]`.
+
+use super::fault::Fault;
+use super::reader::{At, Reader, Says};
+use super::tables::Tables;
+use crate::cost::{Curve, Grid, OperatorProfile, TableError};
+use crate::device::{Device, DeviceKind};
+use crate::figure::How;
+use crate::thermal::ThermalRecord;
+use crate::units::{Seconds, TokensPerSecond};
+
+/// Most devices of a scenario.
+pub(super) const DEVICES_MAX: u32 = 10_000;
+
+/// A device table: a device named after the table, with whatever figures the table gives.
+pub(super) fn table(reader: &Reader<'_, '_>, name: &str, tables: &mut Tables<'_>) -> Device {
+    let _ = reader.text("name");
+    let mut device = Device::named(name, name, DeviceKind::Gpu);
+    if !reader.has("kind") {
+        reader.missing("kind", "kind = \"gpu\"");
+    }
+    figures(reader, &mut device, &format!("device table {name}"), tables);
+    device
+}
+
+/// A scenario's devices, one [`Device`] for each of an entry's `count`, with the place of its entry.
+pub(super) fn entries(root: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<At<Device>> {
+    let mut devices: Vec<At<Device>> = Vec::new();
+    for reader in root.tables("devices") {
+        let entry = entry(&reader, tables);
+        let room = DEVICES_MAX as usize - devices.len();
+        if entry.len() > room {
+            let what = format!("there are more than {DEVICES_MAX} devices");
+            reader.fault(Fault::Conflict { what, remedy: "lower a count".to_owned() });
+        }
+        let span = reader.span.clone();
+        devices.extend(entry.into_iter().take(room).map(|value| At { value, span: span.clone() }));
+        reader.done();
+    }
+    devices
+}
+
+fn entry(reader: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<Device> {
+    let table_name = reader.name("table");
+    let name = reader.name("name");
+    let count = reader.integer("count", 1, DEVICES_MAX).unwrap_or(1);
+    let (host, site, class) = (reader.name("host"), reader.name("site"), reader.name("class"));
+    let mut device = match &table_name {
+        Some(table) => match tables.device(reader, table) {
+            Some(device) => device,
+            // Its other keys are still read, so that their faults are reported too.
+            None => Device::named(table.value.as_str(), "", DeviceKind::Gpu),
+        },
+        None => {
+            if name.is_none() && !reader.has("name") {
+                reader.missing("name", "table = \"rtx-4090\", or a name and figures");
+            }
+            if !reader.has("kind") {
+                reader.missing("kind", "kind = \"gpu\", or table = \"rtx-4090\"");
+            }
+            Device::named(name.as_ref().map_or("", |n| &n.value), "", DeviceKind::Gpu)
+        }
+    };
+    let changed = figures(reader, &mut device, "scenario", tables);
+    let base = name.map(|n| n.value).or_else(|| table_name.as_ref().map(|t| t.value.clone())).unwrap_or_default();
+    // Only what a table says and nothing changes is interchangeable with others of that table.
+    let class = class.map(|c| c.value).or_else(|| table_name.filter(|_| !changed).map(|t| t.value));
+    device.class = class.unwrap_or_else(|| base.clone());
+    device.site = site.map(|s| s.value);
+    let pool = device.memory_pool.take();
+    let numbered = |i: u32| {
+        let mut one = device.clone();
+        one.name = if reader.has("count") { format!("{base}-{i}") } else { base.clone() };
+        one.host = host.as_ref().map_or_else(|| one.name.clone(), |h| h.value.clone());
+        // Memory is shared within a host, so a pool's name means something only there.
+        one.memory_pool = pool.as_ref().map(|pool| format!("{}:{pool}", one.host));
+        one
+    };
+    (1..=count).map(numbered).collect()
+}
+
+/// Writes the figures that a table gives into a device. Whether there were any.
+fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &mut Tables<'_>) -> bool {
+    let source = reader.text("source").map_or_else(|| place.to_owned(), |s| s.value);
+    let says = Says { how: reader.how().unwrap_or(How::Declared), source };
+    let mut changed = false;
+    macro_rules! set {
+        ($field:ident, $value:expr) => {
+            if let Some(value) = $value {
+                device.$field = value;
+                changed = true;
+            }
+        };
+    }
+    let kinds = [("cpu", DeviceKind::Cpu), ("gpu", DeviceKind::Gpu), ("unified", DeviceKind::Unified)];
+    set!(kind, reader.word("kind", &kinds));
+    set!(backend, reader.name("backend").map(|b| b.value));
+    set!(memory_bytes, reader.figure("memory", &says).map(Some));
+    set!(memory_pool, reader.name("memory_pool").map(|p| Some(p.value)));
+    set!(memory_bandwidth_bytes_per_second, reader.figure("memory_bandwidth", &says).map(Some));
+    set!(compute_flops_per_second, reader.figure("compute", &says).map(Some));
+    set!(idle_watts, reader.figure("idle_power", &says).map(Some));
+    set!(busy_watts, reader.figure("busy_power", &says).map(Some));
+    set!(thermal, reader.table("thermal").and_then(|reader| thermal(reader, &says)).map(Some));
+    let rates = reader.pairs("rates", |rate| reader.quantity_of::<TokensPerSecond>("rates", rate));
+    set!(rates, (!rates.is_empty()).then_some(rates));
+    let formats: Vec<String> = reader.texts("formats").into_iter().map(|f| f.value).collect();
+    set!(formats, (!formats.is_empty()).then_some(formats));
+    let profiles: Vec<OperatorProfile> =
+        reader.tables("profiles").into_iter().filter_map(|reader| profile(reader, &says, tables)).collect();
+    set!(profiles, (!profiles.is_empty()).then_some(profiles));
+    changed
+}
+
+fn thermal(reader: Reader<'_, '_>, says: &Says) -> Option<ThermalRecord> {
+    let resistance = reader.figure("resistance", says);
+    let capacity = reader.figure("capacity", says);
+    let record = (|| {
+        Some(ThermalRecord {
+            resistance_kelvin_per_watt: resistance?,
+            capacity_joules_per_kelvin: capacity?,
+            throttle_celsius: reader.figure("throttle_at", says),
+            resume_celsius: reader.figure("resume_at", says),
+            throttled_speed: reader.ratio("throttled_speed", says, 0.001, 1.0),
+        })
+    })();
+    for (key, example) in [("resistance", "resistance = \"0.3 K/W\""), ("capacity", "capacity = \"400 J/K\"")] {
+        if !reader.has(key) {
+            reader.missing(key, example);
+        }
+    }
+    if record.is_some() {
+        reader.done();
+    }
+    record
+}
+
+/// Operator times of one model. Times are numbers of milliseconds per layer; what is left out takes no time of its
+/// own, because it is counted in `dense_ms`.
+fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Option<OperatorProfile> {
+    let model = reader.name("model");
+    if model.is_none() && !reader.has("model") {
+        reader.missing("model", "model = \"llama-3.1-8b-f16\"");
+    }
+    let geometry = model.and_then(|name| tables.model(&reader, &name)).map(|model| model.geometry());
+    let milliseconds =
+        |reader: &Reader<'_, '_>, value: &_| Some(Seconds::of(reader.number_of("ms", value, 0.0, 1e9)? / 1e3));
+    let curve = |key: &'static str| {
+        let knots = reader.pairs(key, |value| milliseconds(&reader, value));
+        reader.has(key).then(|| kept(&reader, key, Curve::new(knots)))
+    };
+    if !reader.has("dense_ms") {
+        reader.missing("dense_ms", "dense_ms = [[1, 0.8], [256, 1.9]]");
+    }
+    let dense = curve("dense_ms").flatten();
+    let nothing = || Curve::constant(Seconds::ZERO);
+    let head = curve("head_ms").unwrap_or_else(|| Some(nothing()));
+    let embedding = curve("embedding_ms").unwrap_or_else(|| Some(nothing()));
+    let grid = |key: &'static str, rows: &'static str, columns: &'static str| {
+        let Some(table) = reader.table(key) else {
+            let empty = Grid::new(vec![1], vec![0], vec![Seconds::ZERO]).ok();
+            return if reader.has(key) { None } else { empty };
+        };
+        let axis = |axis: &'static str| -> Vec<u32> {
+            let values = table.list(axis, "a list of counts, for example [1, 8, 64]");
+            values.into_iter().filter_map(|v| table.integer_of(axis, v, 0, u32::MAX)).collect()
+        };
+        let (row_knots, column_knots) = (axis(rows), axis(columns));
+        let mut seconds = Vec::new();
+        for row in table.list("ms", "a list of rows, for example [[0.1, 0.2], [0.3, 0.4]]") {
+            for value in row.get_ref().as_array().into_iter().flat_map(|row| row.iter()) {
+                seconds.extend(milliseconds(&table, value));
+            }
+        }
+        let grid = kept(&table, key, Grid::new(row_knots, column_knots, seconds));
+        table.done();
+        grid
+    };
+    let attention_prefill = grid("attention_prefill_ms", "tokens", "cached");
+    let attention_decode = grid("attention_decode_ms", "sequences", "context");
+    let step = match reader.get("step_ms") {
+        Some(value) => milliseconds(&reader, value),
+        None => Some(Seconds::ZERO),
+    };
+    let arithmetic = reader.name("arithmetic").map_or_else(|| "unstated".to_owned(), |a| a.value);
+    let how = reader.how().unwrap_or(says.how);
+    let source = Some(reader.text("source").map_or_else(|| says.source.clone(), |s| s.value));
+    let samples = reader.integer("samples", 1, u32::MAX);
+    let spread = reader.get("spread").and_then(|v| reader.number_of("spread", v, 0.0, 1e6));
+    let when = reader.text("when").map(|w| w.value);
+    reader.done();
+    Some(OperatorProfile {
+        geometry: geometry?,
+        arithmetic,
+        how,
+        source,
+        samples,
+        spread,
+        when,
+        dense_seconds: dense?,
+        attention_prefill_seconds: attention_prefill?,
+        attention_decode_seconds: attention_decode?,
+        head_seconds: head?,
+        embedding_seconds: embedding?,
+        step_seconds: step?,
+    })
+}
+
+/// A cost table, or its fault.
+fn kept<T>(reader: &Reader<'_, '_>, key: &'static str, table: Result<T, TableError>) -> Option<T> {
+    match table {
+        Ok(table) => Some(table),
+        Err(cause) => {
+            let span = reader.get(key).map_or_else(|| reader.span.clone(), toml::Spanned::span);
+            reader.source.fault(span, Fault::Table { key: key.to_owned(), cause });
+            None
+        }
+    }
+}
