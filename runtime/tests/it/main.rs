@@ -4,6 +4,7 @@ mod chat;
 mod format;
 mod geometry;
 mod gguf;
+mod host;
 mod material;
 mod mutation;
 mod store;
