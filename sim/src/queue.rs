@@ -1,13 +1,13 @@
 //! The event queue: the one clock and the one order of a simulation.
 //!
-//! Events come out in order of (time, sequence): ties go to the event scheduled first. The queue is a radix heap
+//! Events come out in order of (time, sequence of scheduling): ties go to the event scheduled first. The queue is a radix heap
 //! (Ahuja, Mehlhorn, Orlin, Tarjan, "Faster algorithms for the shortest path problem", JACM 1990): time never goes
 //! back, so an event waits in the bucket of the highest bit in which its time differs from now. When the lowest
 //! bucket comes up, its events move to lower ones; each moves at most 64 times, and neighbours move together. There is
 //! no bucket width to tune.
 //!
 //! Events of one time are always in one bucket, since that depends on their time and now alone, and buckets are filled
-//! and emptied front to back: that keeps their scheduling order.
+//! and emptied front to back: that keeps their scheduling order without a number to store.
 
 use isotherm_core::units::SimTime;
 use std::collections::VecDeque;
@@ -19,7 +19,6 @@ const BUCKETS: usize = 64;
 #[derive(Debug)]
 struct Entry<E> {
     time: SimTime,
-    seq: u64,
     event: E,
 }
 
@@ -27,7 +26,6 @@ struct Entry<E> {
 #[derive(Debug)]
 pub struct EventQueue<E> {
     now: SimTime,
-    scheduled: u64,
     pending: usize,
     /// Events of the current time, in order.
     due: VecDeque<Entry<E>>,
@@ -51,7 +49,6 @@ impl<E> EventQueue<E> {
     pub fn new() -> Self {
         Self {
             now: SimTime::ZERO,
-            scheduled: 0,
             pending: 0,
             due: VecDeque::new(),
             buckets: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
@@ -78,27 +75,24 @@ impl<E> EventQueue<E> {
         self.pending == 0
     }
 
-    /// Schedules an event and returns its sequence number.
+    /// Schedules an event.
     ///
     /// # Panics
     /// If `time` is before now: effects do not precede their causes.
-    pub fn schedule(&mut self, time: SimTime, event: E) -> u64 {
+    pub fn schedule(&mut self, time: SimTime, event: E) {
         assert!(time >= self.now, "an event at {} ns was scheduled at {} ns", time.0, self.now.0);
-        let seq = self.scheduled;
-        self.scheduled += 1;
         self.pending += 1;
-        self.place(Entry { time, seq, event });
-        seq
+        self.place(Entry { time, event });
     }
 
-    /// Takes the next event out: its time, its sequence number, and what it is. Now is its time.
-    pub fn pop(&mut self) -> Option<(SimTime, u64, E)> {
+    /// Takes the next event out: its time and what it is. Now is its time.
+    pub fn pop(&mut self) -> Option<(SimTime, E)> {
         if self.due.is_empty() {
             self.advance();
         }
         let entry = self.due.pop_front()?;
         self.pending -= 1;
-        Some((entry.time, entry.seq, entry.event))
+        Some((entry.time, entry.event))
     }
 
     fn place(&mut self, entry: Entry<E>) {
@@ -147,12 +141,12 @@ mod tests {
             queue.schedule(SimTime(time), name);
         }
         let mut order = Vec::new();
-        while let Some((time, _, name)) = queue.pop() {
+        while let Some((time, name)) = queue.pop() {
             order.push(name);
             match name {
-                'x' => drop(queue.schedule(SimTime(7), 'd')),
-                'y' => drop(queue.schedule(SimTime(7), 'e')),
-                'a' => drop(queue.schedule(time, 'f')),
+                'x' => queue.schedule(SimTime(7), 'd'),
+                'y' => queue.schedule(SimTime(7), 'e'),
+                'a' => queue.schedule(time, 'f'),
                 _ => {}
             }
         }
@@ -164,8 +158,8 @@ mod tests {
         let mut queue = EventQueue::new();
         queue.schedule(SimTime::NEVER, 1);
         queue.schedule(SimTime::ZERO, 0);
-        assert_eq!(queue.pop().map(|e| e.2), Some(0));
-        assert_eq!(queue.pop().map(|e| (e.0, e.2)), Some((SimTime::NEVER, 1)));
+        assert_eq!(queue.pop().map(|e| e.1), Some(0));
+        assert_eq!(queue.pop(), Some((SimTime::NEVER, 1)));
         assert!(queue.is_empty() && queue.pop().is_none());
     }
 
@@ -180,7 +174,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::with_cases(500) })]
-        /// The oracle is a binary heap over (time, sequence).
+        /// The oracle is a binary heap over (time, sequence); an event is its own sequence number.
         #[test]
         fn events_come_out_in_order_of_time_and_sequence(
             operations in prop::collection::vec((any::<bool>(), 0_u32..64, any::<u64>()), 1..400),
@@ -190,20 +184,20 @@ mod tests {
             for (number, (pop, bits, value)) in operations.into_iter().enumerate() {
                 if pop {
                     let expected = heap.pop().map(|Reverse(e)| e);
-                    let got = queue.pop().map(|(time, seq, event)| (time.0, seq, event));
+                    let got = queue.pop().map(|(time, event)| (time.0, event));
                     prop_assert_eq!(got, expected);
                     now = got.map_or(now, |e| e.0);
                 } else {
                     // Spans of every magnitude, many of them equal.
                     let time = now.saturating_add(value & ((1_u64 << bits) - 1));
-                    let seq = queue.schedule(SimTime(time), number);
-                    heap.push(Reverse((time, seq, number)));
+                    queue.schedule(SimTime(time), number);
+                    heap.push(Reverse((time, number)));
                 }
                 prop_assert_eq!(queue.len(), heap.len());
                 prop_assert_eq!(queue.now().0, now);
             }
             while let Some(Reverse(expected)) = heap.pop() {
-                prop_assert_eq!(queue.pop().map(|(time, seq, event)| (time.0, seq, event)), Some(expected));
+                prop_assert_eq!(queue.pop().map(|(time, event)| (time.0, event)), Some(expected));
             }
             prop_assert!(queue.pop().is_none());
         }

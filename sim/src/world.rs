@@ -160,7 +160,7 @@ impl<'a> World<'a> {
         }
         self.announce();
         while self.finished < self.setup.workload.requests {
-            let (now, _, event) = self.queue.pop().expect("every request ends, so something is pending until then");
+            let (now, event) = self.queue.pop().expect("every request ends, so something is pending until then");
             if now == SimTime::NEVER {
                 return Err(SimulateError::Endless);
             }
