@@ -13,7 +13,7 @@ use std::path::Path;
 use self::blocks::Blocks;
 use super::atomic_file::{WriteError, write_whole};
 use super::format::BlockFormat;
-use super::geometry::{EMBEDDING, Geometry, OUTPUT, Rope, RopePairs};
+use super::geometry::{EMBEDDING, Geometry, OUTPUT, ROPE_DIVISORS, Rope, RopePairs};
 use super::gguf::{Gguf, NewTensor, Value, write as write_gguf};
 
 /// What to make.
@@ -126,12 +126,20 @@ pub fn bytes(spec: &SynthSpec<'_>) -> Result<Vec<u8>, SynthError> {
     Ok(out)
 }
 
+/// What a tensor is filled with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Weights,
+    Norm,
+    RopeDivisors,
+}
+
 /// Everything about the file but its weights.
 struct Plan<'a> {
     metadata: Vec<(&'a str, Value)>,
     tensors: Vec<NewTensor>,
-    /// Which of `tensors` are norms.
-    norms: Vec<bool>,
+    /// What is in each of `tensors`.
+    contents: Vec<Content>,
 }
 
 impl<'a> Plan<'a> {
@@ -141,7 +149,7 @@ impl<'a> Plan<'a> {
             SynthTokenizer::Small => vocabulary::small(spec.geometry.vocabulary)?,
             SynthTokenizer::From(gguf) => vocabulary::copied(gguf, spec.geometry.vocabulary)?,
         });
-        let (mut tensors, mut norms) = (Vec::new(), Vec::new());
+        let (mut tensors, mut contents) = (Vec::new(), Vec::new());
         for expected in spec.geometry.expected_tensors() {
             let format = match expected.name.as_str() {
                 _ if expected.norm => BlockFormat::F32,
@@ -154,9 +162,14 @@ impl<'a> Plan<'a> {
                 return Err(SynthError::RowLength { tensor: tensor.name, values, format, block });
             }
             tensors.push(tensor);
-            norms.push(expected.norm);
+            contents.push(if expected.norm { Content::Norm } else { Content::Weights });
         }
-        Ok(Self { metadata, tensors, norms })
+        let divisors = spec.geometry.rope.divisors.len() as u64;
+        if divisors > 0 {
+            tensors.push(NewTensor { name: ROPE_DIVISORS.into(), dims: vec![divisors], format: BlockFormat::F32 });
+            contents.push(Content::RopeDivisors);
+        }
+        Ok(Self { metadata, tensors, contents })
     }
 
     fn write(&self, spec: &SynthSpec<'_>, out: &mut dyn io::Write) -> io::Result<()> {
@@ -167,10 +180,13 @@ impl<'a> Plan<'a> {
             let length = tensor.format.row_bytes(tensor.dims[0]).expect("the plan has whole rows") as usize;
             let mut row = vec![0; length];
             for _ in 0..rows {
-                if self.norms[index] {
-                    blocks.fill_norm(&mut row);
-                } else {
-                    blocks.fill(tensor.format, (tensor.dims[0] as f64).sqrt().recip(), &mut row);
+                match self.contents[index] {
+                    Content::Weights => blocks.fill(tensor.format, (tensor.dims[0] as f64).sqrt().recip(), &mut row),
+                    Content::Norm => blocks.fill_norm(&mut row),
+                    Content::RopeDivisors => {
+                        let divisors = spec.geometry.rope.divisors.iter().flat_map(|divisor| divisor.to_le_bytes());
+                        row = divisors.collect();
+                    }
                 }
                 out.write_all(&row)?;
             }

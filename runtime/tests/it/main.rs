@@ -8,4 +8,5 @@ mod host;
 mod material;
 mod mutation;
 mod store;
+mod synth;
 mod tokenizer;
