@@ -1,3 +1,50 @@
 #![forbid(unsafe_code)]
-//! The command line: files, arguments, exit codes, wiring.
-fn main() {}
+//! The command line: files, arguments, exit codes, wiring. The only room that knows two rooms.
+
+mod args;
+mod commands;
+mod failure;
+mod files;
+mod interrupt;
+mod models;
+mod question;
+mod registry;
+mod session;
+mod trust;
+mod ui;
+
+use args::{Cli, Command};
+use clap::Parser;
+use failure::Done;
+use std::process::ExitCode;
+use ui::Ui;
+
+fn main() -> ExitCode {
+    // A usage error is printed by clap, which ends with code 2.
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(cli: &Cli) -> Done {
+    interrupt::listen()?;
+    let ui = Ui { format: cli.format, quiet: cli.quiet };
+    match &cli.command {
+        Command::Devices(args) => commands::devices::run(&ui, args),
+        Command::Model(command) => commands::model::run(&ui, command),
+        Command::Scenario(command) => commands::scenario::run(&ui, command),
+        Command::Plan(args) => commands::plan::run(&ui, args),
+        Command::Check(args) => commands::plan::check(&ui, args),
+        Command::Simulate(args) => commands::simulate::run(&ui, args),
+        Command::Seal(args) => commands::seal::run(&ui, args),
+        Command::Verify(args) => commands::verify::run(&ui, args),
+        Command::Report(args) => commands::report::run(&ui, args),
+        Command::Batch(args) => commands::batch::run(&ui, args),
+        Command::Audit(command) => commands::audit::run(&ui, command),
+        Command::Keys(command) => commands::audit::keys(&ui, command),
+        Command::Generate(command) => commands::generate::run(command),
+        _ => unreachable!(),
+    }
+}

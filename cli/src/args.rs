@@ -1,0 +1,423 @@
+//! The command line, as clap reads it.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use isotherm_core::problem::Objective;
+use isotherm_core::units::Seconds;
+use std::path::PathBuf;
+
+/// Measure devices, plan a model's placement with a proof, simulate it, run it, and keep a signed record.
+#[derive(Debug, Parser)]
+#[command(name = "isotherm", version, propagate_version = true, max_term_width = 110)]
+#[command(after_help = "\
+Start here:  isotherm tour
+Exit codes:  0 done, 1 input or output failed, 2 usage, 3 infeasible, 4 limit reached without a plan,
+             5 verification failed, 6 device absent or lost, 7 promise broken in simulation,
+             8 denied by policy or quota, 101 bug")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How to print results on standard output.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+
+    /// Print no progress on standard error.
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON value.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// The whole loop on this machine with a real model: probe, plan, simulate, seal, run, verify, report.
+    Tour(Tour),
+    /// Measure this host's devices and links with a model's real layers.
+    Probe(Probe),
+    /// List the devices of a measured graph, and how well each figure is known.
+    Devices(Devices),
+    /// Obtain, describe or synthesise model files.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Write or check a scenario file.
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
+    /// Solve the placement of a scenario's model and prove how good the answer is.
+    Plan(Plan),
+    /// Check a plan and its certificate independently of the planner.
+    Check(PlanAndScenario),
+    /// Say why a plan is as it is: what binds, what each device is worth, what would help.
+    Explain(PlanAndScenario),
+    /// Predict a plan's behaviour in time and temperature.
+    Simulate(Simulate),
+    /// Sign an execution manifest that pins plan, model, devices and prediction by digest.
+    Seal(Seal),
+    /// Verify a manifest: signature, validity, and that every file it names is the one that was sealed.
+    Verify(Verify),
+    /// Execute a sealed plan, streaming the tokens.
+    Run(Run),
+    /// Write a report of a run directory as one HTML file.
+    Report(Report),
+    /// Plan and simulate every scenario of a directory.
+    Batch(Batch),
+    /// Measure isotherm itself.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Read and check the append-only log of what was planned, sealed and run.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Show the identities that sign here.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print shell completions, or write the manual pages.
+    #[command(subcommand)]
+    Generate(GenerateCommand),
+}
+
+/// Which devices and model to take instead of the scenario's own.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Sources {
+    /// Measured devices (from `isotherm probe`) in place of the scenario's.
+    #[arg(long, value_name = "FILE")]
+    pub devices: Option<PathBuf>,
+    /// A model in place of the scenario's: a GGUF file or a name from `isotherm model list`.
+    #[arg(long, value_name = "FILE|NAME")]
+    pub model: Option<String>,
+}
+
+/// Arguments of `isotherm tour`.
+#[derive(Debug, Args)]
+pub struct Tour {
+    /// Folder for everything the tour makes.
+    #[arg(short, long, value_name = "DIR", default_value = "isotherm-tour")]
+    pub output: PathBuf,
+    /// Model to run: a GGUF file or a name from `isotherm model list`.
+    #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+    pub model: String,
+    /// What to ask the model.
+    #[arg(long, default_value = "Explain in two sentences why the sky is blue.")]
+    pub prompt: String,
+}
+
+/// Arguments of `isotherm probe`.
+#[derive(Debug, Args)]
+pub struct Probe {
+    /// File to write.
+    #[arg(short, long, value_name = "FILE", default_value = "devices.json")]
+    pub output: PathBuf,
+    /// Model whose layers are timed: a GGUF file or a name from `isotherm model list`.
+    #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+    pub model: String,
+    /// Also present the host's cores as this many CPU devices (`cpu0`, `cpu1` ...), beside `cpu`, all of them.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub split: u32,
+    /// Time to spend measuring.
+    #[arg(long, value_name = "TIME", default_value = "20 s")]
+    pub budget: Seconds,
+}
+
+/// Arguments of `isotherm devices`.
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// Measured devices; by default those last measured on this host.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Subcommands of `isotherm model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// List the models that can be fetched and those already here.
+    List,
+    /// Download a model once, check it, and keep it in the cache.
+    Fetch {
+        /// Its name, see `isotherm model list`.
+        name: String,
+    },
+    /// Describe a model file: geometry, formats, bytes, digest.
+    Show {
+        /// A GGUF file or a name.
+        model: String,
+    },
+    /// Write a model with random weights, for machines without a network and for benchmarks.
+    Synth {
+        /// Geometry: tiny, smollm2-135m or llama-1b.
+        geometry: String,
+        /// File to write.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// Format of the layers' matrices.
+        #[arg(long, default_value = "Q4_1")]
+        quantisation: String,
+        /// Seed of the weights.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+/// Subcommands of `isotherm scenario`.
+#[derive(Debug, Subcommand)]
+pub enum ScenarioCommand {
+    /// Write a commented scenario to start from.
+    New {
+        /// File to write; standard output without it.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read a scenario and report every fault in it.
+    Check {
+        /// The scenario.
+        scenario: PathBuf,
+    },
+}
+
+/// Arguments of `isotherm plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The scenario.
+    pub scenario: PathBuf,
+    /// Devices and model to take instead of the scenario's.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// What to optimise, in place of the scenario's objective.
+    #[arg(long, value_enum)]
+    pub objective: Option<ObjectiveName>,
+    /// Stop after this time with the best plan so far.
+    #[arg(long, value_name = "TIME", default_value = "60 s")]
+    pub time_limit: Seconds,
+    /// Stop when no plan can be better by more than this share.
+    #[arg(long, value_name = "SHARE", default_value_t = 1e-6)]
+    pub gap: f64,
+    /// File to write the plan to.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Objectives by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ObjectiveName {
+    /// Most output tokens per second.
+    Throughput,
+    /// Least time per output token of one request.
+    Tpot,
+    /// Least time to first token of one request.
+    Ttft,
+}
+
+impl From<ObjectiveName> for Objective {
+    fn from(name: ObjectiveName) -> Self {
+        match name {
+            ObjectiveName::Throughput => Self::Throughput,
+            ObjectiveName::Tpot => Self::Tpot,
+            ObjectiveName::Ttft => Self::Ttft,
+        }
+    }
+}
+
+/// Arguments of `isotherm check` and `isotherm explain`.
+#[derive(Debug, Args)]
+pub struct PlanAndScenario {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The scenario it answers.
+    pub scenario: PathBuf,
+    /// Devices and model it was made with.
+    #[command(flatten)]
+    pub sources: Sources,
+}
+
+/// Arguments of `isotherm simulate`.
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The scenario it answers.
+    pub scenario: PathBuf,
+    /// Devices and model it was made with.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// Number of independent runs.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub seeds: u32,
+    /// Seed of the first run.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for simulation.json with the trace of the first run.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// CSV file for one row per request of the first run.
+    #[arg(long, value_name = "FILE")]
+    pub requests_out: Option<PathBuf>,
+}
+
+/// Arguments of `isotherm seal`.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The scenario it answers.
+    pub scenario: PathBuf,
+    /// The devices it was made with.
+    #[arg(long, value_name = "FILE")]
+    pub devices: PathBuf,
+    /// The model file to run: a GGUF file or a name from `isotherm model list`.
+    #[arg(long, value_name = "FILE|NAME")]
+    pub model: String,
+    /// The prediction to pin; simulated now when left out.
+    #[arg(long, value_name = "FILE")]
+    pub simulation: Option<PathBuf>,
+    /// How long the manifest allows runs.
+    #[arg(long, value_name = "TIME", default_value = "168 h")]
+    pub valid: Seconds,
+    /// File to write the manifest to.
+    #[arg(short, long, value_name = "FILE", default_value = "manifest.json")]
+    pub output: PathBuf,
+}
+
+/// Arguments of `isotherm verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// Public key (PEM) to trust in place of this host's own; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// Number of distinct trusted keys that must have signed.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threshold: u32,
+    /// Do not look at the files that the manifest names.
+    #[arg(long)]
+    pub signature_only: bool,
+}
+
+/// Arguments of `isotherm run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The sealed manifest.
+    pub manifest: PathBuf,
+    /// What to ask the model.
+    #[arg(long)]
+    pub prompt: String,
+    /// Pass the prompt as it stands, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Most tokens to answer with.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub tokens: u32,
+    /// Randomness of sampling; 0 takes the likeliest token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Sample among this many likeliest tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: u32,
+    /// Sample among the likeliest tokens of this total probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Seed of sampling.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// File to write the run record to; by default beside the manifest.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `isotherm report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Folder with the artefacts of a tour, a truth bench or a run.
+    pub directory: PathBuf,
+    /// File to write; by default report.html in that folder.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Arguments of `isotherm batch`.
+#[derive(Debug, Args)]
+pub struct Batch {
+    /// Folder with scenarios; folders below it are searched.
+    pub directory: PathBuf,
+    /// Folder for plans, simulations and the table of results.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Number of simulated runs of each plan.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub seeds: u32,
+    /// Scenarios planned at once; by default one per core.
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+/// Subcommands of `isotherm bench`.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Predicted against measured TPOT, TTFT and tokens/s for one, two and three stages, from the probe alone.
+    Truth {
+        /// Folder for its artefacts.
+        #[arg(short, long, value_name = "DIR", default_value = "isotherm-truth")]
+        output: PathBuf,
+        /// Model to run.
+        #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+        model: String,
+        /// Runs of each plan.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        runs: u32,
+    },
+}
+
+/// Subcommands of `isotherm audit`.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Print the log's entries, newest last.
+    Log {
+        /// Print only the last N entries.
+        #[arg(long, value_name = "N")]
+        last: Option<usize>,
+    },
+    /// Derive every digest of the log again and compare it with its signed checkpoint.
+    Fsck,
+}
+
+/// Subcommands of `isotherm keys`.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print this host's public key and its identifier.
+    Show,
+}
+
+/// Subcommands of `isotherm generate`.
+#[derive(Debug, Subcommand)]
+pub enum GenerateCommand {
+    /// Completions for a shell, on standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Manual pages, one per command.
+    Man {
+        /// Folder to write them to.
+        #[arg(short, long, value_name = "DIR")]
+        output: PathBuf,
+    },
+    /// The command reference of the book, as Markdown on standard output.
+    Reference,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,88 @@
+//! `isotherm devices`: what is known of each device, and how.
+
+use crate::args::Devices;
+use crate::failure::{Done, Failure};
+use crate::ui::{Ui, table};
+use crate::{files, registry};
+use isotherm_core::device::{Device, Support};
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile, Link};
+use std::fmt::Display;
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Devices) -> Done {
+    let path = match &args.file {
+        Some(path) => path.clone(),
+        None => registry::last_devices()?,
+    };
+    if !path.exists() && args.file.is_none() {
+        return Err(Failure::io("no devices have been measured on this host yet")
+            .remedy("run `isotherm probe`, or name a devices.json"));
+    }
+    let (file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
+    ui.result(&file, || describe(&file))
+}
+
+/// The devices, their links and how each figure is known, as text.
+pub fn describe(file: &DevicesFile) -> String {
+    let heading = ["device", "kind", "backend", "state", "memory", "bandwidth", "layer decode", "known by"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    rows.extend(file.devices.iter().map(row));
+    let mut text: String = file.host.iter().map(|(key, value)| format!("  {key}: {value}\n")).collect();
+    text.push('\n');
+    text.push_str(&table(&rows, &[4, 5, 6]));
+    if !file.links.is_empty() {
+        let heading = ["from", "to", "latency", "bandwidth", "known by"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(file.links.iter().map(link_row));
+        text.push('\n');
+        text.push_str(&table(&rows, &[2, 3]));
+    }
+    for set in &file.co_run {
+        let factors: Vec<String> = set.slowdown.iter().map(|f| format!("{:.2}", f.value)).collect();
+        let devices = set.devices.join(", ");
+        text.push_str(&format!("\n  {devices} busy together: a step takes {} times as long\n", factors.join(", ")));
+    }
+    text
+}
+
+fn row(device: &Device) -> Vec<String> {
+    let profile = device.profiles.first();
+    let decode = profile.map(|p| (p.dense_seconds.at(1.0) + p.attention_decode_seconds.at(1.0, 128.0)).to_string());
+    let known = profile.map(|p| match p.samples {
+        Some(samples) => format!("{}, {samples} samples", p.how),
+        None => p.how.to_string(),
+    });
+    vec![
+        device.name.clone(),
+        format!("{:?}", device.kind).to_lowercase(),
+        device.backend.clone(),
+        support(device.support).to_owned(),
+        shown(device.memory_bytes.as_ref()),
+        shown(device.memory_bandwidth_bytes_per_second.as_ref()),
+        decode.unwrap_or_else(|| "unknown".to_owned()),
+        known.unwrap_or_else(|| "not measured".to_owned()),
+    ]
+}
+
+fn link_row(link: &Link) -> Vec<String> {
+    let how = link.latency_seconds.as_ref().map_or("unknown".to_owned(), |f| match f.samples {
+        Some(samples) => format!("{}, {samples} samples", f.how),
+        None => f.how.to_string(),
+    });
+    let latency = shown(link.latency_seconds.as_ref());
+    vec![link.from.clone(), link.to.clone(), latency, shown(link.bandwidth_bytes_per_second.as_ref()), how]
+}
+
+fn shown<T: Display>(figure: Option<&Figure<T>>) -> String {
+    figure.map_or_else(|| "unknown".to_owned(), |f| f.value.to_string())
+}
+
+const fn support(state: Support) -> &'static str {
+    match state {
+        Support::Supported => "supported",
+        Support::Partial => "partial",
+        Support::Experimental => "experimental",
+        Support::Untested => "untested on hardware",
+    }
+}

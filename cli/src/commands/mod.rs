@@ -1,0 +1,13 @@
+//! One file per command.
+
+pub mod audit;
+pub mod batch;
+pub mod devices;
+pub mod generate;
+pub mod model;
+pub mod plan;
+pub mod report;
+pub mod scenario;
+pub mod seal;
+pub mod simulate;
+pub mod verify;

@@ -1,0 +1,202 @@
+//! `isotherm plan` and `isotherm check`.
+
+use crate::args::{Plan as PlanArgs, PlanAndScenario};
+use crate::failure::{Code, Done, Failure};
+use crate::question::{self, Question};
+use crate::ui::{Ui, table};
+use crate::{files, interrupt};
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Status};
+use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::units::Seconds;
+use isotherm_planner::{Budget, Outcome};
+use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
+
+/// Runs `isotherm plan`.
+pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
+    if !(args.gap.is_finite() && args.gap >= 0.0) {
+        return Err(Failure::new(Code::Usage, format!("--gap is {}; give a share of 0 or more, like 0.01", args.gap)));
+    }
+    let objective = args.objective.map(Objective::from);
+    let question = question::load(ui, &args.scenario, &args.sources, objective)?;
+    let (outcome, plan) = solve(ui, &question.problem, args.time_limit, args.gap)?;
+    if let Some(path) = &args.output {
+        files::write_json(path, &plan)?;
+    }
+    ui.result(&plan, || describe(&plan, &question.problem))?;
+    match outcome {
+        Outcome::Optimal(_) | Outcome::Feasible { .. } => Ok(()),
+        Outcome::Infeasible(_) => Err(Failure::new(
+            Code::Infeasible,
+            format!("{} has no plan:\n  {}", question.problem.name, plan.reasons.join("\n  ")),
+        )),
+        Outcome::Unknown { stopped_by } => Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan"))
+            .remedy("raise --time-limit")),
+    }
+}
+
+/// Solves a problem within a time, and gives the answer and its artefact.
+pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> Result<(Outcome, Plan), Failure> {
+    let begin = Instant::now();
+    let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
+    let told = |progress: isotherm_planner::Progress| {
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.6}"));
+        let gap = progress.gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.4} %", gap * 100.0));
+        ui.note(format!("  best {}  bound {}  gap {gap}", shown(progress.incumbent), shown(progress.bound)));
+    };
+    let budget = Budget {
+        remaining: Some(&remaining),
+        gap_target: gap,
+        interrupt: Some(interrupt::flag()),
+        progress: Some(&told),
+        ..Budget::default()
+    };
+    let outcome = isotherm_planner::plan(problem, &budget)
+        .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;
+    let mut plan = outcome.artefact(problem);
+    plan.provenance = Provenance {
+        solve_seconds: Some(begin.elapsed().as_secs_f64()),
+        machine: Some(crate::trust::host_id()),
+        ..plan.provenance
+    };
+    Ok((outcome, plan))
+}
+
+/// Runs `isotherm check`.
+pub fn check(ui: &Ui, args: &PlanAndScenario) -> Done {
+    let (plan, question) = load_plan(ui, args)?;
+    let violations: Vec<String> = plan.violations(&question.problem).iter().map(ToString::to_string).collect();
+    let kind = plan.certificate.as_ref().map_or(BoundKind::None, |c| c.bound_kind);
+    let verdict = Verdict { holds: violations.is_empty(), status: plan.status, bound_kind: kind, violations };
+    ui.result(&verdict, || {
+        if verdict.holds {
+            format!("the plan holds: {}\n", certificate_words(&plan))
+        } else {
+            String::new()
+        }
+    })?;
+    if verdict.holds {
+        Ok(())
+    } else {
+        let what = format!("{} against {}", args.plan.display(), args.scenario.display());
+        Err(Failure::all(Code::Verification, what, &verdict.violations))
+    }
+}
+
+/// A stored plan and the question it answers, under the objective the plan names.
+pub fn load_plan(ui: &Ui, args: &PlanAndScenario) -> Result<(Plan, Question), Failure> {
+    let (plan, _) = files::read_artefact::<Plan>(&args.plan, PLAN_SCHEMA)?;
+    let question = question::load(ui, &args.scenario, &args.sources, objective_of(&plan, &args.plan)?)?;
+    Ok((plan, question))
+}
+
+/// A stored plan that holds for its question.
+pub fn load_feasible(ui: &Ui, args: &PlanAndScenario) -> Result<(FeasiblePlan, Question), Failure> {
+    let (plan, question) = load_plan(ui, args)?;
+    if matches!(plan.status, Status::Infeasible | Status::Unknown) {
+        return Err(Failure::new(Code::Infeasible, format!("{} holds no plan", args.plan.display()))
+            .remedy("see its reasons, or run `isotherm explain`"));
+    }
+    let feasible = plan.check(&question.problem).map_err(|violations| {
+        Failure::all(Code::Verification, format!("{} against its scenario", args.plan.display()), &violations)
+            .remedy("plan again, with the same --devices and --model")
+    })?;
+    Ok((feasible, question))
+}
+
+/// The objective that a plan names.
+pub fn objective_of(plan: &Plan, path: &Path) -> Result<Option<Objective>, Failure> {
+    let named = [Objective::Throughput, Objective::Tpot, Objective::Ttft];
+    let found = named.into_iter().find(|objective| objective.name() == plan.objective_name);
+    found.map(Some).ok_or_else(|| {
+        Failure::new(Code::Verification, format!("{}: objective {:?} is unknown", path.display(), plan.objective_name))
+    })
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    holds: bool,
+    status: Status,
+    bound_kind: BoundKind,
+    violations: Vec<String>,
+}
+
+/// What a certificate says, in words.
+pub fn certificate_words(plan: &Plan) -> String {
+    let Some(certificate) = &plan.certificate else { return "no certificate".to_owned() };
+    let vouched = match certificate.bound_kind {
+        BoundKind::Certified => "certified, checked here without any solver",
+        BoundKind::Solver => "on the solver's word",
+        BoundKind::None => "without a bound",
+    };
+    match (plan.status, certificate.gap) {
+        (Status::Optimal, _) => format!("optimal, {vouched}"),
+        (_, Some(gap)) => format!("within {:.3} % of the best possible, {vouched}", gap * 100.0),
+        _ => vouched.to_owned(),
+    }
+}
+
+/// A plan as text: verdict, stages, unused devices, figures.
+pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
+    let (Some(value), Some(certificate)) = (plan.objective_value, &plan.certificate) else { return String::new() };
+    let mut text = format!("{}: {} = {}\n", plan.scenario, plan.objective_name, quantity(value, &plan.unit));
+    let bound = certificate.bound.map_or_else(|| "unknown".to_owned(), |bound| quantity(bound, &plan.unit));
+    let gap = certificate.gap.map_or_else(|| "unknown".to_owned(), |gap| format!("{:.4} %", gap * 100.0));
+    text.push_str(&format!("  {}; bound {bound}, gap {gap}\n", certificate_words(plan)));
+    text.push_str(&format!("  method: {}", certificate.method));
+    if let Some(seconds) = plan.provenance.solve_seconds {
+        text.push_str(&format!("; solved in {}", Seconds::of(seconds)));
+    }
+    text.push_str("\n\n");
+    let heading = ["stage", "device", "layers", "weights", "cache", "total", "of"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    for (i, stage) in plan.stages.iter().enumerate() {
+        let memory = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.memory(id));
+        rows.push(vec![
+            i.to_string(),
+            stage.devices.join("+"),
+            stage.layers.to_string(),
+            stage.bytes.weights.to_string(),
+            stage.bytes.kv.to_string(),
+            stage.bytes.total.to_string(),
+            memory.map_or_else(|| "unknown".to_owned(), |m| m.to_string()),
+        ]);
+    }
+    text.push_str(&table(&rows, &[0, 3, 4, 5, 6]));
+    if plan.routes.len() > 1 {
+        text.push_str(&format!("\n  {} routes:\n", plan.routes.len()));
+        for route in &plan.routes {
+            let stops: Vec<String> = route.stages.iter().map(|stop| stop.stage.to_string()).collect();
+            text.push_str(&format!("    {:>6.2} % through stages {}\n", route.share * 100.0, stops.join(" > ")));
+        }
+    }
+    if !plan.unused.is_empty() {
+        text.push_str("\n  not used:\n");
+        text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
+    }
+    text.push_str(&format!("\n  {}\n", figures_words(plan, problem)));
+    text
+}
+
+/// What the plan is worth by every measure, and what holds it back.
+fn figures_words(plan: &Plan, problem: &PlacementProblem) -> String {
+    let figures = evaluate(plan, problem);
+    let parts = [
+        figures.tpot.map(|t| format!("time per output token {t}")),
+        figures.ttft.map(|t| format!("time to first token {t}")),
+        figures.throughput.map(|rate| format!("throughput {rate}")),
+    ];
+    let mut words = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if let Some(bottleneck) = &figures.bottleneck {
+        words.push_str(&format!(", held back by {bottleneck}"));
+    }
+    words
+}
+
+/// A value with its unit, readable.
+fn quantity(value: f64, unit: &str) -> String {
+    if unit == "s" && value.is_finite() { Seconds::of(value).to_string() } else { format!("{value:.3} {unit}") }
+}

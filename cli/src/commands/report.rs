@@ -1,0 +1,261 @@
+//! `isotherm report`: gathers the artefacts of a run directory into one page.
+
+use crate::args::Report as Args;
+use crate::commands::audit::existing_identity;
+use crate::failure::{Code, Done, Failure};
+use crate::session::{self, Session};
+use crate::ui::Ui;
+use crate::{files, trust};
+use isotherm_audit::log::Entry;
+use isotherm_audit::manifest::{ExecutionManifest, Manifest};
+use isotherm_audit::statement::{MODEL, PLAN, SCENARIO};
+use isotherm_audit::{Inspected, figures};
+use isotherm_core::artefact::{Header, TOOL_VERSION};
+use isotherm_core::digest::Digest;
+use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
+use isotherm_core::plan::{PLAN_SCHEMA, Plan};
+use isotherm_core::record::{RUN_SCHEMA, RunRecord, SIMULATION_SCHEMA, SimulationReport, TruthRow};
+use isotherm_reports::{
+    Case, Environment, Event, Evidence, FileDigest, LogEntry, Manifest as ManifestFacts, Report, RunStatistic, Sealed,
+    SealedFigure, Stored,
+};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Args) -> Done {
+    let output = args.output.clone().unwrap_or_else(|| args.directory.join("report.html"));
+    let rows = write(&args.directory, &output)?;
+    ui.result(&rows, || format!("{}\n", output.display()))
+}
+
+/// Writes the report of a directory; gives its rows of predicted against measured figures.
+pub fn write(directory: &Path, output: &Path) -> Result<Vec<TruthRow>, Failure> {
+    let found = Found::read(directory)?;
+    let report = found.report(directory)?;
+    let rows = report.cases.iter().flat_map(|case| case.truth.clone()).collect();
+    files::write(output, isotherm_reports::render(&report).as_bytes())?;
+    Ok(rows)
+}
+
+/// The artefacts of a directory, by kind.
+#[derive(Default)]
+struct Found {
+    devices: Option<Stored<DeviceGraph>>,
+    plans: Vec<Stored<Plan>>,
+    simulations: Vec<Stored<SimulationReport>>,
+    runs: Vec<Stored<RunRecord>>,
+    manifests: Vec<(String, Digest, Inspected<ExecutionManifest>)>,
+    unverified: Vec<(String, Digest, String)>,
+    session: Session,
+}
+
+impl Found {
+    fn read(directory: &Path) -> Result<Self, Failure> {
+        let mut paths: Vec<PathBuf> = std::fs::read_dir(directory)
+            .map_err(|e| Failure::file(directory, e))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        paths.sort();
+        let mut found = Self::default();
+        for path in paths {
+            found.take(&path)?;
+        }
+        if found.plans.is_empty() {
+            return Err(Failure::file(directory, "holds no plan; nothing to report")
+                .remedy("name the folder that `isotherm tour` or `isotherm bench truth` wrote"));
+        }
+        Ok(found)
+    }
+
+    /// Sorts one file in; files of other kinds are left alone.
+    fn take(&mut self, path: &Path) -> Done {
+        let bytes = files::read(path)?;
+        let file = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let digest = Digest::of(&bytes);
+        let damaged = |e: serde_json::Error| Failure::file(path, format!("is damaged: {e}"));
+        let schema = serde_json::from_slice::<Header>(&bytes).map(|header| header.schema).unwrap_or_default();
+        match schema.as_str() {
+            DEVICES_SCHEMA => {
+                let parsed: DevicesFile = serde_json::from_slice(&bytes).map_err(damaged)?;
+                let value = DeviceGraph::new(parsed).map_err(|e| Failure::all(Code::Io, path.display(), &e))?;
+                self.devices = Some(Stored { file, digest, value });
+            }
+            PLAN_SCHEMA => {
+                let value = serde_json::from_slice(&bytes).map_err(damaged)?;
+                self.plans.push(Stored { file, digest, value });
+            }
+            SIMULATION_SCHEMA => {
+                let value = serde_json::from_slice(&bytes).map_err(damaged)?;
+                self.simulations.push(Stored { file, digest, value });
+            }
+            RUN_SCHEMA => {
+                let value = serde_json::from_slice(&bytes).map_err(damaged)?;
+                self.runs.push(Stored { file, digest, value });
+            }
+            session::SCHEMA => self.session = serde_json::from_slice(&bytes).map_err(damaged)?,
+            _ if file.starts_with("manifest") => self.take_manifest(file, digest, &bytes)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_manifest(&mut self, file: String, digest: Digest, bytes: &[u8]) -> Done {
+        let trusted = trust::trusted(1)?;
+        match isotherm_audit::inspect::<ExecutionManifest>(bytes, &trusted) {
+            Ok(inspected) => self.manifests.push((file, digest, inspected)),
+            Err(error) => self.unverified.push((file, digest, crate::models::causes(&error))),
+        }
+        Ok(())
+    }
+
+    fn report(&self, directory: &Path) -> Result<Report, Failure> {
+        let devices = self.devices.clone().ok_or_else(|| {
+            Failure::file(directory, "holds no devices.json").remedy("copy the devices the plans were made with there")
+        })?;
+        let mut cases: Vec<Case> = self.plans.iter().map(|plan| self.case(plan)).collect();
+        cases.sort_by_key(|case| case.plan.stages.len());
+        let first = &cases[0].plan;
+        Ok(Report {
+            title: self.session.title.clone().unwrap_or_else(|| format!("{} on {}", first.model, trust::host_id())),
+            scenario: first.scenario.clone(),
+            question: self.session.question.clone().unwrap_or_default(),
+            notice: None,
+            notes: self.session.notes.clone(),
+            model: self.session.model.clone(),
+            environment: environment(&devices.value, &self.session),
+            devices,
+            run_statistic: RunStatistic::Mean,
+            cases,
+            failures: Vec::new(),
+            evidence: self.evidence()?,
+            commands: self.session.commands(),
+        })
+    }
+
+    fn case(&self, plan: &Stored<Plan>) -> Case {
+        let digest = plan.value.digest();
+        let manifest = self.manifests.iter().find(|(_, _, m)| m.statement.subject(PLAN) == Some(plan.digest));
+        let sealed = manifest.map(|(_, file_digest, m)| Sealed {
+            manifest: *file_digest,
+            figures: sealed_figures(&m.statement),
+        });
+        let simulation = self.simulations.iter().find(|s| s.value.plan == digest).cloned();
+        // A run of another load than the predicted one has nothing to be compared with.
+        let compared = |run: &RunRecord| simulation.as_ref().is_none_or(|s| s.value.workload == run.workload);
+        let runs: Vec<_> =
+            self.runs.iter().filter(|run| run.value.plan == digest && compared(&run.value)).cloned().collect();
+        let truth = sealed.as_ref().map_or_else(Vec::new, |sealed| truth(&plan.value, sealed, &runs));
+        Case { plan: plan.value.clone(), sealed, simulation, runs, truth }
+    }
+
+    fn evidence(&self) -> Result<Evidence, Failure> {
+        let mut manifests: Vec<ManifestFacts> = self
+            .manifests
+            .iter()
+            .map(|(file, digest, inspected)| ManifestFacts {
+                file: file.clone(),
+                digest: *digest,
+                signers: inspected.signers.iter().map(ToString::to_string).collect(),
+                threshold: 1,
+                not_before: Some(inspected.statement.predicate.not_before.to_string()),
+                expires: Some(inspected.statement.predicate.expires_on.to_string()),
+                verification: Some(Ok(())),
+            })
+            .collect();
+        manifests.extend(self.unverified.iter().map(|(file, digest, reason)| ManifestFacts {
+            file: file.clone(),
+            digest: *digest,
+            signers: Vec::new(),
+            threshold: 1,
+            not_before: None,
+            expires: None,
+            verification: Some(Err(reason.clone())),
+        }));
+        let mut files: Vec<FileDigest> = Vec::new();
+        for (_, _, inspected) in &self.manifests {
+            for role in [SCENARIO, MODEL] {
+                let Some(subject) = inspected.statement.subjects.iter().find(|s| s.name == role) else { continue };
+                let hint = Path::new(subject.path_hint.as_deref().unwrap_or(role));
+                let file = hint.file_name().map_or_else(|| role.to_owned(), |name| name.to_string_lossy().into_owned());
+                let listed = FileDigest { role: role.to_owned(), file, digest: subject.digest };
+                if !files.contains(&listed) {
+                    files.push(listed);
+                }
+            }
+        }
+        let (log, checkpoint) = self.log()?;
+        Ok(Evidence { manifests, log, checkpoint, files })
+    }
+
+    /// The log's entries about any artefact of the directory, and its signed state.
+    fn log(&self) -> Result<(Vec<LogEntry>, Option<String>), Failure> {
+        let identity = existing_identity()?;
+        let view = trust::read_log(&identity)?;
+        let mut about: BTreeSet<Digest> = self.manifests.iter().map(|(_, _, m)| m.payload_digest).collect();
+        about.extend(self.plans.iter().map(|plan| plan.digest));
+        about.extend(self.devices.iter().map(|devices| devices.digest));
+        about.extend(self.runs.iter().map(|run| run.digest));
+        let mut entries = Vec::new();
+        for entry in view.iter() {
+            let entry = entry.map_err(|e| Failure::new(Code::Verification, crate::models::causes(&e)))?;
+            if entry.subjects.values().any(|digest| about.contains(digest)) {
+                entries.push(log_entry(&entry));
+            }
+        }
+        Ok((entries, Some(view.note().to_owned())))
+    }
+}
+
+fn log_entry(entry: &Entry) -> LogEntry {
+    let (event, role) = match entry.kind.as_str() {
+        "probe" => (Event::Probe, "devices"),
+        "plan" => (Event::Plan, "plan"),
+        "simulate" => (Event::Simulate, "simulation"),
+        "seal" => (Event::Seal, "manifest"),
+        "run.started" | "run.finished" => (Event::Run, "run"),
+        other => (Event::Other(other.to_owned()), "manifest"),
+    };
+    let subject = entry.subjects.get(role).or_else(|| entry.subjects.values().next()).copied();
+    LogEntry { index: entry.index, time: entry.time.to_string(), event, subject }
+}
+
+/// The sealed predictions, back in seconds and tokens per second.
+pub fn sealed_figures(manifest: &Manifest) -> Vec<SealedFigure> {
+    let predicted = &manifest.predicate.predicted;
+    [("tpot", figures::TPOT_NS, 1e9), ("ttft", figures::TTFT_NS, 1e9), ("tokens_per_second", figures::TOKENS_PER_SECOND_MILLI, 1e3)]
+        .into_iter()
+        .filter_map(|(metric, name, scale)| {
+            Some(SealedFigure { metric: metric.to_owned(), value: predicted.get(name)? as f64 / scale })
+        })
+        .collect()
+}
+
+/// Sealed figures beside the median over all runs of each run's mean.
+fn truth(plan: &Plan, sealed: &Sealed, runs: &[Stored<RunRecord>]) -> Vec<TruthRow> {
+    let stages = u32::try_from(plan.stages.len()).unwrap_or(u32::MAX);
+    sealed
+        .figures
+        .iter()
+        .filter_map(|figure| {
+            let name = if figure.metric == "tokens_per_second" { "tokens_per_second".to_owned() } else { format!("{}_seconds", figure.metric) };
+            let mut means: Vec<f64> =
+                runs.iter().filter_map(|run| run.value.metrics.get(&name)).map(|statistic| statistic.mean).collect();
+            means.sort_by(f64::total_cmp);
+            let middle = *means.get(means.len() / 2)?;
+            let median = if means.len() % 2 == 1 { middle } else { f64::midpoint(middle, means[means.len() / 2 - 1]) };
+            Some(TruthRow::new(stages, figure.metric.clone(), figure.value, median))
+        })
+        .collect()
+}
+
+fn environment(devices: &DeviceGraph, session: &Session) -> Environment {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned());
+    Environment {
+        tool_version: TOOL_VERSION.to_owned(),
+        kernel,
+        load: session.load.clone(),
+        host: devices.file().host.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}

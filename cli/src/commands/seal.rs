@@ -1,0 +1,179 @@
+//! `isotherm seal`: one signed manifest that pins plan, model, scenario, devices and prediction by digest.
+
+use crate::args::{PlanAndScenario, Seal, Sources};
+use crate::commands::verify::digest_of;
+use crate::commands::{plan, simulate};
+use crate::failure::{Code, Done, Failure};
+use crate::models;
+use crate::ui::Ui;
+use crate::{files, trust};
+use isotherm_audit::keys::Identity;
+use isotherm_audit::log::{EventKind, Severity};
+use isotherm_audit::manifest::{ExecutionManifest, Placement, Planner};
+use isotherm_audit::statement::{DEVICES, MODEL, PLAN, SCENARIO, SIMULATION, Statement, Subject};
+use isotherm_core::artefact::TOOL_VERSION;
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::digest::Digest;
+use isotherm_core::graph::DeviceGraph;
+use isotherm_core::record::{SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::units::Seconds;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// The files that a manifest pins.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The scenario it answers.
+    pub scenario: PathBuf,
+    /// The devices it was made with.
+    pub devices: PathBuf,
+    /// The model file.
+    pub model: PathBuf,
+    /// The prediction.
+    pub simulation: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Seal) -> Done {
+    let model = models::open(ui, &args.model)?;
+    let sources = Sources { devices: Some(args.devices.clone()), model: Some(model.path.display().to_string()) };
+    let named = PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources };
+    let (feasible, question) = plan::load_feasible(ui, &named)?;
+    let simulation = match &args.simulation {
+        Some(path) => path.clone(),
+        None => {
+            let path = args.output.with_extension("simulation.json");
+            let report = simulate::predict(&feasible, &question.problem, simulate::Seeds::default())?;
+            files::write_json(&path, &report)?;
+            path
+        }
+    };
+    let pinned = Pinned {
+        plan: args.plan.clone(),
+        scenario: args.scenario.clone(),
+        devices: args.devices.clone(),
+        model: model.path.clone(),
+        simulation,
+    };
+    let identity = trust::identity(ui)?;
+    let digest = seal(&identity, &feasible, &question.problem.graph, &pinned, args.valid, &args.output)?;
+    let receipt = Receipt { manifest: args.output.clone(), digest, signer: identity.id().to_string() };
+    ui.result(&receipt, || format!("sealed {} ({digest})\n", args.output.display()))
+}
+
+#[derive(Serialize)]
+struct Receipt {
+    manifest: PathBuf,
+    digest: Digest,
+    signer: String,
+}
+
+/// Seals a feasible plan with the files around it, logs it, and writes the manifest. Gives the digest of its payload.
+pub fn seal(
+    identity: &Identity,
+    feasible: &FeasiblePlan,
+    graph: &DeviceGraph,
+    pinned: &Pinned,
+    valid: Seconds,
+    output: &Path,
+) -> Result<Digest, Failure> {
+    let (simulation, _) = files::read_artefact::<SimulationReport>(&pinned.simulation, SIMULATION_SCHEMA)?;
+    if simulation.plan != feasible.plan().digest() {
+        return Err(Failure::new(
+            Code::Verification,
+            format!("{} predicts another plan than {}", pinned.simulation.display(), pinned.plan.display()),
+        )
+        .remedy("simulate this plan, or leave --simulation out"));
+    }
+    let folder = output.parent().unwrap_or(Path::new(""));
+    let subject = |name: &str, path: &Path| -> Result<Subject, Failure> {
+        Ok(Subject::new(name, digest_of(path)?).at(&hint(folder, path)))
+    };
+    let subjects = vec![
+        subject(PLAN, &pinned.plan)?,
+        subject(MODEL, &pinned.model)?,
+        subject(SCENARIO, &pinned.scenario)?,
+        subject(DEVICES, &pinned.devices)?,
+        subject(SIMULATION, &pinned.simulation)?,
+    ];
+    let now = trust::now()?;
+    let position = match trust::read_log(identity) {
+        Ok(view) => Some(view.position()),
+        Err(failure) if failure.code == Code::Io => None,
+        Err(failure) => return Err(failure),
+    };
+    let plan = feasible.plan();
+    let certificate = plan
+        .certificate
+        .as_ref()
+        .ok_or_else(|| Failure::new(Code::Verification, "the plan has no certificate to seal"))?;
+    let predicate = ExecutionManifest {
+        tool_version: TOOL_VERSION.to_owned(),
+        planner: Planner {
+            name: "isotherm".to_owned(),
+            version: plan.header.tool_version.clone(),
+            solver: certificate.solver.clone().unwrap_or_else(|| certificate.method.clone()),
+            seed: None,
+        },
+        certificate: trust::certificate_figures(plan, certificate)?,
+        placements: placements(feasible, graph),
+        predicted: trust::figures(&simulation.metrics)?,
+        arithmetic: arithmetic(feasible, graph),
+        created_on: now,
+        not_before: now,
+        expires_on: now.later_by(valid.value() as u64),
+        cluster_id: trust::LOCAL_CLUSTER.to_owned(),
+        host_id: Some(trust::host_id()),
+        nonce: trust::nonce()?,
+        counter: position.as_ref().map_or(0, |at| at.size),
+        previous_manifest: None,
+        audit_log: position,
+    };
+    let statement = Statement { subjects, predicate };
+    let sealed = isotherm_audit::seal(&statement, &[identity])
+        .map_err(|e| Failure::io(format!("failed to seal {}: {}", pinned.plan.display(), models::causes(&e))))?;
+    files::write(output, &sealed.envelope)?;
+    let mut note = trust::Note::default().about("manifest", sealed.payload_digest);
+    note.subjects.extend(statement.subjects.iter().map(|s| (s.name.clone(), s.digest)));
+    trust::record(identity, EventKind::Seal, Severity::Info, note)?;
+    Ok(sealed.payload_digest)
+}
+
+fn placements(feasible: &FeasiblePlan, graph: &DeviceGraph) -> Vec<Placement> {
+    let stages = feasible.plan().stages.iter().zip(0..);
+    stages
+        .flat_map(|(stage, index)| {
+            stage.devices.iter().map(move |device| Placement {
+                stage: index,
+                device: device.clone(),
+                device_uuid: graph.find(device).and_then(|id| graph.device(id).uuid.clone()),
+                host_id: None,
+                layers: stage.layers,
+                memory_bytes: stage.bytes.total.0,
+            })
+        })
+        .collect()
+}
+
+/// The arithmetic of the plan's devices, as their profiles name it.
+fn arithmetic(feasible: &FeasiblePlan, graph: &DeviceGraph) -> String {
+    let devices = feasible.plan().stages.iter().flat_map(|stage| &stage.devices);
+    let profiles = devices.filter_map(|name| graph.find(name)).filter_map(|id| graph.device(id).profiles.first());
+    let mut names: Vec<&str> = profiles.map(|profile| profile.arithmetic.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() { "unknown".to_owned() } else { names.join("+") }
+}
+
+/// Where a pinned file lies, relative to the manifest's folder where it is below it.
+fn hint(folder: &Path, path: &Path) -> String {
+    let (folder, path) = (absolute(folder), absolute(path));
+    path.strip_prefix(&folder).unwrap_or(&path).display().to_string()
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}

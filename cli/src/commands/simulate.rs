@@ -1,0 +1,116 @@
+//! `isotherm simulate`: what a plan will do, before anything is touched.
+
+use crate::args::{PlanAndScenario, Simulate};
+use crate::commands::plan;
+use crate::failure::{Code, Done, Failure};
+use crate::ui::{Ui, table};
+use crate::{files, models};
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::record::SimulationReport;
+use isotherm_core::trace::{Statistic, Trace};
+use isotherm_core::units::Seconds;
+use isotherm_sim::Options;
+
+/// Which runs to simulate.
+#[derive(Debug, Clone, Copy)]
+pub struct Seeds {
+    /// Number of independent runs.
+    pub count: u32,
+    /// Seed of the first.
+    pub first: u64,
+}
+
+impl Default for Seeds {
+    fn default() -> Self {
+        Self { count: 5, first: 1 }
+    }
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Simulate) -> Done {
+    if args.seeds == 0 {
+        return Err(Failure::new(Code::Usage, "--seeds is 0; simulate at least one run"));
+    }
+    let named = PlanAndScenario {
+        plan: args.plan.clone(),
+        scenario: args.scenario.clone(),
+        sources: args.sources.clone(),
+    };
+    let (feasible, question) = plan::load_feasible(ui, &named)?;
+    let report = predict(&feasible, &question.problem, Seeds { count: args.seeds, first: args.seed })?;
+    if let Some(directory) = &args.output {
+        files::write_json(&directory.join("simulation.json"), &report)?;
+    }
+    if let (Some(path), Some(trace)) = (&args.requests_out, &report.trace) {
+        files::write(path, requests_csv(trace).as_bytes())?;
+    }
+    ui.result(&report, || describe(&report))
+}
+
+/// Simulates a plan under its own workload, with the trace of the first run.
+pub fn predict(plan: &FeasiblePlan, problem: &PlacementProblem, seeds: Seeds) -> Result<SimulationReport, Failure> {
+    let options = Options { seeds: seeds.count, seed: seeds.first, trace: true, ..Options::default() };
+    isotherm_sim::simulate(plan, problem, &problem.workload, &options)
+        .map_err(|e| Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))))
+}
+
+/// One row per request: the columns of the `--requests-out` contract.
+fn requests_csv(trace: &Trace) -> String {
+    let mut text = String::from("id,arrival_seconds,prompt_tokens,output_tokens,ttft_seconds,e2e_seconds\n");
+    for request in &trace.requests {
+        text.push_str(&format!(
+            "{},{:.9},{},{},{:.9},{:.9}\n",
+            request.id,
+            request.arrival_ns.seconds().value(),
+            request.prompt_tokens,
+            request.output_tokens,
+            request.ttft().seconds().value(),
+            request.e2e().seconds().value(),
+        ));
+    }
+    text
+}
+
+fn describe(report: &SimulationReport) -> String {
+    let mut text = format!("{} requests, {} runs\n\n", report.requests, report.seeds);
+    let heading = ["metric", "mean", "p50", "p90", "p99", "95 % interval"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    rows.extend(report.metrics.iter().map(|(name, statistic)| metric_row(name, statistic)));
+    text.push_str(&table(&rows, &[1, 2, 3, 4, 5]));
+    let heading = ["device", "busy", "energy", "hottest", "throttled", "step times"].map(str::to_owned).to_vec();
+    let mut rows = vec![heading];
+    let unknown = || "unknown".to_owned();
+    rows.extend(report.devices.iter().map(|device| {
+        vec![
+            device.name.clone(),
+            format!("{:.1} %", device.utilisation * 100.0),
+            device.energy_joules.map_or_else(unknown, |energy| energy.to_string()),
+            device.temperature_max_celsius.map_or_else(unknown, |hottest| hottest.to_string()),
+            device.throttled_seconds.map_or_else(unknown, |time| time.to_string()),
+            device.timing.to_string(),
+        ]
+    }));
+    text.push('\n');
+    text.push_str(&table(&rows, &[1, 2, 3, 4]));
+    text.push_str(&format!("\n  digest {}\n", report.digest));
+    text
+}
+
+fn metric_row(name: &str, statistic: &Statistic) -> Vec<String> {
+    let show = |value: f64| {
+        if name.ends_with("_seconds") && value.is_finite() {
+            Seconds::of(value).to_string()
+        } else {
+            format!("{value:.2}")
+        }
+    };
+    vec![
+        name.to_owned(),
+        show(statistic.mean),
+        show(statistic.p50),
+        show(statistic.p90),
+        show(statistic.p99),
+        statistic.ci95.map_or_else(|| "-".to_owned(), |half| format!("± {}", show(half))),
+    ]
+}

@@ -1,0 +1,151 @@
+//! `isotherm verify`, and the opening of a manifest with the files it names.
+
+use crate::args::Verify;
+use crate::failure::{Code, Done, Failure};
+use crate::ui::Ui;
+use crate::{files, trust};
+use isotherm_audit::keys::{PublicKey, TrustedKeys};
+use isotherm_audit::log::{EventKind, Severity};
+use isotherm_audit::manifest::{ExecutionManifest, Manifest};
+use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
+use isotherm_core::digest::Digest;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A manifest that verified, and where the files it names were found.
+pub struct Opened {
+    /// The manifest.
+    pub manifest: Verified<Manifest>,
+    /// Path of each subject, by name.
+    pub paths: BTreeMap<String, PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Verify) -> Done {
+    let trusted = match args.key.as_slice() {
+        [] => trust::trusted(args.threshold)?,
+        paths => named_keys(paths, args.threshold)?,
+    };
+    let bytes = files::read(&args.manifest)?;
+    if args.signature_only {
+        let Inspected { statement, signers, payload_digest } =
+            isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted).map_err(|e| refused(&args.manifest, &e))?;
+        let verdict = verdict(&statement, signers.iter().map(ToString::to_string).collect(), payload_digest, Vec::new());
+        return ui.result(&verdict, || verdict.text(&args.manifest));
+    }
+    let opened = open(&args.manifest, &bytes, &trusted)?;
+    let manifest = &opened.manifest;
+    let signers = manifest.signers().iter().map(ToString::to_string).collect();
+    let compared = manifest.compared().iter().cloned().collect();
+    let verdict = verdict(manifest, signers, manifest.payload_digest(), compared);
+    ui.result(&verdict, || verdict.text(&args.manifest))
+}
+
+/// Opens a manifest for this host and now, comparing every file it names with what was sealed.
+///
+/// Files are looked for beside the manifest first, then where they lay when they were sealed.
+pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
+    let inspected =
+        isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
+    let mut presented = BTreeMap::new();
+    let mut paths = BTreeMap::new();
+    for subject in &inspected.statement.subjects {
+        let Some(found) = find(path, subject.path_hint.as_deref()) else { continue };
+        presented.insert(subject.name.clone(), digest_of(&found)?);
+        paths.insert(subject.name.clone(), found);
+    }
+    let expected = Expectations {
+        cluster_id: trust::LOCAL_CLUSTER.to_owned(),
+        host_id: trust::host_id(),
+        counter_min: 0,
+        previous_manifest: None,
+        presented,
+    };
+    let manifest =
+        isotherm_audit::open(bytes, trusted, trust::now()?, &expected).map_err(|e| refused(path, &e))?;
+    Ok(Opened { manifest, paths })
+}
+
+/// The failure of a manifest that did not open; the refusal itself goes to the log where that can be written.
+pub fn refused(path: &Path, error: &OpenError) -> Failure {
+    let reason = crate::models::causes(error);
+    if let Ok(directory) = trust::key_directory()
+        && let Ok(identity) = isotherm_audit::keys::Identity::load(&directory)
+    {
+        let shown = path.display().to_string();
+        let note = trust::Note::default().with("manifest", shown.as_str()).with("reason", reason.as_str());
+        // A log that cannot be written must not hide the refusal itself.
+        if let Err(failure) = trust::record(&identity, EventKind::VerifyRefused, Severity::Warning, note) {
+            eprintln!("warning: the refusal was not logged: {}", failure.message);
+        }
+    }
+    let failure = Failure::new(Code::Verification, format!("{} does not verify: {reason}", path.display()));
+    match error {
+        OpenError::Subjects { .. } => failure.remedy("restore the sealed files, or plan and seal again"),
+        OpenError::NotPresented { .. } => failure.remedy("put the named files beside the manifest"),
+        OpenError::Expired { .. } => failure.remedy("seal the plan again"),
+        OpenError::BelowThreshold { .. } => {
+            failure.remedy("name the signer's public key with --key, if you trust it")
+        }
+        _ => failure,
+    }
+}
+
+fn find(manifest: &Path, hint: Option<&str>) -> Option<PathBuf> {
+    let hint = Path::new(hint?);
+    let folder = manifest.parent().unwrap_or(Path::new(""));
+    let beside = hint.file_name().map(|name| folder.join(name));
+    [Some(folder.join(hint)), beside, Some(hint.to_owned())].into_iter().flatten().find(|path| path.is_file())
+}
+
+/// The digest of a file of any size, read in pieces.
+pub fn digest_of(path: &Path) -> Result<Digest, Failure> {
+    use sha2::{Digest as _, Sha256};
+    let mut file = std::fs::File::open(path).map_err(|e| Failure::file(path, e))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).map_err(|e| Failure::file(path, e))?;
+    Ok(Digest::from_bytes(hasher.finalize().into()))
+}
+
+fn named_keys(paths: &[PathBuf], threshold: u32) -> Result<TrustedKeys, Failure> {
+    let keys = paths
+        .iter()
+        .map(|path| PublicKey::from_pem(&files::read_text(path)?).map_err(|e| Failure::file(path, e)))
+        .collect::<Result<Vec<_>, _>>()?;
+    TrustedKeys::new(keys, threshold as usize).map_err(|e| Failure::new(Code::Usage, e.to_string()))
+}
+
+/// What verified, for people and programs.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    verified: bool,
+    manifest: Digest,
+    signers: Vec<String>,
+    compared: Vec<String>,
+    expires_on: String,
+    placements: Vec<String>,
+}
+
+fn verdict(manifest: &Manifest, signers: Vec<String>, payload: Digest, compared: Vec<String>) -> Verdict {
+    let placements = manifest.predicate.placements.iter().map(|p| format!("{} on {}", p.layers, p.device)).collect();
+    let expires_on = manifest.predicate.expires_on.to_string();
+    Verdict { verified: true, manifest: payload, signers, compared, expires_on, placements }
+}
+
+impl Verdict {
+    fn text(&self, path: &Path) -> String {
+        let compared = if self.compared.is_empty() {
+            "signature only; no file was looked at".to_owned()
+        } else {
+            format!("as sealed: {}", self.compared.join(", "))
+        };
+        format!(
+            "{} verifies\n  signed by   {}\n  files       {compared}\n  layers      {}\n  valid until {}\n",
+            path.display(),
+            self.signers.join(", "),
+            self.placements.join("; "),
+            self.expires_on,
+        )
+    }
+}

@@ -1,0 +1,137 @@
+//! From a scenario file, and what the user puts in the place of its devices and model, to a placement problem.
+
+use crate::args::Sources;
+use crate::failure::{Code, Failure};
+use crate::ui::Ui;
+use crate::{files, models};
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
+use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
+use isotherm_core::scenario::{Kind, ModelSource, Scenario, ScenarioError};
+use std::path::{Path, PathBuf};
+
+/// A scenario and the problem it makes.
+pub struct Question {
+    /// The scenario as written.
+    pub scenario: Scenario,
+    /// The problem, with the user's devices, model and objective in it.
+    pub problem: PlacementProblem,
+}
+
+/// Reads a scenario and makes its problem. An objective given here stands in the place of the scenario's.
+pub fn load(
+    ui: &Ui,
+    path: &Path,
+    sources: &Sources,
+    objective: Option<Objective>,
+) -> Result<Question, Failure> {
+    let scenario = read(path)?;
+    let devices = match &sources.devices {
+        Some(devices) => Some(files::read_artefact::<DevicesFile>(devices, DEVICES_SCHEMA)?.0),
+        None => None,
+    };
+    let beside = |file: &str| {
+        let file = Path::new(file);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        if file.is_absolute() { file.to_owned() } else { folder.join(file) }
+    };
+    let model = match (&sources.model, &scenario.model) {
+        (Some(named), _) => Some(models::open(ui, named)?.model),
+        (None, ModelSource::File(file)) => Some(models::open_file(ui, &beside(file))?.model),
+        (None, ModelSource::Written(_)) => None,
+    };
+    let problem = scenario.problem(devices, model).map_err(|faults| Failure::all(Code::Io, path.display(), &faults))?;
+    let problem = match objective {
+        Some(objective) if objective != problem.objective => with_objective(problem, objective, path)?,
+        _ => problem,
+    };
+    Ok(Question { scenario, problem })
+}
+
+/// Reads a scenario; every fault of it is reported with its line, cause and remedy.
+pub fn read(path: &Path) -> Result<Scenario, Failure> {
+    let text = files::read_text(path)?;
+    let folders = table_folders(path);
+    let mut lookup = |kind: Kind, name: &str| table(&folders, kind, name);
+    Scenario::parse(&text, &mut lookup).map_err(|faults| explain(path, &text, &faults))
+}
+
+fn with_objective(problem: PlacementProblem, objective: Objective, path: &Path) -> Result<PlacementProblem, Failure> {
+    let parts = ProblemParts {
+        name: problem.name,
+        model: problem.model,
+        graph: problem.graph,
+        workload: problem.workload,
+        serving: problem.serving,
+        objective,
+        limits: problem.limits,
+        ambient: problem.ambient,
+        inputs: problem.inputs,
+    };
+    PlacementProblem::new(parts).map_err(|faults| Failure::all(Code::Io, path.display(), &faults))
+}
+
+/// Folders that may hold `models/` and `devices/`: those from the scenario upwards, their `scenarios` folders, and
+/// the user's own.
+fn table_folders(path: &Path) -> Vec<PathBuf> {
+    let start = path.parent().map_or_else(PathBuf::new, Path::to_owned);
+    let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
+    let start = start.canonicalize().unwrap_or(start);
+    let mut folders: Vec<PathBuf> =
+        start.ancestors().flat_map(|folder| [folder.to_owned(), folder.join("scenarios")]).collect();
+    folders.extend(files::home().ok());
+    folders
+}
+
+/// The text of a table, or the names there are.
+fn table(folders: &[PathBuf], kind: Kind, name: &str) -> Result<String, Vec<String>> {
+    let place = match kind {
+        Kind::Model => "models",
+        Kind::Device => "devices",
+    };
+    let plain = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
+    let mut known = Vec::new();
+    for folder in folders.iter().map(|folder| folder.join(place)) {
+        let file = folder.join(format!("{name}.toml"));
+        if plain && file.is_file() {
+            return files::read_text(&file).map_err(|_| Vec::new());
+        }
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let names = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        known.extend(
+            names
+                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())),
+        );
+    }
+    known.sort();
+    known.dedup();
+    Err(known)
+}
+
+/// The faults of a scenario, each underlined in its text where it stands in the scenario itself.
+fn explain(path: &Path, text: &str, faults: &[ScenarioError]) -> Failure {
+    let blocks: Vec<String> = faults.iter().map(|fault| block(path, text, fault)).collect();
+    let noun = if faults.len() == 1 { "fault" } else { "faults" };
+    Failure::io(format!("{} has {} {noun}:\n\n{}", path.display(), faults.len(), blocks.join("\n")))
+}
+
+fn block(path: &Path, text: &str, fault: &ScenarioError) -> String {
+    use isotherm_core::scenario::Origin;
+    let place = match &fault.origin {
+        Origin::Scenario => path.display().to_string(),
+        Origin::Table(kind, name) => format!("{} table {name}", kind.word()),
+    };
+    let mut shown = format!("  {place}:{}:{}: {}\n", fault.line, fault.column, fault.fault);
+    if matches!(fault.origin, Origin::Scenario)
+        && let Some(line) = text.lines().nth(fault.line.saturating_sub(1))
+    {
+        let number = fault.line.to_string();
+        let before: String = line.chars().take(fault.column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        let marked = text.get(fault.start..fault.end).map_or(1, |m| m.lines().next().unwrap_or("").chars().count());
+        let room = line.chars().count().saturating_sub(fault.column.saturating_sub(1)).max(1);
+        let underline = "^".repeat(marked.clamp(1, room));
+        shown.push_str(&format!("    {number} | {line}\n    {} | {before}{underline}\n", " ".repeat(number.len())));
+    }
+    shown.push_str(&format!("    what to do: {}\n", fault.fault.remedy()));
+    shown
+}

@@ -1,0 +1,10 @@
+//! What this host remembers between commands: the devices it last measured.
+
+use crate::failure::Failure;
+use crate::files;
+use std::path::PathBuf;
+
+/// Where the devices last measured on this host are kept.
+pub fn last_devices() -> Result<PathBuf, Failure> {
+    files::home().map(|home| home.join("devices.json"))
+}

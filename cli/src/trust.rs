@@ -1,0 +1,184 @@
+//! Identity, clock and log of this host, and the sealing of what commands made.
+
+use crate::failure::{Code, Failure};
+use crate::files;
+use crate::ui::Ui;
+use isotherm_audit::figures::{self, Figures};
+use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
+use isotherm_audit::log::{Detail, Event, EventKind, Log, LogError, LogView, OnLock, Severity};
+use isotherm_audit::manifest::{CertificateFigures, LogPosition, Nonce};
+use isotherm_audit::time::Timestamp;
+use isotherm_core::digest::Digest;
+use isotherm_core::plan::{Certificate, Plan};
+use isotherm_core::trace::Statistic;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The cluster of a host that never joined one.
+pub const LOCAL_CLUSTER: &str = "local";
+
+/// The present second, from the system's clock.
+pub fn now() -> Result<Timestamp, Failure> {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Timestamp::from_unix_seconds(seconds)
+        .map_err(|e| Failure::io(format!("the system clock is off: {e}")).remedy("set the clock"))
+}
+
+/// This host's name, as the kernel has it.
+pub fn host_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .ok()
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// Folder of this host's keys.
+pub fn key_directory() -> Result<PathBuf, Failure> {
+    files::home().map(|home| home.join("keys"))
+}
+
+/// This host's identity, made on first use with one message.
+pub fn identity(ui: &Ui) -> Result<Identity, Failure> {
+    let directory = key_directory()?;
+    let loaded = Identity::load_or_create(&directory, Seed::draw).map_err(|e| Failure::io(e.to_string()))?;
+    if loaded.created {
+        ui.note(format!(
+            "note: made a signing identity for this host, {}, kept in {}",
+            loaded.identity.id(),
+            directory.display()
+        ));
+    }
+    Ok(loaded.identity)
+}
+
+/// The keys whose signatures count here: this host's own and those put beside it.
+pub fn trusted(threshold: u32) -> Result<TrustedKeys, Failure> {
+    TrustedKeys::load(&key_directory()?, threshold as usize).map_err(|e| {
+        Failure::new(Code::Verification, e.to_string())
+            .remedy("an identity is made by the first `isotherm seal`; or name public keys with --key")
+    })
+}
+
+/// Sixteen random bytes.
+pub fn nonce() -> Result<Nonce, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| Failure::io(format!("the system gives no random bytes: {e}")))?;
+    Ok(Nonce(bytes))
+}
+
+/// Metrics of a prediction or a run as the integers that manifests hold: means under the plain names, percentiles
+/// with their rank before the unit.
+pub fn figures(metrics: &BTreeMap<String, Statistic>) -> Result<Figures, Failure> {
+    let mut set = Figures::default();
+    for (metric, statistic) in metrics {
+        let Some((name, scale)) = integer_name(metric) else { continue };
+        let (stem, unit) = name.rsplit_once('_').unwrap_or((name, ""));
+        let spread = [("", statistic.mean), ("p50_", statistic.p50), ("p90_", statistic.p90), ("p99_", statistic.p99)];
+        for (rank, value) in spread {
+            let full = if rank.is_empty() { name.to_owned() } else { format!("{stem}_{rank}{unit}") };
+            set.set_scaled(&full, value, scale).map_err(|e| Failure::io(e.to_string()))?;
+        }
+    }
+    Ok(set)
+}
+
+/// What a metric is called in a manifest, and how many of its units make one of the metric's.
+pub fn integer_name(metric: &str) -> Option<(&'static str, f64)> {
+    match metric {
+        "ttft_seconds" => Some((figures::TTFT_NS, 1e9)),
+        "tpot_seconds" => Some((figures::TPOT_NS, 1e9)),
+        "e2e_seconds" => Some((figures::E2E_NS, 1e9)),
+        "tokens_per_second" => Some((figures::TOKENS_PER_SECOND_MILLI, 1e3)),
+        _ => None,
+    }
+}
+
+/// A plan's certificate in integers.
+pub fn certificate_figures(plan: &Plan, certificate: &Certificate) -> Result<CertificateFigures, Failure> {
+    let whole = |value: f64, scale: f64| {
+        figures::whole(value, scale)
+            .ok_or_else(|| Failure::io(format!("the certificate holds {value}, which no manifest can state")))
+    };
+    Ok(CertificateFigures {
+        status: plan.status,
+        objective_name: plan.objective_name.clone(),
+        unit: plan.unit.clone(),
+        objective_nano: whole(certificate.objective, 1e9)?,
+        bound_nano: certificate.bound.map(|bound| whole(bound, 1e9)).transpose()?,
+        gap_ppm: certificate.gap.map(|gap| whole(gap, 1e6)).transpose()?,
+        bound_kind: certificate.bound_kind,
+    })
+}
+
+/// Name of this host's log in its checkpoints.
+const LOG_ORIGIN: &str = "isotherm.local/log";
+
+/// Folder of this host's log.
+pub fn log_directory() -> Result<PathBuf, Failure> {
+    files::home().map(|home| home.join("log"))
+}
+
+/// Something to write to the log.
+#[derive(Debug, Default)]
+pub struct Note {
+    /// Digests of the files it is about, by their role.
+    pub subjects: BTreeMap<String, Digest>,
+    /// Further details by name.
+    pub details: BTreeMap<String, Detail>,
+}
+
+impl Note {
+    /// The same note about one more file.
+    #[must_use]
+    pub fn about(mut self, role: &str, digest: Digest) -> Self {
+        self.subjects.insert(role.to_owned(), digest);
+        self
+    }
+
+    /// The same note with one more detail.
+    #[must_use]
+    pub fn with(mut self, name: &str, detail: impl Into<Detail>) -> Self {
+        self.details.insert(name.to_owned(), detail.into());
+        self
+    }
+}
+
+/// Appends an event to this host's log; when this returns it is on disk. Gives the log's state after it.
+pub fn record(identity: &Identity, kind: EventKind, severity: Severity, note: Note) -> Result<LogPosition, Failure> {
+    let (mut log, recovery) =
+        Log::open(&log_directory()?, LOG_ORIGIN, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
+    if recovery.kept > 0 || !recovery.torn.is_empty() {
+        let found = Event::new(EventKind::LogRecovered, now()?, identity.id());
+        log.append(&found).map_err(|e| log_failure(&e))?;
+    }
+    let mut event = Event::new(kind, now()?, identity.id());
+    event.severity = severity;
+    event.subjects = note.subjects;
+    event.metadata = note.details;
+    log.append(&event).map_err(|e| log_failure(&e))?;
+    Ok(log.position())
+}
+
+/// This host's log, verified.
+pub fn read_log(identity: &Identity) -> Result<LogView, Failure> {
+    LogView::read(&log_directory()?, LOG_ORIGIN, identity.public()).map_err(|e| log_failure(&e))
+}
+
+/// Derives everything about this host's log again.
+pub fn fsck_log(identity: &Identity) -> Result<isotherm_audit::log::Fsck, Failure> {
+    isotherm_audit::log::fsck(&log_directory()?, LOG_ORIGIN, identity.public(), &[]).map_err(|e| log_failure(&e))
+}
+
+/// A log that cannot be believed is a failed verification; one that cannot be written is a failed write.
+fn log_failure(error: &LogError) -> Failure {
+    let text = crate::models::causes(error);
+    match error {
+        LogError::Io { .. } | LogError::Locked { .. } | LogError::NoLog { .. } | LogError::Event(_) => {
+            Failure::io(format!("the log: {text}"))
+        }
+        _ => Failure::new(Code::Verification, format!("the log of this host does not verify: {text}"))
+            .remedy("keep a copy of its folder, find out who changed it, and move it away to begin a new log"),
+    }
+}
