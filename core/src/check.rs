@@ -10,11 +10,13 @@
 mod certificate;
 mod cover;
 mod enumeration;
+mod record;
 mod violation;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
 pub use cover::COVERS_MAX;
 pub use enumeration::PLACEMENTS_MAX;
+pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;
 
 use crate::exact::{Exact, agree, exact, nearest, whole};
@@ -238,7 +240,10 @@ impl<'a> Check<'a> {
             let needed: Bytes = holders.iter().map(|d| needed_on[d]).sum();
             let name = |id: &DeviceId| self.problem.graph.device(*id).name.clone();
             match memory {
-                Some(memory) if needed > memory && holders.len() > 1 => {
+                // A lone stage that exceeds its own device's memory is reported with the stage.
+                Some(memory)
+                    if needed > memory && !matches!(holders[..], [one] if self.problem.memory(one) < Some(needed)) =>
+                {
                     let devices = holders.iter().map(name).collect();
                     self.found.push(Violation::OverPool { devices, needed, memory });
                 }

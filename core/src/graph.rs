@@ -110,6 +110,10 @@ pub struct DevicesFile {
 /// Schema of `devices.json`.
 pub const DEVICES_SCHEMA: &str = "isotherm.devices/v1";
 
+/// Bandwidths in bytes per second that a graph may hold: no quotient of a byte count and one of these overflows.
+const RATES: std::ops::RangeInclusive<f64> = 1.0..=1e18;
+const RATES_MUST: &str = "from 1 to 1e18 bytes per second; leave it out where it is unknown";
+
 /// Something in a device graph that cannot be.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum GraphError {
@@ -209,13 +213,13 @@ impl DeviceGraph {
                 });
             }
             if let Some(rate) = &link.bandwidth_bytes_per_second
-                && rate.value.value() <= 0.0
+                && !RATES.contains(&rate.value.value())
             {
                 errors.push(GraphError::OutOfRange {
                     what: "bandwidth",
                     name: what(),
                     value: rate.value.value(),
-                    must: "above zero; leave it out where it is unknown",
+                    must: RATES_MUST,
                 });
             }
             if let Some(latency) = &link.latency_seconds
@@ -229,12 +233,12 @@ impl DeviceGraph {
                 });
             }
         }
-        for group in file.groups.iter().filter(|g| g.bandwidth_bytes_per_second.value.value() <= 0.0) {
+        for group in file.groups.iter().filter(|g| !RATES.contains(&g.bandwidth_bytes_per_second.value.value())) {
             errors.push(GraphError::OutOfRange {
                 what: "bandwidth",
                 name: format!("group {:?}", group.name),
                 value: group.bandwidth_bytes_per_second.value.value(),
-                must: "above zero; leave the group out where it is unknown",
+                must: RATES_MUST,
             });
         }
         for set in &file.co_run {
@@ -385,14 +389,15 @@ fn device_errors(device: &Device) -> Vec<GraphError> {
         }
     };
     let positive = |v: f64| v > 0.0;
-    let known = "above zero; leave it out where it is unknown";
+    let bandwidth = device.memory_bandwidth_bytes_per_second.as_ref().map(|f| f.value.value());
+    require("memory bandwidth", bandwidth, &|v| RATES.contains(&v), RATES_MUST);
+    let compute = device.compute_flops_per_second.as_ref().map(|f| f.value.value());
     require(
-        "memory bandwidth",
-        device.memory_bandwidth_bytes_per_second.as_ref().map(|f| f.value.value()),
-        &positive,
-        known,
+        "compute rate",
+        compute,
+        &|v| (1.0..=1e24).contains(&v),
+        "from 1 to 1e24; leave it out where it is unknown",
     );
-    require("compute rate", device.compute_flops_per_second.as_ref().map(|f| f.value.value()), &positive, known);
     require("idle power", device.idle_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
     require("busy power", device.busy_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
     if let Some(thermal) = &device.thermal {

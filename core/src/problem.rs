@@ -332,7 +332,8 @@ impl PlacementProblem {
                 let together = self.serving.requests_max;
                 let decode = self.step(device, layers, &StepShape::decode(together, self.mean_context()))?;
                 let request = self.prefill_time(device, layers)? + decode * ((output - 1.0) / f64::from(together));
-                (request.value() > 0.0).then(|| TokensPerSecond::of(output / request.value()))
+                // A request of no time, or next to none, has no finite rate.
+                TokensPerSecond::new(output / request.value()).ok().filter(|_| request.value() > 0.0)
             }
         }
     }

@@ -226,3 +226,26 @@ pub fn refusal(plan: &Plan, problem: &PlacementProblem) -> String {
         Err(found) => found.iter().map(|v| format!("{v}\n")).collect(),
     }
 }
+
+/// A small generator of its own (xorshift, Marsaglia 2003), so that what is drawn never changes.
+pub struct Draw(pub u64);
+
+impl Draw {
+    /// A number below `end`, or 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end.max(1) as u64).expect("below end")
+    }
+
+    /// Whether a draw of one in `chances` succeeds.
+    pub fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    /// A number from `min` to `max` with some digits behind the point.
+    pub fn between(&mut self, min: f64, max: f64) -> f64 {
+        min + (max - min) * (self.below(10_007) as f64 / 10_007.0)
+    }
+}

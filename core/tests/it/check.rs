@@ -147,6 +147,19 @@ fn stages_of_one_memory_pool_must_fit_it_together() {
 }
 
 #[test]
+fn a_pool_is_as_small_as_its_smallest_member_even_for_one_stage() {
+    let mut parts = two_devices(Objective::Tpot);
+    let mut file = parts.graph.file().clone();
+    for device in &mut file.devices {
+        device.memory_pool = Some("ram".into());
+    }
+    parts.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+    let problem = problem(parts);
+    let refused = refusal(&chain(&problem, &[("slow", 0, 4)]), &problem);
+    assert!(refused.contains("devices slow share 5.86 KiB"), "{refused}");
+}
+
+#[test]
 fn a_device_whose_memory_is_unknown_holds_nothing() {
     let mut parts = two_devices(Objective::Tpot);
     let mut file = parts.graph.file().clone();

@@ -4,4 +4,5 @@ mod build;
 mod check;
 mod helix;
 mod mutation;
+mod peer;
 mod scenario;

@@ -40,7 +40,7 @@ fn others(value: &Value) -> Vec<Value> {
 }
 
 /// Every plan that differs from this one in one place.
-fn mutants(value: &Value, path: &str, rebuild: &dyn Fn(Value) -> Value, out: &mut Vec<(String, Value)>) {
+pub fn mutants(value: &Value, path: &str, rebuild: &dyn Fn(Value) -> Value, out: &mut Vec<(String, Value)>) {
     if !path.is_empty() {
         out.extend(others(value).into_iter().map(|other| (path.to_owned(), rebuild(other))));
     }

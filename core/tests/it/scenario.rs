@@ -1,5 +1,6 @@
 //! Scenario texts: the shipped ones parse, wrong ones say what is wrong and where, none makes the reader panic.
 
+use crate::build::Draw;
 use isotherm_core::figure::How;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::scenario::{BuildError, Kind, ModelSource, Scenario, ScenarioError};
@@ -337,6 +338,15 @@ fn the_flow_scenario_of_helix_is_the_published_instance() {
 }
 
 #[test]
+fn a_rate_next_to_nothing_is_refused_rather_than_divided_by() {
+    for figure in ["memory_bandwidth = \"1e-320 GB/s\"", "compute = \"1e-320 TFLOP/s\""] {
+        let scenario = parse(&format!("{}{figure}\n", with(""))).expect("well formed");
+        let errors = listed(&scenario.problem(None, None).expect_err("no quotient of it is finite"));
+        assert!(errors.contains("it must be from 1 to"), "{errors}");
+    }
+}
+
+#[test]
 fn a_model_file_is_left_to_the_caller() {
     let text = with("").replace("name = \"smollm2-135m-instruct-q4_1\"", "file = \"model.gguf\"");
     let scenario = parse(&text).expect("valid");
@@ -360,21 +370,9 @@ fn measured_devices_stand_in_the_place_of_declared_ones_and_change_the_inputs() 
     assert!(matches!(scenario.problem(Some(foreign), None).expect_err("a plan")[..], [BuildError::Schema(_)]));
 }
 
-/// A small generator of its own (xorshift, Marsaglia 2003), so that the mutations never change.
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end.max(1) as u64).expect("below end")
-    }
-}
-
 /// Changes a text in a place or two: a byte, a piece, a line, or a word for another.
 fn mutate(text: &str, draw: &mut Draw) -> String {
-    const WORDS: [&str; 18] = [
+    const WORDS: [&str; 21] = [
         "-1",
         "0",
         "1e400",
@@ -390,6 +388,9 @@ fn mutate(text: &str, draw: &mut Draw) -> String {
         "'",
         "\"",
         "\"1e308 GB/s\"",
+        "\"1e-320 GB/s\"",
+        "\"1e-320 TFLOP/s\"",
+        "\"1e18 B/s\"",
         "4294967295",
         "\u{0}",
         "1979-05-27",
@@ -444,6 +445,7 @@ fn no_mutation_of_a_scenario_makes_the_reader_panic() {
                 // Whatever the figures, the problem's answers are figures or nothing.
                 if let Ok(problem) = scenario.problem(None, None) {
                     for device in problem.graph.device_ids().take(3) {
+                        let _ = problem.hop_rate(device, isotherm_core::ids::DeviceId(0));
                         let _ = problem.rate(device, problem.model.all_layers());
                         let _ = problem.stage_bytes(device, problem.model.all_layers());
                     }

@@ -1,0 +1,695 @@
+#!/usr/bin/env python3
+"""A second checker of isotherm plans, in plain Python, sharing no code with isotherm.
+
+    check_plan.py PLAN.json PROBLEM.json     judge one plan; exit 0 when it holds, 5 when it does not, 1 when a file
+                                             cannot be read, 2 on wrong usage
+    check_plan.py --batch CASES.jsonl        each line {"plan": ..., "problem": ...}; prints {"ok": ..., "violations":
+                                             [...], "objective": ...} for each, in order; exit 0
+
+PROBLEM.json holds the inputs of the problem and nothing derived from them: `scenario, inputs, model, devices, workload,
+serving, objective, limits` (schema isotherm.problem/v1). Every coefficient is computed here from the published formulas
+in exact rationals (fractions.Fraction), every float being the dyadic rational it is. Only the choice of the quickest
+way uses floats, so that two equally quick ways are not told apart by rounding.
+
+Needs Python 3.9 and nothing else. Written to be read, not to be fast.
+"""
+import heapq
+import json
+import math
+import re
+import sys
+from fractions import Fraction as Q
+
+AGREE = Q(1, 10**9)
+SHARE_SLACK = Q(1, 10**12)
+GAP_OPTIMAL_MAX = 1e-6
+U32 = 2**32 - 1
+U64 = 2**64 - 1
+
+
+class Malformed(Exception):
+    """The plan does not have the form of a plan."""
+
+
+def agree(a, b):
+    return abs(a - b) <= max(abs(a), abs(b)) * AGREE
+
+
+def value(figure):
+    return None if figure is None else figure["value"]
+
+
+def mean(length):
+    return Q(length["min"] + length["max"], 2)
+
+
+def curve_at(knots, x):
+    if len(knots) == 1:
+        return Q(knots[0][1])
+    right = min(max(next((i for i, k in enumerate(knots) if k[0] >= x), len(knots)), 1), len(knots) - 1)
+    (a, ta), (b, tb) = knots[right - 1], knots[right]
+    u = Q(x - a) / (b - a)
+    return max(Q(ta) * (1 - u) + Q(tb) * u, Q(0))
+
+
+def grid_at(grid, row, column):
+    def place(knots, x):
+        if len(knots) == 1:
+            return 0, 0, Q(0)
+        right = min(max(next((i for i, k in enumerate(knots) if k >= x), len(knots)), 1), len(knots) - 1)
+        return right - 1, right, Q(x - knots[right - 1]) / (knots[right] - knots[right - 1])
+
+    r0, r1, u = place(grid["rows"], row)
+    c0, c1, v = place(grid["columns"], column)
+    at = lambda r, c: Q(grid["seconds"][r * len(grid["columns"]) + c])
+    top, bottom = at(r0, c0) * (1 - v) + at(r0, c1) * v, at(r1, c0) * (1 - v) + at(r1, c1) * v
+    return max(top * (1 - u) + bottom * u, Q(0))
+
+
+class Problem:
+    """The inputs, and what follows from them by the published formulas."""
+
+    def __init__(self, data):
+        self.data = data
+        self.model, self.limits = data["model"], data["limits"]
+        self.workload, self.serving, self.objective = data["workload"], data["serving"], data["objective"]
+        self.devices = {d["name"]: d for d in data["devices"]["devices"]}
+        self.links = data["devices"].get("links", [])
+        self.groups = {g["name"]: g["bandwidth_bytes_per_second"]["value"] for g in data["devices"].get("groups", [])}
+        self.coordinator = data["devices"].get("coordinator")
+        self.layers = len(self.model["layer_bytes"])
+        self.ways = {}
+        self.profiles = {name: self.profile_of(d) for name, d in self.devices.items()}
+        self.out_of = {}
+        for link in self.links:
+            self.out_of.setdefault(link["from"], []).append(link)
+
+    # -- the model --------------------------------------------------------------------------------------------------
+    def geometry(self):
+        keys = "architecture hidden feed_forward heads kv_heads head_size vocabulary quantisation".split()
+        return {k: self.model[k] for k in keys}
+
+    def weight_bytes(self, start, end):
+        m, body = self.model, sum(self.model["layer_bytes"][start:end])
+        if start == 0 and end == self.layers:
+            ends = max(m["embedding_bytes"], m["head_bytes"]) if m["tied"] else m["embedding_bytes"] + m["head_bytes"]
+        else:
+            ends = m["embedding_bytes"] * (start == 0) + m["head_bytes"] * (end == self.layers)
+        return body + ends
+
+    def row_bytes(self):
+        return 4 * self.model["hidden"]
+
+    def stage_bytes(self, name, start, end):
+        keys = ("weights", "kv", "activations", "reserve")
+        if self.timing(name) == "rates":
+            return dict.fromkeys((*keys, "total"), 0)
+        m, w, s = self.model, self.workload, self.serving
+        longest = w["prompt_tokens"]["max"] + w["output_tokens"]["max"]
+        tokens = -(-longest // s["kv_block_tokens"]) * s["kv_block_tokens"] * s["requests_max"]
+        kv = 2 * m["kv_heads"] * m["head_size"] * m["kv_element_bytes"] * tokens * (end - start)
+        attention = m["head_size"] * (2 * m["heads"] + 2 * m["kv_heads"])
+        row = 3 * m["hidden"] + attention + 3 * m["feed_forward"] + (m["vocabulary"] if end == self.layers else 0)
+        parts = (self.weight_bytes(start, end), kv, 4 * row * s["step_tokens_max"], self.limits["reserve_bytes"])
+        return dict(zip(keys, parts), total=sum(parts))
+
+    # -- times ------------------------------------------------------------------------------------------------------
+    def profile_of(self, device):
+        for profile in device.get("profiles", []):
+            if profile["geometry"] == self.geometry():
+                return profile
+        return None if device.get("rates") else self.roofline(device)
+
+    def timing(self, name):
+        if self.profiles[name]:
+            return "profile"
+        return "rates" if self.devices[name].get("rates") else "unknown"
+
+    def roofline(self, device):
+        bandwidth = value(device.get("memory_bandwidth_bytes_per_second"))
+        if bandwidth is None or bandwidth <= 0:
+            return None
+        flops, m = value(device.get("compute_flops_per_second")), self.model
+        moved = lambda n: Q(n) / Q(bandwidth)
+        worked = lambda n: Q(n) / Q(flops) if flops else Q(0)
+        q, kv_width = m["heads"] * m["head_size"], m["kv_heads"] * m["head_size"]
+        weights = 2 * m["hidden"] * q + 2 * m["hidden"] * kv_width + 3 * m["hidden"] * m["feed_forward"]
+        kv = 2 * kv_width * m["kv_element_bytes"]
+
+        def matrix(count, size):
+            time = lambda n: max(moved(size), worked(2 * count * n))
+            ridge = Q(size) / Q(bandwidth) * Q(flops) / (2 * max(count, 1)) if flops else Q(1)
+            ridge = math.floor(min(max(ridge, Q(1)), Q(10**6)))
+            return [[k, time(k)] for k in sorted({1, ridge, ridge + 1, 2 * ridge + 2})]
+
+        def attention(queries, cached):
+            work = 4 * q * queries * (cached + Q(queries + 1, 2))
+            return max(moved(kv * (cached + queries)), worked(work))
+
+        contexts = [0, 256, 1024, 4096, 16384]
+        grid = lambda rows, time: {
+            "rows": rows, "columns": contexts, "seconds": [time(r, c) for r in rows for c in contexts]}
+        return {
+            "dense_seconds": matrix(weights, Q(sum(m["layer_bytes"]), max(self.layers, 1))),
+            "attention_prefill_seconds": grid([1, 64, 256, 1024, 4096], attention),
+            "attention_decode_seconds": grid([1, 8, 32, 128, 512], lambda n, c: n * attention(1, c)),
+            "head_seconds": matrix(m["hidden"] * m["vocabulary"], m["head_bytes"]),
+            "embedding_seconds": [[1, 0.0]],
+            "step_seconds": 0.0,
+        }
+
+    def step(self, name, start, end, prefills=(), decodes=0, context=Q(0), sequences=0):
+        p = self.profiles[name]
+        if not p:
+            return None
+        tokens = decodes + sum(chunk for chunk, _ in prefills)
+        layer = curve_at(p["dense_seconds"], tokens)
+        layer += sum((grid_at(p["attention_prefill_seconds"], c, cached) for c, cached in prefills), Q(0))
+        if decodes:
+            layer += grid_at(p["attention_decode_seconds"], decodes, context)
+        total = Q(p["step_seconds"]) + layer * (end - start)
+        if start == 0:
+            total += curve_at(p["embedding_seconds"], tokens)
+        if end == self.layers and sequences:
+            total += curve_at(p["head_seconds"], sequences)
+        return total
+
+    def context(self):
+        return mean(self.workload["prompt_tokens"]) + mean(self.workload["output_tokens"]) / 2
+
+    def decode_time(self, name, start, end, together=1):
+        return self.step(name, start, end, decodes=together, context=self.context(), sequences=together)
+
+    def chunks(self):
+        """(tokens, cached before, 1 where it completes the prompt) of each chunk of a mean prompt."""
+        prompt = max(math.floor(mean(self.workload["prompt_tokens"]) + Q(1, 2)), 1)
+        size = self.serving["step_tokens_max"]
+        starts = range(0, prompt, size)
+        return [(min(size, prompt - at), at, int(at + size >= prompt)) for at in starts]
+
+    def chunk_time(self, name, start, end, chunk):
+        return self.step(name, start, end, prefills=[chunk[:2]], sequences=chunk[2])
+
+    def rate(self, name, start, end):
+        if self.timing(name) == "rates":
+            return next((Q(r) for k, r in self.devices[name]["rates"] if k == end - start), None)
+        if self.timing(name) == "unknown":
+            return None
+        output, together = mean(self.workload["output_tokens"]), self.serving["requests_max"]
+        prefill = sum(self.chunk_time(name, start, end, c) for c in self.chunks())
+        request = prefill + self.decode_time(name, start, end, together) * (output - 1) / together
+        return output / request if request > 0 else None
+
+    # -- ways -------------------------------------------------------------------------------------------------------
+    def link_rate(self, link):
+        rates = [link["bandwidth_bytes_per_second"]["value"]] + [self.groups[g] for g in link.get("groups", [])]
+        return min(rates)
+
+    def path(self, start, goal, size):
+        """The links of the quickest way; devices do not forward. None where there is no way."""
+        if (start, goal, size) in self.ways:
+            return self.ways[start, goal, size]
+        found, seen, queue, tick = None, set(), [(0.0, 0, start, [])], 0
+        while queue:
+            time, _, at, links = heapq.heappop(queue)
+            if at == goal:
+                found = links
+                break
+            if at in seen or (at in self.devices and at != start):
+                continue
+            seen.add(at)
+            for link in self.out_of.get(at, []):
+                if link.get("latency_seconds") and link.get("bandwidth_bytes_per_second"):
+                    tick += 1
+                    leg = link["latency_seconds"]["value"] + size / self.link_rate(link)
+                    heapq.heappush(queue, (time + leg, tick, link["to"], links + [link]))
+        self.ways[start, goal, size] = found
+        return found
+
+    def hop(self, start, goal, size):
+        links = self.path(start, goal, size)
+        if links is None:
+            return None
+        latency = sum((Q(link["latency_seconds"]["value"]) for link in links), Q(0))
+        return latency + (Q(size) / Q(min(map(self.link_rate, links))) if links else 0)
+
+    def stated(self, start, goal):
+        link = next((l for l in self.links if l["from"] == start and l["to"] == goal), None)
+        rate = link and link.get("tokens_per_second")
+        return None if rate is None else Q(rate)
+
+    def entry(self, name, tokens):
+        return Q(0) if self.coordinator is None else self.hop(self.coordinator, name, 4 * tokens)
+
+    def exit(self, name):
+        return Q(0) if self.coordinator is None else self.hop(name, self.coordinator, 4)
+
+    def moved_per_token(self):
+        output = mean(self.workload["output_tokens"])
+        return max(self.row_bytes() * (mean(self.workload["prompt_tokens"]) + output - 1), Q(1)) / output
+
+    # -- what a device may hold -------------------------------------------------------------------------------------
+    def memory(self, name):
+        return value(self.devices[name].get("memory_bytes"))
+
+    def excluded(self, name):
+        formats = self.devices[name].get("formats", [])
+        return (name in self.limits.get("banned", []) or (formats and self.model["quantisation"] not in formats)
+                or self.timing(name) == "unknown")
+
+    def fits(self, name, start, end):
+        need, memory = self.stage_bytes(name, start, end)["total"], self.memory(name)
+        return need == 0 or (memory is not None and need <= memory)
+
+    def pools(self):
+        pools = {}
+        for name, device in self.devices.items():
+            pools.setdefault((device.get("memory_pool") or "", name if not device.get("memory_pool") else ""), []).append(name)
+        return pools.values()
+
+
+# -- the form of a plan ----------------------------------------------------------------------------------------------
+def form(plan):
+    def need(ok, what):
+        if not ok:
+            raise Malformed(what)
+
+    def text(x, what):
+        need(isinstance(x, str), what)
+
+    def count(x, most, what):
+        need(type(x) is int and 0 <= x <= most, what)
+
+    def number(x, what):
+        need(type(x) in (int, float) and math.isfinite(x), what)
+
+    def optional(x, kind, what):
+        need(x is None or (kind(x, what) or True), what)
+
+    def layers(x, what):
+        need(isinstance(x, dict), what)
+        count(x.get("start"), U32, what), count(x.get("end"), U32, what)
+
+    need(isinstance(plan, dict), "plan")
+    for key in ("schema", "tool_version", "scenario", "model", "objective_name", "unit"):
+        text(plan.get(key), key)
+    need(plan.get("status") in ("optimal", "feasible", "infeasible", "unknown"), "status")
+    need(isinstance(plan.get("inputs", []), list), "inputs")
+    for digest in plan.get("inputs", []):
+        need(isinstance(digest, str) and re.fullmatch("sha256:[0-9a-f]{64}", digest), "inputs")
+    optional(plan.get("objective_value"), number, "objective_value")
+    for key in ("stages", "routes", "unused"):
+        need(isinstance(plan.get(key), list), key)
+    need(isinstance(plan.get("reasons", []), list) and all(isinstance(r, str) for r in plan.get("reasons", [])), "reasons")
+    for stage in plan["stages"]:
+        need(isinstance(stage, dict) and isinstance(stage.get("devices"), list), "stage")
+        need(all(isinstance(d, str) for d in stage["devices"]), "stage.devices")
+        layers(stage.get("layers"), "stage.layers"), text(stage.get("quantisation"), "stage.quantisation")
+        need(isinstance(stage.get("bytes"), dict), "stage.bytes")
+        for key in ("weights", "kv", "activations", "reserve", "total"):
+            count(stage["bytes"].get(key), U64, "stage.bytes")
+        optional(stage.get("power_cap_watts"), number, "stage.power_cap_watts")
+    for route in plan["routes"]:
+        need(isinstance(route, dict) and isinstance(route.get("stages"), list), "route")
+        number(route.get("share"), "route.share")
+        for stop in route["stages"]:
+            need(isinstance(stop, dict), "stop")
+            count(stop.get("stage"), U32, "stop.stage"), layers(stop.get("layers"), "stop.layers")
+    for unused in plan["unused"]:
+        need(isinstance(unused, dict), "unused")
+        text(unused.get("device"), "unused.device"), text(unused.get("reason"), "unused.reason")
+    certificate = plan.get("certificate")
+    if certificate is not None:
+        need(isinstance(certificate, dict), "certificate")
+        number(certificate.get("objective"), "certificate.objective"), text(certificate.get("method"), "certificate.method")
+        optional(certificate.get("bound"), number, "certificate.bound")
+        optional(certificate.get("gap"), number, "certificate.gap")
+        need(certificate.get("bound_kind") in ("certified", "solver", "none"), "certificate.bound_kind")
+        evidence = certificate.get("evidence")
+        if evidence is not None:
+            need(isinstance(evidence, dict), "evidence")
+            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths"), "evidence.kind")
+            if evidence["kind"] == "device_worths":
+                need(isinstance(evidence.get("worths"), dict), "worths")
+                for worth in evidence["worths"].values():
+                    number(worth, "worths")
+
+
+# -- what a plan is worth --------------------------------------------------------------------------------------------
+def stops_of(plan, route):
+    """[(device, served, held)] of a route."""
+    pair = lambda layers: (layers["start"], layers["end"])
+    stages = plan["stages"]
+    return [(stages[s["stage"]]["devices"][0], pair(s["layers"]), pair(stages[s["stage"]]["layers"]))
+            for s in route["stages"]]
+
+
+def added(*times):
+    return None if any(t is None for t in times) else sum(times, Q(0))
+
+
+def tpot(problem, stops):
+    times = [problem.entry(stops[0][0], 1), problem.exit(stops[-1][0])]
+    times += [problem.decode_time(d, *served) for d, served, _ in stops]
+    times += [problem.hop(a[0], b[0], problem.row_bytes()) for a, b in zip(stops, stops[1:])]
+    return added(*times)
+
+
+def ttft(problem, stops):
+    chunks = problem.chunks()
+    arrive = [Q(0)] * len(chunks)
+    for i, (device, served, _) in enumerate(stops):
+        if i:
+            hops = [problem.hop(stops[i - 1][0], device, problem.row_bytes() * c[0]) for c in chunks]
+            arrive = [added(t, h) for t, h in zip(arrive, hops)]
+        steps = [problem.chunk_time(device, *served, c) for c in chunks]
+        if any(x is None for x in arrive + steps):
+            return None
+        free, leave = Q(0), []
+        for at, step in zip(arrive, steps):
+            free = max(free, at) + step
+            leave.append(free)
+        arrive = leave
+    return added(arrive[-1], problem.entry(stops[0][0], sum(c[0] for c in chunks)), problem.exit(stops[-1][0]))
+
+
+def throughput(problem, routes):
+    loads, capacity = {}, {}
+
+    def load(key, amount, limit):
+        loads[key] = loads.get(key, Q(0)) + amount
+        capacity[key] = limit
+
+    flow_in = any(l["from"] == "source" and l.get("tokens_per_second") is not None for l in problem.links)
+    flow_out = any(l["to"] == "sink" and l.get("tokens_per_second") is not None for l in problem.links)
+    for share, stops in routes:
+        for device, _, held in stops:
+            load(("stage", device), share, problem.rate(device, *held))
+        for (a, _, _), (b, _, _) in zip(stops, stops[1:]):
+            stated = problem.stated(a, b)
+            if stated is not None:
+                load(("pair", a, b), share, stated)
+                continue
+            links = problem.path(a, b, problem.row_bytes())
+            if links is None:
+                return None
+            for link in links:
+                amount = share * problem.moved_per_token()
+                load(("link", link["from"], link["to"]), amount, Q(link["bandwidth_bytes_per_second"]["value"]))
+                for group in set(link.get("groups", [])):
+                    load(("group", group), amount, Q(problem.groups[group]))
+        if flow_in:
+            load(("source", stops[0][0]), share, problem.stated("source", stops[0][0]))
+        if flow_out:
+            load(("sink", stops[-1][0]), share, problem.stated(stops[-1][0], "sink"))
+    if any(limit is None for limit in capacity.values()):
+        return None
+    return min(capacity[key] / amount for key, amount in loads.items())
+
+
+def evaluate(problem, plan):
+    routes = [(Q(r["share"]), stops_of(plan, r)) for r in plan["routes"]]
+    if problem.objective == "throughput":
+        return throughput(problem, routes)
+    figure = tpot if problem.objective == "tpot" else ttft
+    figures = [figure(problem, stops) for _, stops in routes]
+    if any(f is None for f in figures):
+        return None
+    return sum(share * f for (share, _), f in zip(routes, figures)) / sum(share for share, _ in routes)
+
+
+# -- bounds ----------------------------------------------------------------------------------------------------------
+def greatest_rates(problem, name):
+    """{layers held: greatest rate over the intervals of that length that fit}"""
+    table = {}
+    if problem.excluded(name):
+        return table
+    memo, total = {}, problem.layers
+    for start in range(total):
+        for end in range(start + 1, total + 1):
+            key = (end - start, start == 0, end == total)
+            if key not in memo and problem.fits(name, start, end):
+                memo[key] = problem.rate(name, start, end)
+                if memo[key] and memo[key] > 0:
+                    table[end - start] = max(table.get(end - start, Q(0)), memo[key])
+    return table
+
+
+def clip_bound(problem, bound):
+    above = Q(bound) * (1 + AGREE)
+    covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d).items()), default=Q(0))
+                  for d in problem.devices)
+    return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
+
+
+def device_worths(problem, bound, worths):
+    above = Q(bound) * (1 + AGREE)
+    if any(d not in problem.devices or w < 0 for d, w in worths.items()):
+        return ["a worth is negative or of no device"]
+    if above <= 0:
+        return ["no positive bound"]
+    tables = {d: greatest_rates(problem, d) for d in problem.devices}
+    sum_worths = sum(Q(worths.get(d, 0)) for d in tables if tables[d])
+    wrong = ["the worths are not less than the layers"] if sum_worths >= problem.layers else []
+    # One choice of a slot, or none, for each device; the cheapest price per rate still to come bounds what is left.
+    choices = []
+    for d, table in tables.items():
+        slots = [(Q(worths.get(d, 0)) / k, min(r, above)) for k, r in table.items()]
+        slots = [s for s in slots if not any(o != s and o[0] <= s[0] and o[1] >= s[1] for o in slots)]
+        if slots:
+            choices.append(sorted(set(slots)))
+    choices.sort(key=lambda slots: min(p / r for p, r in slots))
+    cheapest = [min(p / r for slots in choices[i:] for p, r in slots) for i in range(len(choices))] + [None]
+    seen, stack = set(), [(0, Q(0), Q(0))]
+    while stack:
+        i, rate, price = stack.pop()
+        if rate >= above:
+            return wrong + ["a cover costs less than 1"]
+        if i == len(choices) or price + (above - rate) * cheapest[i] >= 1 or (i, rate, price) in seen:
+            continue
+        seen.add((i, rate, price))
+        stack.append((i + 1, rate, price))
+        stack += [(i + 1, rate + r, price + p) for p, r in choices[i] if price + p < 1]
+    return wrong
+
+
+def enumeration(problem, bound):
+    """Looks for any chain that takes less than the bound; parts of a chain that already take as much are dropped."""
+    target = Q(bound) * (1 - AGREE)
+    usable = [d for d in problem.devices if not problem.excluded(d)]
+    limits, figure = problem.limits, tpot if problem.objective == "tpot" else ttft
+    fewest = limits.get("stages_exact") or 1
+    most = limits.get("stages_exact") or limits.get("stages_max") or len(usable)
+    # A chain cannot be quicker than its stages' own work on one token or on the last chunk.
+    chunks = problem.chunks()
+
+    def own(device, start, end):
+        return problem.decode_time(device, start, end) if problem.objective == "tpot" \
+            else problem.chunk_time(device, start, end, chunks[-1])
+
+    def extend(start, chain, spent):
+        if start == problem.layers:
+            stops = [(d, layers, layers) for d, layers in chain]
+            names = {d for d, _ in chain}
+            pinned = all(p in names for p in limits.get("pinned", []))
+            if len(chain) >= fewest and pinned and pools_hold(problem, {d: [l] for d, l in chain}):
+                time = figure(problem, stops)
+                return time is not None and time < target
+            return False
+        if len(chain) >= most or spent >= target:
+            return False
+        for device in usable:
+            if any(device == d for d, _ in chain):
+                continue
+            for end in range(start + 1, problem.layers + 1):
+                time = own(device, start, end) if problem.fits(device, start, end) else None
+                if time is not None and extend(end, chain + [(device, (start, end))], spent + time):
+                    return True
+        return False
+
+    return ["a placement is quicker than the bound"] if extend(0, [], Q(0)) else []
+
+
+def pools_hold(problem, held):
+    for names in problem.pools():
+        need = sum(problem.stage_bytes(n, *layers)["total"] for n in names for layers in held.get(n, []))
+        sizes = [problem.memory(n) for n in names]
+        if need and (None in sizes or need > min(sizes)):
+            return False
+    return True
+
+
+def certificate_faults(problem, plan):
+    c, wrong, maximise = plan.get("certificate"), [], problem.objective == "throughput"
+    if c is None:
+        return ["there is no certificate"]
+    if float(c["objective"]) != float(plan["objective_value"]):
+        wrong.append("the certificate is for another objective value")
+    if not c["method"].strip():
+        wrong.append("the certificate names no method")
+    bounded = c["bound_kind"] != "none"
+    if (c.get("bound") is not None) != bounded or (c.get("gap") is not None) != bounded:
+        wrong.append("bound and gap must be there exactly where somebody vouches for the bound")
+    if (c.get("evidence") is not None) != (c["bound_kind"] == "certified"):
+        wrong.append("evidence must be there exactly for a certified bound")
+    gap, objective = math.inf, Q(c["objective"])
+    if c.get("bound") is not None:
+        bound = Q(c["bound"])
+        better = objective > bound if maximise else objective < bound
+        if better and not agree(objective, bound):
+            wrong.append("the plan is better than its bound")
+        gap = Q(0) if bound == objective else abs(bound - objective) / abs(objective) if objective else math.inf
+        if c.get("gap") is not None:
+            stated = Q(c["gap"])
+            if gap == math.inf or (abs(stated - gap) > Q(1e-12) and not agree(stated, gap)):
+                wrong.append("the gap is not the distance to the bound")
+    if plan["status"] == "optimal" and not gap <= GAP_OPTIMAL_MAX:
+        wrong.append("the plan is called optimal and is not known to be")
+    if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
+        kind = c["evidence"]["kind"]
+        if maximise != (kind != "enumeration"):
+            wrong.append("evidence of the wrong kind")
+        elif kind == "clip_bound":
+            wrong += clip_bound(problem, c["bound"])
+        elif kind == "device_worths":
+            wrong += device_worths(problem, c["bound"], c["evidence"]["worths"])
+        else:
+            wrong += enumeration(problem, c["bound"])
+    return wrong
+
+
+# -- the plan --------------------------------------------------------------------------------------------------------
+def structure_faults(problem, plan):
+    """Faults of stages and routes; where there are any, the plan's figures are not worth computing."""
+    wrong, limits, total = [], problem.limits, problem.layers
+    used = []
+    for i, stage in enumerate(plan["stages"]):
+        where, start, end = f"stage {i}", stage["layers"]["start"], stage["layers"]["end"]
+        if len(stage["devices"]) != 1 or stage["devices"][0] not in problem.devices:
+            wrong.append(f"{where} is not on one known device")
+            continue
+        name = stage["devices"][0]
+        if name in used:
+            wrong.append(f"{name} holds two stages")
+        used.append(name)
+        if not start < end <= total:
+            wrong.append(f"{where} holds no layers of the model")
+            continue
+        if stage["quantisation"] != problem.model["quantisation"]:
+            wrong.append(f"{where} is in another format")
+        need = problem.stage_bytes(name, start, end)
+        if any(stage["bytes"][key] != need[key] for key in need):
+            wrong.append(f"{where} states other bytes than it needs")
+        if not problem.fits(name, start, end):
+            wrong.append(f"{where} does not fit {name}")
+        if problem.excluded(name):
+            wrong.append(f"{name} may hold no stage")
+        if (stage.get("power_cap_watts") or 1) <= 0:
+            wrong.append(f"{where} caps its power at nothing")
+    if not plan["stages"] or not plan["routes"]:
+        wrong.append("no stages or no routes")
+    for i, route in enumerate(plan["routes"]):
+        at, passed = 0, []
+        for stop in route["stages"]:
+            start, end = stop["layers"]["start"], stop["layers"]["end"]
+            if start != at or stop["stage"] in passed or stop["stage"] >= len(plan["stages"]):
+                wrong.append(f"route {i} is no chain of stages")
+                break
+            held = plan["stages"][stop["stage"]]["layers"]
+            inside = held["start"] <= start < end <= held["end"]
+            if not inside or (not limits["partial"] and (start, end) != (held["start"], held["end"])):
+                wrong.append(f"route {i} is served layers that stage {stop['stage']} does not serve")
+            at = end
+            passed.append(stop["stage"])
+        if at != total:
+            wrong.append(f"route {i} does not end with the last layer")
+        if not 0 < route["share"] <= 1:
+            wrong.append(f"route {i} has no share")
+        if limits.get("stages_max") is not None and len(route["stages"]) > limits["stages_max"]:
+            wrong.append(f"route {i} passes too many stages")
+    if abs(sum(Q(r["share"]) for r in plan["routes"]) - 1) > SHARE_SLACK:
+        wrong.append("the shares do not add to 1")
+    passed = {stop["stage"] for route in plan["routes"] for stop in route["stages"]}
+    if passed != set(range(len(plan["stages"]))):
+        wrong.append("a stage is on no route")
+    exact = limits.get("stages_exact")
+    if exact is not None and (len(plan["stages"]) != exact or len(plan["routes"]) != 1):
+        wrong.append("not the number of stages that was asked for")
+    if problem.objective != "throughput" and len(plan["routes"]) > 1:
+        wrong.append("several routes for a latency objective")
+    wrong += [f"{p} is pinned and unused" for p in limits.get("pinned", []) if p not in used]
+    left = [u["device"] for u in plan["unused"]]
+    if sorted(left + list(dict.fromkeys(used))) != sorted(problem.devices) or any(not u["reason"].strip() for u in plan["unused"]):
+        wrong.append("not every device is either used or unused with a reason")
+    return wrong
+
+
+def violations(problem, plan):
+    try:
+        form(plan)
+    except Malformed as fault:
+        return [f"{fault} is missing or malformed"], None
+    wrong, data = [], problem.data
+    for key, expected in (("schema", "isotherm.plan/v1"), ("scenario", data["scenario"]), ("model", problem.model["name"]),
+                          ("objective_name", problem.objective),
+                          ("unit", "tok/s" if problem.objective == "throughput" else "s")):
+        if plan[key] != expected:
+            wrong.append(f"{key} is {plan[key]!r}, not {expected!r}")
+    if sorted(plan.get("inputs", [])) != sorted(data["inputs"]):
+        wrong.append("made from other inputs")
+    if plan["status"] in ("infeasible", "unknown"):
+        return wrong + ["there is no plan to follow"], None
+    if plan.get("reasons"):
+        wrong.append("reasons for there being no plan, beside a plan")
+    structure = structure_faults(problem, plan)
+    wrong += structure
+    if plan.get("objective_value") is None:
+        return wrong + ["no objective value"], None
+    worth = None
+    if not structure:
+        held = {}
+        for stage in plan["stages"]:
+            held.setdefault(stage["devices"][0], []).append((stage["layers"]["start"], stage["layers"]["end"]))
+        if not pools_hold(problem, held):
+            wrong.append("stages do not fit the memory they share")
+        for route in plan["routes"]:
+            stops = stops_of(plan, route)
+            if problem.entry(stops[0][0], 1) is None or problem.exit(stops[-1][0]) is None:
+                wrong.append("no way between a route and where requests come in")
+        worth = evaluate(problem, plan)
+        if worth is None:
+            wrong.append("a time, way or rate that the plan needs is unknown")
+        elif not agree(worth, Q(plan["objective_value"])):
+            wrong.append(f"the objective value is {float(worth)!r}, not {plan['objective_value']!r}")
+    wrong += certificate_faults(problem, plan)
+    return wrong, worth
+
+
+def main(arguments):
+    sys.setrecursionlimit(100_000)
+    if len(arguments) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        if arguments[0] == "--batch":
+            with open(arguments[1], encoding="utf-8") as lines:
+                for line in lines:
+                    case = json.loads(line)
+                    wrong, worth = violations(Problem(case["problem"]), case["plan"])
+                    objective = None if worth is None else float(worth)
+                    print(json.dumps({"ok": not wrong, "violations": wrong, "objective": objective}))
+            return 0
+        plan, data = (json.load(open(path, encoding="utf-8")) for path in arguments)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    wrong, worth = violations(Problem(data), plan)
+    for fault in wrong:
+        print(f"violation: {fault}")
+    if not wrong:
+        print(f"the plan holds: {plan['objective_name']} {float(worth)!r} {plan['unit']}")
+    return 5 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

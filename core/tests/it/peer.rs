@@ -1,0 +1,280 @@
+//! Two checkers that share no code, this one and `benches/peers/check_plan.py`, judge the same plans.
+
+use crate::build::*;
+use crate::mutation::mutants;
+use isotherm_core::check::ProblemRecord;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{DeviceGraph, SharedCapacity};
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::{BoundKind, Evidence, Plan};
+use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
+use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, TokensPerSecond};
+use isotherm_core::workload::Length;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+/// The peer's judgement of each case, in order; none, with the reason printed, where it cannot be run.
+fn peer(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<Vec<Value>> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers/check_plan.py");
+    let mut lines = String::new();
+    for (problem, plan) in cases {
+        let case = json!({"plan": plan, "problem": ProblemRecord::of(problem)});
+        writeln!(lines, "{case}").expect("a string grows");
+    }
+    let file = std::env::temp_dir().join(format!("isotherm-{test}-{}.jsonl", std::process::id()));
+    std::fs::write(&file, lines).expect("a temporary file");
+    let output = Command::new("python3").arg("-B").arg(script).arg("--batch").arg(&file).output();
+    std::fs::remove_file(&file).expect("written above");
+    let Ok(output) = output else {
+        eprintln!("skipped: {test}: there is no python3 to run the peer checker with");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    Some(text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect())
+}
+
+/// Whether this checker accepts a plan as it is stored, and why not.
+fn accepts(problem: &PlacementProblem, plan: &Value) -> Result<(), String> {
+    let plan: Plan = serde_json::from_value(plan.clone()).map_err(|e| e.to_string())?;
+    plan.check(problem).map(|_| ()).map_err(|found| found.iter().map(|v| format!("{v}; ")).collect())
+}
+
+/// Both checkers agree on every case; how many were accepted, or none without the peer.
+fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usize> {
+    let judged = peer(test, cases)?;
+    assert_eq!(judged.len(), cases.len());
+    let mut accepted = 0;
+    for ((problem, plan), theirs) in cases.iter().zip(judged) {
+        let ours = accepts(problem, plan);
+        let record = || json!({"plan": plan, "problem": ProblemRecord::of(problem)});
+        assert_eq!(ours.is_ok(), theirs["ok"] == json!(true), "{ours:?}\n{theirs}\n{}", record());
+        accepted += usize::from(ours.is_ok());
+    }
+    Some(accepted)
+}
+
+/// A problem of some devices of every kind, with ways that may be missing.
+fn draw_problem(draw: &mut Draw) -> PlacementProblem {
+    let model = model(2 + draw.below(4));
+    let objective = [Objective::Throughput, Objective::Tpot, Objective::Ttft][draw.below(3)];
+    let rates_only = objective == Objective::Throughput && draw.one_in(4);
+    let names = ["a", "b", "c", "d"];
+    let count = 2 + draw.below(3);
+    let mut devices = Vec::new();
+    for name in &names[..count] {
+        let memory = 2_000 + draw.below(12_000) as u64;
+        let mut device = device(name, &model, draw.between(0.01, 3.0), memory);
+        if rates_only {
+            device.profiles.clear();
+            for k in (1..=model.layers()).filter(|k| k % 4 != 3) {
+                device.rates.push((k, TokensPerSecond::of(draw.between(0.0, 100.0) / f64::from(k))));
+            }
+        } else if draw.one_in(3) {
+            device.profiles.clear();
+            let bandwidth = BytesPerSecond::of(draw.between(1e3, 1e6));
+            device.memory_bandwidth_bytes_per_second = Some(Figure::declared(bandwidth, "test"));
+            let compute = FlopsPerSecond::of(draw.between(1e3, 1e7));
+            device.compute_flops_per_second = (!draw.one_in(3)).then(|| Figure::declared(compute, "test"));
+        } else {
+            device.profiles =
+                vec![profile(&model, draw.between(0.01, 3.0), draw.between(0.0, 0.2), 0.01, draw.between(0.0, 0.1))];
+        }
+        if draw.one_in(12) {
+            device.memory_bytes = None;
+        }
+        if draw.one_in(4) {
+            device.memory_pool = Some("ram".into());
+        }
+        if draw.one_in(10) {
+            device.formats = vec!["Q4_0".into()];
+        }
+        devices.push(device);
+    }
+    let mut links = Vec::new();
+    for from in &names[..count] {
+        for to in names[..count].iter().filter(|to| *to != from) {
+            if !draw.one_in(8) {
+                links.push(if rates_only || draw.one_in(10) {
+                    flow_link(from, to, draw.between(1.0, 60.0))
+                } else {
+                    link(from, to, draw.between(0.0, 0.5), draw.between(20.0, 5e3))
+                });
+            }
+        }
+        for (from, to) in [(from, &"hub"), (&"hub", from)] {
+            let mut leg = link(from, to, draw.between(0.0, 0.2), draw.between(20.0, 5e3));
+            leg.groups = if draw.one_in(2) { vec!["air".into()] } else { Vec::new() };
+            links.push(leg);
+        }
+        if rates_only {
+            links.push(flow_link("source", from, draw.between(10.0, 90.0)));
+            links.push(flow_link(from, "sink", draw.between(10.0, 90.0)));
+        }
+    }
+    let mut file = devices_file(devices, links);
+    file.junctions = vec!["hub".into(), "source".into(), "sink".into()];
+    file.coordinator = draw.one_in(2).then(|| "hub".into());
+    file.groups = vec![SharedCapacity {
+        name: "air".into(),
+        bandwidth_bytes_per_second: Figure::declared(BytesPerSecond::of(draw.between(10.0, 900.0)), "test"),
+    }];
+    let mut parts: ProblemParts = parts(model, file.clone(), objective);
+    parts.graph = DeviceGraph::new(file).expect("valid");
+    parts.workload.prompt_tokens = Length { min: 1, max: 1 + draw.below(12) as u32 };
+    parts.workload.output_tokens = Length { min: 1, max: 1 + draw.below(9) as u32 };
+    parts.serving.step_tokens_max = 1 + draw.below(7) as u32;
+    parts.serving.requests_max = 1 + draw.below(3) as u32;
+    parts.limits.partial = draw.one_in(3);
+    parts.limits.stages_max = draw.one_in(5).then(|| 1 + draw.below(3) as u32);
+    if draw.one_in(8) {
+        parts.limits.pinned = vec![names[draw.below(count)].into()];
+    }
+    if draw.one_in(8) {
+        parts.limits.banned = vec![names[draw.below(count)].into()];
+    }
+    problem(parts)
+}
+
+/// Cuts all layers into at most `devices` intervals, at random.
+fn cuts(draw: &mut Draw, layers: u32, devices: usize) -> Vec<(u32, u32)> {
+    let mut at: Vec<u32> = (0..draw.below(devices)).map(|_| 1 + draw.below(layers as usize - 1) as u32).collect();
+    at.extend([0, layers]);
+    at.sort_unstable();
+    at.dedup();
+    at.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// A plan that may or may not hold: a chain, or two routes that part and meet, with a certificate of some kind.
+fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
+    let mut names: Vec<String> = problem.graph.devices().iter().map(|d| d.name.clone()).collect();
+    for i in (1..names.len()).rev() {
+        names.swap(i, draw.below(i + 1));
+    }
+    let intervals = cuts(draw, problem.layers(), names.len());
+    let mut stages: Vec<(&str, u32, u32)> =
+        intervals.iter().zip(&names).map(|(&(start, end), name)| (name.as_str(), start, end)).collect();
+    let straight: Vec<u32> = (0..stages.len() as u32).collect();
+    let mut routes = vec![(straight.clone(), 1.0)];
+    if problem.objective == Objective::Throughput && stages.len() < names.len() && draw.one_in(2) {
+        let twin = draw.below(stages.len());
+        let spare = names[stages.len()].as_str();
+        stages.push((spare, stages[twin].1, stages[twin].2));
+        let mut other = straight;
+        other[twin] = stages.len() as u32 - 1;
+        let share = draw.between(0.05, 0.95);
+        routes = vec![(routes[0].0.clone(), share), (other, 1.0 - share)];
+    }
+    let routes: Vec<(&[u32], f64)> = routes.iter().map(|(route, share)| (route.as_slice(), *share)).collect();
+    let mut plan = plan(problem, &stages, &routes);
+    if plan.objective_value.is_none() {
+        plan.objective_value = Some(1.0);
+        plan.certificate.as_mut().expect("given").objective = 1.0;
+    }
+    let value = plan.objective_value.expect("given");
+    let worths = || problem.graph.devices().iter().map(|d| d.name.clone());
+    let slack = [0.0, 1e-12, 0.01, 0.3, 1.0, 4.0][draw.below(6)];
+    let throughput = problem.objective == Objective::Throughput;
+    let bound = if throughput { value * (1.0 + slack) } else { value / (1.0 + slack) };
+    match draw.below(4) {
+        0 => {}
+        1 if throughput => certify(&mut plan, bound, Evidence::ClipBound),
+        2 if throughput => {
+            let layers = f64::from(problem.layers()) / problem.graph.devices().len() as f64;
+            let worths = worths().map(|name| (name, draw.between(0.3, 1.1) * layers)).collect();
+            certify(&mut plan, bound, Evidence::DeviceWorths { worths });
+        }
+        1 | 2 => certify(&mut plan, bound, Evidence::Enumeration),
+        _ => {
+            certify(&mut plan, bound, Evidence::ClipBound);
+            let certificate = plan.certificate.as_mut().expect("given");
+            (certificate.bound_kind, certificate.evidence) = (BoundKind::Solver, None);
+        }
+    }
+    plan
+}
+
+#[test]
+fn both_checkers_judge_random_plans_alike() {
+    let mut draw = Draw(0xda3e_39cb_94b9_5bdb);
+    let mut cases = Vec::new();
+    for _ in 0..250 {
+        let problem = draw_problem(&mut draw);
+        for _ in 0..2 {
+            let plan = draw_plan(&mut draw, &problem);
+            cases.push((problem.clone(), serde_json::to_value(plan).expect("serialises")));
+        }
+    }
+    if let Some(accepted) = agreement("both_checkers_judge_random_plans_alike", &cases) {
+        assert!((60..440).contains(&accepted), "{accepted} of {} accepted: the cases are one-sided", cases.len());
+    }
+}
+
+#[test]
+fn both_checkers_compute_the_same_figures() {
+    let mut draw = Draw(0x0123_4567_89ab_cdef);
+    let mut cases = Vec::new();
+    for _ in 0..200 {
+        let problem = draw_problem(&mut draw);
+        let plan = draw_plan(&mut draw, &problem);
+        cases.push((problem, serde_json::to_value(plan).expect("serialises")));
+    }
+    let Some(judged) = peer("both_checkers_compute_the_same_figures", &cases) else { return };
+    let mut compared = 0;
+    for ((problem, plan), theirs) in cases.iter().zip(judged) {
+        let plan: Plan = serde_json::from_value(plan.clone()).expect("built here");
+        let ours = evaluate(&plan, problem).value(problem.objective);
+        if let (Some(ours), Some(theirs)) = (ours, theirs["objective"].as_f64()) {
+            assert!((ours - theirs).abs() <= 1e-12 * ours.abs(), "{ours} and {theirs}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 40, "{compared} of {}", cases.len());
+}
+
+#[test]
+fn both_checkers_refuse_the_same_mutants() {
+    let mut cases = Vec::new();
+    let mut mutate = |problem: &PlacementProblem, plan: &Plan, step: usize| {
+        let mut changed = Vec::new();
+        mutants(&serde_json::to_value(plan).expect("serialises"), "", &|v| v, &mut changed);
+        cases.extend(changed.into_iter().step_by(step).map(|(_, value)| (problem.clone(), value)));
+    };
+    let latency = problem(two_devices(Objective::Tpot));
+    let mut best = chain(&latency, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = best.objective_value.expect("evaluated");
+    certify(&mut best, value, Evidence::Enumeration);
+    mutate(&latency, &best, 1);
+    let flow = problem(fork(Objective::Throughput));
+    let mut forked = plan(&flow, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    certify(&mut forked, 0.75, Evidence::ClipBound);
+    mutate(&flow, &forked, 2);
+    if let Some(accepted) = agreement("both_checkers_refuse_the_same_mutants", &cases) {
+        assert!(accepted * 10 < cases.len(), "{accepted} of {} mutants accepted", cases.len());
+        assert!(cases.len() > 300, "{}", cases.len());
+    }
+}
+
+#[test]
+fn a_pool_and_a_reserve_are_counted_by_both() {
+    let mut parts = two_devices(Objective::Tpot);
+    let mut file = parts.graph.file().clone();
+    for device in &mut file.devices {
+        device.memory_pool = Some("ram".into());
+        device.memory_bytes = Some(Figure::declared(Bytes(8_060), "test"));
+    }
+    parts.graph = DeviceGraph::new(file).expect("valid");
+    let mut cases = Vec::new();
+    for reserve in [10, 11] {
+        parts.limits.reserve_bytes = Bytes(reserve);
+        let problem = problem(parts.clone());
+        let plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+        cases.push((problem, serde_json::to_value(plan).expect("serialises")));
+    }
+    // 5414 + 2646 bytes with a reserve of 10 on each.
+    if let Some(accepted) = agreement("a_pool_and_a_reserve_are_counted_by_both", &cases) {
+        assert_eq!(accepted, 1);
+    }
+}
