@@ -1,2 +1,22 @@
 #![forbid(unsafe_code)]
 //! Renders a run as one self-contained page.
+//!
+//! One door: [`render`] makes a page of a [`Report`], which the command line fills from finished artefacts. Nothing is
+//! recomputed here: predictions are shown as they were sealed, and where two artefacts disagree the page says so.
+
+mod contradictions;
+mod figures;
+mod html;
+mod measure;
+mod page;
+mod report;
+mod sections;
+mod show;
+mod verdict;
+
+pub use measure::{Spread, measured, run_figure};
+pub use page::render;
+pub use report::{
+    Case, Command, Environment, Event, Evidence, Failure, FileDigest, LogEntry, Manifest, Report, RunStatistic, Sealed,
+    SealedFigure, Step, Stored,
+};

@@ -1,0 +1,8 @@
+//! The figures of the page, drawn by plotters as SVG.
+
+pub(crate) mod busy;
+pub(crate) mod canvas;
+pub(crate) mod plan;
+pub(crate) mod requests;
+pub(crate) mod temperature;
+pub(crate) mod truth;
