@@ -107,11 +107,10 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         .iter()
         .map(|(stops, weight)| Route { stages: stops_of(parts, problem.limits.partial, stops), share: weight / total })
         .collect();
-    if let [.., last] = routes.as_slice() {
-        let others: f64 = routes.iter().map(|r| r.share).sum::<f64>() - last.share;
-        if let Some(last) = routes.last_mut() {
-            last.share = 1.0 - others;
-        }
+    // The largest share takes the rounding of the others, which might be all that the smallest is.
+    if let Some(largest) = (0..routes.len()).max_by(|&a, &b| routes[a].share.total_cmp(&routes[b].share)) {
+        let others = routes.iter().enumerate().filter(|(i, _)| *i != largest).map(|(_, r)| r.share).sum::<f64>();
+        routes[largest].share = 1.0 - others;
     }
     let left_out = tables
         .left_out

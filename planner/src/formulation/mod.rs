@@ -12,10 +12,6 @@ use crate::tables::Tables;
 use program::{Program, Relation};
 use std::collections::BTreeMap;
 
-/// Least share of the traffic that passes a pinned device: its stage must serve somebody, and the best plan may have no
-/// use for it. A tenth of the gap that counts as none.
-pub(crate) const PINNED_SHARE: f64 = 1e-7;
-
 /// Columns that count devices, by (class, start, end).
 type Counts = BTreeMap<(usize, usize, usize), usize>;
 

@@ -45,8 +45,18 @@ impl PartialProgram {
     pub fn routed(tables: &Tables<'_>, network: &Network, stages_max: Option<usize>, most: f64) -> Self {
         let single = (0..tables.candidates.len()).map(|device| vec![device]).collect();
         let mut built = Self::counts(tables, network, single);
-        let states = built.states(tables, network, stages_max);
-        built.limits(tables, network, &states, most);
+        let requests = built.states(tables, network, stages_max, 1.0);
+        built.limits(network, &requests, most, |&(device, start, end)| {
+            (network.stage[tables.candidates[device].kind].at(start, end) / most).min(1.0)
+        });
+        let open = network.opened();
+        for device in (0..tables.candidates.len()).filter(|&device| tables.candidates[device].pinned) {
+            // A unit of its own finds a way through a pinned device, over intervals that are held.
+            let unit = built.states(tables, &open, stages_max, 0.0);
+            built.limits(&open, &unit, most, |_| 1.0);
+            let entering = unit.entering.get(&device).cloned().unwrap_or_default();
+            built.program.row(entering, Relation::AtLeast, 1.0);
+        }
         built
     }
 
@@ -68,14 +78,14 @@ impl PartialProgram {
         built
     }
 
-    fn states(&mut self, tables: &Tables<'_>, network: &Network, stages_max: Option<usize>) -> Flows {
+    fn states(&mut self, tables: &Tables<'_>, network: &Network, stages_max: Option<usize>, value: f64) -> Flows {
         let (n, layers) = (tables.candidates.len(), network.layers);
         let hops = stages_max.map_or(1, |most| most.min(n));
         let mut flows = Flows::default();
         let mut balance: BTreeMap<(usize, usize, usize), Terms> = BTreeMap::new();
         let program = &mut self.program;
         for device in (0..n).filter(|&d| network.source[d] > 0.0 && hops > 0) {
-            let column = program.column(1.0, 0.0, 1.0, false);
+            let column = program.column(value, 0.0, 1.0, false);
             balance.entry((0, device, 1)).or_default().push((column, 1.0));
             flows.enter(device, column);
             flows.source.push((device, column));
@@ -112,20 +122,13 @@ impl PartialProgram {
         flows
     }
 
-    fn limits(&mut self, tables: &Tables<'_>, network: &Network, flows: &Flows, most: f64) {
-        let carried = |&(device, start, end): &Link| {
-            (network.stage[tables.candidates[device].kind].at(start, end) / most).min(1.0)
-        };
+    fn limits(&mut self, network: &Network, flows: &Flows, most: f64, carried: impl Fn(&Link) -> f64) {
         let mut rows: Vec<(Terms, f64)> = Vec::new();
         for (&device, entering) in &flows.entering {
             let held = self.count.range((device, 0, 0)..(device + 1, 0, 0));
             let mut terms = entering.clone();
             terms.extend(held.map(|(interval, &column)| (column, -carried(interval))));
             rows.push((terms, 0.0));
-        }
-        for device in (0..tables.candidates.len()).filter(|&device| tables.candidates[device].pinned) {
-            let entering = flows.entering.get(&device).cloned().unwrap_or_default();
-            self.program.row(entering, Relation::AtLeast, super::PINNED_SHARE);
         }
         for (&(device, layer), passing) in &flows.held {
             let held = self.count.range((device, 0, 0)..(device + 1, 0, 0));

@@ -9,8 +9,10 @@
 //! With several twins in a class, a limit on the way between two devices becomes one on the way between two classes; that
 //! admits more than the devices can do. The program's bound holds all the same, and what its placement really carries is
 //! replayed.
+//!
+//! A pinned device must serve somebody, be it ever so few. So that the best plan need not send it a measurable share, each
+//! pinned device has a unit of a commodity of its own that must find a way through it, over intervals that are held.
 
-use super::PINNED_SHARE;
 use super::program::{Program, Relation};
 use crate::latency::walk::Link;
 use crate::tables::Tables;
@@ -20,6 +22,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Terms = Vec<(usize, f64)>;
 
+/// What travels: requests, or the unit that shows a pinned device to be on some way.
+#[derive(Default)]
+struct Commodity {
+    /// `g` by (hop, class, start, end); the class is 0 where merged.
+    flow: BTreeMap<(usize, usize, usize, usize), usize>,
+    /// `f` by (hop, layer, from, to).
+    passing: BTreeMap<(usize, usize, usize, usize), usize>,
+}
+
 /// The program and what its columns mean.
 pub(crate) struct PositionProgram {
     /// The program; its objective is in units of `most`.
@@ -28,10 +39,9 @@ pub(crate) struct PositionProgram {
     class_of: Vec<usize>,
     /// `n` by (class, start, end).
     count: BTreeMap<(usize, usize, usize), usize>,
-    /// `g` by (hop, class, start, end); the class is 0 where merged.
-    flow: BTreeMap<(usize, usize, usize, usize), usize>,
-    /// `f` by (hop, layer, from, to).
-    passing: BTreeMap<(usize, usize, usize, usize), usize>,
+    requests: Commodity,
+    /// The units of pinned devices.
+    pins: Vec<(usize, Commodity)>,
     merged: bool,
     hops: Option<usize>,
     most: f64,
@@ -39,8 +49,8 @@ pub(crate) struct PositionProgram {
 }
 
 impl PositionProgram {
-    /// The program for devices in `classes` of twins on a network relieved of what cannot bind at `most`, routes having
-    /// at most `hops` stages.
+    /// The program for devices in `classes` of twins, pinned ones alone, on a network relieved of what cannot bind at
+    /// `most`, routes having at most `hops` stages.
     pub fn new(
         tables: &Tables<'_>,
         network: &Network,
@@ -57,22 +67,31 @@ impl PositionProgram {
             classes,
             class_of,
             count: BTreeMap::new(),
-            flow: BTreeMap::new(),
-            passing: BTreeMap::new(),
+            requests: Commodity::default(),
+            pins: Vec::new(),
             merged: !network.binds() && tables.candidates.iter().all(|c| !c.pinned),
             hops,
             most,
             layers: network.layers,
         };
-        built.columns(tables, network);
-        built.carry(tables, network);
-        if built.merged {
-            built.balance();
-        } else {
-            built.hand_over();
-            built.ways(network);
-        }
+        built.counts(tables, network);
         super::device_rows(&mut built.program, tables, &built.classes, &built.count);
+        let requests = built.commodity(network, 1.0);
+        built.carry(&requests, |start, end, device| {
+            let mut rate = network.stage[tables.candidates[device].kind].at(start, end);
+            if start == 0 {
+                rate = rate.min(network.source[device]);
+            }
+            if end == network.layers {
+                rate = rate.min(network.sink[device]);
+            }
+            (rate / most).min(1.0)
+        });
+        built.ways(network, &requests);
+        built.requests = requests;
+        for device in (0..tables.candidates.len()).filter(|&device| tables.candidates[device].pinned) {
+            built.pin(network, device);
+        }
         if let Some(stages) = tables.problem.limits.stages_exact {
             built.one_chain(stages);
         }
@@ -95,75 +114,84 @@ impl PositionProgram {
         if self.merged { 0 } else { class }
     }
 
-    fn columns(&mut self, tables: &Tables<'_>, network: &Network) {
-        for class in 0..self.classes.len() {
-            let kind = tables.candidates[self.classes[class][0]].kind;
+    fn counts(&mut self, tables: &Tables<'_>, network: &Network) {
+        for (class, members) in self.classes.iter().enumerate() {
+            let kind = tables.candidates[members[0]].kind;
             for start in 0..self.layers {
                 for end in start + 1..=tables.kinds[kind].reach[start] {
-                    if network.stage[kind].at(start, end) <= 0.0 {
-                        continue;
-                    }
-                    let column = self.program.column(0.0, 0.0, self.classes[class].len() as f64, true);
-                    self.count.insert((class, start, end), column);
-                    // The first hop begins the model, later hops do not.
-                    for hop in self.hop_range().filter(|&hop| self.hops.is_none() || (hop == 0) == (start == 0)) {
-                        let key = (hop, self.flow_class(class), start, end);
-                        let enters = f64::from(u8::from(start == 0));
-                        let program = &mut self.program;
-                        self.flow.entry(key).or_insert_with(|| program.column(enters, 0.0, 1.0, false));
+                    if network.stage[kind].at(start, end) > 0.0 {
+                        let column = self.program.column(0.0, 0.0, members.len() as f64, true);
+                        self.count.insert((class, start, end), column);
                     }
                 }
             }
         }
-        if self.merged {
-            return;
+    }
+
+    /// Columns of a commodity, worth `value` each, and the rows that keep it whole.
+    fn commodity(&mut self, network: &Network, value: f64) -> Commodity {
+        let mut made = Commodity::default();
+        for &(class, start, end) in self.count.keys() {
+            // The first hop begins the model, later hops do not.
+            for hop in self.hop_range().filter(|&hop| self.hops.is_none() || (hop == 0) == (start == 0)) {
+                let key = (hop, self.flow_class(class), start, end);
+                let worth = if start == 0 { value } else { 0.0 };
+                made.flow.entry(key).or_insert_with(|| self.program.column(worth, 0.0, 1.0, false));
+            }
         }
-        let starts: BTreeSet<_> = self.flow.keys().map(|&(hop, class, start, _)| (hop, start, class)).collect();
-        let ends: BTreeSet<_> = self.flow.keys().map(|&(hop, class, _, end)| (hop, end, class)).collect();
+        if self.merged {
+            self.balance(&made);
+            return made;
+        }
+        let starts: BTreeSet<_> = made.flow.keys().map(|&(hop, class, start, _)| (hop, start, class)).collect();
+        let ends: BTreeSet<_> = made.flow.keys().map(|&(hop, class, _, end)| (hop, end, class)).collect();
         for (hop, layer, from) in ends {
             let Some(after) = self.after(hop).filter(|_| layer < self.layers) else { continue };
             for &(_, _, to) in starts.range((after, layer, 0)..(after, layer + 1, 0)) {
                 if way(network, &self.classes, from, to).is_some_and(|rate| rate > 0.0) {
                     let column = self.program.column(0.0, 0.0, 1.0, false);
-                    self.passing.insert((hop, layer, from, to), column);
+                    made.passing.insert((hop, layer, from, to), column);
                 }
             }
         }
+        self.hand_over(&made);
+        made
     }
 
-    /// Intervals carry at most what their devices do; those of pinned devices carry something.
-    fn carry(&mut self, tables: &Tables<'_>, network: &Network) {
+    /// Intervals carry at most what their devices do.
+    fn carry(&mut self, commodity: &Commodity, carried: impl Fn(usize, usize, usize) -> f64) {
         let mut rows: BTreeMap<(usize, usize, usize), Terms> = BTreeMap::new();
         for (&(class, start, end), &column) in &self.count {
-            let device = self.classes[class][0];
-            let kind = tables.candidates[device].kind;
-            let mut rate = network.stage[kind].at(start, end);
-            if start == 0 {
-                rate = rate.min(network.source[device]);
-            }
-            if end == self.layers {
-                rate = rate.min(network.sink[device]);
-            }
             let key = (self.flow_class(class), start, end);
-            rows.entry(key).or_default().push((column, -(rate / self.most).min(1.0)));
+            rows.entry(key).or_default().push((column, -carried(start, end, self.classes[class][0])));
         }
-        for (&(_, class, start, end), &column) in &self.flow {
+        for (&(_, class, start, end), &column) in &commodity.flow {
             rows.entry((class, start, end)).or_default().push((column, 1.0));
         }
-        for ((class, start, end), terms) in rows {
-            if !self.merged && tables.candidates[self.classes[class][0]].pinned {
-                let mut least: Terms = terms.iter().copied().filter(|term| term.1 > 0.0).collect();
-                least.push((self.count[&(class, start, end)], -PINNED_SHARE));
-                self.program.row(least, Relation::AtLeast, 0.0);
-            }
+        for terms in rows.into_values() {
             self.program.row(terms, Relation::AtMost, 0.0);
         }
     }
 
+    /// A unit finds a way through a pinned device, over intervals that are held.
+    fn pin(&mut self, network: &Network, device: usize) {
+        let unit = self.commodity(network, 0.0);
+        let reaches = |start: usize, end: usize, device: usize| {
+            let barred =
+                (start == 0 && network.source[device] <= 0.0) || (end == network.layers && network.sink[device] <= 0.0);
+            if barred { 0.0 } else { 1.0 }
+        };
+        self.carry(&unit, reaches);
+        let through = unit.flow.iter().filter(|((_, class, ..), _)| *class == self.class_of[device]);
+        let terms = through.map(|(_, &column)| (column, 1.0)).collect();
+        self.program.row(terms, Relation::AtLeast, 1.0);
+        self.pins.push((device, unit));
+    }
+
     /// What ends at a layer begins there, a hop later.
-    fn balance(&mut self) {
+    fn balance(&mut self, commodity: &Commodity) {
         let mut rows: BTreeMap<(usize, usize), Terms> = BTreeMap::new();
-        for (&(hop, _, start, end), &column) in &self.flow {
+        for (&(hop, _, start, end), &column) in &commodity.flow {
             if start > 0 {
                 rows.entry((hop, start)).or_default().push((column, -1.0));
             }
@@ -179,9 +207,9 @@ impl PositionProgram {
     }
 
     /// What ends on a class at a layer passes on to the classes that begin there.
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, commodity: &Commodity) {
         let mut rows: BTreeMap<(usize, usize, usize, bool), Terms> = BTreeMap::new();
-        for (&(hop, class, start, end), &column) in &self.flow {
+        for (&(hop, class, start, end), &column) in &commodity.flow {
             if end < self.layers {
                 rows.entry((hop, end, class, true)).or_default().push((column, 1.0));
             }
@@ -189,7 +217,7 @@ impl PositionProgram {
                 rows.entry((hop, start, class, false)).or_default().push((column, 1.0));
             }
         }
-        for (&(hop, layer, from, to), &column) in &self.passing {
+        for (&(hop, layer, from, to), &column) in &commodity.passing {
             rows.entry((hop, layer, from, true)).or_default().push((column, -1.0));
             if let Some(after) = self.after(hop) {
                 rows.entry((after, layer, to, false)).or_default().push((column, -1.0));
@@ -201,9 +229,9 @@ impl PositionProgram {
     }
 
     /// Ways and shared capacities carry so much.
-    fn ways(&mut self, network: &Network) {
+    fn ways(&mut self, network: &Network, commodity: &Commodity) {
         let mut pairs: BTreeMap<(usize, usize), BTreeMap<usize, Terms>> = BTreeMap::new();
-        for (&(_, layer, from, to), &column) in &self.passing {
+        for (&(_, layer, from, to), &column) in &commodity.passing {
             pairs.entry((from, to)).or_default().entry(layer).or_default().push((column, 1.0));
         }
         for (&(from, to), layers) in &pairs {
@@ -221,7 +249,7 @@ impl PositionProgram {
                 let taker = self.classes[to].get(usize::from(from == to));
                 taker.is_some_and(|&taker| shared.pairs.binary_search(&(self.classes[from][0], taker)).is_ok())
             };
-            let terms = self.passing.iter().filter(|((_, _, from, to), _)| inside((*from, *to)));
+            let terms = commodity.passing.iter().filter(|((_, _, from, to), _)| inside((*from, *to)));
             let terms: Terms = terms.map(|(_, &column)| (column, 1.0)).collect();
             self.program.row(terms, Relation::AtMost, shared.rate / self.most);
         }
@@ -259,25 +287,35 @@ impl PositionProgram {
         super::placement(&self.classes, &self.count, at)
     }
 
-    /// The assignment that a placement and the paths through it are; none where the program lacks a part of them.
+    /// The assignment that a placement and the paths through it are; none where the program lacks a part of them. The
+    /// units of pinned devices follow a path each.
     pub fn assignment(&self, placement: &[Link], paths: &[Path]) -> Option<Vec<f64>> {
         let mut at = vec![0.0; self.program.columns.len()];
         for &(device, start, end) in placement {
             at[*self.count.get(&(self.class_of[device], start, end))?] += 1.0;
         }
         for path in paths {
-            let rate = path.rate / self.most;
-            for (position, &stop) in path.stops.iter().enumerate() {
-                let (device, start, end) = placement[stop];
-                let hop = if self.hops.is_none() { 0 } else { position };
-                at[*self.flow.get(&(hop, self.flow_class(self.class_of[device]), start, end))?] += rate;
-                if let Some(&next) = path.stops.get(position + 1).filter(|_| !self.merged) {
-                    let classes = (self.class_of[device], self.class_of[placement[next].0]);
-                    at[*self.passing.get(&(hop, end, classes.0, classes.1))?] += rate;
-                }
-            }
+            self.lay(&mut at, &self.requests, placement, path, path.rate / self.most)?;
+        }
+        for (device, unit) in &self.pins {
+            let path = paths.iter().find(|path| path.stops.iter().any(|&stop| placement[stop].0 == *device))?;
+            self.lay(&mut at, unit, placement, path, 1.0)?;
         }
         Some(at)
+    }
+
+    /// Lays an amount of a commodity along a path.
+    fn lay(&self, at: &mut [f64], what: &Commodity, placement: &[Link], path: &Path, amount: f64) -> Option<()> {
+        for (position, &stop) in path.stops.iter().enumerate() {
+            let (device, start, end) = placement[stop];
+            let hop = if self.hops.is_none() { 0 } else { position };
+            at[*what.flow.get(&(hop, self.flow_class(self.class_of[device]), start, end))?] += amount;
+            if let Some(&next) = path.stops.get(position + 1).filter(|_| !self.merged) {
+                let classes = (self.class_of[device], self.class_of[placement[next].0]);
+                at[*what.passing.get(&(hop, end, classes.0, classes.1))?] += amount;
+            }
+        }
+        Some(())
     }
 }
 

@@ -65,10 +65,7 @@ pub(crate) fn route(
     for terms in balance.into_values() {
         program.row(terms, Relation::Equal, 0.0);
     }
-    for (i, (terms, rate)) in stages.into_iter().zip(&rates).enumerate() {
-        if tables.candidates[placement[i].0].pinned {
-            program.row(terms.clone(), Relation::AtLeast, super::PINNED_SHARE);
-        }
+    for (terms, rate) in stages.into_iter().zip(&rates) {
         program.row(terms, Relation::AtMost, rate / most);
     }
     for ((stage, source), terms) in ends {
@@ -131,6 +128,50 @@ fn steps(tables: &Tables<'_>, network: &Network, placement: &[Link], stages_max:
     steps
 }
 
+/// A shortest path through one stage of a placement, whatever it carries; none where there is none.
+pub(crate) fn path_through(
+    tables: &Tables<'_>,
+    network: &Network,
+    placement: &[Link],
+    stages_max: Option<usize>,
+    stage: usize,
+) -> Option<Vec<usize>> {
+    let steps = steps(tables, network, placement, stages_max);
+    // Breadth first over states, told apart by whether the stage has been passed; `came` holds the step taken to each.
+    let mut came: BTreeMap<(State, bool), (Option<State>, bool, usize)> = BTreeMap::new();
+    let mut frontier: Vec<(Option<State>, bool)> = vec![(None, false)];
+    let mut last = None;
+    while last.is_none() && !frontier.is_empty() {
+        let mut next = Vec::new();
+        for &(at, passed) in &frontier {
+            for (i, &(from, to)) in steps.iter().enumerate().filter(|(_, step)| step.0 == at) {
+                match to {
+                    None if passed => last = last.or(from.map(|state| (state, passed))),
+                    None => {}
+                    Some(state) => {
+                        let key = (state, passed || state.1 == stage);
+                        if !came.contains_key(&key) {
+                            came.insert(key, (at, passed, i));
+                            next.push((Some(state), key.1));
+                        }
+                    }
+                }
+            }
+        }
+        frontier = next;
+    }
+    let mut taken = Vec::new();
+    let mut at = last?;
+    while let Some(&(before, passed, step)) = came.get(&at) {
+        taken.push(step);
+        let Some(before) = before else { break };
+        at = (before, passed);
+    }
+    taken.reverse();
+    let stops = stops(&steps, &taken);
+    stops.contains(&stage).then_some(stops)
+}
+
 /// Takes paths out of a flow, each along the widest step, until what is left is rounding.
 fn paths(steps: &[Step], mut at: Vec<f64>, most: f64) -> Carried {
     let mut leaving: BTreeMap<Option<State>, Vec<usize>> = BTreeMap::new();
@@ -156,7 +197,7 @@ fn paths(steps: &[Step], mut at: Vec<f64>, most: f64) -> Carried {
             }
         }
         let width = taken.iter().map(|&i| at[i]).fold(f64::INFINITY, f64::min);
-        if state.is_some() || !(width > DUST * whole) {
+        if state.is_some() || taken.is_empty() || width <= DUST * whole {
             break;
         }
         taken.iter().for_each(|&i| at[i] -= width);

@@ -153,10 +153,9 @@ fn run(
         model.try_set_option("mip_rel_gap", gap)?;
         model.try_set_option("mip_abs_gap", 0.0)?;
         model.try_set_option("mip_max_nodes", nodes_max)?;
-        // At the default of 1e-6 a bound is off by as much as the gap that counts as none.
-        model.try_set_option("mip_feasibility_tolerance", 1e-9)?;
-        model.try_set_option("primal_feasibility_tolerance", 1e-9)?;
-        model.try_set_option("dual_feasibility_tolerance", 1e-9)?;
+        // At the default of 1e-6 a bound is off by as much as the gap that counts as none; at 1e-9 HiGHS 1.15 has been
+        // seen to call a plan optimal that is 1.4 % worse than the best.
+        model.try_set_option("mip_feasibility_tolerance", 1e-7)?;
         seconds.map_or(Ok(()), |limit| model.try_set_option("time_limit", limit))
     };
     set().map_err(|_| refused(program, "an option".to_owned()))?;

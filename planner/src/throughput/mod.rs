@@ -6,11 +6,10 @@ pub(crate) mod network;
 pub(crate) mod replay;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
-use crate::formulation::PINNED_SHARE;
 use crate::formulation::partial::PartialProgram;
 use crate::formulation::positions::PositionProgram;
 use crate::formulation::program::Program;
-use crate::formulation::routing::route;
+use crate::formulation::routing::{path_through, route};
 use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
 use crate::latency::walk::Link;
 use crate::tables::Tables;
@@ -19,6 +18,12 @@ use replay::{Carried, Path, replay};
 
 /// Most columns of a program that is worth loading.
 const COLUMNS_MAX: usize = 200_000;
+/// The same where twins are told apart, which makes a program harder for its size.
+const COLUMNS_SINGLE_MAX: usize = 20_000;
+
+/// Share of the traffic that is sent by way of a pinned device for which the best plan has no use: a hundredth of the gap
+/// that counts as none.
+const PINNED_SHARE: f64 = 1e-8;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,15 +88,21 @@ impl<'a> Flows<'a> {
     pub fn carried(&self, placement: &[Link]) -> Result<Carried, SolverFault> {
         let partial = self.tables.problem.limits.partial;
         let simple = self.hops.is_none() && self.network.shared.is_empty() && !(partial && self.network.binds());
-        if simple {
-            let carried = replay(self.tables, self.network, placement);
-            let passed = |i: &usize| carried.paths.iter().any(|path| path.stops.contains(i));
-            let pinned = |i: &usize| self.tables.candidates[placement[*i].0].pinned;
-            if (0..placement.len()).filter(pinned).all(|i| passed(&i)) {
-                return Ok(carried);
+        let mut carried = if simple {
+            replay(self.tables, self.network, placement)
+        } else {
+            route(self.tables, self.network, placement, self.hops)?
+        };
+        for stage in (0..placement.len()).filter(|&i| self.tables.candidates[placement[i].0].pinned) {
+            if carried.rate <= 0.0 || carried.paths.iter().any(|path| path.stops.contains(&stage)) {
+                continue;
             }
+            let Some(stops) = path_through(self.tables, self.network, placement, self.hops, stage) else {
+                return Ok(Carried::default());
+            };
+            carried.paths.push(Path { stops, rate: PINNED_SHARE * carried.rate });
         }
-        route(self.tables, self.network, placement, self.hops)
+        Ok(carried)
     }
 
     /// Whether every pinned device is part of a placement.
@@ -142,7 +153,8 @@ fn twins(tables: &Tables<'_>, network: &Network) -> Vec<Vec<usize>> {
     let same = |a: usize, b: usize| {
         let (x, y) = (tables.candidates[a], tables.candidates[b]);
         let others = || (0..n).filter(|&other| other != a && other != b);
-        (x.kind, x.pool, x.pinned) == (y.kind, y.pool, y.pinned)
+        (x.kind, x.pool) == (y.kind, y.pool)
+            && !(x.pinned || y.pinned)
             && network.source[a] == network.source[b]
             && network.sink[a] == network.sink[b]
             && network.pair[a][b] == network.pair[b][a]
@@ -169,18 +181,16 @@ enum Placements {
 }
 
 impl Placements {
-    fn new(flows: &Flows<'_>, most: f64) -> Self {
-        let relieved = flows.network.clone().relieved(most);
-        let classes = twins(flows.tables, &relieved);
+    fn new(flows: &Flows<'_>, relieved: &Network, classes: Vec<Vec<usize>>, most: f64) -> Self {
         // One chain passes whole stages whatever the rule says.
         let partial = flows.tables.problem.limits.partial && flows.tables.problem.limits.stages_exact.is_none();
         if !partial {
-            return Self::Positions(PositionProgram::new(flows.tables, &relieved, classes, flows.hops, most));
+            return Self::Positions(PositionProgram::new(flows.tables, relieved, classes, flows.hops, most));
         }
         Self::Partial(if relieved.binds() || flows.hops.is_some() {
-            PartialProgram::routed(flows.tables, &relieved, flows.hops, most)
+            PartialProgram::routed(flows.tables, relieved, flows.hops, most)
         } else {
-            PartialProgram::cover(flows.tables, &relieved, classes, most)
+            PartialProgram::cover(flows.tables, relieved, classes, most)
         })
     }
 
@@ -206,11 +216,31 @@ impl Placements {
     }
 }
 
-/// The integer program, from the best plan so far.
+/// The integer program, from the best plan so far: over classes of twins; and where limits between classes admit more
+/// than their devices can do, over single devices.
 fn program(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
+    let relieved = flows.network.clone().relieved(best.bound);
+    let classes = twins(flows.tables, &relieved);
+    let grouped = classes.iter().any(|members| members.len() > 1);
+    run(flows, &relieved, classes, COLUMNS_MAX, best, budget)?;
+    if grouped && !best.closed() && best.stopped.is_none() && relieved.binds() {
+        let single = (0..flows.tables.candidates.len()).map(|device| vec![device]).collect();
+        run(flows, &relieved, single, COLUMNS_SINGLE_MAX, best, budget)?;
+    }
+    Ok(())
+}
+
+fn run(
+    flows: &Flows<'_>,
+    relieved: &Network,
+    classes: Vec<Vec<usize>>,
+    columns_max: usize,
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
     let most = best.bound;
-    let program = Placements::new(flows, most);
-    if program.program().columns.len() > COLUMNS_MAX {
+    let program = Placements::new(flows, relieved, classes, most);
+    if program.program().columns.len() > columns_max {
         return Ok(());
     }
     let start = best.placement.as_ref().and_then(|(placement, carried)| program.assignment(placement, &carried.paths));
@@ -223,13 +253,12 @@ fn program(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Resul
             best.offer(placement, carried, "integer program over positions");
         }
     }
-    lower(flows, best, &answer, most);
+    lower(best, &answer, most);
     Ok(())
 }
 
-/// Lowers the bound to what the solver says. Pinned devices take their least share from the best.
-fn lower(flows: &Flows<'_>, best: &mut BestFlow, answer: &Answer, most: f64) {
-    let pins = flows.tables.candidates.iter().filter(|c| c.pinned).count();
+/// Lowers the bound to what the solver says.
+fn lower(best: &mut BestFlow, answer: &Answer, most: f64) {
     let bound = match answer.verdict {
         Verdict::Infeasible => 0.0,
         Verdict::Optimal => answer.bound * most,
@@ -238,7 +267,7 @@ fn lower(flows: &Flows<'_>, best: &mut BestFlow, answer: &Answer, most: f64) {
             answer.bound * most
         }
     };
-    let bound = (bound * (1.0 + PINNED_SHARE * pins as f64)).max(best.rate());
+    let bound = bound.max(best.rate());
     if bound < best.bound {
         (best.bound, best.proof) = (bound, Proof::Solver(HIGHS));
     }

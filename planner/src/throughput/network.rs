@@ -157,6 +157,17 @@ impl Network {
         self
     }
 
+    /// The same ways, none of which limits anything.
+    pub fn opened(&self) -> Self {
+        let mut open = Self { shared: Vec::new(), ..self.clone() };
+        for rate in open.pair.iter_mut().flatten().chain(&mut open.source).chain(&mut open.sink) {
+            if *rate > 0.0 {
+                *rate = f64::INFINITY;
+            }
+        }
+        open
+    }
+
     /// Whether any way or shared capacity, or the lack of one, limits what plans can do.
     pub fn binds(&self) -> bool {
         let between = |i: usize, j: usize, rate: f64| i != j && rate.is_finite();

@@ -5,9 +5,12 @@ use crate::world::{Recipe, problem};
 use isotherm_core::problem::Objective;
 use isotherm_planner::{Budget, Outcome, plan};
 
+/// Compares on the problems of these seeds; on so many times as many where `ISOTHERM_SEEDS_TIMES` says so.
 fn compare(seeds: std::ops::Range<u64>, recipe: Recipe) {
     let (mut plans, mut none) = (0, 0);
-    for seed in seeds {
+    let times = std::env::var("ISOTHERM_SEEDS_TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let count = (seeds.end - seeds.start) * times;
+    for seed in seeds.start..seeds.start + count {
         let problem = problem(seed, recipe);
         let expected = oracle::best(&problem);
         let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
