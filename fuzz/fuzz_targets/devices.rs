@@ -1,22 +1,8 @@
-//! Any bytes as a devices file: an error, or a graph in which every path between devices can be asked for.
+//! See `checks/devices.rs`.
 
 #![no_main]
 
-use isotherm_core::graph::{DeviceGraph, DevicesFile};
-use isotherm_core::units::Bytes;
-use libfuzzer_sys::fuzz_target;
+#[path = "../checks/devices.rs"]
+mod devices;
 
-/// Devices up to which all pairs are asked.
-const DEVICES_MAX: usize = 16;
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(file) = serde_json::from_slice::<DevicesFile>(data) else { return };
-    let Ok(graph) = DeviceGraph::new(file) else { return };
-    for from in graph.device_ids().take(DEVICES_MAX) {
-        for to in graph.device_ids().take(DEVICES_MAX) {
-            if let Some(path) = graph.device_path(from, to, Bytes(1 << 20)) {
-                assert!(path.time(Bytes(1 << 20)).value() >= 0.0);
-            }
-        }
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| devices::check(data));

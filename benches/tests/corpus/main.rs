@@ -1,0 +1,130 @@
+//! Replays every saved input of the fuzz targets through the same checks, so that what a fuzzer once found stays found
+//! on machines without one. The seeds must be accepted, or the corpus would only show how refusals work.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
+use isotherm_audit::log::{Checkpoint, Entry};
+use isotherm_audit::manifest::ExecutionManifest;
+use isotherm_core::scenario::Scenario;
+use isotherm_runtime::model::gguf::Gguf;
+use isotherm_runtime::model::tokenizer::Tokenizer;
+
+#[path = "../../../fuzz/checks/devices.rs"]
+mod devices;
+#[path = "../../../fuzz/checks/gguf.rs"]
+mod gguf;
+#[path = "../../../fuzz/checks/plan.rs"]
+mod plan;
+#[path = "../../../fuzz/checks/quantity.rs"]
+mod quantity;
+#[path = "../../../fuzz/checks/scenario.rs"]
+mod scenario;
+#[path = "../../../fuzz/checks/tokenizer.rs"]
+mod tokenizer;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+}
+
+/// The saved inputs of a target, in order of their names; at least one.
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = fuzz().join("corpus").join(target);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut inputs: Vec<(String, Vec<u8>)> = entries
+        .map(|entry| {
+            let path = entry.expect("the folder can be listed").path();
+            let bytes = std::fs::read(&path).expect("saved inputs can be read");
+            (path.file_name().expect("a file has a name").to_string_lossy().into_owned(), bytes)
+        })
+        .collect();
+    inputs.sort();
+    assert!(!inputs.is_empty(), "{} holds no input", folder.display());
+    inputs
+}
+
+/// Replays a target's inputs; the name of the input stands in the output when one breaks the promise.
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    for (name, input) in corpus(target) {
+        println!("{target}/{name}");
+        check(&input);
+    }
+}
+
+/// As libFuzzer gives bytes to a target that takes text: other bytes are not given.
+fn as_text(check: impl Fn(&str)) -> impl Fn(&[u8]) {
+    move |input| {
+        if let Ok(text) = std::str::from_utf8(input) {
+            check(text);
+        }
+    }
+}
+
+fn seed(target: &str, name: &str) -> Vec<u8> {
+    std::fs::read(fuzz().join("corpus").join(target).join(name)).expect("seeds are tracked")
+}
+
+#[test]
+fn saved_model_files_keep_the_promise() {
+    replay("gguf", gguf::check);
+    let file = Gguf::from_bytes(seed("gguf", "seed-model")).expect("the seed is a model file");
+    assert_eq!(file.tensors().len(), 4);
+}
+
+#[test]
+fn saved_tokenizers_keep_the_promise() {
+    replay("tokenizer", tokenizer::check);
+    let file = Gguf::from_bytes(seed("tokenizer", "seed-tokenizer").split_off(2)).expect("the seed is a model file");
+    let tokenizer = Tokenizer::from_gguf(&file).expect("the seed holds a tokenizer");
+    assert_eq!(tokenizer.encode("the", false).expect("short text").len(), 1, "both merges apply");
+}
+
+#[test]
+fn saved_scenarios_keep_the_promise() {
+    replay("scenario", as_text(scenario::check));
+    let text = String::from_utf8(seed("scenario", "seed-whole")).expect("a scenario is text");
+    let scenario = Scenario::parse(&text, &mut |_, _| Err(Vec::new())).expect("the seed is a scenario");
+    assert!(scenario.problem(None, None).is_ok());
+}
+
+#[test]
+fn saved_quantities_keep_the_promise() {
+    replay("quantity", as_text(quantity::check));
+    assert!("80 GiB".parse::<isotherm_core::units::Bytes>().is_ok());
+}
+
+#[test]
+fn saved_plans_keep_the_promise() {
+    replay("plan", plan::check);
+    let plan: isotherm_core::plan::Plan =
+        serde_json::from_slice(&seed("plan", "seed-plan")).expect("the seed is a plan");
+    assert!(!plan.stages.is_empty());
+}
+
+#[test]
+fn saved_device_files_keep_the_promise() {
+    replay("devices", devices::check);
+    let file = serde_json::from_slice(&seed("devices", "seed-devices")).expect("the seed is a devices file");
+    assert!(isotherm_core::graph::DeviceGraph::new(file).is_ok());
+}
+
+/// The targets of signed things also sign their input themselves; here the input is opened as it stands, and none may
+/// verify under a key that signed nothing.
+#[test]
+fn saved_signed_things_verify_under_no_strange_key() {
+    let identity = Identity::from_seed(&Seed::from_bytes([77; 32])).expect("any seed is a key");
+    let trusted = TrustedKeys::new([identity.public().clone()], 1).expect("one of one");
+    replay("manifest", |input| {
+        assert!(isotherm_audit::inspect::<ExecutionManifest>(input, &trusted).is_err());
+    });
+    replay("checkpoint", |input| {
+        assert!(Checkpoint::open(input, "isotherm.example/fuzz", identity.public()).is_err());
+    });
+    replay("log_entry", |input| {
+        if let Ok(entry) = Entry::read(input) {
+            assert!(entry.verify(&entry.origin, entry.index, &entry.previous, identity.public()).is_err());
+        }
+    });
+}

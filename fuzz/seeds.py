@@ -1,0 +1,176 @@
+"""Writes the first seeds of the corpora: small well-formed inputs from which a fuzzer finds the rest.
+
+    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario
+    python3 fuzz/seeds.py PLAN DEVICES    and those two files as seeds of their targets
+"""
+
+import pathlib
+import struct
+import sys
+
+# A scenario that refers to no table and uses most keys.
+WHOLE = """\
+name = "whole"
+question = "Does every key reach its reader?"
+coordinator = "desk"
+junctions = ["switch"]
+
+[model]
+layers = 4
+hidden = 64
+feed_forward = 128
+heads = 4
+kv_heads = 2
+vocabulary = 256
+context_max = 512
+quantisation = "Q4_0"
+tied = true
+
+[[devices]]
+name = "desk"
+kind = "gpu"
+memory = "24 GiB"
+memory_bandwidth = { value = "1008 GB/s", source = "data sheet", how = "declared" }
+compute = "165 TFLOP/s"
+idle_power = "25 W"
+busy_power = "450 W"
+thermal = { resistance = "0.11 K/W", capacity = "900 J/K", throttle_at = "83 °C", resume_at = "78 °C", throttled_speed = 0.7 }
+
+[[devices]]
+name = "node"
+count = 2
+kind = "cpu"
+host = "server"
+memory = "64 GiB"
+memory_pool = "ram"
+memory_bandwidth = "80 GB/s"
+compute = "2 TFLOP/s"
+
+[network]
+within_host = { latency = "10 us", bandwidth = "12 GB/s", kind = "pcie" }
+within_site = { latency = "0.5 ms", bandwidth = "1 Gbit/s" }
+
+[[links]]
+between = ["desk", "switch"]
+latency = "0.2 ms"
+bandwidth = "10 Gbit/s"
+groups = ["card"]
+
+[[groups]]
+name = "card"
+bandwidth = "10 Gbit/s"
+
+[[co_run]]
+name = "memory bus"
+devices = ["node-1", "node-2"]
+slowdown = [1.0, 1.3]
+
+[workload]
+rate = "2 /s"
+prompt_tokens = { min = 64, max = 128 }
+output_tokens = 32
+requests = 16
+
+[serving]
+requests_max = 2
+step_tokens_max = 64
+kv_block_tokens = 16
+
+[objective]
+minimise = "tpot"
+
+[limits]
+reserve = "64 MiB"
+stages_max = 3
+banned = ["node-2"]
+
+[environment]
+ambient = "25 °C"
+"""
+
+HERE = pathlib.Path(__file__).resolve().parent
+U32, F32, STRING, ARRAY, I32 = 4, 6, 8, 9, 5
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def gguf(metadata, tensors):
+    """A GGUF version 3 file; metadata as (key, type, bytes), tensors as (name, dimensions, type, bytes)."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
+    for key, kind, value in metadata:
+        head += text(key) + struct.pack("<I", kind) + value
+    offset, data = 0, b""
+    for name, dimensions, kind, content in tensors:
+        head += text(name) + struct.pack("<I", len(dimensions)) + struct.pack(f"<{len(dimensions)}Q", *dimensions)
+        head += struct.pack("<IQ", kind, offset)
+        content += b"\0" * (-len(content) % 32)
+        data, offset = data + content, offset + len(content)
+    return head + b"\0" * (-len(head) % 32) + data
+
+
+def strings(values):
+    return struct.pack("<IQ", STRING, len(values)) + b"".join(map(text, values))
+
+
+def byte_letters():
+    """The printable letter that stands for each byte in byte-level vocabularies."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(others)) for byte in range(256)]
+
+
+def model():
+    metadata = [
+        ("general.architecture", STRING, text("llama")),
+        ("general.alignment", U32, struct.pack("<I", 32)),
+        ("llama.rope.freq_base", F32, struct.pack("<f", 10000.0)),
+    ]
+    tensors = [
+        ("output_norm.weight", [8], 0, struct.pack("<8f", *range(8))),
+        ("half", [4, 2], 1, b"\x00\x3c" * 8),
+        ("blk.0.attn_q.weight", [32, 2], 8, (b"\x00\x3c" + bytes(range(32))) * 2),
+        ("blk.0.attn_k.weight", [32, 1], 3, b"\x00\x3c\x00\x3c" + bytes(range(16))),
+    ]
+    return gguf(metadata, tensors)
+
+
+def tokenizer():
+    letters = byte_letters()
+    tokens = letters + ["th", "the", "<|im_end|>"]
+    kinds = [1] * 258 + [3]
+    metadata = [
+        ("general.architecture", STRING, text("llama")),
+        ("tokenizer.ggml.model", STRING, text("gpt2")),
+        ("tokenizer.ggml.pre", STRING, text("smollm")),
+        ("tokenizer.ggml.tokens", ARRAY, strings(tokens)),
+        ("tokenizer.ggml.token_type", ARRAY, struct.pack("<IQ", I32, len(kinds)) + struct.pack(f"<{len(kinds)}i", *kinds)),
+        ("tokenizer.ggml.merges", ARRAY, strings(["t h", "th e"])),
+        ("tokenizer.ggml.eos_token_id", U32, struct.pack("<I", 258)),
+    ]
+    file = gguf(metadata, [])
+    return struct.pack("<H", len(file)) + file + "the 42 Öfen<|im_end|> don't".encode()
+
+
+def write(target, name, data):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def main():
+    write("gguf", "seed-model", model())
+    write("tokenizer", "seed-tokenizer", tokenizer())
+    for number, quantity in enumerate(["80 GiB", "83 °C", "10 Gbit/s", "60 s", "1.5e3 W", "-1 ms"]):
+        write("quantity", f"seed-{number}", quantity.encode())
+    write("scenario", "seed-whole", WHOLE.encode())
+    for scenario in sorted((HERE.parent / "scenarios" / "smoke").glob("*.toml")):
+        write("scenario", f"seed-{scenario.stem}", scenario.read_bytes())
+    for target, path in zip(["plan", "devices"], sys.argv[1:]):
+        write(target, "seed-" + target, pathlib.Path(path).read_bytes())
+
+
+if __name__ == "__main__":
+    main()
