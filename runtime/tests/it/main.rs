@@ -1,6 +1,7 @@
 //! The integration tests of the runtime: one binary, one module per subject.
 
 mod chat;
+mod engine;
 mod format;
 mod geometry;
 mod gguf;

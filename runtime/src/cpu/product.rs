@@ -1,0 +1,596 @@
+//! Matrix times activations, for one token and for many.
+//!
+//! One kernel serves every case: a tile of `G` panels (sixteen rows each) by `T` tokens. Each output element is computed
+//! by the same chain of operations in every tile shape, so neither the number of tokens in a step nor the number of
+//! threads changes a bit of the result:
+//!
+//! * plain weights: `y = fma(w[c], x[c], y)` over columns `c` in rising order;
+//! * nibbles: per block `p = fma(q[c], x[c], p)` from zero, then `y = fma(p, d, y)` and `y = fma(m, s, y)`, with `s` the
+//!   sum of the block's activations and `m` the minimum (Q4_1) or `-8 d` (Q4_0);
+//! * bytes: as nibbles, without the minimum;
+//! * with eight-bit activations `p` is an exact integer sum times the activations' scale.
+
+use super::Arithmetic;
+use super::input::{Forms, Input};
+use super::isa::{self, Isa, Kernel};
+use super::lanes::Lanes;
+use super::pack::{BLOCK, PANEL_ROWS, Packed, PanelKind};
+use super::share::ColumnBlock;
+use std::ops::Range;
+
+/// What becomes of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// It replaces what is there.
+    Set,
+    /// It is added to what is there.
+    Add,
+}
+
+/// Multiplies the rows `out.range()` of a matrix with every token of `input`; `out` has one row per token.
+///
+/// # Panics
+/// When shapes do not match, or the range does not begin at a panel.
+pub(crate) fn product(
+    isa: Isa,
+    arithmetic: Arithmetic,
+    matrix: &Packed,
+    input: &Input,
+    store: Store,
+    out: &mut ColumnBlock<'_>,
+) {
+    let range = out.range();
+    let forms = input.forms();
+    assert!(
+        range.start.is_multiple_of(matrix.rows_together())
+            && (range.end.is_multiple_of(matrix.rows_together()) || range.end == matrix.rows()),
+        "rows {range:?} of a matrix of {} in slabs of {}",
+        matrix.rows(),
+        matrix.rows_together()
+    );
+    assert!(
+        forms.width == matrix.columns() && forms.tokens == out.rows(),
+        "{} tokens of {} times a matrix of {} columns into {} tokens",
+        forms.tokens,
+        forms.width,
+        matrix.columns(),
+        out.rows()
+    );
+    let job = Rows { isa, matrix, forms, store, range };
+    match (matrix.kind(), arithmetic) {
+        (PanelKind::Single, _) => job.run::<Single>(out),
+        (PanelKind::Half, _) => job.run::<Half>(out),
+        (PanelKind::Brain, _) => job.run::<Brain>(out),
+        (PanelKind::Nibbles, Arithmetic::F32) => job.run::<Nibbles<false>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true>>(out),
+        (PanelKind::Bytes, Arithmetic::F32) => job.run::<Bytes>(out),
+        (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<RoundedNibbles<false>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true>>(out),
+        (PanelKind::Bytes, Arithmetic::Int8) => job.run::<RoundedBytes>(out),
+    }
+}
+
+/// A product over a range of rows.
+struct Rows<'a> {
+    isa: Isa,
+    matrix: &'a Packed,
+    forms: Forms<'a>,
+    store: Store,
+    range: Range<usize>,
+}
+
+impl Rows<'_> {
+    /// Cuts the rows into tiles.
+    fn run<F: Family>(&self, out: &mut ColumnBlock<'_>) {
+        let together = self.matrix.rows_together();
+        let slabs = self.range.start / together..self.range.end.div_ceil(together);
+        let mut token = 0;
+        while token < self.forms.tokens {
+            let left = self.forms.tokens - token;
+            let (tokens, panels_max) = match (self.isa, left) {
+                (Isa::Portable, _) => (1, 1),
+                (Isa::Avx2, 4..) => (4, 1),
+                (Isa::Avx2, _) => (left, 4 / left),
+                // Sixteen accumulators and what they are fed with fill the registers. Widening a weight costs as much as
+                // multiplying it, so it should serve many tokens; integer products need no widening.
+                (Isa::Avx512, 8..) if F::WIDENS => (8, 2),
+                (Isa::Avx512, 4..) => (4, 4),
+                (Isa::Avx512, _) => (left, 4),
+            };
+            for slab in slabs.clone() {
+                let panels = self.matrix.slabs().slab(slab).panels;
+                for first in (0..panels).step_by(panels_max) {
+                    let panels = first..panels.min(first + panels_max);
+                    self.tile::<F>(slab, panels, token..token + tokens, out);
+                }
+            }
+            token += tokens;
+        }
+    }
+
+    /// One tile, with its shape as constants.
+    fn tile<F: Family>(&self, slab: usize, panels: Range<usize>, tokens: Range<usize>, out: &mut ColumnBlock<'_>) {
+        macro_rules! shapes {
+            ($($g:literal x $t:literal),*) => {
+                match (panels.len(), tokens.len()) {
+                    $(($g, $t) => self.shaped::<F, $g, $t>(slab, panels.start, tokens, out),)*
+                    (g, t) => unreachable!("a tile of {g} panels by {t} tokens"),
+                }
+            };
+        }
+        shapes!(
+            1 x 1, 2 x 1, 3 x 1, 4 x 1, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 1 x 3, 2 x 3, 3 x 3, 4 x 3,
+            1 x 4, 2 x 4, 3 x 4, 4 x 4, 1 x 8, 2 x 8
+        );
+    }
+
+    /// The tile of `G` panels from `panel` of a slab by `T` tokens.
+    fn shaped<F: Family, const G: usize, const T: usize>(
+        &self,
+        slab: usize,
+        panel: usize,
+        tokens: Range<usize>,
+        out: &mut ColumnBlock<'_>,
+    ) {
+        let (kind, columns) = (self.matrix.kind(), self.matrix.columns());
+        let slabs = self.matrix.slabs();
+        let place = slabs.slab(slab);
+        assert!(panel + G <= place.panels, "panels {panel} to {} of {}", panel + G, place.panels);
+        let bytes = self.matrix.bytes();
+        let forms = &self.forms;
+        let (from, blocks) = (tokens.start * columns, columns / BLOCK);
+        let operands = Operands {
+            weights: bytes[place.start + panel * kind.group_bytes()..].as_ptr(),
+            scales: bytes[place.start + kind.groups_bytes(place.panels) + panel * kind.scale_bytes()..].as_ptr(),
+            groups_apart: place.panels * kind.group_bytes(),
+            step: kind.step_bytes(place.panels),
+            columns,
+            plain: forms.plain[from..].as_ptr(),
+            scaled: forms.scaled[from..].as_ptr(),
+            rounded: forms.rounded[from..].as_ptr().cast(),
+            interleaved: forms.interleaved[from..].as_ptr().cast(),
+            sums: forms.sums[tokens.start * blocks..].as_ptr(),
+            token_scales: forms.scales[tokens.start * blocks..].as_ptr(),
+            rounded_sums: forms.rounded_sums[tokens.start * blocks..].as_ptr(),
+        };
+        let mut result = [[[0.0_f32; PANEL_ROWS]; T]; G];
+        let tile = Tile::<F, G, T> { operands, result: &mut result, family: std::marker::PhantomData };
+        // SAFETY: `isa` comes from `Isa::available`. The slab holds the `G` panels; the forms hold `T` tokens of
+        // `columns` activations from the offsets taken above, as `product` checked and slicing confirmed.
+        unsafe {
+            match self.isa {
+                Isa::Portable if (G, T) != (1, 1) => unreachable!("portable tiles are one by one"),
+                isa => isa::call(isa, tile),
+            }
+        }
+        for g in 0..G {
+            let first = (slab * slabs.each + panel + g) * PANEL_ROWS - self.range.start;
+            let rows = PANEL_ROWS.min(self.range.len() - first);
+            for (t, token) in tokens.clone().enumerate() {
+                let to = &mut out.row(token)[first..first + rows];
+                match self.store {
+                    Store::Set => to.copy_from_slice(&result[g][t][..rows]),
+                    Store::Add => {
+                        for (to, value) in to.iter_mut().zip(result[g][t]) {
+                            *to += value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a tile's factors lie. Pointers to activations are those of the tile's first token; a token's activations follow
+/// those of the one before it.
+#[derive(Clone, Copy)]
+struct Operands {
+    /// The first group of the tile's first panel; those of its other panels follow.
+    weights: *const u8,
+    /// The first block's scales, likewise.
+    scales: *const u8,
+    /// Bytes from one group to the next in a block.
+    groups_apart: usize,
+    /// Bytes from one block to the next, or from one group to the next where there are no blocks.
+    step: usize,
+    columns: usize,
+    plain: *const f32,
+    scaled: *const f32,
+    rounded: *const u8,
+    interleaved: *const u8,
+    sums: *const f32,
+    token_scales: *const f32,
+    rounded_sums: *const i32,
+}
+
+/// One tile of a product.
+struct Tile<'a, F, const G: usize, const T: usize> {
+    operands: Operands,
+    result: &'a mut [[[f32; PANEL_ROWS]; T]; G],
+    family: std::marker::PhantomData<F>,
+}
+
+impl<F: Family, const G: usize, const T: usize> Kernel for Tile<'_, F, G, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(self) {
+        // SAFETY: the operands are those that `Rows::shaped` vouches for.
+        unsafe {
+            let sums = F::sums::<V, G, T>(&self.operands);
+            for g in 0..G {
+                for t in 0..T {
+                    sums[g][t].store(self.result[g][t].as_mut_ptr());
+                }
+            }
+        }
+    }
+}
+
+/// The arithmetic of one packing.
+trait Family {
+    /// Whether weights are turned into single precision one by one.
+    const WIDENS: bool;
+
+    /// The products of `G` panels with `T` tokens.
+    ///
+    /// # Safety
+    /// The operands are valid for `G` panels of this family and `T` tokens, with the forms of activations it reads.
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G];
+}
+
+/// A table of accumulators at zero.
+#[inline(always)]
+unsafe fn zeros<V: Lanes, const G: usize, const T: usize>() -> [[V; T]; G] {
+    // SAFETY: the caller's instruction set.
+    [[unsafe { V::splat(0.0) }; T]; G]
+}
+
+/// `into[g][t] += weights[g] * x[t]` for one column; `x` points at the first token's activation.
+#[inline(always)]
+unsafe fn column<V: Lanes, const G: usize, const T: usize>(
+    weights: [V; G],
+    x: *const f32,
+    stride: usize,
+    into: &mut [[V; T]; G],
+) {
+    for t in 0..T {
+        // SAFETY: the caller's operands hold `T` tokens `stride` apart.
+        unsafe {
+            let x = V::splat(*x.add(t * stride));
+            for g in 0..G {
+                into[g][t] = weights[g].fma(x, into[g][t]);
+            }
+        }
+    }
+}
+
+/// Weights that are numbers already.
+trait Plain {
+    /// Bytes of a weight.
+    const BYTES: usize;
+
+    /// Sixteen weights.
+    ///
+    /// # Safety
+    /// `from` holds sixteen weights.
+    unsafe fn load<V: Lanes>(from: *const u8) -> V;
+}
+
+impl<P: Plain> Family for P {
+    const WIDENS: bool = true;
+
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
+        // SAFETY: panels hold `columns` columns of sixteen weights, tokens `columns` activations.
+        unsafe {
+            let mut sums = zeros::<V, G, T>();
+            for c in 0..o.columns {
+                let at = o.weights.add(c * o.step);
+                let mut weights = [V::splat(0.0); G];
+                for g in 0..G {
+                    let at = at.add(g * PANEL_ROWS * P::BYTES);
+                    V::prefetch(at.wrapping_add(AHEAD));
+                    weights[g] = P::load(at);
+                }
+                column(weights, o.plain.add(c), o.columns, &mut sums);
+            }
+            sums
+        }
+    }
+}
+
+/// Weights in single precision.
+struct Single;
+
+impl Plain for Single {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: as the caller promises.
+        unsafe { V::load(from.cast()) }
+    }
+}
+
+/// Weights in half precision.
+struct Half;
+
+impl Plain for Half {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: as the caller promises.
+        unsafe { V::load_half(from) }
+    }
+}
+
+/// Weights as upper halves of single precision.
+struct Brain;
+
+impl Plain for Brain {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const u8) -> V {
+        // SAFETY: as the caller promises.
+        unsafe { V::load_brain(from) }
+    }
+}
+
+/// The words of one group in each panel.
+#[inline(always)]
+unsafe fn words_of<V: Lanes, const G: usize>(at: *const u8) -> [V::Words; G] {
+    // SAFETY: the caller's panels hold sixteen words there.
+    unsafe {
+        let mut words = [V::splat_words(0); G];
+        for (g, word) in words.iter_mut().enumerate() {
+            let at = at.add(g * WORDS_BYTES);
+            V::prefetch(at.wrapping_add(AHEAD));
+            *word = V::load_words(at);
+        }
+        words
+    }
+}
+
+/// Adds one block's scaled sums, and its minima times the sums of activations, to the totals.
+///
+#[inline(always)]
+unsafe fn add_block<V: Lanes, const G: usize, const T: usize>(
+    o: &Operands,
+    block: usize,
+    part: &[[V; T]; G],
+    minima: Minima,
+    totals: &mut [[V; T]; G],
+) {
+    let blocks = o.columns / BLOCK;
+    for g in 0..G {
+        // SAFETY: each panel holds the scales of its blocks, each token the sums of its blocks.
+        unsafe {
+            let at = o.scales.add(block * o.step + g * minima.scale_bytes());
+            V::prefetch(at.wrapping_add(AHEAD));
+            let scale = V::load_half(at);
+            let minimum = match minima {
+                Minima::None => None,
+                Minima::MinusEight => Some(scale.mul(V::splat(-8.0))),
+                Minima::Stored => Some(V::load_half(at.add(2 * PANEL_ROWS))),
+            };
+            let scale = match minima {
+                // Bytes come times 2^24; undoing it here is exact.
+                Minima::None => scale.mul(V::splat(1.0 / 16_777_216.0)),
+                _ => scale,
+            };
+            for t in 0..T {
+                let mut total = part[g][t].fma(scale, totals[g][t]);
+                if let Some(minimum) = minimum {
+                    total = minimum.fma(V::splat(*o.sums.add(t * blocks + block)), total);
+                }
+                totals[g][t] = total;
+            }
+        }
+    }
+}
+
+/// Where a block's minima come from.
+#[derive(Clone, Copy)]
+enum Minima {
+    /// There is none.
+    None,
+    /// Minus eight times the scale.
+    MinusEight,
+    /// After the scales.
+    Stored,
+}
+
+impl Minima {
+    /// Bytes of scales and minima of one panel in one block.
+    const fn scale_bytes(self) -> usize {
+        match self {
+            Self::None | Self::MinusEight => 2 * PANEL_ROWS,
+            Self::Stored => 4 * PANEL_ROWS,
+        }
+    }
+
+    /// Those of nibbles.
+    const fn of_nibbles(stored: bool) -> Self {
+        if stored { Self::Stored } else { Self::MinusEight }
+    }
+}
+
+/// How far ahead of their use weights are asked for, in bytes: the time to multiply these is longer than memory takes to
+/// answer.
+const AHEAD: usize = 4096;
+
+/// Bytes of sixteen words.
+const WORDS_BYTES: usize = 4 * PANEL_ROWS;
+
+/// Nibbles with single-precision activations; `STORED` minima or those of Q4_0.
+struct Nibbles<const STORED: bool>;
+
+impl<const STORED: bool> Family for Nibbles<STORED> {
+    const WIDENS: bool = true;
+
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
+        let minima = Minima::of_nibbles(STORED);
+        // SAFETY: panels hold four groups of words per block, tokens 32 activations per block.
+        unsafe {
+            let mut totals = zeros::<V, G, T>();
+            for b in 0..o.columns / BLOCK {
+                let mut part = zeros::<V, G, T>();
+                for j in 0..4 {
+                    let at = o.weights.add(b * o.step + j * o.groups_apart);
+                    let words = words_of::<V, G>(at);
+                    let x = o.scaled.add(b * BLOCK + 8 * j);
+                    macro_rules! columns {
+                        ($($i:literal)*) => {$(
+                            let mut weights = [V::splat(0.0); G];
+                            for g in 0..G {
+                                weights[g] = V::nibble::<$i>(words[g]);
+                            }
+                            column(weights, x.add($i), o.columns, &mut part);
+                        )*};
+                    }
+                    columns!(0 1 2 3 4 5 6 7);
+                }
+                add_block(o, b, &part, minima, &mut totals);
+            }
+            totals
+        }
+    }
+}
+
+/// Bytes with single-precision activations.
+struct Bytes;
+
+impl Family for Bytes {
+    const WIDENS: bool = true;
+
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
+        // SAFETY: panels hold eight groups of words per block, tokens 32 activations per block.
+        unsafe {
+            let mut totals = zeros::<V, G, T>();
+            for b in 0..o.columns / BLOCK {
+                let mut part = zeros::<V, G, T>();
+                for j in 0..8 {
+                    let at = o.weights.add(b * o.step + j * o.groups_apart);
+                    let words = words_of::<V, G>(at);
+                    let x = o.plain.add(b * BLOCK + 4 * j);
+                    macro_rules! columns {
+                        ($($i:literal)*) => {$(
+                            let mut weights = [V::splat(0.0); G];
+                            for g in 0..G {
+                                weights[g] = V::byte::<$i>(words[g]);
+                            }
+                            column(weights, x.add($i), o.columns, &mut part);
+                        )*};
+                    }
+                    columns!(0 1 2 3);
+                }
+                add_block(o, b, &part, Minima::None, &mut totals);
+            }
+            totals
+        }
+    }
+}
+
+/// Turns integer sums into numbers: each times the step of its token's block.
+#[inline(always)]
+unsafe fn in_steps<V: Lanes, const G: usize, const T: usize>(
+    o: &Operands,
+    block: usize,
+    part: &[[V::Words; T]; G],
+    unit: f32,
+) -> [[V; T]; G] {
+    let blocks = o.columns / BLOCK;
+    // SAFETY: each token holds the scales of its blocks.
+    unsafe {
+        let mut numbers = zeros::<V, G, T>();
+        for t in 0..T {
+            let step = V::splat(*o.token_scales.add(t * blocks + block) * unit);
+            for g in 0..G {
+                numbers[g][t] = V::from_words(part[g][t]).mul(step);
+            }
+        }
+        numbers
+    }
+}
+
+/// The four bytes at `at` as one word.
+#[inline(always)]
+unsafe fn four_bytes(at: *const u8) -> i32 {
+    // SAFETY: the caller promises four readable bytes; the read is unaligned.
+    unsafe { at.cast::<i32>().read_unaligned() }
+}
+
+/// Nibbles with eight-bit activations.
+struct RoundedNibbles<const STORED: bool>;
+
+impl<const STORED: bool> Family for RoundedNibbles<STORED> {
+    const WIDENS: bool = false;
+
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
+        let minima = Minima::of_nibbles(STORED);
+        // SAFETY: as for `Nibbles`, with 32 rounded activations per block.
+        unsafe {
+            let mut totals = zeros::<V, G, T>();
+            for b in 0..o.columns / BLOCK {
+                let mut part = [[V::splat_words(0); T]; G];
+                for j in 0..4 {
+                    let at = o.weights.add(b * o.step + j * o.groups_apart);
+                    let words = words_of::<V, G>(at);
+                    for g in 0..G {
+                        let (low, high) = (V::low_nibbles(words[g]), V::high_nibbles(words[g]));
+                        for t in 0..T {
+                            let x = o.interleaved.add(t * o.columns + b * BLOCK + 8 * j);
+                            let sum = V::dot_nibbles(part[g][t], low, four_bytes(x));
+                            part[g][t] = V::dot_nibbles(sum, high, four_bytes(x.add(4)));
+                        }
+                    }
+                }
+                let part = in_steps(o, b, &part, 1.0);
+                add_block(o, b, &part, minima, &mut totals);
+            }
+            totals
+        }
+    }
+}
+
+/// Bytes with eight-bit activations.
+struct RoundedBytes;
+
+impl Family for RoundedBytes {
+    const WIDENS: bool = false;
+
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
+        let blocks = o.columns / BLOCK;
+        // SAFETY: as for `Bytes`, with 32 rounded activations per block.
+        unsafe {
+            let mut totals = zeros::<V, G, T>();
+            for b in 0..blocks {
+                let mut part = [[V::splat_words(0); T]; G];
+                for t in 0..T {
+                    let sum = *o.rounded_sums.add(t * blocks + b);
+                    for row in &mut part {
+                        row[t] = V::splat_words(-V::BYTE_OFFSET * sum);
+                    }
+                }
+                for j in 0..8 {
+                    let at = o.weights.add(b * o.step + j * o.groups_apart);
+                    let words = words_of::<V, G>(at);
+                    for g in 0..G {
+                        for t in 0..T {
+                            let x = o.rounded.add(t * o.columns + b * BLOCK + 4 * j);
+                            part[g][t] = V::dot_bytes(part[g][t], words[g], four_bytes(x));
+                        }
+                    }
+                }
+                // `add_block` undoes the scale of unrounded bytes; put it on first. Both are exact.
+                let part = in_steps(o, b, &part, 16_777_216.0);
+                add_block(o, b, &part, Minima::None, &mut totals);
+            }
+            totals
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The key-value cache of one stage.
+
+use crate::cpu::attention::{CACHE_BLOCK, block_floats};
+use crate::cpu::memory::Floats;
+
+/// Keys and values in single precision, in blocks of sixteen positions: `[layer][key-value head][block]`.
+pub(crate) struct Cache {
+    floats: Floats,
+    kv_heads: usize,
+    head_floats: usize,
+}
+
+impl Cache {
+    /// A cache of `blocks` blocks for each of `layers` layers.
+    ///
+    /// # Errors
+    /// When the operating system does not give the memory.
+    pub(crate) fn new(layers: usize, kv_heads: usize, head_size: usize, blocks: usize) -> std::io::Result<Self> {
+        let head_floats = blocks * block_floats(head_size);
+        Ok(Self { floats: Floats::zeroed(layers * kv_heads * head_floats)?, kv_heads, head_floats })
+    }
+
+    /// Bytes that such a cache takes.
+    pub(crate) fn bytes(layers: usize, kv_heads: usize, head_size: usize, blocks: usize) -> u64 {
+        (layers * kv_heads * blocks * block_floats(head_size) * size_of::<f32>()) as u64
+    }
+
+    /// Numbers of one key-value head in one layer.
+    pub(crate) fn head_floats(&self) -> usize {
+        self.head_floats
+    }
+
+    /// All heads of a layer, one after another.
+    pub(crate) fn layer(&self, layer: usize) -> &[f32] {
+        let length = self.kv_heads * self.head_floats;
+        &self.floats[layer * length..][..length]
+    }
+
+    /// All heads of a layer, to be written.
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> &mut [f32] {
+        let length = self.kv_heads * self.head_floats;
+        &mut self.floats[layer * length..][..length]
+    }
+}
+
+/// Blocks for `positions` positions.
+pub(crate) fn blocks_for(positions: usize) -> usize {
+    positions.div_ceil(CACHE_BLOCK)
+}

@@ -1,0 +1,16 @@
+//! Executes a model in stages: one range of layers per device, activations handed from one to the next.
+
+pub(crate) mod cache;
+mod channel;
+mod device;
+pub(crate) mod pass;
+pub(crate) mod pipeline;
+pub(crate) mod sampling;
+pub(crate) mod stage;
+mod text;
+mod weights;
+
+pub use device::{CpuDevice, Kernels};
+pub use pipeline::StartError;
+pub use sampling::Sampling;
+pub use text::{Cut, Runner, RunnerError};

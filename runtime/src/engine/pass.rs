@@ -1,0 +1,105 @@
+//! What travels through the stages: one batch with its activations.
+
+use super::sampling::Sampling;
+use crate::cpu::attention::CACHE_BLOCK;
+
+/// One sequence's part in a pass.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    /// Position of its first token.
+    pub(crate) start: usize,
+    /// Number of its tokens.
+    pub(crate) tokens: usize,
+    /// Where its rows begin.
+    pub(crate) row: usize,
+    /// Where its cache blocks begin in [`Pass::blocks`].
+    pub(crate) blocks: usize,
+}
+
+impl Part {
+    /// Positions that its last token sees.
+    pub(crate) fn positions(&self) -> usize {
+        self.start + self.tokens
+    }
+}
+
+/// One batch on its way: its parts, its tokens, its residual stream, and at the end its logits. Passes are used again and
+/// again, so that a steady run allocates nothing.
+#[derive(Default)]
+pub(crate) struct Pass {
+    /// The sequences; those with a single token first.
+    pub(crate) parts: Vec<Part>,
+    /// Cache blocks of all parts, in order of position.
+    pub(crate) blocks: Vec<u32>,
+    /// All tokens, one per row.
+    pub(crate) tokens: Vec<u32>,
+    /// Rows whose logits are wanted, rising.
+    pub(crate) wanted: Vec<usize>,
+    /// The residual stream, `[row][number]`.
+    pub(crate) hidden: Vec<f32>,
+    /// `[wanted row][token]`, written by the last stage.
+    pub(crate) logits: Vec<f32>,
+    /// How to choose a token from each wanted row's logits, and which token of its answer it will be. Empty where only
+    /// the logits are wanted.
+    pub(crate) choices: Vec<(Sampling, u32)>,
+    /// The tokens chosen, one per choice.
+    pub(crate) chosen: Vec<u32>,
+    /// Nanoseconds that each stage was busy with it, in order.
+    pub(crate) busy_ns: Vec<u64>,
+}
+
+impl Pass {
+    /// Empties it.
+    pub(crate) fn clear(&mut self) {
+        self.parts.clear();
+        self.blocks.clear();
+        self.tokens.clear();
+        self.wanted.clear();
+        self.choices.clear();
+        self.chosen.clear();
+        self.busy_ns.clear();
+    }
+
+    /// Adds a sequence: `tokens` from position `start` on, cached in `blocks` (those of its positions from 0 to the last
+    /// of these). `wanted` tells which of the tokens want logits, as positions in `tokens`.
+    ///
+    /// # Panics
+    /// When there are no tokens or too few blocks.
+    pub(crate) fn push(
+        &mut self,
+        start: usize,
+        tokens: &[u32],
+        blocks: impl IntoIterator<Item = u32>,
+        wanted: impl IntoIterator<Item = usize>,
+    ) {
+        let row = self.tokens.len();
+        let part = Part { start, tokens: tokens.len(), row, blocks: self.blocks.len() };
+        let needed = part.positions().div_ceil(CACHE_BLOCK);
+        self.blocks.extend(blocks.into_iter().take(needed));
+        assert!(
+            !tokens.is_empty() && self.blocks.len() - part.blocks == needed,
+            "{} tokens from position {start} with {} blocks",
+            tokens.len(),
+            self.blocks.len() - part.blocks
+        );
+        self.tokens.extend_from_slice(tokens);
+        self.wanted.extend(wanted.into_iter().map(|token| row + token));
+        self.parts.push(part);
+    }
+
+    /// Chooses a token from each row of logits.
+    pub(crate) fn choose(&mut self, vocabulary: usize) {
+        let rows = self.logits.chunks_exact(vocabulary);
+        self.chosen.extend(rows.zip(&self.choices).map(|(row, (sampling, ordinal))| sampling.choose(row, *ordinal)));
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Leading parts of a single token.
+    pub(crate) fn singles(&self) -> usize {
+        self.parts.iter().take_while(|part| part.tokens == 1).count()
+    }
+}

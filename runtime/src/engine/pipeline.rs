@@ -1,0 +1,176 @@
+//! Stages in a row, each on its own threads.
+//!
+//! The first stage runs on the thread that drives the pipeline, so that a pipeline of one stage is a function call; every
+//! other stage has a thread that takes passes from a channel and sends them on. Passes come back to the driver in the
+//! order in which they were sent.
+
+use super::channel::{Receiver, Sender, bounded};
+use super::device::CpuDevice;
+use super::pass::Pass;
+use super::stage::{Stage, StageSpec};
+use crate::cpu::team::{Team, pin};
+use crate::model::Geometry;
+use crate::model::gguf::Gguf;
+use std::collections::VecDeque;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// One stage's place and make.
+#[derive(Clone, Debug)]
+pub(crate) struct StagePlace {
+    pub(crate) device: CpuDevice,
+    pub(crate) spec: StageSpec,
+}
+
+/// Why a stage could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system gave no memory for weights or cache.
+    #[error("device {device:?} has no memory for its stage; free some or plan for less")]
+    Memory {
+        /// The device.
+        device: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system gave no thread.
+    #[error("device {device:?} could not start its threads")]
+    Threads {
+        /// The device.
+        device: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Loaded stages, ready for passes.
+pub(crate) struct Pipeline {
+    first: Stage,
+    team: Team,
+    /// To the second stage; none where there is one stage only.
+    next: Option<Sender<Pass>>,
+    /// From the last stage.
+    last: Option<Receiver<Pass>>,
+    /// Passes that a single stage has finished.
+    finished: VecDeque<Pass>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Passes that may lie between two stages.
+const CAPACITY: usize = 64;
+
+impl Pipeline {
+    /// Loads all stages, each on its own device at the same time. The calling thread becomes the first worker of the
+    /// first stage's device, and is bound to its core.
+    ///
+    /// # Errors
+    /// When a device gives no memory or threads.
+    ///
+    /// # Panics
+    /// When there is no stage, or a device has no cores.
+    pub(crate) fn start(gguf: &Gguf, geometry: &Geometry, places: &[StagePlace]) -> Result<Self, StartError> {
+        let (head, rest) = places.split_first().expect("a pipeline has a stage");
+        let mut threads = Vec::new();
+        let (ready, started) = std::sync::mpsc::channel();
+        // From the last stage to the second: each is given the way to the one after it.
+        let (mut to, last) = bounded(CAPACITY);
+        for place in rest.iter().rev() {
+            let (to_this, inbox) = bounded(CAPACITY);
+            let outbox = std::mem::replace(&mut to, to_this);
+            let (gguf, geometry, place, ready) = (gguf.clone(), geometry.clone(), place.clone(), ready.clone());
+            let device = place.device.name.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("isotherm-{device}"))
+                .spawn(move || match load(&gguf, &geometry, &place) {
+                    Ok((mut stage, team)) => {
+                        // The driver waits for this message, so it is there to hear it.
+                        let _ = ready.send(Ok(()));
+                        serve(&mut stage, &team, &inbox, &outbox);
+                    }
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
+                })
+                .map_err(|source| StartError::Threads { device, source })?;
+            threads.push(thread);
+        }
+        let (first, team) = load(gguf, geometry, head)?;
+        for _ in rest {
+            started.recv().expect("a stage reports before it ends")?;
+        }
+        let (next, last) = if rest.is_empty() { (None, None) } else { (Some(to), Some(last)) };
+        Ok(Self { first, team, next, last, finished: VecDeque::new(), threads })
+    }
+
+    /// Takes a pass through the first stage, here and now, and sends it on.
+    ///
+    /// # Panics
+    /// When a stage's thread has panicked.
+    pub(crate) fn send(&mut self, mut pass: Pass) {
+        timed(&mut self.first, &self.team, &mut pass);
+        match &self.next {
+            None => self.finished.push_back(pass),
+            Some(next) => assert!(next.send(pass), "the thread of a stage has ended"),
+        }
+    }
+
+    /// The oldest pass that has been through all stages, waiting for it. At least one must be on its way.
+    ///
+    /// # Panics
+    /// When none is on its way, or a stage's thread has panicked.
+    pub(crate) fn receive(&mut self) -> Pass {
+        match &self.last {
+            None => self.finished.pop_front().expect("a pass is on its way"),
+            Some(last) => last.receive().expect("the thread of a stage has ended"),
+        }
+    }
+
+    /// The oldest pass that has been through all stages, if there is one.
+    pub(crate) fn try_receive(&mut self) -> Option<Pass> {
+        match &self.last {
+            None => self.finished.pop_front(),
+            Some(last) => last.try_receive(),
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        // Closing the way in ends the second stage, whose end closes the way to the third, and so on.
+        self.next = None;
+        self.last = None;
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported as the end of the channel.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Loads one stage on the calling thread, which becomes the first worker of its device.
+pub(crate) fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace) -> Result<(Stage, Team), StartError> {
+    let device = || place.device.name.clone();
+    pin(place.device.cores[0]);
+    let team = Team::new(&place.device.cores).map_err(|source| StartError::Threads { device: device(), source })?;
+    let stage = Stage::load(gguf, geometry, place.spec.clone())
+        .map_err(|source| StartError::Memory { device: device(), source })?;
+    Ok((stage, team))
+}
+
+/// Runs passes until one end of the stage's channels is gone.
+fn serve(stage: &mut Stage, team: &Team, inbox: &Receiver<Pass>, outbox: &Sender<Pass>) {
+    while let Some(mut pass) = inbox.receive() {
+        timed(stage, team, &mut pass);
+        if !outbox.send(pass) {
+            return;
+        }
+    }
+}
+
+/// Runs a pass and notes how long it took.
+fn timed(stage: &mut Stage, team: &Team, pass: &mut Pass) {
+    let begin = Instant::now();
+    stage.run(team, pass);
+    pass.busy_ns.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+}
