@@ -13,6 +13,7 @@ use crate::tables::Tables;
 use crate::throughput::network::Network;
 use crate::throughput::replay::{Carried, Path};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 type State = (usize, usize, usize);
 
@@ -150,8 +151,8 @@ pub(crate) fn path_through(
                     None => {}
                     Some(state) => {
                         let key = (state, passed || state.1 == stage);
-                        if !came.contains_key(&key) {
-                            came.insert(key, (at, passed, i));
+                        if let Entry::Vacant(entry) = came.entry(key) {
+                            entry.insert((at, passed, i));
                             next.push((Some(state), key.1));
                         }
                     }
@@ -184,12 +185,9 @@ fn paths(steps: &[Step], mut at: Vec<f64>, most: f64) -> Carried {
     // Each path empties a step, so there are no more paths than steps.
     for _ in 0..=steps.len() {
         let (mut state, mut taken) = (None, Vec::new());
-        loop {
-            let Some(&widest) =
-                leaving.get(&state).and_then(|out| out.iter().max_by(|a, b| at[**a].total_cmp(&at[**b])))
-            else {
-                break;
-            };
+        while let Some(&widest) =
+            leaving.get(&state).and_then(|out| out.iter().max_by(|a, b| at[**a].total_cmp(&at[**b])))
+        {
             taken.push(widest);
             state = steps[widest].1;
             if state.is_none() || taken.len() > steps.len() {

@@ -223,7 +223,7 @@ fn program(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Resul
     let classes = twins(flows.tables, &relieved);
     let grouped = classes.iter().any(|members| members.len() > 1);
     run(flows, &relieved, classes, COLUMNS_MAX, best, budget)?;
-    if grouped && !best.closed() && best.stopped.is_none() && relieved.binds() {
+    if grouped && best.bound > 0.0 && !best.closed() && best.stopped.is_none() && relieved.binds() {
         let single = (0..flows.tables.candidates.len()).map(|device| vec![device]).collect();
         run(flows, &relieved, single, COLUMNS_SINGLE_MAX, best, budget)?;
     }
