@@ -145,6 +145,20 @@ pub(crate) fn layers(layers: Layers) -> String {
     }
 }
 
+/// The same where a heading already says that these are layers.
+pub(crate) fn layer_range(layers: Layers) -> String {
+    match layers.len() {
+        0 => "none".to_owned(),
+        1 => format!("{} (1)", layers.start),
+        n => format!("{}–{} ({n})", layers.start, layers.end.saturating_sub(1)),
+    }
+}
+
+/// A value, or the range of several.
+pub(crate) fn low_high(low: String, high: &str) -> String {
+    if low == high { low } else { format!("{low} to {high}") }
+}
+
 /// The value of an objective, in words.
 pub(crate) fn objective(plan: &Plan, value: f64) -> Option<String> {
     match plan.unit.as_str() {

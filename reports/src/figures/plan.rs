@@ -23,11 +23,22 @@ const BAR: f64 = 32.0;
 const GAP: f64 = 34.0;
 
 /// Stages that look alike.
-struct Row {
-    layers: Layers,
-    stages: Vec<usize>,
-    name: String,
+pub(crate) struct Row {
+    /// The layers that each of them holds.
+    pub(crate) layers: Layers,
+    /// Their positions in the plan.
+    pub(crate) stages: Vec<usize>,
+    /// Device of a single stage, or how many of which class.
+    pub(crate) name: String,
     below: String,
+}
+
+impl Row {
+    /// The row of one stage.
+    pub(crate) fn of(position: usize, stage: &Stage) -> Self {
+        let name = stage.devices.join(" + ");
+        Self { layers: stage.layers, stages: vec![position], name, below: String::new() }
+    }
 }
 
 /// The picture, and how many rows did not fit.
@@ -55,15 +66,15 @@ pub(crate) fn picture(report: &Report, case: &Case) -> Html {
             bar(canvas, case, row, i, &x)?;
         }
         if hidden > 0 {
-            let text = format!("{} not drawn; the table below has every stage", show::counted(hidden, "more row"));
+            let text = format!("{} not drawn; the table below has them", show::counted(hidden, "more row"));
             canvas.text(Ink::Muted, 12.0, (LEFT, height - 12.0), Anchor::Start, &text)?;
         }
         Ok(())
     })
 }
 
-/// Rows of the picture, by first layer, then last, then name.
-fn rows(graph: &DeviceGraph, stages: &[Stage]) -> Vec<Row> {
+/// Stages gathered by class, layers and format; by first layer, then last, then class.
+pub(crate) fn rows(graph: &DeviceGraph, stages: &[Stage]) -> Vec<Row> {
     let class = |name: &str| graph.find(name).map(|id| graph.device(id).class.clone());
     let mut alike: BTreeMap<(Layers, String), Vec<usize>> = BTreeMap::new();
     for (i, stage) in stages.iter().enumerate() {
@@ -86,7 +97,7 @@ fn rows(graph: &DeviceGraph, stages: &[Stage]) -> Vec<Row> {
 }
 
 /// Stage numbers as people count them, the first few.
-fn listed(stages: &[usize]) -> String {
+pub(crate) fn listed(stages: &[usize]) -> String {
     let first: Vec<String> = stages.iter().take(4).map(|s| (s + 1).to_string()).collect();
     if stages.len() > 4 { format!("{} …", first.join(", ")) } else { first.join(", ") }
 }
@@ -140,8 +151,7 @@ fn step_time(case: &Case, row: &Row) -> Option<String> {
     let (spread, how) = of(&|stage| predicted_step(case, stage))
         .map(|spread| (spread, ""))
         .or_else(|| Some((of(&|stage| Some(measured_step(case, stage)?.median))?, " measured")))?;
-    let (low, high) = (show::seconds(spread.min)?, show::seconds(spread.max)?);
-    Some(if low == high { format!("{low}{how}") } else { format!("{low} to {high}{how}") })
+    Some(format!("{}{how}", show::low_high(show::seconds(spread.min)?, &show::seconds(spread.max)?)))
 }
 
 /// The ways between two rows.
@@ -215,15 +225,12 @@ fn hop_text(hop: &Hop) -> String {
     let Some(latency) = Spread::of(hop.paths.iter().map(|p| p.latency.value())) else {
         return "link unknown".to_owned();
     };
-    let low_high = |low: String, high: String| if low == high { low } else { format!("{low} to {high}") };
     let unknown = || "unknown".to_owned();
-    let mut text = low_high(
-        show::seconds(latency.min).unwrap_or_else(unknown),
-        show::seconds(latency.max).unwrap_or_else(unknown),
-    );
+    let (low, high) = (show::seconds(latency.min), show::seconds(latency.max));
+    let mut text = show::low_high(low.unwrap_or_else(unknown), &high.unwrap_or_else(unknown));
     let rates = || hop.paths.iter().filter_map(|p| p.bandwidth);
     if let (Some(low), Some(high)) = (rates().reduce(|a, b| a.min(b)), rates().reduce(|a, b| a.max(b))) {
-        text.push_str(&format!(", {}", low_high(low.to_string(), high.to_string())));
+        text.push_str(&format!(", {}", show::low_high(low.to_string(), &high.to_string())));
     }
     if let Some(how) = hop.paths.iter().map(|p| p.how).reduce(How::weaker) {
         text.push_str(&format!(" ({how})"));

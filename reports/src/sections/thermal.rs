@@ -14,7 +14,7 @@ use isotherm_core::units::Celsius;
 use std::collections::BTreeSet;
 
 const CURVES_MAX: usize = 8;
-const ROWS_MAX: usize = 60;
+const ROWS_MAX: usize = 24;
 
 /// The section; nothing where no device is known by time.
 pub(crate) fn temperature(report: &Report) -> Html {

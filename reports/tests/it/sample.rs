@@ -457,7 +457,7 @@ pub fn sixty() -> Report {
         links.push(link(phone, card, LinkKind::Socket, 950.0, 0.10));
     }
     let flat: Vec<&str> = names.iter().flat_map(|(a, b)| [a.as_str(), b.as_str()]).collect();
-    let mut plan: Plan = chain(&[flat[0], flat[1]], &[20, 24], 1800.0);
+    let mut plan: Plan = chain(&[flat[0], flat[1]], &[20, 24], 29.4);
     (plan.objective_name, plan.unit) = ("throughput".into(), "tok/s".into());
     let pair = plan.stages.clone();
     plan.stages = (0..60)
@@ -470,7 +470,7 @@ pub fn sixty() -> Report {
     let stop = |stage: usize| Stop { stage: stage as u32, layers: pair[stage % 2].layers };
     plan.routes = (0..30).map(|i| Route { stages: vec![stop(2 * i), stop(2 * i + 1)], share: 1.0 / 30.0 }).collect();
     let times: Vec<(&str, f64)> =
-        flat.iter().enumerate().map(|(i, name)| (*name, if i % 2 == 0 { 0.011 } else { 0.019 })).collect();
+        flat.iter().enumerate().map(|(i, name)| (*name, if i % 2 == 0 { 0.000_36 } else { 0.000_64 })).collect();
     let case = case(plan, &times, &times, 3, 12);
     let mut report = report(graph(devices, links), vec![case]);
     report.question = "How many tokens per second do thirty cards and thirty phones give together?".into();

@@ -28,7 +28,10 @@ fn sixty_devices_of_two_classes_are_a_picture_of_two_rows() {
     assert!(picture.descendants().filter(|n| n.tag_name().name() == "text").count() < 30);
     let table = page.table("Devices, from").expect("devices");
     assert_eq!(table.len(), 1 + 2);
-    assert_eq!(page.table("Stages of all plans").expect("stages").len(), 1 + 60);
+    assert_eq!(page.table("Stages of all plans").expect("stages").len(), 1 + 2);
+    assert_eq!(page.table("Links between stages").expect("links").len(), 1 + 1);
+    let routes = page.table("Routes").expect("routes");
+    assert_eq!((routes[1][1].as_str(), routes[1][3].as_str()), ("30", "100.0 %"));
     assert!(page.markup().len() < 2 << 20, "{}", page.markup().len());
 }
 
@@ -66,7 +69,7 @@ fn a_hundred_differing_devices_are_cut_and_the_picture_says_so() {
     report.cases = vec![sample::case(plan, &times, &times, 1, 4)];
     report.model = None;
     let page = Page::of(&report);
-    assert!(page.words().contains("80 more rows not drawn; the table below has every stage"));
+    assert!(page.words().contains("80 more rows not drawn; the table below has them"));
     assert_eq!(page.table("Stages of all plans").expect("stages").len(), 1 + 100);
     assert!(page.markup().len() < 2 << 20, "{}", page.markup().len());
 }
