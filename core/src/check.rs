@@ -15,7 +15,7 @@ mod violation;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
 pub use cover::COVERS_MAX;
-pub use enumeration::PLACEMENTS_MAX;
+pub use enumeration::ENUMERATED_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;
 

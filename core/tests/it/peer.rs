@@ -57,7 +57,7 @@ fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usize> {
 }
 
 /// A problem of some devices of every kind, with ways that may be missing.
-fn draw_problem(draw: &mut Draw) -> PlacementProblem {
+pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
     let model = model(2 + draw.below(4));
     let objective = [Objective::Throughput, Objective::Tpot, Objective::Ttft][draw.below(3)];
     let rates_only = objective == Objective::Throughput && draw.one_in(4);

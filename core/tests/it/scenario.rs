@@ -347,6 +347,22 @@ fn a_rate_next_to_nothing_is_refused_rather_than_divided_by() {
 }
 
 #[test]
+fn the_best_chain_of_the_home_pile_is_certified_by_enumeration() {
+    let text = std::fs::read_to_string(folder().join("reference/home-pile.toml")).expect("readable");
+    let problem = problem(&text);
+    let certified = |stages: &[(&str, u32, u32)]| {
+        let mut plan = crate::build::chain(&problem, stages);
+        let value = plan.objective_value.expect("evaluated");
+        crate::build::certify(&mut plan, value, isotherm_core::plan::Evidence::Enumeration);
+        plan.check(&problem).map(|_| ()).map_err(|faults| listed(&faults))
+    };
+    // Two million chains, of which few can beat this one even at best.
+    certified(&[("older-card", 0, 1), ("gaming-card", 1, 48), ("studio", 48, 80)]).expect("nothing is quicker");
+    let refused = certified(&[("gaming-card", 0, 46), ("studio", 46, 80)]).expect_err("the head start is worth it");
+    assert!(refused.contains("less than the bound"), "{refused}");
+}
+
+#[test]
 fn a_model_file_is_left_to_the_caller() {
     let text = with("").replace("name = \"smollm2-135m-instruct-q4_1\"", "file = \"model.gguf\"");
     let scenario = parse(&text).expect("valid");
