@@ -278,3 +278,29 @@ fn a_pool_and_a_reserve_are_counted_by_both() {
         assert_eq!(accepted, 1);
     }
 }
+
+#[test]
+fn the_certified_optimum_of_the_shipped_flow_scenario_is_accepted_by_both() {
+    let file = crate::scenario::folder().join("reference/helix-single24.toml");
+    let scenario = crate::scenario::parse(&std::fs::read_to_string(file).expect("readable")).expect("shipped");
+    let problem = scenario.problem(None, None).expect("a problem");
+    let mut stages: Vec<(&str, u32, u32)> = Vec::new();
+    for device in problem.graph.devices() {
+        let start = stages.last().map_or(0, |s| s.2);
+        let layers = match device.class.as_str() {
+            "A100" => 8,
+            "L4" => 3,
+            _ => 2,
+        };
+        stages.push((&device.name, start, start + layers));
+    }
+    let mut best = chain(&problem, &stages);
+    let value = best.objective_value.expect("evaluated");
+    certify(&mut best, value, Evidence::ClipBound);
+    let mut worse = best.clone();
+    certify(&mut worse, value * (1.0 - 1e-8), Evidence::ClipBound);
+    let cases = [best, worse].map(|plan| (problem.clone(), serde_json::to_value(plan).expect("serialises")));
+    if let Some(accepted) = agreement("the_certified_optimum_of_the_shipped_flow_scenario", &cases) {
+        assert_eq!(accepted, 1);
+    }
+}
