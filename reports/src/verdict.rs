@@ -24,6 +24,13 @@ enum Basis {
 impl Basis {
     const ALL: [Self; 4] = [Self::Measured, Self::Sealed, Self::Simulated, Self::Planned];
 
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Sealed | Self::Simulated | Self::Planned => "predicted",
+        }
+    }
+
     const fn words(self) -> &'static str {
         match self {
             Self::Measured => "measured",
@@ -131,7 +138,7 @@ fn answer(report: &Report) -> Answer {
     let mut sentences = Vec::new();
     let others: Vec<String> =
         figures[1..].iter().map(|other| compared(report, metric, basis, figures[0], *other)).collect();
-    let mut headline = format!("{who}{is_best}: {}", phrase(metric, value));
+    let mut headline = format!("{who}{is_best}: {}, {}", phrase(metric, value), basis.word());
     match others.as_slice() {
         [] => {}
         [only] => headline.push_str(&format!("; {only}")),
@@ -141,9 +148,10 @@ fn answer(report: &Report) -> Answer {
         }
     }
     headline.push('.');
-    sentences.push(format!("These figures are {}.", basis.words()));
     if basis == Basis::Measured {
         sentences.extend(ranking(report, metric, &figures));
+    } else {
+        sentences.push(format!("This is {}.", basis.words()));
     }
     Answer { headline, sentences, best: Some(best) }
 }

@@ -16,6 +16,15 @@ const RIGHT: f64 = 8.0;
 const TOP: f64 = 48.0;
 const BOTTOM: f64 = 34.0;
 
+/// The least that an axis spans, over its upper end: differences of a percent shall look like it.
+const SPAN_MIN: f64 = 0.12;
+
+/// A range widened about its middle until it spans this share of its upper end.
+fn at_least(low: f64, high: f64, share: f64) -> (f64, f64) {
+    let lacking = (share * high.abs() - (high - low)).max(0.0) / 2.0;
+    (low - lacking, high + lacking)
+}
+
 /// One column of a panel.
 struct Column {
     label: String,
@@ -45,7 +54,7 @@ pub(crate) fn panel(report: &Report, metric: Metric) -> Html {
         .take(CASES_MAX)
         .collect();
     let values = columns.iter().flat_map(|c| c.runs.iter().copied().chain(c.predicted).chain(c.measured));
-    let Some((low, high)) = range(values) else { return Html::none() };
+    let Some((low, high)) = range(values).map(|(low, high)| at_least(low, high, SPAN_MIN)) else { return Html::none() };
     let width = (LEFT + RIGHT + 88.0 * columns.len() as f64).max(240.0);
     let (unit_name, unit) = if metric.maximises() { ("tok/s", 1.0) } else { time_unit(high) };
     let title = format!("{}, predicted and measured", metric.words());

@@ -13,7 +13,7 @@ use isotherm_core::trace::DeviceRecord;
 use isotherm_core::units::Celsius;
 use std::collections::BTreeSet;
 
-const CURVES_MAX: usize = 8;
+const CURVES_MAX: usize = 6;
 const ROWS_MAX: usize = 24;
 
 /// The section; nothing where no device is known by time.

@@ -127,15 +127,16 @@ fn predictions(report: &Report) -> Html {
 
 /// The section on stages.
 pub(crate) fn busy_time(report: &Report) -> Html {
-    let most = busy::longest(&report.cases);
-    let drawings: Vec<Html> =
-        report.cases.iter().enumerate().map(|(i, case)| busy::bars(case, &label(report, i), most)).collect();
-    let longest = report.cases.iter().map(|case| case.plan.stages.len()).max().unwrap_or(0);
+    let graph = &report.devices.value;
+    let most = busy::longest(graph, &report.cases);
+    let bars: Vec<busy::Bars> =
+        report.cases.iter().enumerate().map(|(i, case)| busy::bars(graph, case, &label(report, i), most)).collect();
+    let (drawn, all) = bars.iter().fold((0, 0), |(drawn, all), b| (drawn + b.drawn, all + b.all));
     let marks =
         [(Mark::Outline, "predicted"), (Mark::Bar, "measured, median over runs"), (Mark::Whisker, "range over runs")];
     let mut caption = Html::from("Mean busy time of one step in each stage.");
-    if longest > busy::STAGES_MAX {
-        caption.push(format!(" Of {longest} stages the {} longest are drawn.", busy::STAGES_MAX));
+    if drawn < all {
+        caption.push(format!(" The {drawn} longest of {all} are drawn."));
     }
     let simulations = report.cases.iter().filter_map(|case| case.simulation.as_ref()).map(|s| &s.digest);
     let cited = cite_all(report, simulations);
@@ -145,6 +146,7 @@ pub(crate) fn busy_time(report: &Report) -> Html {
         let runs: usize = report.cases.iter().map(|case| case.runs.len()).sum();
         caption.push(if runs == 0 { ".".to_owned() } else { format!(" and {}.", counted(runs, "run")) });
     }
+    let drawings = bars.into_iter().map(|b| b.figure).collect();
     let figures = figures(report, drawings, legend(&marks), caption, &[Step::Simulate, Step::Run]);
     if figures.is_empty() {
         Html::none()
