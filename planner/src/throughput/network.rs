@@ -148,7 +148,9 @@ impl Network {
 
     /// Forgets every way and shared capacity that cannot bind at a rate of `most` over all routes.
     pub fn relieved(mut self, most: f64) -> Self {
-        self.shared.retain(|shared| shared.rate < most);
+        // One route may pass a shared capacity at each of its hops.
+        let hops = self.pair.len().min(self.layers).saturating_sub(1);
+        self.shared.retain(|shared| shared.rate < most * shared.pairs.len().min(hops) as f64);
         for rate in self.pair.iter_mut().flatten().chain(&mut self.source).chain(&mut self.sink) {
             if *rate >= most {
                 *rate = f64::INFINITY;
