@@ -55,8 +55,6 @@ pub enum Command {
     Plan(Plan),
     /// Check a plan and its certificate independently of the planner.
     Check(PlanAndScenario),
-    /// Say why a plan is as it is: what binds, what each device is worth, what would help.
-    Explain(PlanAndScenario),
     /// Predict a plan's behaviour in time and temperature.
     Simulate(Simulate),
     /// Sign an execution manifest that pins plan, model, devices and prediction by digest.
@@ -223,7 +221,7 @@ impl From<ObjectiveName> for Objective {
     }
 }
 
-/// Arguments of `isotherm check` and `isotherm explain`.
+/// Arguments of `isotherm check`.
 #[derive(Debug, Args)]
 pub struct PlanAndScenario {
     /// The plan.

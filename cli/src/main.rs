@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod execution;
 mod failure;
 mod files;
 mod interrupt;
@@ -32,6 +33,8 @@ fn run(cli: &Cli) -> Done {
     interrupt::listen()?;
     let ui = Ui { format: cli.format, quiet: cli.quiet };
     match &cli.command {
+        Command::Tour(args) => commands::tour::run(&ui, args),
+        Command::Probe(args) => commands::probe::run(&ui, args),
         Command::Devices(args) => commands::devices::run(&ui, args),
         Command::Model(command) => commands::model::run(&ui, command),
         Command::Scenario(command) => commands::scenario::run(&ui, command),
@@ -40,11 +43,12 @@ fn run(cli: &Cli) -> Done {
         Command::Simulate(args) => commands::simulate::run(&ui, args),
         Command::Seal(args) => commands::seal::run(&ui, args),
         Command::Verify(args) => commands::verify::run(&ui, args),
+        Command::Run(args) => commands::run::run(&ui, args),
         Command::Report(args) => commands::report::run(&ui, args),
         Command::Batch(args) => commands::batch::run(&ui, args),
+        Command::Bench(command) => commands::truth::run(&ui, command),
         Command::Audit(command) => commands::audit::run(&ui, command),
         Command::Keys(command) => commands::audit::keys(&ui, command),
         Command::Generate(command) => commands::generate::run(command),
-        _ => unreachable!(),
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod engine;
+pub mod execute;
 pub mod host;
 pub mod model;
 pub mod probe;

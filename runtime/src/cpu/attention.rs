@@ -151,10 +151,20 @@ unsafe fn scores<V: Lanes, const Q: usize, const B: usize>(
             let block = segment.blocks[at + b] as usize;
             *keys = keys.add(block * block_floats(segment.head_size));
         }
+        // The values are as many lines as the keys, and needed next; so are the keys of the blocks after these.
+        let values = CACHE_BLOCK * segment.head_size;
+        let mut ahead = keys;
+        for (b, ahead) in ahead.iter_mut().enumerate() {
+            let block = *segment.blocks.get(at + B + b).unwrap_or(&segment.blocks[at]) as usize;
+            *ahead = segment.cache.as_ptr().add(block * block_floats(segment.head_size));
+        }
         for number in 0..segment.head_size {
             let mut columns = [V::splat(0.0); B];
             for b in 0..B {
-                columns[b] = V::load(keys[b].add(number * CACHE_BLOCK));
+                let line = keys[b].add(number * CACHE_BLOCK);
+                V::prefetch(line.add(values).cast());
+                V::prefetch(ahead[b].add(number * CACHE_BLOCK).cast());
+                columns[b] = V::load(line);
             }
             for q in 0..Q {
                 let query = *segment.queries.as_ptr().add(q * segment.head_size + number);

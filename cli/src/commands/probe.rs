@@ -1,0 +1,109 @@
+//! `isotherm probe`: this host's devices, measured with a model's real layers.
+
+use crate::args::Probe;
+use crate::failure::{Code, Done, Failure};
+use crate::models::{self, LocalModel};
+use crate::ui::Ui;
+use crate::{commands::devices, files, registry, trust};
+use isotherm_audit::keys::Identity;
+use isotherm_audit::log::{EventKind, Severity};
+use isotherm_core::artefact::Header;
+use isotherm_core::digest::Digest;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
+use isotherm_core::units::{Bytes, Seconds};
+use isotherm_runtime::engine::{CpuDevice, Kernels};
+use isotherm_runtime::host::{Host, Roots, Sensors};
+use isotherm_runtime::probe::{Request, probe};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Probe) -> Done {
+    let model = models::open(ui, &args.model)?;
+    let identity = trust::identity(ui)?;
+    let (file, _) = measure(ui, &identity, &model, args.split, args.budget, &args.output)?;
+    files::write_json(&registry::last_devices()?, &file)?;
+    ui.note(format!("wrote {}", args.output.display()));
+    ui.result(&file, || devices::describe(&file))
+}
+
+/// Measures this host, writes the devices and logs it; gives them and the digest of the written file.
+pub fn measure(
+    ui: &Ui,
+    identity: &Identity,
+    model: &LocalModel,
+    split: u32,
+    budget: Seconds,
+    output: &Path,
+) -> Result<(DevicesFile, Digest), Failure> {
+    let devices = cpu_devices(split)?;
+    let host = Host::discover(&Roots::default());
+    let name = trust::host_id();
+    let now = trust::now()?.to_string();
+    let request = Request {
+        gguf: &model.gguf,
+        geometry: &model.geometry,
+        model: &model.model,
+        devices: &devices,
+        kernels: Kernels::detect(),
+        host: &name,
+        memory: memory(&host, &now),
+        budget,
+        when: &now,
+    };
+    let mut bar = ui.bar(1000, "measuring");
+    let probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000)).map_err(|e| {
+        Failure::new(Code::Device, format!("failed to measure this host: {}", models::causes(&e)))
+    })?;
+    bar.finish();
+    let file = DevicesFile {
+        header: Header::new(DEVICES_SCHEMA, model.model.digest.into_iter().collect()),
+        host: facts(&host),
+        devices: probed.devices,
+        junctions: vec![probed.coordinator.clone()],
+        links: probed.links,
+        groups: Vec::new(),
+        co_run: probed.co_run,
+        coordinator: Some(probed.coordinator),
+    };
+    let digest = files::write_json(output, &file)?;
+    trust::record(identity, EventKind::Probe, Severity::Info, trust::Note::default().about("devices", digest))?;
+    Ok((file, digest))
+}
+
+/// All of this host's cores as `cpu`, and beside it the same cores as `split` devices.
+fn cpu_devices(split: u32) -> Result<Vec<CpuDevice>, Failure> {
+    if split > 64 {
+        return Err(Failure::new(Code::Usage, format!("--split is {split}; present at most 64 devices")));
+    }
+    let cores = CpuDevice::host_cores();
+    let cores = if cores.is_empty() { vec![0] } else { cores };
+    let mut devices = vec![CpuDevice::new("cpu", cores)];
+    devices.extend(CpuDevice::split_host(split as usize));
+    Ok(devices)
+}
+
+/// Memory that plans may use: what the kernel says is available, less than any limit on this process.
+fn memory(host: &Host, now: &str) -> Option<Figure<Bytes>> {
+    let available = host.memory_available_bytes?;
+    let usable = host.memory_limit_bytes.map_or(available, |limit| Bytes(available.0.min(limit.0)));
+    Some(Figure::measured(usable, "MemAvailable of the kernel", 1, 0.0, Some(now.to_owned())))
+}
+
+/// Facts of the host, for people. What is unknown is left out, but for sensors, whose absence is a fact.
+fn facts(host: &Host) -> BTreeMap<String, String> {
+    let sensors = Sensors::discover(&Roots::default());
+    let found = |count: usize| if count == 0 { "no sensor".to_owned() } else { count.to_string() };
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    let known = [
+        ("processor", host.cpu_model.clone()),
+        ("cores", host.cores.or(host.cpus).map(|count| count.to_string())),
+        ("memory", host.memory_total_bytes.map(|bytes| bytes.to_string())),
+        ("instructions", Some(format!("{:?}", Kernels::detect().isa).to_lowercase())),
+        ("kernel", kernel.map(|release| release.trim().to_owned())),
+        ("temperature sensors", Some(found(sensors.temperatures.len()))),
+        ("energy counters", Some(found(sensors.energies.len()))),
+    ];
+    known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}

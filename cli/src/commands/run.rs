@@ -1,0 +1,168 @@
+//! `isotherm run`: a sealed plan executed, its tokens streaming.
+
+use crate::args::{Format, Run};
+use crate::commands::verify;
+use crate::execution::{self, Job, Ready};
+use crate::failure::{Code, Done, Failure};
+use crate::ui::Ui;
+use crate::{files, models, trust};
+use isotherm_core::record::RunRecord;
+use isotherm_core::workload::{Arrivals, Length, Workload};
+use isotherm_runtime::engine::Sampling;
+use isotherm_runtime::execute::{Arriving, Prompt};
+use isotherm_runtime::model::chat::{ChatTemplate, Message};
+use isotherm_runtime::model::gguf::Gguf;
+use isotherm_runtime::model::tokenizer::Tokenizer;
+use serde::Serialize;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Run) -> Done {
+    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
+        return Err(Failure::new(Code::Usage, format!("--temperature is {}; give 0 or more", args.temperature)));
+    }
+    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return Err(Failure::new(Code::Usage, format!("--top-p is {}; give above 0 and at most 1", args.top_p)));
+    }
+    if args.tokens == 0 {
+        return Err(Failure::new(Code::Usage, "--tokens is 0; ask for at least one"));
+    }
+    let bytes = files::read(&args.manifest)?;
+    let opened = verify::open(&args.manifest, &bytes, &trust::trusted(1)?)?;
+    let ready = execution::ready(ui, &opened)?;
+    let identity = trust::identity(ui)?;
+    let sampling = Sampling {
+        temperature: args.temperature as f32,
+        top_k: args.top_k,
+        top_p: args.top_p as f32,
+        seed: args.seed,
+    };
+    let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
+    let asked = Asked { prompt: &args.prompt, raw: args.raw, tokens: args.tokens, sampling };
+    let (record, answer) = ask(ui, &identity, &ready, &asked, &output)?;
+    if ui.format == Format::Json {
+        let result = Answer { answer, record: output, metrics: &record };
+        return ui.result(&result, String::new);
+    }
+    ui.note(summary(&record));
+    ui.note(format!("record: {}", output.display()));
+    Ok(())
+}
+
+/// One question to the model.
+pub struct Asked<'a> {
+    /// The text.
+    pub prompt: &'a str,
+    /// Whether it is passed as it stands.
+    pub raw: bool,
+    /// Most tokens of the answer.
+    pub tokens: u32,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    answer: String,
+    record: PathBuf,
+    metrics: &'a RunRecord,
+}
+
+/// Asks a question, streaming the answer: to standard output for people, to standard error where standard output is
+/// for programs. Gives the record and the answer.
+pub fn ask(
+    ui: &Ui,
+    identity: &isotherm_audit::keys::Identity,
+    ready: &Ready,
+    asked: &Asked<'_>,
+    output: &Path,
+) -> Result<(RunRecord, String), Failure> {
+    let tokenizer = Tokenizer::from_gguf(&ready.model.gguf).map_err(|e| Failure::file(&ready.model.path, e))?;
+    let tokens = prompt_tokens(&ready.model.gguf, &tokenizer, asked)?;
+    let room = ready.problem.workload.prompt_tokens.max + ready.problem.workload.output_tokens.max;
+    let prompt = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
+    let allowed = room.saturating_sub(prompt).min(asked.tokens);
+    if allowed == 0 {
+        return Err(Failure::io(format!(
+            "the prompt has {prompt} tokens; the plan has room for {room} tokens of prompt and answer together"
+        ))
+        .remedy("shorten the prompt, or plan for longer requests ([workload] prompt_tokens, output_tokens)"));
+    }
+    let workload = Workload {
+        arrivals: Arrivals::ClosedLoop { clients: 1 },
+        prompt_tokens: Length::fixed(prompt),
+        output_tokens: Length::fixed(allowed),
+        requests: 1,
+    };
+    let stop: Vec<u32> = (0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX))
+        .filter(|&token| tokenizer.is_end(token))
+        .collect();
+    let prompts = [Prompt { tokens, output_tokens: allowed }];
+    let job = Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, sampling: asked.sampling, stop: &stop };
+    let mut stream = tokenizer.stream();
+    let mut answer = String::new();
+    let people = ui.format == Format::Text;
+    let mut show = |piece: &str| {
+        answer.push_str(piece);
+        if people { emit(&mut std::io::stdout(), piece) } else if !ui.quiet { emit(&mut std::io::stderr(), piece) }
+    };
+    let (record, _) = execution::run(identity, ready, &job, output, &mut |token| {
+        if !stop.contains(&token.token)
+            && let Ok(piece) = stream.push(token.token)
+        {
+            show(&piece);
+        }
+        true
+    })?;
+    show(&stream.finish());
+    show("\n");
+    Ok((record, answer))
+}
+
+/// Writes a piece at once. A closed reader does not stop the run: its record is still to be written.
+fn emit(out: &mut dyn Write, piece: &str) {
+    let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
+}
+
+fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, asked: &Asked<'_>) -> Result<Vec<u32>, Failure> {
+    let broken = |e: &dyn std::error::Error| Failure::io(format!("the prompt was not encoded: {}", models::causes(e)));
+    let tokens = if asked.raw {
+        tokenizer.encode_prompt(asked.prompt).map_err(|e| broken(&e))?
+    } else {
+        let template = ChatTemplate::from_gguf(gguf).map_err(|e| broken(&e))?;
+        let messages = [Message::new("user", asked.prompt)];
+        let text = template.render(&messages, true, None).map_err(|e| broken(&e))?;
+        tokenizer.encode(&text, true).map_err(|e| broken(&e))?
+    };
+    if tokens.is_empty() {
+        return Err(Failure::io("the prompt is empty; give at least one character"));
+    }
+    Ok(tokens)
+}
+
+/// What a run did, in one line.
+pub fn summary(record: &RunRecord) -> String {
+    let tokens: u64 = record.trace.requests.iter().map(|r| u64::from(r.output_tokens)).sum();
+    let figure = |name: &str| record.metrics.get(name).map(|statistic| statistic.mean);
+    let time = |name: &str| {
+        figure(name)
+            .and_then(|seconds| isotherm_core::units::Seconds::new(seconds).ok())
+            .map_or_else(|| "-".to_owned(), |seconds| seconds.to_string())
+    };
+    let rate = figure("tokens_per_second").map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
+    format!(
+        "{tokens} tokens, first after {}, then {} each, {rate} tokens/s",
+        time("ttft_seconds"),
+        time("tpot_seconds")
+    )
+}
+
+/// A name beside the manifest that no file has.
+fn fresh(manifest: &Path) -> PathBuf {
+    let folder = manifest.parent().unwrap_or(Path::new(""));
+    (1..)
+        .map(|number| folder.join(format!("run-{number}.json")))
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| folder.join("run.json"))
+}

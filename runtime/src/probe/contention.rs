@@ -1,0 +1,179 @@
+//! What devices cost each other: hand-over between two of them, and the slowdown when both are busy.
+
+use super::profile::start;
+use super::samples::{Samples, median};
+use super::{COORDINATOR, ProbeError, Request, on_own_thread};
+use crate::engine::CpuDevice;
+use crate::engine::cache::blocks_for;
+use crate::engine::pass::Pass;
+use crate::engine::pipeline::Pipeline;
+use isotherm_core::device::Device;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{CoRun, Link, LinkKind};
+use isotherm_core::units::{BytesPerSecond, Seconds};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Context at which a pass is timed.
+const CONTEXT: usize = 128;
+/// Fewest passes of one measurement, and most.
+const PASSES: std::ops::Range<u32> = 8..40;
+
+/// Measures every pair of devices. One device alone has a way to the coordinator and nothing else.
+pub(super) fn pairs(
+    request: &Request<'_>,
+    known: &[Device],
+    share: Seconds,
+) -> Result<(Vec<Link>, Vec<CoRun>), ProbeError> {
+    let devices = request.devices;
+    let count = devices.len();
+    let each = Duration::from_secs_f64(share.value().max(0.0) / (count * count).max(1) as f64);
+    let (mut links, mut co_run) = (Vec::new(), Vec::new());
+    let mut waits: Vec<Vec<f64>> = vec![Vec::new(); count];
+    for a in 0..count {
+        for b in a + 1..count {
+            let wait = on_own_thread(|| hand_over(request, &devices[a], &devices[b], each))??;
+            let latency = wait.median() / 2.0;
+            waits[a].push(latency);
+            waits[b].push(latency);
+            for (from, to) in [(a, b), (b, a)] {
+                let names = (devices[from].name.as_str(), devices[to].name.as_str());
+                links.push(link(request, known, names, latency, &wait));
+            }
+            co_run.push(together(request, &devices[a], &devices[b], each)?);
+        }
+    }
+    for (i, device) in devices.iter().enumerate() {
+        let wait = median(std::mem::take(&mut waits[i]));
+        let none = Samples::default();
+        links.push(link(request, known, (COORDINATOR, &device.name), 0.0, &none));
+        links.push(link(request, known, (&device.name, COORDINATOR), wait, &none));
+    }
+    Ok((links, co_run))
+}
+
+/// A way between threads of this process. Buffers change hands without being copied, so a long message costs what
+/// fetching it from memory costs.
+fn link(request: &Request<'_>, known: &[Device], names: (&str, &str), latency: f64, samples: &Samples) -> Link {
+    let when = Some(request.when.to_owned());
+    let rate = known
+        .iter()
+        .find(|device| device.name == names.1 || device.name == names.0)
+        .and_then(|device| device.memory_bandwidth_bytes_per_second.as_ref());
+    let bandwidth = rate.map(|figure| Figure { value: figure.value, ..figure.clone() });
+    let fallback = || Figure::estimated(BytesPerSecond::of(1e9), "memory bandwidth unknown");
+    Link {
+        from: names.0.to_owned(),
+        to: names.1.to_owned(),
+        kind: LinkKind::InProcess,
+        latency_seconds: Some(Figure::measured(
+            Seconds::of(latency.max(0.0)),
+            "passes through two stages, less the work of both",
+            samples.count(),
+            samples.spread(),
+            when,
+        )),
+        bandwidth_bytes_per_second: Some(bandwidth.unwrap_or_else(fallback)),
+        tokens_per_second: None,
+        groups: Vec::new(),
+    }
+}
+
+/// What a decoded token waits beyond the work of two stages: the way there and the way back.
+fn hand_over(
+    request: &Request<'_>,
+    first: &CpuDevice,
+    second: &CpuDevice,
+    time: Duration,
+) -> Result<Samples, ProbeError> {
+    let layers = request.geometry.layers;
+    let cut = (layers / 2).max(1).min(layers.saturating_sub(1));
+    let mut samples = Samples::default();
+    if cut == 0 {
+        return Ok(samples);
+    }
+    let places = [(first, 0..cut), (second, cut..layers)];
+    let mut pipeline = start(request, &places, request.kernels, 1, CONTEXT, blocks_for(CONTEXT))?;
+    let mut pass = Pass::default();
+    decode(&mut pipeline, &mut pass);
+    let begin = Instant::now();
+    while samples.count() < PASSES.start || (samples.count() < PASSES.end && begin.elapsed() < time / 2) {
+        let wall = Instant::now();
+        let busy = decode(&mut pipeline, &mut pass);
+        samples.add(u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_sub(busy));
+    }
+    Ok(samples)
+}
+
+/// Slowdown of two devices that decode at the same time: the mean over both of time together over time alone.
+fn together(
+    request: &Request<'_>,
+    first: &CpuDevice,
+    second: &CpuDevice,
+    time: Duration,
+) -> Result<CoRun, ProbeError> {
+    let layers = request.geometry.layers;
+    let (gate, stop) = (Barrier::new(2), AtomicBool::new(false));
+    let side = |device: &CpuDevice, leads: bool| -> Result<f64, ProbeError> {
+        let pipeline = start(request, &[(device, 0..layers)], request.kernels, 1, CONTEXT, blocks_for(CONTEXT));
+        // Both must pass every gate, or the other would wait for ever.
+        let (mut alone, mut both, mut pass) = (Samples::default(), Samples::default(), Pass::default());
+        let mut pipeline = pipeline.map_err(|error| {
+            stop.store(true, Ordering::SeqCst);
+            error
+        });
+        for turn in 0..2 {
+            gate.wait();
+            if let (Ok(pipeline), true) = (&mut pipeline, (turn == 0) == leads) {
+                decode(pipeline, &mut pass);
+                for _ in 0..PASSES.start {
+                    alone.add(decode(pipeline, &mut pass));
+                }
+            }
+        }
+        gate.wait();
+        let begin = Instant::now();
+        if let Ok(pipeline) = &mut pipeline {
+            while !stop.load(Ordering::SeqCst) {
+                both.add(decode(pipeline, &mut pass));
+                if leads && both.count() >= PASSES.start && begin.elapsed() > time / 2 {
+                    stop.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+        pipeline.map(|_| if alone.median() > 0.0 && both.count() > 0 { both.median() / alone.median() } else { 1.0 })
+    };
+    let (one, two) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| side(second, false));
+        let one = scope.spawn(|| side(first, true)).join();
+        (one, other.join())
+    });
+    let ratio = |side: std::thread::Result<Result<f64, ProbeError>>| {
+        side.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    };
+    let (one, two) = (ratio(one)?, ratio(two)?);
+    let slowdown = f64::midpoint(one, two).max(1.0);
+    let spread = (one - two).abs() / slowdown;
+    let when = Some(request.when.to_owned());
+    Ok(CoRun {
+        name: format!("{} and {}", first.name, second.name),
+        devices: vec![first.name.clone(), second.name.clone()],
+        slowdown: vec![
+            Figure::declared(1.0, "alone"),
+            Figure::measured(slowdown, "decoding at the same time", PASSES.start, spread, when),
+        ],
+    })
+}
+
+/// One decode step through all stages; nanoseconds of work.
+fn decode(pipeline: &mut Pipeline, pass: &mut Pass) -> u64 {
+    let mut next = std::mem::take(pass);
+    next.clear();
+    next.push(CONTEXT - 1, &[3], 0.., [0]);
+    let greedy = crate::engine::Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+    next.choices.push((greedy, 1));
+    pipeline.send(next);
+    *pass = pipeline.receive();
+    pass.busy_ns.iter().sum()
+}

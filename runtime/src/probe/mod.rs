@@ -1,0 +1,156 @@
+//! Measures devices with a model's real layers: step times, hand-over, contention, memory bandwidth.
+//!
+//! Everything is measured in place. A pass goes through all layers of the model, so that each layer finds the caches as
+//! cold as it will find them in service; hand-over is what a pipeline of two devices takes beyond the work of its
+//! stages; contention is the time of a pass while another device runs passes too. Shapes are visited in turn, round
+//! after round, so that a disturbance spoils one sample of each instead of every sample of one.
+
+mod contention;
+mod memory;
+mod profile;
+mod samples;
+
+use crate::engine::pipeline::StartError;
+use crate::engine::{CpuDevice, Kernels};
+use crate::model::Geometry;
+use crate::model::gguf::Gguf;
+use isotherm_core::cost::TableError;
+use isotherm_core::device::{Device, DeviceKind, Support};
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{CoRun, Link};
+use isotherm_core::model::Model;
+use isotherm_core::units::{Bytes, Seconds};
+
+/// What to measure.
+pub struct Request<'a> {
+    /// The model's file.
+    pub gguf: &'a Gguf,
+    /// Its geometry.
+    pub geometry: &'a Geometry,
+    /// Its description, which names the profile.
+    pub model: &'a Model,
+    /// The devices.
+    pub devices: &'a [CpuDevice],
+    /// How kernels compute.
+    pub kernels: Kernels,
+    /// The host's name.
+    pub host: &'a str,
+    /// Memory that plans may use on this host, shared by all its CPU devices.
+    pub memory: Option<Figure<Bytes>>,
+    /// Time to spend, all devices together. A first round is always measured.
+    pub budget: Seconds,
+    /// The time now, RFC 3339, for the record.
+    pub when: &'a str,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probed {
+    /// The devices, with profiles, in the order asked for.
+    pub devices: Vec<Device>,
+    /// Hand-over between devices, and to and from the coordinator.
+    pub links: Vec<Link>,
+    /// Devices that slow one another.
+    pub co_run: Vec<CoRun>,
+    /// The junction where requests come in.
+    pub coordinator: String,
+}
+
+/// What is happening, and how much of it is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress<'a> {
+    /// What is measured now.
+    pub what: &'a str,
+    /// Share of the whole probe that is done.
+    pub done: f64,
+}
+
+/// Why a host was not measured.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// There is no device.
+    #[error("there is no device to measure; name at least one")]
+    NoDevices,
+    /// A device has no cores.
+    #[error("device {0:?} has no cores; give it at least one")]
+    NoCores(String),
+    /// A stage did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Two ways of computing the same disagree: the device or its kernels are faulty.
+    #[error(
+        "the self-test of device {device:?} failed: logits differ by {found:.3e} from the portable kernels', at most \
+         {limit:.3e} is right; do not use this device"
+    )]
+    SelfTest {
+        /// The device.
+        device: String,
+        /// Largest difference of a logit.
+        found: f64,
+        /// What was allowed.
+        limit: f64,
+    },
+    /// The operating system gave no thread.
+    #[error("a measuring thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// What was measured makes no cost table.
+    #[error("the measurements make no cost table")]
+    Table(#[from] TableError),
+}
+
+/// Name of the junction where requests come in: the thread that drives the stages.
+const COORDINATOR: &str = "driver";
+
+/// Measures devices. Each is measured alone; then pairs are measured together.
+///
+/// # Errors
+/// When there is nothing to measure, a stage does not start, or a device fails its self-test.
+pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Probed, ProbeError> {
+    if request.devices.is_empty() {
+        return Err(ProbeError::NoDevices);
+    }
+    if let Some(device) = request.devices.iter().find(|device| device.cores.is_empty()) {
+        return Err(ProbeError::NoCores(device.name.clone()));
+    }
+    let count = request.devices.len() as f64;
+    // Pairs take about as long as one device.
+    let share = Seconds::of(request.budget.value() / (count + 1.0));
+    let mut devices = Vec::new();
+    for (i, device) in request.devices.iter().enumerate() {
+        progress(Progress { what: &device.name, done: i as f64 / (count + 1.0) });
+        devices.push(measure(request, device, share)?);
+    }
+    progress(Progress { what: "hand-over and contention", done: count / (count + 1.0) });
+    let (links, co_run) = contention::pairs(request, &devices, share)?;
+    Ok(Probed { devices, links, co_run, coordinator: COORDINATOR.to_owned() })
+}
+
+/// One device, on a thread of its own: measuring binds the thread to the device's first core.
+fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<Device, ProbeError> {
+    let profile = on_own_thread(|| profile::measure(request, device, share))??;
+    let bandwidth = memory::read_bandwidth(&device.cores, request.when)?;
+    let class = format!("{}-core", device.cores.len());
+    Ok(Device {
+        class,
+        backend: "cpu".to_owned(),
+        support: Support::Supported,
+        cores: device.cores.iter().filter_map(|&core| u32::try_from(core).ok()).collect(),
+        memory_bytes: request.memory.clone(),
+        memory_pool: Some(format!("{}-ram", request.host)),
+        memory_bandwidth_bytes_per_second: bandwidth,
+        profiles: vec![profile],
+        formats: vec![request.model.quantisation.clone()],
+        ..Device::named(&device.name, request.host, DeviceKind::Cpu)
+    })
+}
+
+/// Runs `work` on a new thread and waits for it. A panic there goes on here.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ProbeError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("isotherm-probe".to_owned())
+            .spawn_scoped(scope, work)
+            .map_err(ProbeError::Thread)?;
+        thread.join().map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
+    })
+}
