@@ -128,16 +128,28 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         placement: used,
         routes,
         bound: Some(best.bound),
-        evidence: if best.proof == Proof::Clip { vec![Evidence::ClipBound] } else { Vec::new() },
+        evidence: evidence(tables, &best.proof),
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
-            Proof::Clip => None,
+            Proof::Clip | Proof::Worths(_) => None,
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
     };
     assemble(tables, parts)
+}
+
+/// What proves a bound on the rate without a solver.
+fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
+    match proof {
+        Proof::Clip => vec![Evidence::ClipBound],
+        Proof::Worths(worth) => {
+            let named = |i: usize| (tables.name(i).to_owned(), worth[tables.candidates[i].kind]);
+            vec![Evidence::DeviceWorths { worths: (0..tables.candidates.len()).map(named).collect() }]
+        }
+        Proof::Solver(_) => Vec::new(),
+    }
 }
 
 fn unused_in_flow(tables: &Tables<'_>, best: &BestFlow, used: &[Link], gap: f64) -> Vec<Unused> {

@@ -39,7 +39,7 @@ impl ChainProgram {
             members.iter().for_each(|&member| class_of[member] = class);
         }
         let intervals: BTreeSet<_> = kept.iter().map(|&(device, s, e)| (class_of[device], s, e)).collect();
-        let mut program = Program::default();
+        let mut program = Program { unit: scale, ..Program::default() };
         let stages: Vec<_> = intervals
             .into_iter()
             .filter_map(|(class, start, end)| {

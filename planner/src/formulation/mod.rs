@@ -4,6 +4,7 @@ pub(crate) mod chain;
 pub(crate) mod partial;
 pub(crate) mod positions;
 pub(crate) mod program;
+pub(crate) mod rails;
 pub(crate) mod routing;
 pub(crate) mod solve;
 

@@ -27,7 +27,7 @@ type Terms = Vec<(usize, f64)>;
 impl PartialProgram {
     /// The program where no link can bind, for classes of twins.
     pub fn cover(tables: &Tables<'_>, network: &Network, classes: Vec<Vec<usize>>, most: f64) -> Self {
-        let mut built = Self::counts(tables, network, classes);
+        let mut built = Self::counts(tables, network, classes, most);
         let rate = built.program.column(1.0, 0.0, 1.0, false);
         let mut layers: Vec<Terms> = vec![vec![(rate, 1.0)]; network.layers];
         for (&(class, start, end), &column) in &built.count {
@@ -44,7 +44,7 @@ impl PartialProgram {
     /// The program that follows requests from device to device, through at most `stages_max` of them.
     pub fn routed(tables: &Tables<'_>, network: &Network, stages_max: Option<usize>, most: f64) -> Self {
         let single = (0..tables.candidates.len()).map(|device| vec![device]).collect();
-        let mut built = Self::counts(tables, network, single);
+        let mut built = Self::counts(tables, network, single, most);
         let requests = built.states(tables, network, stages_max, 1.0);
         built.limits(network, &requests, most, |&(device, start, end)| {
             (network.stage[tables.candidates[device].kind].at(start, end) / most).min(1.0)
@@ -60,9 +60,12 @@ impl PartialProgram {
         built
     }
 
-    fn counts(tables: &Tables<'_>, network: &Network, classes: Vec<Vec<usize>>) -> Self {
-        let mut built =
-            Self { program: Program { maximise: true, ..Program::default() }, classes, count: BTreeMap::new() };
+    fn counts(tables: &Tables<'_>, network: &Network, classes: Vec<Vec<usize>>, most: f64) -> Self {
+        let mut built = Self {
+            program: Program { maximise: true, unit: most, ..Program::default() },
+            classes,
+            count: BTreeMap::new(),
+        };
         for (class, members) in built.classes.iter().enumerate() {
             let kind = tables.candidates[members[0]].kind;
             for start in 0..network.layers {

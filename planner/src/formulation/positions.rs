@@ -63,7 +63,7 @@ impl PositionProgram {
             members.iter().for_each(|&member| class_of[member] = class);
         }
         let mut built = Self {
-            program: Program { maximise: true, ..Program::default() },
+            program: Program { maximise: true, unit: most, ..Program::default() },
             classes,
             class_of,
             count: BTreeMap::new(),

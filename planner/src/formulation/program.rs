@@ -44,6 +44,8 @@ pub(crate) struct Program {
     pub columns: Vec<Column>,
     /// The rows.
     pub rows: Vec<Row>,
+    /// What one unit of the objective is worth outside, for those who are told of progress; 0 where nobody is.
+    pub unit: f64,
 }
 
 impl Program {

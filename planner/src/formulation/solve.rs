@@ -85,7 +85,11 @@ pub(crate) fn solve(
         answer.nodes = nodes;
         bound = if program.maximise { bound.min(answer.bound) } else { bound.max(answer.bound) };
         answer.bound = bound;
-        budget.report(answer.assignment.as_ref().map(|at| program.value(at)), Some(bound).filter(|b| b.is_finite()));
+        if program.unit > 0.0 {
+            let outside = |value: f64| value * program.unit;
+            let incumbent = answer.assignment.as_ref().map(|at| outside(program.value(at)));
+            budget.report(incumbent, Some(bound).filter(|b| b.is_finite()).map(outside));
+        }
         let spent = slice >= budget.nodes_max;
         match answer.verdict {
             Verdict::Stopped(Limit::Nodes) if integer && !spent => {

@@ -3,7 +3,10 @@
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
 pub(crate) mod network;
+pub(crate) mod rails;
 pub(crate) mod replay;
+pub(crate) mod sites;
+pub(crate) mod worths;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::formulation::partial::PartialProgram;
@@ -30,6 +33,8 @@ const PINNED_SHARE: f64 = 1e-8;
 pub(crate) enum Proof {
     /// The clip bound.
     Clip,
+    /// The worth of a device of each kind.
+    Worths(Vec<f64>),
     /// A solver's word.
     Solver(&'static str),
 }
@@ -141,6 +146,17 @@ pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFl
         best.offer(placement, carried, "chain rule");
     }
     budget.report(Some(best.rate()).filter(|&r| r > 0.0), Some(best.bound));
+    if !best.closed()
+        && let Some(found) = worths::bound(tables, network, best.rate(), best.bound, budget)?
+    {
+        (best.bound, best.proof) = (found.bound, Proof::Worths(found.worth));
+    }
+    if !best.closed() && tables.problem.limits.stages_exact.is_none() {
+        if let Some((placement, carried)) = rails::search(flows, best.rate(), best.bound, budget)? {
+            best.offer(placement, carried, "regions of rails");
+        }
+        budget.report(Some(best.rate()).filter(|&r| r > 0.0), Some(best.bound));
+    }
     if !best.closed() {
         program(flows, &mut best, budget)?;
     }

@@ -24,3 +24,8 @@ fn single24_is_2045_641_and_certified() {
 fn l30b_a100_is_1044_533_and_certified() {
     certified("l30b_a100", 1044.533);
 }
+
+#[test]
+fn quality10_is_286_587_and_certified() {
+    certified("quality10", 286.587);
+}
