@@ -1,7 +1,8 @@
 //! Attention over a cache kept in blocks of sixteen positions.
 //!
-//! A block of one layer and one key-value head holds the keys of sixteen positions, transposed (`[number][position]`), so
-//! that one register holds one number of sixteen keys, and then their values (`[position][number]`).
+//! For one layer and one key-value head, a block holds the keys of sixteen positions, transposed (`[number][position]`), so
+//! that one register holds one number of sixteen keys; and their values (`[position][number]`). The keys of all blocks
+//! stand together, then the values of all blocks: memory is read in two long rising streams.
 //!
 //! The arithmetic is defined by the query alone. Positions `0..n` are cut into segments of [`SEGMENT`]; within a segment
 //! scores are chains over the numbers of the head, weights are `exp(score - largest)`, the weighted sum is a chain over
@@ -21,18 +22,20 @@ pub(crate) const SEGMENT_BLOCKS: usize = SEGMENT / CACHE_BLOCK;
 /// Most queries that one call serves.
 pub(crate) const QUERIES_MAX: usize = 4;
 
-/// Numbers that one block takes for a head of `head_size`.
+/// Numbers that one block takes for a head of `head_size`, keys and values together.
 pub(crate) const fn block_floats(head_size: usize) -> usize {
     2 * CACHE_BLOCK * head_size
 }
 
-/// Writes key and value of one position into its block. `within` is the position in the block.
-pub(crate) fn write(block: &mut [f32], within: usize, key: &[f32], value: &[f32]) {
-    let (keys, values) = block.split_at_mut(CACHE_BLOCK * key.len());
+/// Writes key and value of one position into the cache of one layer and one head. `within` is its place in `block`.
+pub(crate) fn write(cache: &mut [f32], block: usize, within: usize, key: &[f32], value: &[f32]) {
+    let size = key.len();
+    let (keys, values) = cache.split_at_mut(cache.len() / 2);
+    let keys = &mut keys[block * CACHE_BLOCK * size..][..CACHE_BLOCK * size];
     for (to, &number) in keys.iter_mut().skip(within).step_by(CACHE_BLOCK).zip(key) {
         *to = number;
     }
-    values[within * value.len()..][..value.len()].copy_from_slice(value);
+    values[(block * CACHE_BLOCK + within) * size..][..size].copy_from_slice(value);
 }
 
 /// What one segment contributes to one query.
@@ -112,13 +115,8 @@ impl<const Q: usize> Kernel for Attend<'_, Q> {
         let mut weights = [[0.0_f32; SEGMENT]; Q];
         // SAFETY: `Segment::attend` checked that blocks lie in the cache and that there are `Q` queries.
         unsafe {
-            let mut at = 0;
-            while at + 2 <= segment.blocks.len() {
-                scores::<V, Q, 2>(segment, at, &mut weights);
-                at += 2;
-            }
-            if at < segment.blocks.len() {
-                scores::<V, Q, 1>(segment, at, &mut weights);
+            for at in 0..segment.blocks.len() {
+                scores::<V, Q>(segment, at, &mut weights);
             }
             for q in 0..Q {
                 shares[q] = soften::<V>(&mut weights[q], segment.positions[q]);
@@ -136,48 +134,30 @@ impl<const Q: usize> Kernel for Attend<'_, Q> {
     }
 }
 
-/// Scores of `B` blocks from `at`.
+/// Scores of the segment's block number `at`.
 #[inline(always)]
-unsafe fn scores<V: Lanes, const Q: usize, const B: usize>(
-    segment: &Segment<'_>,
-    at: usize,
-    weights: &mut [[f32; SEGMENT]; Q],
-) {
+unsafe fn scores<V: Lanes, const Q: usize>(segment: &Segment<'_>, at: usize, weights: &mut [[f32; SEGMENT]; Q]) {
+    let block = segment.blocks[at] as usize * CACHE_BLOCK * segment.head_size;
+    // The block after this one, or after the last one the values of the first, are asked for meanwhile.
+    let ahead = match segment.blocks.get(at + 1) {
+        Some(&next) => next as usize * CACHE_BLOCK * segment.head_size,
+        None => segment.cache.len() / 2 + segment.blocks[0] as usize * CACHE_BLOCK * segment.head_size,
+    };
     // SAFETY: as for `Attend`.
     unsafe {
-        let mut sums = [[V::splat(0.0); B]; Q];
-        let mut keys = [segment.cache.as_ptr(); B];
-        for (b, keys) in keys.iter_mut().enumerate() {
-            let block = segment.blocks[at + b] as usize;
-            *keys = keys.add(block * block_floats(segment.head_size));
-        }
-        // The values are as many lines as the keys, and needed next; so are the keys of the blocks after these.
-        let values = CACHE_BLOCK * segment.head_size;
-        let mut ahead = keys;
-        for (b, ahead) in ahead.iter_mut().enumerate() {
-            let block = *segment.blocks.get(at + B + b).unwrap_or(&segment.blocks[at]) as usize;
-            *ahead = segment.cache.as_ptr().add(block * block_floats(segment.head_size));
-        }
+        let keys = segment.cache.as_ptr().add(block);
+        let ahead = segment.cache.as_ptr().add(ahead);
+        let mut sums = [V::splat(0.0); Q];
         for number in 0..segment.head_size {
-            let mut columns = [V::splat(0.0); B];
-            for b in 0..B {
-                let line = keys[b].add(number * CACHE_BLOCK);
-                V::prefetch(line.add(values).cast());
-                V::prefetch(ahead[b].add(number * CACHE_BLOCK).cast());
-                columns[b] = V::load(line);
-            }
-            for q in 0..Q {
+            V::prefetch(ahead.add(number * CACHE_BLOCK).cast());
+            let column = V::load(keys.add(number * CACHE_BLOCK));
+            for (q, sum) in sums.iter_mut().enumerate() {
                 let query = *segment.queries.as_ptr().add(q * segment.head_size + number);
-                let query = V::splat(query);
-                for b in 0..B {
-                    sums[q][b] = columns[b].fma(query, sums[q][b]);
-                }
+                *sum = column.fma(V::splat(query), *sum);
             }
         }
-        for q in 0..Q {
-            for b in 0..B {
-                sums[q][b].store(weights[q].as_mut_ptr().add((at + b) * CACHE_BLOCK));
-            }
+        for (sum, weights) in sums.into_iter().zip(weights) {
+            sum.store(weights.as_mut_ptr().add(at * CACHE_BLOCK));
         }
     }
 }
@@ -226,12 +206,15 @@ unsafe fn weighted<V: Lanes, const Q: usize, const N: usize>(
         let mut sums = [[V::splat(0.0); N]; Q];
         for (b, &block) in segment.blocks.iter().enumerate() {
             let start = b * CACHE_BLOCK;
-            let values =
-                segment.cache.as_ptr().add(block as usize * block_floats(head_size) + CACHE_BLOCK * head_size + number);
+            let of_block = |block: u32| segment.cache.len() / 2 + block as usize * CACHE_BLOCK * head_size + number;
+            let values = segment.cache.as_ptr().add(of_block(block));
+            let ahead = segment.cache.as_ptr().add(of_block(*segment.blocks.get(b + 1).unwrap_or(&block)));
             for position in start..seen.min(start + CACHE_BLOCK) {
                 let mut row = [V::splat(0.0); N];
                 for n in 0..N {
-                    row[n] = V::load(values.add((position - start) * head_size + 16 * n));
+                    let at = (position - start) * head_size + 16 * n;
+                    V::prefetch(ahead.add(at).cast());
+                    row[n] = V::load(values.add(at));
                 }
                 for q in 0..Q {
                     let weight = V::splat(weights[q][position]);

@@ -302,9 +302,8 @@ fn random_cache(draw: &mut Draw, head_size: usize, positions: usize) -> (Vec<f32
     let (keys, values) = (draw.numbers(positions * head_size), draw.numbers(positions * head_size));
     for p in 0..positions {
         let block = table[p / CACHE_BLOCK] as usize;
-        let floats = block_floats(head_size);
         let range = p * head_size..(p + 1) * head_size;
-        write(&mut cache[block * floats..][..floats], p % CACHE_BLOCK, &keys[range.clone()], &values[range]);
+        write(&mut cache, block, p % CACHE_BLOCK, &keys[range.clone()], &values[range]);
     }
     (cache, table, keys, values)
 }

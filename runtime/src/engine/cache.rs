@@ -3,7 +3,7 @@
 use crate::cpu::attention::{CACHE_BLOCK, block_floats};
 use crate::cpu::memory::Floats;
 
-/// Keys and values in single precision, in blocks of sixteen positions: `[layer][key-value head][block]`.
+/// Keys and values in single precision, `[layer][key-value head]`, each as [`crate::cpu::attention`] wants it.
 pub(crate) struct Cache {
     floats: Floats,
     kv_heads: usize,

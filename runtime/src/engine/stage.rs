@@ -3,9 +3,7 @@
 use super::cache::Cache;
 use super::pass::{Part, Pass};
 use super::weights::{Head, Layer, Weights};
-use crate::cpu::attention::{
-    CACHE_BLOCK, Merged, QUERIES_MAX, SEGMENT, SEGMENT_BLOCKS, Segment, Share, block_floats, write,
-};
+use crate::cpu::attention::{CACHE_BLOCK, Merged, QUERIES_MAX, SEGMENT, SEGMENT_BLOCKS, Segment, Share, write};
 use crate::cpu::element::{Rotations, gate_by_silu, norm};
 use crate::cpu::input::{Input, Needs};
 use crate::cpu::pack::Packed;
@@ -291,8 +289,7 @@ impl Task<'_> {
                         key.copy_from_slice(&keys[at..at + size]);
                         rotations.rotate(isa, position, key);
                         let block = pass.blocks[of.blocks + position / CACHE_BLOCK] as usize;
-                        let block = &mut head[block * block_floats(size)..][..block_floats(size)];
-                        write(block, position % CACHE_BLOCK, key, &values[at..at + size]);
+                        write(head, block, position % CACHE_BLOCK, key, &values[at..at + size]);
                     }
                 }
             }
