@@ -63,8 +63,7 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
     let (plan, _) = files::read_artefact::<Plan>(path(PLAN)?, PLAN_SCHEMA)?;
     let model = models::open_file(ui, path(MODEL)?)?;
     let objective = crate::commands::plan::objective_of(&plan, path(PLAN)?)?;
-    let sources =
-        Sources { devices: Some(path(DEVICES)?.clone()), model: Some(model.path.display().to_string()) };
+    let sources = Sources { devices: Some(path(DEVICES)?.clone()), model: Some(model.path.display().to_string()) };
     let problem = question::load(ui, path(SCENARIO)?, &sources, objective)?.problem;
     let plan = plan.check(&problem).map_err(|violations| {
         Failure::all(Code::Verification, "the sealed plan", &violations).remedy("plan and seal again")
@@ -123,7 +122,8 @@ pub fn run(
         }
         failure
     })?;
-    let tokens = Digest::of_json(&executed.answers).map_err(|e| Failure::io(format!("the answers are no JSON: {e}")))?;
+    let tokens =
+        Digest::of_json(&executed.answers).map_err(|e| Failure::io(format!("the answers are no JSON: {e}")))?;
     let record = RunRecord {
         header: Header::new(RUN_SCHEMA, ready.problem.inputs.clone()),
         manifest: ready.manifest,
@@ -164,7 +164,8 @@ pub fn run(
     let subjects = vec![
         Subject::new(MANIFEST, ready.manifest),
         Subject::new(TOKENS, tokens),
-        Subject::new(RUN, digest).at(&output.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())),
+        Subject::new(RUN, digest)
+            .at(&output.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())),
     ];
     let sealed = isotherm_audit::seal(&Statement { subjects, predicate: claim }, &[identity])
         .map_err(|e| Failure::io(format!("failed to seal the run record: {}", models::causes(&e))))?;
@@ -174,9 +175,10 @@ pub fn run(
 
 fn refusal(error: &ExecuteError) -> Failure {
     let code = match error {
-        ExecuteError::Absent { .. } | ExecuteError::Start(_) | ExecuteError::Memory { .. } | ExecuteError::Thread(_) => {
-            Code::Device
-        }
+        ExecuteError::Absent { .. }
+        | ExecuteError::Start(_)
+        | ExecuteError::Memory { .. }
+        | ExecuteError::Thread(_) => Code::Device,
         _ => Code::Io,
     };
     Failure::new(code, format!("failed to execute the plan: {}", models::causes(error)))

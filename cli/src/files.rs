@@ -17,7 +17,10 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let file = std::fs::File::open(path).map_err(|e| Failure::file(path, e))?;
     file.take(TEXT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| Failure::file(path, e))?;
     if bytes.len() as u64 > TEXT_BYTES_MAX {
-        return Err(Failure::file(path, "is larger than 256 MiB, the most that is read as text; is it the right file?"));
+        return Err(Failure::file(
+            path,
+            "is larger than 256 MiB, the most that is read as text; is it the right file?",
+        ));
     }
     Ok(bytes)
 }
@@ -31,8 +34,8 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 /// A JSON artefact of the given schema, and the digest of its bytes.
 pub fn read_artefact<T: DeserializeOwned>(path: &Path, schema: &'static str) -> Result<(T, Digest), Failure> {
     let bytes = read(path)?;
-    let header: Header = serde_json::from_slice(&bytes)
-        .map_err(|e| Failure::file(path, format!("is no {schema} artefact: {e}")))?;
+    let header: Header =
+        serde_json::from_slice(&bytes).map_err(|e| Failure::file(path, format!("is no {schema} artefact: {e}")))?;
     header.expect(schema).map_err(|e| Failure::file(path, e))?;
     let value = serde_json::from_slice(&bytes).map_err(|e| Failure::file(path, format!("is damaged: {e}")))?;
     Ok((value, Digest::of(&bytes)))

@@ -67,7 +67,8 @@ fn locate(ui: &Ui, model: &str) -> Result<PathBuf, Failure> {
         };
     }
     let files = store.files().map_err(|e| Failure::io(e.to_string()))?;
-    if let Some(found) = files.iter().find(|file| name_of(file) == name_of(Path::new(model)) || name_of(file) == model) {
+    if let Some(found) = files.iter().find(|file| name_of(file) == name_of(Path::new(model)) || name_of(file) == model)
+    {
         return Ok(found.clone());
     }
     let known: Vec<&str> = store::CATALOGUE.iter().map(|entry| entry.name).collect();

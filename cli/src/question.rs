@@ -9,21 +9,14 @@ use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::scenario::{Kind, ModelSource, Scenario, ScenarioError};
 use std::path::{Path, PathBuf};
 
-/// A scenario and the problem it makes.
+/// What is asked.
 pub struct Question {
-    /// The scenario as written.
-    pub scenario: Scenario,
     /// The problem, with the user's devices, model and objective in it.
     pub problem: PlacementProblem,
 }
 
 /// Reads a scenario and makes its problem. An objective given here stands in the place of the scenario's.
-pub fn load(
-    ui: &Ui,
-    path: &Path,
-    sources: &Sources,
-    objective: Option<Objective>,
-) -> Result<Question, Failure> {
+pub fn load(ui: &Ui, path: &Path, sources: &Sources, objective: Option<Objective>) -> Result<Question, Failure> {
     let scenario = read(path)?;
     let devices = match &sources.devices {
         Some(devices) => Some(files::read_artefact::<DevicesFile>(devices, DEVICES_SCHEMA)?.0),
@@ -44,7 +37,7 @@ pub fn load(
         Some(objective) if objective != problem.objective => with_objective(problem, objective, path)?,
         _ => problem,
     };
-    Ok(Question { scenario, problem })
+    Ok(Question { problem })
 }
 
 /// Reads a scenario; every fault of it is reported with its line, cause and remedy.
@@ -126,7 +119,8 @@ fn block(path: &Path, text: &str, fault: &ScenarioError) -> String {
         && let Some(line) = text.lines().nth(fault.line.saturating_sub(1))
     {
         let number = fault.line.to_string();
-        let before: String = line.chars().take(fault.column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
+        let before: String =
+            line.chars().take(fault.column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
         let marked = text.get(fault.start..fault.end).map_or(1, |m| m.lines().next().unwrap_or("").chars().count());
         let room = line.chars().count().saturating_sub(fault.column.saturating_sub(1)).max(1);
         let underline = "^".repeat(marked.clamp(1, room));

@@ -51,7 +51,8 @@ pub fn existing_identity() -> Result<Identity, Failure> {
     let directory = trust::key_directory()?;
     Identity::load(&directory).map_err(|e| match &e {
         KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Failure::io("this host has no identity and no log yet").remedy("the first `isotherm seal` or `isotherm tour` makes them")
+            Failure::io("this host has no identity and no log yet")
+                .remedy("the first `isotherm seal` or `isotherm tour` makes them")
         }
         _ => Failure::io(e.to_string()),
     })

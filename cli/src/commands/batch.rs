@@ -3,9 +3,9 @@
 use crate::args::{Batch, Format, Sources};
 use crate::commands::{plan, simulate};
 use crate::failure::{Done, Failure};
+use crate::files;
 use crate::question;
 use crate::ui::{Ui, table};
-use crate::files;
 use isotherm_core::artefact::Header;
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::{BoundKind, Plan, Status};
@@ -209,9 +209,26 @@ impl Row {
 }
 
 const COLUMNS: [&str; 20] = [
-    "scenario", "name", "status", "objective_name", "objective_value", "unit", "bound", "gap", "bound_kind", "stages",
-    "devices_used", "devices", "seeds", "ttft_seconds", "tpot_seconds", "tokens_per_second",
-    "temperature_max_celsius", "energy_joules", "plan", "note",
+    "scenario",
+    "name",
+    "status",
+    "objective_name",
+    "objective_value",
+    "unit",
+    "bound",
+    "gap",
+    "bound_kind",
+    "stages",
+    "devices_used",
+    "devices",
+    "seeds",
+    "ttft_seconds",
+    "tpot_seconds",
+    "tokens_per_second",
+    "temperature_max_celsius",
+    "energy_joules",
+    "plan",
+    "note",
 ];
 
 /// One line per scenario; an absent value is an empty field.
@@ -232,7 +249,11 @@ fn csv(rows: &[Row]) -> String {
 
 /// A field as RFC 4180 has it.
 fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 fn text(rows: &[Row]) -> String {

@@ -78,22 +78,15 @@ fn list(ui: &Ui) -> Done {
 /// Writes a model with random weights and a small built-in tokenizer.
 pub fn synthesise(geometry: &str, output: &Path, quantisation: &str, seed: u64) -> Done {
     let usage = |message: String| Failure::new(Code::Usage, message);
-    let shape = synth::named(geometry).ok_or_else(|| {
-        usage(format!("{geometry:?} is no known geometry; use one of {}", synth::NAMES.join(", ")))
-    })?;
-    let format = BlockFormat::ALL.iter().copied().find(|f| f.name().eq_ignore_ascii_case(quantisation)).ok_or_else(
-        || {
+    let shape = synth::named(geometry)
+        .ok_or_else(|| usage(format!("{geometry:?} is no known geometry; use one of {}", synth::NAMES.join(", "))))?;
+    let format =
+        BlockFormat::ALL.iter().copied().find(|f| f.name().eq_ignore_ascii_case(quantisation)).ok_or_else(|| {
             let known: Vec<&str> = BlockFormat::ALL.iter().map(|f| f.name()).collect();
             usage(format!("{quantisation:?} is no known format; use one of {}", known.join(", ")))
-        },
-    )?;
-    let spec = SynthSpec {
-        geometry: &shape,
-        format,
-        embedding: BlockFormat::Q8_0,
-        seed,
-        tokenizer: SynthTokenizer::Small,
-    };
+        })?;
+    let spec =
+        SynthSpec { geometry: &shape, format, embedding: BlockFormat::Q8_0, seed, tokenizer: SynthTokenizer::Small };
     synth::write(output, &spec).map_err(|e| Failure::file(output, models::causes(&e)))
 }
 
@@ -111,8 +104,14 @@ fn describe(model: &Model, path: &Path) -> String {
         ("feed-forward", model.feed_forward.to_string()),
         ("vocabulary", format!("{} tokens; embedding {}, head {head}", model.vocabulary, model.embedding_bytes)),
         ("format", model.quantisation.clone()),
-        ("context", format!("{} tokens, {} of cache each", model.context_max,
-            model.kv_bytes_per_token_layer().saturating_mul(model.layers().into()))),
+        (
+            "context",
+            format!(
+                "{} tokens, {} of cache each",
+                model.context_max,
+                model.kv_bytes_per_token_layer().saturating_mul(model.layers().into())
+            ),
+        ),
     ];
     rows.iter().map(|(name, value)| format!("  {name:<13} {value}\n")).collect()
 }

@@ -33,8 +33,9 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
             Code::Infeasible,
             format!("{} has no plan:\n  {}", question.problem.name, plan.reasons.join("\n  ")),
         )),
-        Outcome::Unknown { stopped_by } => Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan"))
-            .remedy("raise --time-limit")),
+        Outcome::Unknown { stopped_by } => {
+            Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy("raise --time-limit"))
+        }
     }
 }
 
@@ -72,11 +73,7 @@ pub fn check(ui: &Ui, args: &PlanAndScenario) -> Done {
     let kind = plan.certificate.as_ref().map_or(BoundKind::None, |c| c.bound_kind);
     let verdict = Verdict { holds: violations.is_empty(), status: plan.status, bound_kind: kind, violations };
     ui.result(&verdict, || {
-        if verdict.holds {
-            format!("the plan holds: {}\n", certificate_words(&plan))
-        } else {
-            String::new()
-        }
+        if verdict.holds { format!("the plan holds: {}\n", certificate_words(&plan)) } else { String::new() }
     })?;
     if verdict.holds {
         Ok(())

@@ -53,9 +53,8 @@ pub fn measure(
         when: &now,
     };
     let mut bar = ui.bar(1000, "measuring");
-    let probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000)).map_err(|e| {
-        Failure::new(Code::Device, format!("failed to measure this host: {}", models::causes(&e)))
-    })?;
+    let probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000))
+        .map_err(|e| Failure::new(Code::Device, format!("failed to measure this host: {}", models::causes(&e))))?;
     bar.finish();
     let file = DevicesFile {
         header: Header::new(DEVICES_SCHEMA, model.model.digest.into_iter().collect()),

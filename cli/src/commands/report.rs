@@ -137,10 +137,8 @@ impl Found {
     fn case(&self, plan: &Stored<Plan>) -> Case {
         let digest = plan.value.digest();
         let manifest = self.manifests.iter().find(|(_, _, m)| m.statement.subject(PLAN) == Some(plan.digest));
-        let sealed = manifest.map(|(_, file_digest, m)| Sealed {
-            manifest: *file_digest,
-            figures: sealed_figures(&m.statement),
-        });
+        let sealed = manifest
+            .map(|(_, file_digest, m)| Sealed { manifest: *file_digest, figures: sealed_figures(&m.statement) });
         let simulation = self.simulations.iter().find(|s| s.value.plan == digest).cloned();
         // A run of another load than the predicted one has nothing to be compared with.
         let compared = |run: &RunRecord| simulation.as_ref().is_none_or(|s| s.value.workload == run.workload);
@@ -224,12 +222,16 @@ fn log_entry(entry: &Entry) -> LogEntry {
 /// The sealed predictions, back in seconds and tokens per second.
 pub fn sealed_figures(manifest: &Manifest) -> Vec<SealedFigure> {
     let predicted = &manifest.predicate.predicted;
-    [("tpot", figures::TPOT_NS, 1e9), ("ttft", figures::TTFT_NS, 1e9), ("tokens_per_second", figures::TOKENS_PER_SECOND_MILLI, 1e3)]
-        .into_iter()
-        .filter_map(|(metric, name, scale)| {
-            Some(SealedFigure { metric: metric.to_owned(), value: predicted.get(name)? as f64 / scale })
-        })
-        .collect()
+    [
+        ("tpot", figures::TPOT_NS, 1e9),
+        ("ttft", figures::TTFT_NS, 1e9),
+        ("tokens_per_second", figures::TOKENS_PER_SECOND_MILLI, 1e3),
+    ]
+    .into_iter()
+    .filter_map(|(metric, name, scale)| {
+        Some(SealedFigure { metric: metric.to_owned(), value: predicted.get(name)? as f64 / scale })
+    })
+    .collect()
 }
 
 /// Sealed figures beside the median over all runs of each run's mean.
@@ -239,7 +241,11 @@ fn truth(plan: &Plan, sealed: &Sealed, runs: &[Stored<RunRecord>]) -> Vec<TruthR
         .figures
         .iter()
         .filter_map(|figure| {
-            let name = if figure.metric == "tokens_per_second" { "tokens_per_second".to_owned() } else { format!("{}_seconds", figure.metric) };
+            let name = if figure.metric == "tokens_per_second" {
+                "tokens_per_second".to_owned()
+            } else {
+                format!("{}_seconds", figure.metric)
+            };
             let mut means: Vec<f64> =
                 runs.iter().filter_map(|run| run.value.metrics.get(&name)).map(|statistic| statistic.mean).collect();
             means.sort_by(f64::total_cmp);

@@ -32,12 +32,8 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     let opened = verify::open(&args.manifest, &bytes, &trust::trusted(1)?)?;
     let ready = execution::ready(ui, &opened)?;
     let identity = trust::identity(ui)?;
-    let sampling = Sampling {
-        temperature: args.temperature as f32,
-        top_k: args.top_k,
-        top_p: args.top_p as f32,
-        seed: args.seed,
-    };
+    let sampling =
+        Sampling { temperature: args.temperature as f32, top_k: args.top_k, top_p: args.top_p as f32, seed: args.seed };
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
     let asked = Asked { prompt: &args.prompt, raw: args.raw, tokens: args.tokens, sampling };
     let (record, answer) = ask(ui, &identity, &ready, &asked, &output)?;
@@ -99,13 +95,18 @@ pub fn ask(
         .filter(|&token| tokenizer.is_end(token))
         .collect();
     let prompts = [Prompt { tokens, output_tokens: allowed }];
-    let job = Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, sampling: asked.sampling, stop: &stop };
+    let job =
+        Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, sampling: asked.sampling, stop: &stop };
     let mut stream = tokenizer.stream();
     let mut answer = String::new();
     let people = ui.format == Format::Text;
     let mut show = |piece: &str| {
         answer.push_str(piece);
-        if people { emit(&mut std::io::stdout(), piece) } else if !ui.quiet { emit(&mut std::io::stderr(), piece) }
+        if people {
+            emit(&mut std::io::stdout(), piece);
+        } else if !ui.quiet {
+            emit(&mut std::io::stderr(), piece);
+        }
     };
     let (record, _) = execution::run(identity, ready, &job, output, &mut |token| {
         if !stop.contains(&token.token)

@@ -30,7 +30,10 @@ pub fn run(ui: &Ui, command: &ScenarioCommand) -> Done {
                 digest: read.digest,
             };
             ui.result(&facts, || {
-                format!("{}: {}\n  {} devices, objective {}, no faults\n", facts.name, facts.question, facts.devices, facts.objective)
+                format!(
+                    "{}: {}\n  {} devices, objective {}, no faults\n",
+                    facts.name, facts.question, facts.devices, facts.objective
+                )
             })
         }
     }

@@ -6,10 +6,11 @@ use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, models};
 use isotherm_core::check::FeasiblePlan;
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::{Statistic, Trace};
 use isotherm_core::units::Seconds;
+use isotherm_core::workload::Arrivals;
 use isotherm_sim::Options;
 
 /// Which runs to simulate.
@@ -32,11 +33,8 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     if args.seeds == 0 {
         return Err(Failure::new(Code::Usage, "--seeds is 0; simulate at least one run"));
     }
-    let named = PlanAndScenario {
-        plan: args.plan.clone(),
-        scenario: args.scenario.clone(),
-        sources: args.sources.clone(),
-    };
+    let named =
+        PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources: args.sources.clone() };
     let (feasible, question) = plan::load_feasible(ui, &named)?;
     let report = predict(&feasible, &question.problem, Seeds { count: args.seeds, first: args.seed })?;
     if let Some(directory) = &args.output {
@@ -45,7 +43,32 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     if let (Some(path), Some(trace)) = (&args.requests_out, &report.trace) {
         files::write(path, requests_csv(trace).as_bytes())?;
     }
-    ui.result(&report, || describe(&report))
+    ui.result(&report, || describe(&report))?;
+    keeps_promise(&feasible, &question.problem, &report)
+}
+
+/// Share by which a simulated time may exceed what the plan states before the promise counts as broken.
+const PROMISE_SHARE: f64 = 0.05;
+
+/// A plan for least time states the time of a request that has the devices to itself. With one client that is what is
+/// simulated, so the plan must keep it: a device that throttles, or a link that is shared, breaks it.
+fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &SimulationReport) -> Done {
+    let alone = matches!(problem.workload.arrivals, Arrivals::ClosedLoop { clients: 1 });
+    let metric = match problem.objective {
+        Objective::Tpot => "tpot_seconds",
+        Objective::Ttft => "ttft_seconds",
+        Objective::Throughput => return Ok(()),
+    };
+    let (Some(promised), Some(found)) = (plan.plan().objective_value, report.metrics.get(metric)) else {
+        return Ok(());
+    };
+    if !alone || found.mean <= promised * (1.0 + PROMISE_SHARE) {
+        return Ok(());
+    }
+    let name = problem.objective.name();
+    let (promised, found) = (Seconds::of(promised), Seconds::of(found.mean));
+    Err(Failure::new(Code::Promise, format!("the plan promises a {name} of {promised}, the simulation finds {found}"))
+        .remedy("see which device throttles or waits above, and plan without it or with more cooling"))
 }
 
 /// Simulates a plan under its own workload, with the trace of the first run.

@@ -54,9 +54,11 @@ pub fn run(ui: &Ui, args: &Tour) -> Done {
     }
 
     ui.step(3, STEPS, "planning, with a proof; simulating; signing");
-    let sealed = (1..=3).filter_map(|stages| bench.prepare(&people, stages).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let sealed =
+        (1..=3).filter_map(|stages| bench.prepare(&people, stages).transpose()).collect::<Result<Vec<_>, _>>()?;
     let first = sealed.first().ok_or_else(|| {
-        Failure::new(Code::Infeasible, "this machine has no plan for the model").remedy("close other programs, or name a smaller model with --model")
+        Failure::new(Code::Infeasible, "this machine has no plan for the model")
+            .remedy("close other programs, or name a smaller model with --model")
     })?;
     show_plan(ui, &bench, first)?;
 
@@ -83,7 +85,10 @@ pub fn run(ui: &Ui, args: &Tour) -> Done {
     bench.note_session("A tour of isotherm", "tour", vec![note])?;
     let page = args.output.join("report.html");
     let rows = report::write(&args.output, &page)?;
-    ui.note(format!("\npredicted before the runs, measured in them (median of {RUNS} runs each):\n\n{}", rows_text(&rows)));
+    ui.note(format!(
+        "\npredicted before the runs, measured in them (median of {RUNS} runs each):\n\n{}",
+        rows_text(&rows)
+    ));
     let done = Summary {
         manifest: first.manifest.clone(),
         report: page.clone(),
@@ -107,7 +112,9 @@ fn obtain(ui: &Ui, args: &Tour) -> Result<LocalModel, Failure> {
     match models::open(ui, &args.model) {
         Err(failure) if args.model == "smollm2" => {
             ui.note(format!("  {}", failure.message));
-            ui.note("  going on with a model of the same shape and random weights: its text is noise, its timing is real");
+            ui.note(
+                "  going on with a model of the same shape and random weights: its text is noise, its timing is real",
+            );
             let path = models::store()?.folder().join("synthetic-smollm2-135m.gguf");
             if !path.is_file() {
                 model::synthesise("smollm2-135m", &path, "Q4_1", 1)?;

@@ -117,21 +117,16 @@ impl Bench {
         clear(folder)?;
         let identity = trust::identity(ui)?;
         let split = 3;
-        let (devices, _) = probe::measure(
-            ui,
-            &identity,
-            &model,
-            split,
-            Seconds::of(PROBE_SECONDS),
-            &folder.join("devices.json"),
-        )?;
+        let (devices, _) =
+            probe::measure(ui, &identity, &model, split, Seconds::of(PROBE_SECONDS), &folder.join("devices.json"))?;
         Ok(Self { model, devices, identity, folder: folder.to_owned() })
     }
 
     /// Writes what the report should know beside the artefacts.
     pub fn note_session(&self, title: &str, command: &str, notes: Vec<String>) -> Done {
         let load = std::fs::read_to_string("/proc/loadavg").ok();
-        let average = load.as_deref().and_then(|text| text.split(' ').next()).map(|one| format!("{one} over the last minute"));
+        let average =
+            load.as_deref().and_then(|text| text.split(' ').next()).map(|one| format!("{one} over the last minute"));
         let line = |purpose: &str, text: String| (purpose.to_owned(), text);
         let file = self.model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let session = Session {
@@ -146,9 +141,20 @@ impl Bench {
             lines: vec![
                 line("tour", format!("isotherm {command}")),
                 line("probe", format!("isotherm probe --model {file} --split 3 -o devices.json")),
-                line("plan", format!("isotherm plan scenario-1.toml --devices devices.json --model {file} -o plan-1.json")),
-                line("simulate", format!("isotherm simulate plan-1.json scenario-1.toml --devices devices.json --model {file}")),
-                line("seal", format!("isotherm seal plan-1.json scenario-1.toml --devices devices.json --model {file} --simulation simulation-1.json -o manifest-1.json")),
+                line(
+                    "plan",
+                    format!("isotherm plan scenario-1.toml --devices devices.json --model {file} -o plan-1.json"),
+                ),
+                line(
+                    "simulate",
+                    format!("isotherm simulate plan-1.json scenario-1.toml --devices devices.json --model {file}"),
+                ),
+                line(
+                    "seal",
+                    format!(
+                        "isotherm seal plan-1.json scenario-1.toml --devices devices.json --model {file} --simulation simulation-1.json -o manifest-1.json"
+                    ),
+                ),
                 line("run", "isotherm run manifest-1.json --prompt TEXT".to_owned()),
                 line("report", "isotherm report .".to_owned()),
             ],
@@ -162,10 +168,8 @@ impl Bench {
         let scenario_path = self.folder.join(format!("scenario-{stages}.toml"));
         files::write(&scenario_path, self.scenario(stages).as_bytes())?;
         let devices_path = self.folder.join("devices.json");
-        let sources = Sources {
-            devices: Some(devices_path.clone()),
-            model: Some(self.model.path.display().to_string()),
-        };
+        let sources =
+            Sources { devices: Some(devices_path.clone()), model: Some(self.model.path.display().to_string()) };
         let quiet = Ui { quiet: true, ..*ui };
         let problem = question::load(&quiet, &scenario_path, &sources, None)?.problem;
         let (outcome, artefact) = plan::solve(&quiet, &problem, Seconds::of(30.0), 1e-6)?;
@@ -278,8 +282,11 @@ fn clear(folder: &Path) -> Done {
         path.is_file() && made.iter().any(|prefix| name.starts_with(prefix))
     };
     if let Some(other) = paths.iter().find(|path| !ours(path)) {
-        return Err(Failure::file(folder, format!("holds {}, which is not an earlier result of this command", other.display()))
-            .remedy("choose another folder with -o"));
+        return Err(Failure::file(
+            folder,
+            format!("holds {}, which is not an earlier result of this command", other.display()),
+        )
+        .remedy("choose another folder with -o"));
     }
     paths.iter().try_for_each(|path| std::fs::remove_file(path).map_err(|e| Failure::file(path, e)))
 }

@@ -31,7 +31,8 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
     if args.signature_only {
         let Inspected { statement, signers, payload_digest } =
             isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted).map_err(|e| refused(&args.manifest, &e))?;
-        let verdict = verdict(&statement, signers.iter().map(ToString::to_string).collect(), payload_digest, Vec::new());
+        let verdict =
+            verdict(&statement, signers.iter().map(ToString::to_string).collect(), payload_digest, Vec::new());
         return ui.result(&verdict, || verdict.text(&args.manifest));
     }
     let opened = open(&args.manifest, &bytes, &trusted)?;
@@ -46,8 +47,7 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
 pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
-    let inspected =
-        isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
+    let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
     let mut presented = BTreeMap::new();
     let mut paths = BTreeMap::new();
     for subject in &inspected.statement.subjects {
@@ -62,8 +62,7 @@ pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, 
         previous_manifest: None,
         presented,
     };
-    let manifest =
-        isotherm_audit::open(bytes, trusted, trust::now()?, &expected).map_err(|e| refused(path, &e))?;
+    let manifest = isotherm_audit::open(bytes, trusted, trust::now()?, &expected).map_err(|e| refused(path, &e))?;
     Ok(Opened { manifest, paths })
 }
 
@@ -85,9 +84,7 @@ pub fn refused(path: &Path, error: &OpenError) -> Failure {
         OpenError::Subjects { .. } => failure.remedy("restore the sealed files, or plan and seal again"),
         OpenError::NotPresented { .. } => failure.remedy("put the named files beside the manifest"),
         OpenError::Expired { .. } => failure.remedy("seal the plan again"),
-        OpenError::BelowThreshold { .. } => {
-            failure.remedy("name the signer's public key with --key, if you trust it")
-        }
+        OpenError::BelowThreshold { .. } => failure.remedy("name the signer's public key with --key, if you trust it"),
         _ => failure,
     }
 }

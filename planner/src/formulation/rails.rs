@@ -51,7 +51,7 @@ impl Stock {
     /// Most layers with which a device of a kind carries `rate`.
     pub fn holds(&self, kind: usize, rate: f64) -> usize {
         let carries = |&greatest: &f64| greatest >= rate * (1.0 - 1e-12);
-        self.greatest[kind].iter().rposition(|g| carries(g)).map_or(0, |i| i + 1)
+        self.greatest[kind].iter().rposition(carries).map_or(0, |i| i + 1)
     }
 }
 

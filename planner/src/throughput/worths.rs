@@ -183,9 +183,12 @@ struct Cheapest {
     rounding: f64,
 }
 
+/// How many of each slot a cover takes.
+type Cover = BTreeMap<(usize, usize), usize>;
+
 /// The cheapest cover of a rate and its price, a device paying its worth over the layers it holds; none where there is
 /// none, or the search takes too long.
-fn cheapest_cover(slots: &[Slot], worth: &[f64], rate: f64) -> Option<(f64, BTreeMap<(usize, usize), usize>)> {
+fn cheapest_cover(slots: &[Slot], worth: &[f64], rate: f64) -> Option<(f64, Cover)> {
     let mut priced: Vec<(Slot, f64)> = slots.iter().map(|s| (*s, worth[s.kind] / s.held as f64)).collect();
     priced.sort_by(|a, b| (a.1 * b.0.rate).total_cmp(&(b.1 * a.0.rate)).then(a.0.kind.cmp(&b.0.kind)));
     let count = priced.len();

@@ -137,11 +137,6 @@ impl Slabs {
         Self { kind, panels, columns, each }
     }
 
-    /// Number of slabs.
-    fn count(self) -> usize {
-        self.panels.div_ceil(self.each)
-    }
-
     /// Bytes of a slab of `panels` panels.
     fn bytes_of(self, panels: usize) -> usize {
         let step = if self.kind.is_blocked() { BLOCK } else { self.kind.group_columns() };

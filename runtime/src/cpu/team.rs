@@ -155,14 +155,6 @@ impl Team {
             resume_unwind(panic);
         }
     }
-
-    /// How many parts to cut `units` units of work into: a few per worker, so that one who is late does less.
-    pub(crate) fn parts(&self, units: usize, per_worker: usize) -> usize {
-        match self.workers() {
-            1 => 1.min(units),
-            workers => units.min(workers * per_worker).min(super::share::PARTS_MAX),
-        }
-    }
 }
 
 impl Drop for Team {

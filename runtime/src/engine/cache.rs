@@ -20,11 +20,6 @@ impl Cache {
         Ok(Self { floats: Floats::zeroed(layers * kv_heads * head_floats)?, kv_heads, head_floats })
     }
 
-    /// Bytes that such a cache takes.
-    pub(crate) fn bytes(layers: usize, kv_heads: usize, head_size: usize, blocks: usize) -> u64 {
-        (layers * kv_heads * blocks * block_floats(head_size) * size_of::<f32>()) as u64
-    }
-
     /// Numbers of one key-value head in one layer.
     pub(crate) fn head_floats(&self) -> usize {
         self.head_floats

@@ -104,11 +104,6 @@ impl Stage {
         })
     }
 
-    /// Most rows of a pass.
-    pub(crate) fn rows_max(&self) -> usize {
-        self.spec.rows_max
-    }
-
     /// Takes a pass through the stage's layers.
     ///
     /// # Panics
@@ -417,6 +412,7 @@ impl View<'_> {
     }
 
     /// One segment of some queries of one key-value head.
+    #[allow(clippy::needless_pass_by_value, reason = "the output is written once, by whoever holds it")]
     fn segment(&self, part: &Part, kv_head: usize, segment: usize, queries: &[f32], seen: &[usize], out: Out<'_>) {
         let first = part.blocks + segment * SEGMENT_BLOCKS;
         let last = part.blocks + part.positions().div_ceil(CACHE_BLOCK);

@@ -85,7 +85,7 @@ impl Runner {
         let ends = cuts.iter().map(|cut| cut.layers.end);
         let starts = std::iter::once(0).chain(ends.clone());
         let covers = starts.zip(cuts).all(|(start, cut)| cut.layers.start == start && !cut.layers.is_empty())
-            && ends.last() == Some(geometry.layers);
+            && cuts.last().map(|cut| cut.layers.end) == Some(geometry.layers);
         if !covers {
             let stages = cuts.iter().map(|cut| cut.layers.clone()).collect();
             return Err(RunnerError::Cuts { stages, layers: geometry.layers });

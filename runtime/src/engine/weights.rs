@@ -57,11 +57,6 @@ fn matrices<'a>(gguf: &'a Gguf, geometry: &Geometry, layers: &Range<usize>) -> V
     names.chain(head).map(|name| row_major(gguf, &name)).collect()
 }
 
-/// Bytes that the packed weights of a stage take.
-pub(crate) fn packed_bytes(gguf: &Gguf, geometry: &Geometry, layers: &Range<usize>) -> u64 {
-    matrices(gguf, geometry, layers).iter().map(|matrix| matrix.packed_bytes() as u64).sum()
-}
-
 impl Weights {
     /// Packs the weights of `layers`.
     ///

@@ -107,22 +107,14 @@ fn hand_over(
 }
 
 /// Slowdown of two devices that decode at the same time: the mean over both of time together over time alone.
-fn together(
-    request: &Request<'_>,
-    first: &CpuDevice,
-    second: &CpuDevice,
-    time: Duration,
-) -> Result<CoRun, ProbeError> {
+fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: Duration) -> Result<CoRun, ProbeError> {
     let layers = request.geometry.layers;
     let (gate, stop) = (Barrier::new(2), AtomicBool::new(false));
     let side = |device: &CpuDevice, leads: bool| -> Result<f64, ProbeError> {
         let pipeline = start(request, &[(device, 0..layers)], request.kernels, 1, CONTEXT, blocks_for(CONTEXT));
         // Both must pass every gate, or the other would wait for ever.
         let (mut alone, mut both, mut pass) = (Samples::default(), Samples::default(), Pass::default());
-        let mut pipeline = pipeline.map_err(|error| {
-            stop.store(true, Ordering::SeqCst);
-            error
-        });
+        let mut pipeline = pipeline.inspect_err(|_| stop.store(true, Ordering::SeqCst));
         for turn in 0..2 {
             gate.wait();
             if let (Ok(pipeline), true) = (&mut pipeline, (turn == 0) == leads) {

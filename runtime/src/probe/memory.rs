@@ -17,16 +17,20 @@ const ROUNDS: usize = 4;
 pub(super) fn read_bandwidth(cores: &[usize], when: &str) -> Result<Option<Figure<BytesPerSecond>>, ProbeError> {
     let samples = std::thread::scope(|scope| -> Result<Vec<Samples>, ProbeError> {
         let threads: Vec<_> = cores.iter().map(|&core| scope.spawn(move || on_own_thread(|| read(core)))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     })?;
     let rates: Vec<f64> =
         samples.iter().map(Samples::median).filter(|&t| t > 0.0).map(|t| BYTES_PER_CORE as f64 / t).collect();
     let total: f64 = rates.iter().sum();
     let spread = samples.iter().map(Samples::spread).fold(0.0, f64::max);
     let count = samples.iter().map(Samples::count).min().unwrap_or(0);
-    Ok(BytesPerSecond::new(total).ok().filter(|rate| rate.value() > 0.0).map(|rate| {
-        Figure::measured(rate, "reading 128 MiB per core", count, spread, Some(when.to_owned()))
-    }))
+    Ok(BytesPerSecond::new(total)
+        .ok()
+        .filter(|rate| rate.value() > 0.0)
+        .map(|rate| Figure::measured(rate, "reading 128 MiB per core", count, spread, Some(when.to_owned()))))
 }
 
 fn read(core: usize) -> Samples {

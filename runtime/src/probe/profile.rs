@@ -77,7 +77,11 @@ pub(super) fn start(
 }
 
 /// Measures one device alone, within a time.
-pub(super) fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<OperatorProfile, ProbeError> {
+pub(super) fn measure(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    share: Seconds,
+) -> Result<OperatorProfile, ProbeError> {
     let layers = request.geometry.layers;
     let room = request.geometry.context.min(CONTEXT_MAX as usize);
     let shapes = shapes(room);
@@ -182,7 +186,8 @@ fn self_test(request: &Request<'_>, device: &CpuDevice) -> Result<(), ProbeError
     let expected = logits(Kernels { isa: Isa::Portable, ..request.kernels })?;
     let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
     let worst = found.iter().zip(&expected).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs()));
-    let share = if request.kernels.arithmetic == crate::cpu::Arithmetic::F32 { SELF_TEST_SHARE } else { SELF_TEST_SHARE_INT8 };
+    let share =
+        if request.kernels.arithmetic == crate::cpu::Arithmetic::F32 { SELF_TEST_SHARE } else { SELF_TEST_SHARE_INT8 };
     let limit = f64::from(largest) * share;
     // A device that gives no numbers at all fails too: NaN is not at most anything.
     if found.len() == expected.len() && f64::from(worst) <= limit && found.iter().all(|x| x.is_finite()) {

@@ -19,15 +19,12 @@ pub fn real_model(test: &str) -> Option<Gguf> {
 pub fn real_model_path(test: &str) -> Option<PathBuf> {
     let named = std::env::var_os("ISOTHERM_MODEL").map(PathBuf::from);
     let home = std::env::var_os("ISOTHERM_HOME").map(|home| Path::new(&home).join("models"));
-    let xdg =
-        std::env::var_os("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("isotherm/models"));
+    let xdg = std::env::var_os("XDG_CACHE_HOME").map(|cache| Path::new(&cache).join("isotherm/models"));
     let user = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/isotherm/models"));
     let cached = home.or(xdg).or(user).map(|models| models.join(MODEL_FILE));
     let found = named.or(cached).filter(|path| path.is_file());
     if found.is_none() {
-        eprintln!(
-            "skipped: {test}: no {MODEL_FILE} in the model cache, and ISOTHERM_MODEL names no file"
-        );
+        eprintln!("skipped: {test}: no {MODEL_FILE} in the model cache, and ISOTHERM_MODEL names no file");
     }
     found
 }
@@ -37,18 +34,9 @@ pub fn model_reference(test: &str, name: &str) -> Option<serde_json::Value> {
     let roots = std::env::var_os("ISOTHERM_SHARED")
         .map(PathBuf::from)
         .into_iter()
-        .chain(
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .ancestors()
-                .map(|folder| folder.join("shared")),
-        );
-    let Some(path) = roots
-        .map(|root| root.join(MODEL_DATA).join(name))
-        .find(|path| path.is_file())
-    else {
-        eprintln!(
-            "skipped: {test}: no {name} under ISOTHERM_SHARED or a shared/ folder beside the checkout"
-        );
+        .chain(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared")));
+    let Some(path) = roots.map(|root| root.join(MODEL_DATA).join(name)).find(|path| path.is_file()) else {
+        eprintln!("skipped: {test}: no {name} under ISOTHERM_SHARED or a shared/ folder beside the checkout");
         return None;
     };
     let text = std::fs::read_to_string(path).expect("reference data is readable");
