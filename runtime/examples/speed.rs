@@ -21,11 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let gguf = Gguf::open(path.as_ref())?;
     let geometry = Geometry::from_gguf(&gguf)?;
     let cores = CpuDevice::host_cores();
-    let isa = Isa::available()
-        .iter()
-        .copied()
-        .filter(|isa| wanted.as_deref().is_none_or(|name| name == isa.name()))
-        .next_back();
+    let isa = Isa::available().iter().copied().rfind(|isa| wanted.as_deref().is_none_or(|name| name == isa.name()));
     let isa = isa.ok_or("this processor does not have those instructions")?;
     println!("{} arithmetic cores load_s prefill_tok_s decode_tok_s p50 best", isa.name());
     for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
