@@ -388,7 +388,7 @@ fn an_answer_ends_at_a_stop_token_or_when_the_listener_has_enough() {
 fn what_cannot_run_is_refused_with_its_reason() {
     let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);
     let start = |cuts: &[Cut]| Runner::start(&gguf, &geometry, Kernels::detect(), cuts, 32, 32);
-    let one = |range: std::ops::Range<usize>| vec![range];
+    let one = |range: Range<usize>| vec![range];
     for ranges in [vec![0..2, 3..5], vec![0..3, 2..5], one(0..4), one(1..5), vec![0..5, 5..5]] {
         assert!(matches!(start(&cuts(&ranges)), Err(RunnerError::Cuts { .. })), "{ranges:?}");
     }
