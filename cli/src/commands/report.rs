@@ -6,7 +6,7 @@ use crate::failure::{Code, Done, Failure};
 use crate::session::{self, Session};
 use crate::ui::Ui;
 use crate::{files, trust};
-use isotherm_audit::log::Entry;
+use isotherm_audit::log::{Entry, EventKind};
 use isotherm_audit::manifest::{ExecutionManifest, Manifest};
 use isotherm_audit::statement::{MODEL, PLAN, SCENARIO};
 use isotherm_audit::{Inspected, figures};
@@ -45,7 +45,7 @@ struct Found {
     plans: Vec<Stored<Plan>>,
     simulations: Vec<Stored<SimulationReport>>,
     runs: Vec<Stored<RunRecord>>,
-    manifests: Vec<(String, Digest, Inspected<ExecutionManifest>)>,
+    manifests: Vec<(String, Inspected<ExecutionManifest>)>,
     unverified: Vec<(String, Digest, String)>,
     session: Session,
 }
@@ -104,7 +104,7 @@ impl Found {
     fn take_manifest(&mut self, file: String, digest: Digest, bytes: &[u8]) -> Done {
         let trusted = trust::trusted(1)?;
         match isotherm_audit::inspect::<ExecutionManifest>(bytes, &trusted) {
-            Ok(inspected) => self.manifests.push((file, digest, inspected)),
+            Ok(inspected) => self.manifests.push((file, inspected)),
             Err(error) => self.unverified.push((file, digest, crate::models::causes(&error))),
         }
         Ok(())
@@ -136,9 +136,9 @@ impl Found {
 
     fn case(&self, plan: &Stored<Plan>) -> Case {
         let digest = plan.value.digest();
-        let manifest = self.manifests.iter().find(|(_, _, m)| m.statement.subject(PLAN) == Some(plan.digest));
-        let sealed = manifest
-            .map(|(_, file_digest, m)| Sealed { manifest: *file_digest, figures: sealed_figures(&m.statement) });
+        let manifest = self.manifests.iter().find(|(_, m)| m.statement.subject(PLAN) == Some(plan.digest));
+        let sealed =
+            manifest.map(|(_, m)| Sealed { manifest: m.payload_digest, figures: sealed_figures(&m.statement) });
         let simulation = self.simulations.iter().find(|s| s.value.plan == digest).cloned();
         // A run of another load than the predicted one has nothing to be compared with.
         let compared = |run: &RunRecord| simulation.as_ref().is_none_or(|s| s.value.workload == run.workload);
@@ -152,9 +152,10 @@ impl Found {
         let mut manifests: Vec<ManifestFacts> = self
             .manifests
             .iter()
-            .map(|(file, digest, inspected)| ManifestFacts {
+            .map(|(file, inspected)| ManifestFacts {
                 file: file.clone(),
-                digest: *digest,
+                // Runs and log name a manifest by its signed payload, which further signatures do not change.
+                digest: inspected.payload_digest,
                 signers: inspected.signers.iter().map(ToString::to_string).collect(),
                 threshold: 1,
                 not_before: Some(inspected.statement.predicate.not_before.to_string()),
@@ -172,7 +173,7 @@ impl Found {
             verification: Some(Err(reason.clone())),
         }));
         let mut files: Vec<FileDigest> = Vec::new();
-        for (_, _, inspected) in &self.manifests {
+        for (_, inspected) in &self.manifests {
             for role in [SCENARIO, MODEL] {
                 let Some(subject) = inspected.statement.subjects.iter().find(|s| s.name == role) else { continue };
                 let hint = Path::new(subject.path_hint.as_deref().unwrap_or(role));
@@ -191,7 +192,7 @@ impl Found {
     fn log(&self) -> Result<(Vec<LogEntry>, Option<String>), Failure> {
         let identity = existing_identity()?;
         let view = trust::read_log(&identity)?;
-        let mut about: BTreeSet<Digest> = self.manifests.iter().map(|(_, _, m)| m.payload_digest).collect();
+        let mut about: BTreeSet<Digest> = self.manifests.iter().map(|(_, m)| m.payload_digest).collect();
         about.extend(self.plans.iter().map(|plan| plan.digest));
         about.extend(self.devices.iter().map(|devices| devices.digest));
         about.extend(self.runs.iter().map(|run| run.digest));
@@ -207,13 +208,14 @@ impl Found {
 }
 
 fn log_entry(entry: &Entry) -> LogEntry {
-    let (event, role) = match entry.kind.as_str() {
-        "probe" => (Event::Probe, "devices"),
-        "plan" => (Event::Plan, "plan"),
-        "simulate" => (Event::Simulate, "simulation"),
-        "seal" => (Event::Seal, "manifest"),
-        "run.started" | "run.finished" => (Event::Run, "run"),
-        other => (Event::Other(other.to_owned()), "manifest"),
+    let (event, role) = match entry.event_kind() {
+        Some(EventKind::Probe) => (Event::Probe, "devices"),
+        Some(EventKind::Plan) => (Event::Plan, "plan"),
+        Some(EventKind::Simulate) => (Event::Simulate, "simulation"),
+        Some(EventKind::Seal) => (Event::Seal, "manifest"),
+        Some(EventKind::RunFinished) => (Event::Run, "run"),
+        Some(EventKind::RunStarted) => (Event::Other("run started".to_owned()), "manifest"),
+        _ => (Event::Other(entry.kind.clone()), "manifest"),
     };
     let subject = entry.subjects.get(role).or_else(|| entry.subjects.values().next()).copied();
     LogEntry { index: entry.index, time: entry.time.to_string(), event, subject }

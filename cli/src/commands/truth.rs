@@ -32,7 +32,7 @@ const OUTPUT_TOKENS: u32 = 48;
 /// Requests of each run.
 const REQUESTS: u32 = 3;
 /// Time to measure devices.
-const PROBE_SECONDS: f64 = 25.0;
+const PROBE_SECONDS: f64 = 16.0;
 /// Texts that prompts are cut from.
 const TEXT: &str = "The measured speed of a machine is a fact about an afternoon: what else it was doing, how warm it had \
 become, which of its caches still held something useful. A prediction worth having is made before that afternoon and \
