@@ -7,7 +7,7 @@ target="${CARGO_TARGET_DIR:-target}"
 durations=()
 failures=()
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$@"; }
 
 # step NAME COMMAND...: runs the command; a failure is remembered, not fatal, so that one run reports everything.
 step() {
