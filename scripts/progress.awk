@@ -3,15 +3,21 @@
 /^     Running |^   Doc-tests / {
     name = $0
     sub(/ \(.*/, "", name)
-    sub(/^ +/, "", name)
-    if ($0 ~ /\(/) { binary = $0; sub(/.*\//, "", binary); sub(/-[0-9a-f]+\)$/, "", binary); name = name " of " binary }
+    sub(/^ +(Running )?(unittests )?/, "", name)
+    if ($0 ~ /unittests/) {
+        crate = $0
+        sub(/.*\//, "", crate)
+        sub(/-[0-9a-f]+\)$/, "", crate)
+    }
+    if ($0 ~ /Running/) name = crate ", " name
 }
-/^failures:$/ { failing = 1 }
+/^successes:$/ { passing = 1 }
+/^failures:$/ { passing = 0; failing = 1 }
 /^test result: / {
-    failing = 0
+    passing = failing = 0
     line = $0
     sub(/^test result: /, "", line)
     print "  " name ": " line
     fflush()
 }
-failing || /^error/ || /^Caused by:/ || /process didn't exit/ { print; fflush() }
+failing || (!passing && (/^error/ || /^Caused by:/ || /process didn't exit/)) { print; fflush() }

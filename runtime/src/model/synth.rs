@@ -118,7 +118,7 @@ pub fn write(path: &Path, spec: &SynthSpec<'_>) -> Result<(), SynthError> {
 /// The same file in memory, for tests and fuzzing.
 ///
 /// # Errors
-/// As [`write`], without the file.
+/// As [`write()`], without the file.
 pub fn bytes(spec: &SynthSpec<'_>) -> Result<Vec<u8>, SynthError> {
     let plan = Plan::of(spec)?;
     let mut out = Vec::new();
