@@ -55,6 +55,8 @@ pub enum Command {
     Plan(Plan),
     /// Check a plan and its certificate independently of the planner.
     Check(PlanAndScenario),
+    /// Say why a plan is as it is: what binds, what each device is worth, what would help.
+    Explain(Explain),
     /// Predict a plan's behaviour in time and temperature.
     Simulate(Simulate),
     /// Sign an execution manifest that pins plan, model, devices and prediction by digest.
@@ -231,6 +233,17 @@ pub struct PlanAndScenario {
     /// Devices and model it was made with.
     #[command(flatten)]
     pub sources: Sources,
+}
+
+/// Arguments of `isotherm explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The plan and what it answers.
+    #[command(flatten)]
+    pub question: PlanAndScenario,
+    /// Time for solving again, without each device and with one more of each class.
+    #[arg(long, value_name = "TIME", default_value = "20 s")]
+    pub time_limit: Seconds,
 }
 
 /// Arguments of `isotherm simulate`.

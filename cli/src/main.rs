@@ -40,6 +40,7 @@ fn run(cli: &Cli) -> Done {
         Command::Scenario(command) => commands::scenario::run(&ui, command),
         Command::Plan(args) => commands::plan::run(&ui, args),
         Command::Check(args) => commands::plan::check(&ui, args),
+        Command::Explain(args) => commands::explain::run(&ui, args),
         Command::Simulate(args) => commands::simulate::run(&ui, args),
         Command::Seal(args) => commands::seal::run(&ui, args),
         Command::Verify(args) => commands::verify::run(&ui, args),

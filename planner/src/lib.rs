@@ -5,11 +5,12 @@
 //! PlacementProblem -> tables -> bounds and plans (latency | throughput) -> assemble -> Plan::check -> Outcome
 //! ```
 //!
-//! The door is [`plan`]. What is proved, and how, stands in `docs/formulation.md`.
+//! The door is [`plan()`]; [`explain()`] says why a plan is as it is. What is proved, and how, stands in `docs/formulation.md`.
 
 mod assemble;
 pub mod budget;
 mod door;
+pub mod explain;
 mod formulation;
 mod infeasible;
 mod latency;
@@ -19,5 +20,6 @@ mod throughput;
 
 pub use budget::{Budget, Limit, Progress};
 pub use door::plan;
+pub use explain::{Explanation, TightMemory, Worth, explain};
 pub use formulation::solve::SolverFault;
 pub use outcome::{Nearest, Outcome, PlanError, Reason, Reasons};

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod batch;
 pub mod devices;
+pub mod explain;
 pub mod generate;
 pub mod model;
 pub mod plan;

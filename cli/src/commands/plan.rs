@@ -194,6 +194,6 @@ fn figures_words(plan: &Plan, problem: &PlacementProblem) -> String {
 }
 
 /// A value with its unit, readable.
-fn quantity(value: f64, unit: &str) -> String {
+pub fn quantity(value: f64, unit: &str) -> String {
     if unit == "s" && value.is_finite() { Seconds::of(value).to_string() } else { format!("{value:.3} {unit}") }
 }

@@ -4,5 +4,6 @@ mod oracle;
 mod world;
 
 mod against_enumeration;
+mod explaining;
 mod helix;
 mod known_figures;

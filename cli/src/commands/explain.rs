@@ -1,0 +1,117 @@
+//! `isotherm explain`: why a plan is as it is, and what would change it.
+
+use crate::args::Explain;
+use crate::commands::plan::{self, certificate_words};
+use crate::failure::{Code, Done, Failure};
+use crate::interrupt;
+use crate::ui::{Ui, percent, table};
+use isotherm_core::check::Violation;
+use isotherm_core::plan::{Plan, Unused};
+use isotherm_core::units::Seconds;
+use isotherm_planner::{Budget, Explanation, Worth};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What is printed, for programs.
+#[derive(Serialize)]
+struct Answer<'a> {
+    status: isotherm_core::plan::Status,
+    reasons: &'a [String],
+    bottleneck: Option<&'a str>,
+    tight_memory: Vec<Tight<'a>>,
+    unused: &'a [Unused],
+    without: Vec<Value<'a>>,
+    one_more: Vec<Value<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tight<'a> {
+    device: &'a str,
+    left_bytes: u64,
+    next_layer_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Value<'a> {
+    name: &'a str,
+    objective_value: Option<f64>,
+    gain: Option<f64>,
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &Explain) -> Done {
+    let (stored, question) = plan::load_plan(ui, &args.question)?;
+    let violations: Vec<Violation> = stored.violations(&question.problem);
+    if !violations.is_empty() {
+        let what = format!("{} against {}", args.question.plan.display(), args.question.scenario.display());
+        return Err(Failure::all(Code::Verification, what, &violations));
+    }
+    let begin = Instant::now();
+    let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
+    let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
+    let found = isotherm_planner::explain(&question.problem, &stored, &budget)
+        .map_err(|e| Failure::new(Code::Limit, format!("failed to explain {}: {e}", question.problem.name)))?;
+    let answer = Answer {
+        status: stored.status,
+        reasons: &stored.reasons,
+        bottleneck: found.bottleneck.as_deref(),
+        tight_memory: found
+            .tight
+            .iter()
+            .map(|t| Tight { device: &t.device, left_bytes: t.left.0, next_layer_bytes: t.next_layer.0 })
+            .collect(),
+        unused: &stored.unused,
+        without: found.without.iter().map(value).collect(),
+        one_more: found.one_more.iter().map(value).collect(),
+    };
+    ui.result(&answer, || describe(&stored, &found))
+}
+
+fn value(worth: &Worth) -> Value<'_> {
+    Value { name: &worth.name, objective_value: worth.objective, gain: worth.gain }
+}
+
+fn describe(plan: &Plan, found: &Explanation) -> String {
+    let mut text = format!("{}: {}\n", plan.scenario, certificate_words(plan));
+    if !plan.reasons.is_empty() {
+        text = format!("{}: no plan, because\n", plan.scenario);
+        text.extend(plan.reasons.iter().map(|reason| format!("  {reason}\n")));
+    }
+    if let Some(bottleneck) = &found.bottleneck {
+        text.push_str(&format!("\n  held back by {bottleneck}\n"));
+    }
+    for tight in &found.tight {
+        text.push_str(&format!(
+            "  {} has {} left; one more layer needs {}\n",
+            tight.device, tight.left, tight.next_layer
+        ));
+    }
+    if !plan.unused.is_empty() {
+        text.push_str("\n  not used:\n");
+        text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
+    }
+    for (title, worths) in [("without", &found.without), ("one more", &found.one_more)] {
+        if !worths.is_empty() {
+            text.push('\n');
+            text.push_str(&worth_table(plan, title, worths));
+        }
+    }
+    text
+}
+
+fn worth_table(plan: &Plan, title: &str, worths: &[Worth]) -> String {
+    let mut rows = vec![[title, &plan.objective_name, "change"].map(str::to_owned).to_vec()];
+    rows.extend(worths.iter().map(|worth| {
+        let objective = match worth.objective {
+            None => "no plan".to_owned(),
+            Some(value) => plan::quantity(value, &plan.unit),
+        };
+        let change = worth.gain.map_or_else(String::new, |gain| match gain {
+            g if g.abs() < 5e-4 => "none".to_owned(),
+            g if g > 0.0 => format!("{} better", percent(g)),
+            g => format!("{} worse", percent(-g)),
+        });
+        vec![worth.name.clone(), objective, change]
+    }));
+    table(&rows, &[1, 2])
+}

@@ -1,0 +1,181 @@
+//! Why a plan is as it is: what binds it, what each device is worth, what one more would give.
+//!
+//! Worths are found by solving again: without a device, and with one more like it beside it. Each answer is a plan of
+//! its own, so a worth is as certain as the two plans it compares.
+
+use crate::budget::Budget;
+use crate::door::plan as solve;
+use crate::outcome::{Outcome, PlanError};
+use isotherm_core::device::Device;
+use isotherm_core::graph::{DeviceGraph, DevicesFile};
+use isotherm_core::ids::DeviceId;
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::Plan;
+use isotherm_core::problem::{Limits, PlacementProblem, ProblemParts};
+use isotherm_core::units::Bytes;
+use std::collections::BTreeMap;
+
+/// A stage whose device has hardly any memory left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TightMemory {
+    /// The device.
+    pub device: String,
+    /// Memory left beside the stage.
+    pub left: Bytes,
+    /// What one more layer would take; no further layer fits when this is more than what is left.
+    pub next_layer: Bytes,
+}
+
+/// What a device, or one more of its class, is worth.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worth {
+    /// The device, or the class of which there would be one more.
+    pub name: String,
+    /// The objective then; none where there would be no plan.
+    pub objective: Option<f64>,
+    /// By what share the objective changes, above zero for the better; none like the objective.
+    pub gain: Option<f64>,
+}
+
+/// Why a plan is as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Explanation {
+    /// What bounds the throughput, in words; none where nothing is known.
+    pub bottleneck: Option<String>,
+    /// Stages whose devices cannot take one more layer.
+    pub tight: Vec<TightMemory>,
+    /// The objective without each device that the plan uses.
+    pub without: Vec<Worth>,
+    /// The objective with one more device of each class.
+    pub one_more: Vec<Worth>,
+}
+
+/// Most devices and classes for which a problem is solved again.
+pub const RESOLVED_MAX: usize = 64;
+
+/// Explains a plan for its problem. `budget` holds for each problem that is solved again; nothing is solved once it is
+/// exhausted.
+///
+/// # Errors
+/// The solver failed.
+pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> Result<Explanation, PlanError> {
+    let value = plan.objective_value;
+    let mut without = Vec::new();
+    let used = plan.stages.iter().flat_map(|stage| &stage.devices);
+    for device in used.take(RESOLVED_MAX) {
+        if budget.exhausted().is_some() {
+            break;
+        }
+        let limits = Limits {
+            banned: problem.limits.banned.iter().cloned().chain([device.clone()]).collect(),
+            pinned: problem.limits.pinned.iter().filter(|pinned| *pinned != device).cloned().collect(),
+            ..problem.limits.clone()
+        };
+        if let Some(other) = changed(problem, problem.graph.clone(), limits) {
+            without.push(worth(problem, device, value, &solve(&other, budget)?));
+        }
+    }
+    let mut one_more = Vec::new();
+    for (class, twin) in classes(problem).into_iter().take(RESOLVED_MAX) {
+        if budget.exhausted().is_some() {
+            break;
+        }
+        let Some(graph) = with_one_more(problem, twin) else { continue };
+        if let Some(other) = changed(problem, graph, problem.limits.clone()) {
+            one_more.push(worth(problem, &class, value, &solve(&other, budget)?));
+        }
+    }
+    Ok(Explanation {
+        bottleneck: evaluate(plan, problem).bottleneck.map(|what| what.to_string()),
+        tight: tight(problem, plan),
+        without,
+        one_more,
+    })
+}
+
+fn worth(problem: &PlacementProblem, name: &str, value: Option<f64>, outcome: &Outcome) -> Worth {
+    let objective = outcome.plan().and_then(|plan| plan.plan().objective_value);
+    let gain = value
+        .zip(objective)
+        .filter(|(before, _)| *before > 0.0)
+        .map(|(before, after)| if problem.objective.maximises() { after / before - 1.0 } else { 1.0 - after / before });
+    Worth { name: name.to_owned(), objective, gain }
+}
+
+/// One device of each class, the first, in order of class.
+fn classes(problem: &PlacementProblem) -> BTreeMap<String, DeviceId> {
+    let mut first = BTreeMap::new();
+    for id in problem.graph.device_ids() {
+        first.entry(problem.graph.device(id).class.clone()).or_insert(id);
+    }
+    first
+}
+
+/// The same problem on another graph under other limits; none where that is no problem at all.
+fn changed(problem: &PlacementProblem, graph: DeviceGraph, limits: Limits) -> Option<PlacementProblem> {
+    let parts = ProblemParts {
+        name: problem.name.clone(),
+        model: problem.model.clone(),
+        graph,
+        workload: problem.workload.clone(),
+        serving: problem.serving,
+        objective: problem.objective,
+        limits,
+        ambient: problem.ambient,
+        inputs: problem.inputs.clone(),
+    };
+    PlacementProblem::new(parts).ok()
+}
+
+/// The graph with a twin of a device: the same figures, links like its own, and one to it and back like the quickest of
+/// its own. Its memory is its own.
+fn with_one_more(problem: &PlacementProblem, id: DeviceId) -> Option<DeviceGraph> {
+    let file = problem.graph.file();
+    let original = problem.graph.device(id);
+    let twin = Device { name: format!("{}+1", original.name), memory_pool: None, ..original.clone() };
+    let mut links = file.links.clone();
+    for link in file.links.iter().filter(|link| link.from == original.name || link.to == original.name) {
+        let mut like = link.clone();
+        for end in [&mut like.from, &mut like.to] {
+            if *end == original.name {
+                end.clone_from(&twin.name);
+            }
+        }
+        links.push(like);
+    }
+    // Without a junction between them, the two would know no way to one another.
+    let out =
+        file.links.iter().find(|link| link.from == original.name && file.devices.iter().any(|d| d.name == link.to));
+    if let Some(link) = out {
+        let (a, b) = (&original.name, &twin.name);
+        for (from, to) in [(a, b), (b, a)] {
+            links.push(isotherm_core::graph::Link { from: from.clone(), to: to.clone(), ..link.clone() });
+        }
+    }
+    let devices = file.devices.iter().cloned().chain([twin]).collect();
+    DeviceGraph::new(DevicesFile { devices, links, ..file.clone() }).ok()
+}
+
+fn tight(problem: &PlacementProblem, plan: &Plan) -> Vec<TightMemory> {
+    let mut found = Vec::new();
+    for stage in &plan.stages {
+        for device in &stage.devices {
+            let Some(id) = problem.graph.find(device) else { continue };
+            let Some(memory) = problem.memory(id) else { continue };
+            let mut longer = stage.layers;
+            if longer.end < problem.layers() {
+                longer.end += 1;
+            } else if longer.start > 0 {
+                longer.start -= 1;
+            } else {
+                continue;
+            }
+            let next_layer = problem.stage_bytes(id, longer).total.saturating_sub(stage.bytes.total);
+            let left = memory.saturating_sub(stage.bytes.total);
+            if next_layer > left {
+                found.push(TightMemory { device: device.clone(), left, next_layer });
+            }
+        }
+    }
+    found
+}
