@@ -15,6 +15,7 @@ use crate::model::gguf::Gguf;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::ids::RequestId;
+use isotherm_core::plan::Stage;
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, ServingError, Work};
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{Bytes, SimDuration, SimTime};
@@ -133,6 +134,16 @@ pub enum ExecuteError {
         /// Tokens that the model knows.
         vocabulary: usize,
     },
+    /// A request is longer than the model can tell positions apart.
+    #[error("request {request} and its answer may take {tokens} tokens, the model's context is {context}; shorten it")]
+    TooLong {
+        /// Position among the prompts.
+        request: usize,
+        /// Tokens of prompt and answer.
+        tokens: usize,
+        /// Longest sequence of the model.
+        context: usize,
+    },
     /// As many times as prompts are needed.
     #[error("{prompts} prompts come at {times} times; give each prompt one time, rising")]
     Arrivals {
@@ -197,13 +208,16 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
             return Err(ExecuteError::UnknownToken { request, token, vocabulary });
         }
     }
+    let length = |prompt: &Prompt| prompt.tokens.len().saturating_add(prompt.output_tokens as usize);
+    let context = orders.geometry.context;
+    if let Some(request) = prompts.iter().position(|prompt| length(prompt) > context) {
+        return Err(ExecuteError::TooLong { request, tokens: length(&prompts[request]), context });
+    }
     let needed: Bytes = plan.stages.iter().map(|stage| stage.bytes.total).sum();
     if let Some(available) = orders.memory_available.filter(|&available| available < needed) {
         return Err(ExecuteError::Memory { needed, available });
     }
-    let longest = prompts.iter().map(|p| p.tokens.len() + p.output_tokens as usize).max().unwrap_or(1);
-    let positions = longest.min(orders.geometry.context).max(1);
-    // A cache for the requests that are served at once; never more than there are.
+    let positions = prompts.iter().map(length).max().unwrap_or(1).max(1);
     let together = (orders.serving.requests_max as usize).min(prompts.len()).max(1);
     route
         .stages
@@ -219,11 +233,21 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
                     arithmetic: orders.kernels.arithmetic,
                     rows_max: orders.serving.step_tokens_max as usize,
                     positions_max: positions,
-                    cache_blocks: together * blocks_for(positions),
+                    cache_blocks: cache_blocks(orders, stage, positions, together),
                 },
             })
         })
         .collect()
+}
+
+/// Blocks of a stage's cache: those of the plan, so that requests are admitted and preempted as the simulator says; but
+/// no more than `together` requests of `positions` tokens can use, and enough for one of them, which may be longer than
+/// the plan's load.
+fn cache_blocks(orders: &Orders<'_>, stage: &Stage, positions: usize, together: usize) -> usize {
+    let token = orders.geometry.kv_bytes_per_token_layer(size_of::<f32>() as u64) * u64::from(stage.layers.len());
+    let planned = stage.bytes.kv.0 / (token * CACHE_BLOCK as u64).max(1);
+    let one = blocks_for(positions);
+    usize::try_from(planned).unwrap_or(usize::MAX).clamp(one, together * one)
 }
 
 /// The cores of a planned device, if they are here.
@@ -273,9 +297,9 @@ impl<'a> Driver<'a> {
         let pipeline = Pipeline::start(orders.gguf, orders.geometry, places)?;
         let stages = places
             .iter()
-            .zip(0..)
-            .map(|(place, stage)| StageRecord {
-                stage,
+            .zip(orders.plan.plan().routes.iter().flat_map(|route| &route.stages))
+            .map(|(place, stop)| StageRecord {
+                stage: stop.stage,
                 device: place.device.name.clone(),
                 steps: 0,
                 tokens: 0,
@@ -328,16 +352,24 @@ impl<'a> Driver<'a> {
                     continue;
                 }
             }
-            if !self.flying.is_empty() {
-                let pass = self.pipeline.receive();
-                interrupted |= !self.finish(pass, arriving, observe)?;
-            } else if interrupted || self.submitted == self.prompts.len() {
-                break;
-            } else if let Arriving::At(times) = arriving {
-                let wait = times[self.submitted].since(self.now());
-                std::thread::sleep(Duration::from_nanos(wait.0));
-            } else {
-                break;
+            let next = match arriving {
+                Arriving::At(times) if !interrupted => times.get(self.submitted),
+                _ => None,
+            };
+            match (self.flying.is_empty(), next) {
+                (true, None) => break,
+                (true, Some(&time)) => self.rest_until(time),
+                (false, None) => {
+                    let pass = self.pipeline.receive();
+                    interrupted |= !self.finish(pass, arriving, observe)?;
+                }
+                (false, Some(&time)) => {
+                    // Whichever comes first: a pass, or a request that could enter an idle first stage.
+                    self.pipeline.wait(self.begin + Duration::from_nanos(time.0));
+                    if let Some(pass) = self.pipeline.try_receive() {
+                        interrupted |= !self.finish(pass, arriving, observe)?;
+                    }
+                }
             }
         }
         Ok(self.end(interrupted))
@@ -347,6 +379,16 @@ impl<'a> Driver<'a> {
         let elapsed = SimTime(u64::try_from(self.begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
         self.last = self.last.max(elapsed);
         self.last
+    }
+
+    /// Waits for a point of time with nothing to do. Sleeping threads wake late, so the last millisecond is watched.
+    fn rest_until(&mut self, time: SimTime) {
+        const WATCHED: u64 = 1_000_000;
+        let left = time.since(self.now()).0;
+        std::thread::sleep(Duration::from_nanos(left.saturating_sub(WATCHED)));
+        while self.now() < time {
+            std::thread::yield_now();
+        }
     }
 
     /// Submits the next prompt, if there is one.

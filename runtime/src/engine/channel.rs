@@ -7,6 +7,7 @@ use crate::cpu::team::Waiting;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -104,6 +105,17 @@ impl<T> Receiver<T> {
         let value = state.queue.pop_front();
         self.0.update(state);
         value
+    }
+
+    /// Waits until a value is there, the channel has ended, or it is `deadline`.
+    pub(crate) fn wait(&self, deadline: Instant) {
+        let mut waiting = Waiting::new();
+        while self.0.length.load(Ordering::SeqCst) == 0 && !self.0.is_closed() && Instant::now() < deadline {
+            if waiting.pause() {
+                // So long a wait is no part of a busy pipeline; half a millisecond does no harm.
+                std::thread::sleep(Duration::from_micros(500));
+            }
+        }
     }
 
     /// The next value, waiting for it. None when the sender is gone and the channel empty.

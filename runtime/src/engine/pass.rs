@@ -46,6 +46,8 @@ pub(crate) struct Pass {
     pub(crate) chosen: Vec<u32>,
     /// Nanoseconds that each stage was busy with it, in order.
     pub(crate) busy_ns: Vec<u64>,
+    /// Nanoseconds of the last stage's that went into norm, head and choice.
+    pub(crate) head_ns: u64,
 }
 
 impl Pass {
@@ -58,6 +60,7 @@ impl Pass {
         self.choices.clear();
         self.chosen.clear();
         self.busy_ns.clear();
+        self.head_ns = 0;
     }
 
     /// Adds a sequence: `tokens` from position `start` on, cached in `blocks` (those of its positions from 0 to the last

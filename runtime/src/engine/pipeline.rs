@@ -127,6 +127,13 @@ impl Pipeline {
         }
     }
 
+    /// Waits until a pass has been through all stages, or it is `deadline`.
+    pub(crate) fn wait(&self, deadline: Instant) {
+        if let Some(last) = &self.last {
+            last.wait(deadline);
+        }
+    }
+
     /// The oldest pass that has been through all stages, if there is one.
     pub(crate) fn try_receive(&mut self) -> Option<Pass> {
         match &self.last {

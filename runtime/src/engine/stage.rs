@@ -15,6 +15,7 @@ use crate::model::Geometry;
 use crate::model::geometry::EMBEDDING;
 use crate::model::gguf::Gguf;
 use std::ops::Range;
+use std::time::Instant;
 
 /// Largest head that the attention kernels take.
 pub(crate) const HEAD_SIZE_MAX: usize = 256;
@@ -118,9 +119,11 @@ impl Stage {
             self.layer(team, pass, layer);
         }
         if let Some(head) = &self.weights.head {
+            let begin = Instant::now();
             let task = Task { team, how: How::of(&self.spec, &self.geometry) };
             task.head(head, &mut self.scratch.narrow, pass);
             pass.choose(self.geometry.vocabulary);
+            pass.head_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
     }
 

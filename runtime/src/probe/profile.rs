@@ -14,7 +14,7 @@ use isotherm_core::cost::{Curve, Grid, OperatorProfile};
 use isotherm_core::figure::How;
 use isotherm_core::units::Seconds;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Decoding sequences that are timed.
 const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
@@ -26,8 +26,10 @@ const CONTEXT_MAX: u32 = 1024;
 const CHUNKS: [u32; 3] = [16, 64, 256];
 /// Tokens cached before a chunk: none, and so many.
 const CACHED: u32 = 512;
-/// Most rounds; the spread of this many samples is known well enough.
-const ROUNDS_MAX: u32 = 15;
+/// Fewest samples of a shape, and most: the spread of so many is known well enough.
+const SAMPLES: Range<u32> = 2..80;
+/// The step of one decoding sequence decides how fast a plan answers; it gets so many times the time of another shape.
+const FAVOUR: f64 = 3.0;
 /// Largest difference of a logit that rounding explains, as a share of the largest logit: two orders of summation of
 /// some hundred terms in each of some hundred products.
 const SELF_TEST_SHARE: f64 = 2e-3;
@@ -43,11 +45,27 @@ enum Shape {
     Prefill { tokens: u32, cached: u32 },
 }
 
-/// A shape and its samples, without and with the output head.
+/// A shape and its samples: the work through all layers, the output head after it, and what the pass took beyond both.
 struct Timed {
     shape: Shape,
-    body: Samples,
-    whole: Samples,
+    layers: Samples,
+    head: Samples,
+    around: Samples,
+    /// Time spent on it.
+    spent: Duration,
+}
+
+impl Timed {
+    fn new(shape: Shape) -> Self {
+        let none = Samples::default;
+        Self { shape, layers: none(), head: none(), around: none(), spent: Duration::ZERO }
+    }
+
+    /// How much of its share of the time it has had.
+    fn served(&self) -> f64 {
+        let favour = if matches!(self.shape, Shape::Decode { sequences: 1, .. }) { FAVOUR } else { 1.0 };
+        self.spent.as_secs_f64() / favour
+    }
 }
 
 /// The stages that a device is measured with: all layers on it.
@@ -90,32 +108,31 @@ pub(super) fn measure(
     self_test(request, device)?;
     let mut pipeline = start(request, &[(device, 0..layers)], request.kernels, rows, room, blocks)?;
     let mut pass = Pass::default();
-    let mut timed: Vec<Timed> =
-        shapes.into_iter().map(|shape| Timed { shape, body: Samples::default(), whole: Samples::default() }).collect();
-    // The first round warms caches, pages and clock, and does not count.
-    for entry in &timed {
-        run(&mut pipeline, &mut pass, entry.shape, true);
+    let mut timed: Vec<Timed> = shapes.into_iter().map(Timed::new).collect();
+    // The first passes warm caches, pages and clock, and do not count.
+    for entry in timed.iter().filter(|entry| entry.shape.tokens() <= 16) {
+        run(&mut pipeline, &mut pass, entry.shape);
     }
     let begin = Instant::now();
-    let mut overhead = Samples::default();
-    for round in 0..ROUNDS_MAX {
-        if round >= 3 && begin.elapsed().as_secs_f64() > share.value() {
-            break;
-        }
-        for entry in &mut timed {
-            // Long passes are steady: a few samples say as much as many of a short one.
-            if round >= 3 && entry.shape.tokens() > 16 && round % 3 != 0 {
-                continue;
-            }
-            let wall = Instant::now();
-            let whole = run(&mut pipeline, &mut pass, entry.shape, true);
-            let elapsed = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            overhead.add(elapsed.saturating_sub(whole));
-            entry.whole.add(whole);
-            entry.body.add(run(&mut pipeline, &mut pass, entry.shape, false));
-        }
+    // Each shape gets an equal share of the time, in turn: whichever has had least comes next.
+    while let Some(entry) = next(&mut timed, begin.elapsed().as_secs_f64() < share.value()) {
+        let wall = Instant::now();
+        run(&mut pipeline, &mut pass, entry.shape);
+        let elapsed = wall.elapsed();
+        let (work, head) = (pass.busy_ns.iter().sum::<u64>(), pass.head_ns);
+        entry.layers.add(work.saturating_sub(head));
+        entry.head.add(head);
+        entry.around.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).saturating_sub(work));
+        entry.spent += elapsed;
     }
-    tables(request, &timed, overhead.seconds())
+    tables(request, &timed)
+}
+
+/// The shape to time next; none when all have enough samples, or just enough once the time is up.
+fn next(timed: &mut [Timed], time_left: bool) -> Option<&mut Timed> {
+    let enough = if time_left { SAMPLES.end } else { SAMPLES.start };
+    let open = timed.iter_mut().filter(|entry| entry.layers.count() < enough);
+    open.min_by(|a, b| a.served().total_cmp(&b.served()))
 }
 
 fn shapes(room: usize) -> Vec<Shape> {
@@ -140,17 +157,16 @@ impl Shape {
     }
 }
 
-/// Times one pass in nanoseconds of work; with `head` it yields tokens as it would in service.
-fn run(pipeline: &mut Pipeline, pass: &mut Pass, shape: Shape, head: bool) -> u64 {
+/// Runs a pass of a shape; it yields tokens as it would in service.
+fn run(pipeline: &mut Pipeline, pass: &mut Pass, shape: Shape) {
     let mut next = std::mem::take(pass);
-    fill(&mut next, shape, head);
+    fill(&mut next, shape);
     pipeline.send(next);
     *pass = pipeline.receive();
-    pass.busy_ns.iter().sum()
 }
 
 /// Makes a pass of a shape. What the tokens are changes no time; they differ so that no row is another's copy.
-fn fill(pass: &mut Pass, shape: Shape, head: bool) {
+fn fill(pass: &mut Pass, shape: Shape) {
     const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     pass.clear();
     match shape {
@@ -158,18 +174,16 @@ fn fill(pass: &mut Pass, shape: Shape, head: bool) {
             let each = u32::try_from(blocks_for(context as usize)).unwrap_or(u32::MAX);
             for sequence in 0..sequences {
                 let token = [3 + sequence];
-                pass.push(context as usize - 1, &token, sequence * each.., head.then_some(0));
+                pass.push(context as usize - 1, &token, sequence * each.., [0]);
             }
         }
         Shape::Prefill { tokens, cached } => {
             let chunk: Vec<u32> = (0..tokens).map(|i| 3 + i % 61).collect();
-            pass.push(cached as usize, &chunk, 0.., head.then_some(tokens as usize - 1));
+            pass.push(cached as usize, &chunk, 0.., [tokens as usize - 1]);
         }
     }
-    if head {
-        let wanted = pass.wanted.len();
-        pass.choices.extend(std::iter::repeat_n((GREEDY, 1), wanted));
-    }
+    let wanted = pass.wanted.len();
+    pass.choices.extend(std::iter::repeat_n((GREEDY, 1), wanted));
 }
 
 /// The same pass by this device's kernels and by the portable ones must give the same logits.
@@ -198,11 +212,11 @@ fn self_test(request: &Request<'_>, device: &CpuDevice) -> Result<(), ProbeError
 
 /// Turns times of whole passes into times per layer.
 ///
-/// With `T` the time of a pass without head over `L` layers, a layer takes `T / L`. What grows with the context is
+/// With `T` the time of a pass over `L` layers, head excepted, a layer takes `T / L`. What grows with the context is
 /// attention, the rest is dense; at every measured shape their sum is what was measured.
-fn tables(request: &Request<'_>, timed: &[Timed], step: Seconds) -> Result<OperatorProfile, ProbeError> {
+fn tables(request: &Request<'_>, timed: &[Timed]) -> Result<OperatorProfile, ProbeError> {
     let layers = request.geometry.layers as f64;
-    let layer = |wanted: Shape| timed.iter().find(|t| t.shape == wanted).map(|t| t.body.median() / layers);
+    let layer = |wanted: Shape| timed.iter().find(|t| t.shape == wanted).map(|t| t.layers.typical() / layers);
     let mut dense: Vec<(u32, f64)> = Vec::new();
     let mut decode_columns = vec![0, CONTEXTS[0], CONTEXTS[1]];
     let longest = layer(Shape::Decode { sequences: 1, context: CONTEXT_MAX });
@@ -240,7 +254,7 @@ fn tables(request: &Request<'_>, timed: &[Timed], step: Seconds) -> Result<Opera
     }
     let head = |sequences: u32| {
         let entry = timed.iter().find(|t| t.shape == Shape::Decode { sequences, context: CONTEXTS[0] })?;
-        Some((sequences, (entry.whole.median() - entry.body.median()).max(0.0)))
+        Some((sequences, entry.head.typical()))
     };
     let heads: Vec<(u32, f64)> = SEQUENCES.iter().filter_map(|&sequences| head(sequences)).collect();
     let seconds = |values: Vec<f64>| values.into_iter().map(Seconds::of).collect();
@@ -250,15 +264,15 @@ fn tables(request: &Request<'_>, timed: &[Timed], step: Seconds) -> Result<Opera
         arithmetic: request.kernels.arithmetic.name().to_owned(),
         how: How::Measured,
         source: Some(format!("whole passes of {} through all layers", request.model.name)),
-        samples: timed.iter().map(|t| t.whole.count()).min(),
-        spread: Some(median(timed.iter().map(|t| t.whole.spread()).collect())),
+        samples: timed.iter().map(|t| t.layers.count()).min(),
+        spread: Some(median(timed.iter().map(|t| t.layers.spread()).collect())),
         when: Some(request.when.to_owned()),
         dense_seconds: curve(dense)?,
         attention_prefill_seconds: Grid::new(chunks, vec![0, CACHED], seconds(prefill))?,
         attention_decode_seconds: Grid::new(decode_rows, decode_columns, seconds(decode))?,
         head_seconds: curve(heads)?,
         embedding_seconds: Curve::constant(Seconds::ZERO),
-        step_seconds: step,
+        step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical()).collect())),
     })
 }
 

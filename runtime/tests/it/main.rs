@@ -2,12 +2,14 @@
 
 mod chat;
 mod engine;
+mod execute;
 mod format;
 mod geometry;
 mod gguf;
 mod host;
 mod material;
 mod mutation;
+mod probe;
 mod store;
 mod synth;
 mod tokenizer;

@@ -1,0 +1,321 @@
+//! Plans, executed: the same tokens as alone, whatever else runs; honest records; honest refusals.
+
+use isotherm_core::artefact::Header;
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::device::{Device, DeviceKind};
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
+use isotherm_core::ids::Layers;
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
+use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::trace::{Origin, Trace};
+use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, SimTime};
+use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
+use isotherm_runtime::engine::{CpuDevice, Cut, Kernels, Runner, Sampling};
+use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, execute};
+use isotherm_runtime::model::Geometry;
+use isotherm_runtime::model::format::BlockFormat;
+use isotherm_runtime::model::gguf::Gguf;
+use std::collections::BTreeMap;
+
+use crate::engine::{small, small_text};
+
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 50, top_p: 0.95, seed: 9 };
+
+/// A model, and a plan for it in some stages of this host.
+struct Planned {
+    gguf: Gguf,
+    geometry: Geometry,
+    problem: PlacementProblem,
+    plan: FeasiblePlan,
+}
+
+fn declared<T>(value: T) -> Option<Figure<T>> {
+    Some(Figure::declared(value, "test"))
+}
+
+/// One core of this host. All stages share it: that is slow, and shows every order of events.
+fn core() -> [u32; 1] {
+    [CpuDevice::host_cores().first().map_or(0, |&core| u32::try_from(core).expect("few cores"))]
+}
+
+/// A plan of `stages` stages for requests of at most `longest` tokens, `together` at once.
+fn planned(stages: usize, together: u32, longest: u32, cores: &[u32]) -> Planned {
+    let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);
+    let names: Vec<String> = (0..stages).map(|i| format!("cpu{i}")).collect();
+    let devices = names.iter().map(|name| Device {
+        backend: "cpu".into(),
+        cores: cores.to_vec(),
+        memory_bytes: declared(Bytes(1 << 30)),
+        memory_bandwidth_bytes_per_second: declared(BytesPerSecond::of(1e10)),
+        ..Device::named(name, "host", DeviceKind::Cpu)
+    });
+    let links = names.windows(2).map(|pair| Link {
+        from: pair[0].clone(),
+        to: pair[1].clone(),
+        kind: LinkKind::InProcess,
+        latency_seconds: declared(Seconds::of(1e-6)),
+        bandwidth_bytes_per_second: declared(BytesPerSecond::of(1e9)),
+        tokens_per_second: None,
+        groups: Vec::new(),
+    });
+    let graph = DeviceGraph::new(DevicesFile {
+        header: Header::new(DEVICES_SCHEMA, Vec::new()),
+        host: BTreeMap::new(),
+        devices: devices.collect(),
+        junctions: Vec::new(),
+        links: links.collect(),
+        groups: Vec::new(),
+        co_run: Vec::new(),
+        coordinator: None,
+    });
+    let problem = PlacementProblem::new(ProblemParts {
+        name: "test".into(),
+        model: geometry.describe(&gguf, "small", 4, None),
+        graph: graph.expect("a sound graph"),
+        workload: Workload {
+            arrivals: Arrivals::ClosedLoop { clients: together },
+            prompt_tokens: Length::fixed(longest / 2),
+            output_tokens: Length::fixed(longest - longest / 2),
+            requests: 1,
+        },
+        serving: Serving { requests_max: together, step_tokens_max: 24, kv_block_tokens: 16 },
+        objective: Objective::Tpot,
+        limits: Limits { reserve_bytes: Bytes(0), ..Limits::default() },
+        ambient: Celsius::of(25.0),
+        inputs: Vec::new(),
+    })
+    .expect("a sound problem");
+    let plan = chain(&problem, &names);
+    Planned { gguf, geometry, problem, plan }
+}
+
+/// The plan that cuts the layers into equal parts, one per device in order.
+fn chain(problem: &PlacementProblem, names: &[String]) -> FeasiblePlan {
+    let (layers, count) = (problem.layers(), u32::try_from(names.len()).expect("few devices"));
+    let cut = |i: u32| Layers::new(layers * i / count, layers * (i + 1) / count);
+    let stages = names.iter().zip(0..).map(|(name, i)| Stage {
+        devices: vec![name.clone()],
+        layers: cut(i),
+        quantisation: problem.model.quantisation.clone(),
+        bytes: problem.stage_bytes(problem.graph.find(name).expect("it is there"), cut(i)),
+        power_cap_watts: None,
+    });
+    let mut plan = Plan {
+        header: Header::new(PLAN_SCHEMA, Vec::new()),
+        scenario: problem.name.clone(),
+        model: problem.model.name.clone(),
+        status: Status::Feasible,
+        objective_name: problem.objective.name().into(),
+        objective_value: None,
+        unit: problem.objective.unit().into(),
+        certificate: None,
+        stages: stages.collect(),
+        routes: vec![Route {
+            stages: (0..count).map(|stage| Stop { stage, layers: cut(stage) }).collect(),
+            share: 1.0,
+        }],
+        unused: Vec::<Unused>::new(),
+        reasons: Vec::new(),
+        provenance: Provenance::default(),
+    };
+    plan.objective_value = evaluate(&plan, problem).value(problem.objective);
+    plan.certificate = plan.objective_value.map(|objective| Certificate {
+        objective,
+        bound: None,
+        gap: None,
+        bound_kind: BoundKind::None,
+        method: "layers cut into equal parts".into(),
+        solver: None,
+        nodes: None,
+        evidence: None,
+    });
+    plan.check(problem).expect("a plan that holds")
+}
+
+impl Planned {
+    fn orders(&self) -> Orders<'_> {
+        Orders {
+            plan: &self.plan,
+            graph: &self.problem.graph,
+            gguf: &self.gguf,
+            geometry: &self.geometry,
+            serving: self.problem.serving,
+            kernels: Kernels::detect(),
+            sampling: SAMPLING,
+            stop: &[],
+            memory_available: None,
+        }
+    }
+
+    fn execute(&self, prompts: &[Prompt], arriving: &Arriving) -> Result<Executed, ExecuteError> {
+        execute(&self.orders(), prompts, arriving, &mut |_| true)
+    }
+
+    /// The answer to one prompt with nothing else running.
+    fn alone(&self, prompt: &Prompt) -> Vec<u32> {
+        let cut = Cut { layers: 0..self.geometry.layers, device: CpuDevice::new("alone", [core()[0] as usize]) };
+        let mut runner =
+            Runner::start(&self.gguf, &self.geometry, Kernels::detect(), &[cut], 512, 64).expect("the model loads");
+        let mut answer = Vec::new();
+        let mut each = |token| {
+            answer.push(token);
+            true
+        };
+        runner.generate(&prompt.tokens, prompt.output_tokens as usize, &[], SAMPLING, &mut each).expect("it fits");
+        answer
+    }
+}
+
+/// Prompts of several lengths, some longer than a step and than a segment of attention.
+fn prompts() -> Vec<Prompt> {
+    [(5, 20), (61, 9), (1, 30), (150, 12), (16, 17), (33, 1), (24, 24)]
+        .into_iter()
+        .map(|(length, output_tokens)| Prompt { tokens: small_text(length), output_tokens })
+        .collect()
+}
+
+#[test]
+fn every_request_gets_the_tokens_it_gets_alone_whatever_else_runs_and_however_layers_are_cut() {
+    let prompts = prompts();
+    let expected: Vec<Vec<u32>> = prompts.iter().map(|prompt| planned(1, 1, 200, &core()).alone(prompt)).collect();
+    for (stages, together) in [(1, 1), (1, 4), (2, 3), (3, 7), (5, 2)] {
+        let planned = planned(stages, together, 200, &core());
+        for arriving in [Arriving::Clients(together), Arriving::At(vec![SimTime(0); prompts.len()])] {
+            let executed = planned.execute(&prompts, &arriving).expect("it runs");
+            assert_eq!(executed.answers, expected, "{stages} stages, {together} at once, {arriving:?}");
+            assert!(!executed.interrupted);
+            consistent(&executed.trace, &prompts, stages);
+        }
+    }
+}
+
+#[test]
+fn requests_that_are_preempted_for_want_of_cache_lose_no_token() {
+    // The plan has cache for three requests of 32 tokens: six blocks. Each of these needs four by its end.
+    let planned = planned(2, 3, 32, &core());
+    let prompts: Vec<Prompt> = (0..4).map(|i| Prompt { tokens: small_text(14 + i), output_tokens: 40 }).collect();
+    let executed = planned.execute(&prompts, &Arriving::Clients(4)).expect("it runs");
+    for (prompt, answer) in prompts.iter().zip(&executed.answers) {
+        assert_eq!(answer, &planned.alone(prompt));
+    }
+    // Recomputed tokens pass the stages again: more of them than prompts and answers hold.
+    let needed: u64 = prompts.iter().map(|p| p.tokens.len() as u64 + u64::from(p.output_tokens) - 1).sum();
+    assert!(executed.trace.stages[0].tokens > needed, "{} tokens for {needed}", executed.trace.stages[0].tokens);
+}
+
+/// A trace says what happened: every request in order, times that rise, counts that add up.
+fn consistent(trace: &Trace, prompts: &[Prompt], stages: usize) {
+    assert_eq!(trace.origin, Origin::Measured);
+    assert_eq!(trace.requests.len(), prompts.len());
+    for ((record, prompt), id) in trace.requests.iter().zip(prompts).zip(0..) {
+        assert_eq!(record.id, id);
+        assert_eq!(record.prompt_tokens as usize, prompt.tokens.len());
+        assert_eq!(record.output_tokens, prompt.output_tokens);
+        assert!(record.arrival_ns <= record.first_token_ns && record.first_token_ns <= record.finished_ns);
+        assert!(record.finished_ns <= trace.end_ns);
+        assert_eq!(record.first_token_ns == record.finished_ns, record.output_tokens == 1);
+    }
+    let fed: u64 = prompts.iter().map(|p| p.tokens.len() as u64 + u64::from(p.output_tokens) - 1).sum();
+    assert_eq!(trace.stages.len(), stages);
+    for (record, stage) in trace.stages.iter().zip(0..) {
+        assert_eq!((record.stage, record.tokens, record.steps), (stage, fed, trace.stages[0].steps));
+        assert!(record.busy_ns.0 > 0 && record.busy_ns.0 <= trace.end_ns.0);
+    }
+}
+
+#[test]
+fn requests_are_served_no_sooner_than_they_arrive() {
+    let planned = planned(2, 4, 200, &core());
+    let prompts = prompts();
+    let times: Vec<SimTime> = (0..prompts.len() as u64).map(|i| SimTime(i * 20_000_000)).collect();
+    let executed = planned.execute(&prompts, &Arriving::At(times.clone())).expect("it runs");
+    for (record, time) in executed.trace.requests.iter().zip(times) {
+        assert_eq!(record.arrival_ns, time);
+        assert!(record.first_token_ns > time);
+    }
+    let expected: Vec<Vec<u32>> = prompts.iter().map(|prompt| planned.alone(prompt)).collect();
+    assert_eq!(executed.answers, expected);
+}
+
+#[test]
+fn an_answer_ends_at_a_stop_token_and_a_run_when_its_observer_says_so() {
+    let planned = planned(2, 2, 200, &core());
+    let prompts = prompts();
+    let all = planned.execute(&prompts, &Arriving::Clients(2)).expect("it runs").answers;
+    let stop = [all[0][6]];
+    let orders = Orders { stop: &stop, ..planned.orders() };
+    let stopped = execute(&orders, &prompts, &Arriving::Clients(2), &mut |_| true).expect("it runs");
+    for (answer, whole) in stopped.answers.iter().zip(&all) {
+        let end = whole.iter().position(|token| token == &stop[0]).map_or(whole.len(), |at| at + 1);
+        assert_eq!(answer, &whole[..end]);
+    }
+    let mut heard: Vec<Token> = Vec::new();
+    let mut observe = |token| {
+        heard.push(token);
+        heard.len() < 10
+    };
+    let cut = execute(&planned.orders(), &prompts, &Arriving::Clients(2), &mut observe).expect("it runs");
+    assert!(cut.interrupted);
+    assert!(heard.len() >= 10);
+    for (request, answer) in (0..).zip(&cut.answers) {
+        let tokens: Vec<u32> = heard.iter().filter(|t| t.request == request).map(|t| t.token).collect();
+        let ordinals: Vec<u32> = heard.iter().filter(|t| t.request == request).map(|t| t.ordinal).collect();
+        assert_eq!(answer, &tokens);
+        assert_eq!(ordinals, (1..=u32::try_from(tokens.len()).expect("few")).collect::<Vec<_>>());
+        assert_eq!(tokens, all[request as usize][..tokens.len()]);
+    }
+}
+
+#[test]
+fn what_cannot_be_executed_is_refused_with_its_reason() {
+    let planned = planned(2, 2, 200, &core());
+    let good = prompts();
+    let refuse = |orders: &Orders<'_>, prompts: &[Prompt], arriving: &Arriving| {
+        execute(orders, prompts, arriving, &mut |_| true).expect_err("it cannot run")
+    };
+    let once = Arriving::Clients(1);
+    let orders = planned.orders();
+
+    let short = Orders { memory_available: Some(Bytes(1 << 10)), ..planned.orders() };
+    assert!(matches!(refuse(&short, &good, &once), ExecuteError::Memory { .. }));
+
+    let blocks = Serving { kv_block_tokens: 32, ..planned.problem.serving };
+    assert!(matches!(
+        refuse(&Orders { serving: blocks, ..planned.orders() }, &good, &once),
+        ExecuteError::Blocks { found: 32 }
+    ));
+
+    let foreign = vec![Prompt { tokens: vec![1, 320], output_tokens: 3 }];
+    assert!(matches!(
+        refuse(&orders, &foreign, &once),
+        ExecuteError::UnknownToken { request: 0, token: 320, vocabulary: 320 }
+    ));
+
+    let long = vec![Prompt { tokens: small_text(10), output_tokens: 9_000 }];
+    assert!(matches!(refuse(&orders, &long, &once), ExecuteError::TooLong { request: 0, tokens: 9_010, .. }));
+
+    let empty = vec![Prompt { tokens: Vec::new(), output_tokens: 3 }];
+    assert!(matches!(refuse(&orders, &empty, &once), ExecuteError::Serving(_)));
+
+    for times in [vec![SimTime(0)], vec![SimTime(5); 6], (0..7).rev().map(SimTime).collect()] {
+        assert!(matches!(refuse(&orders, &good, &Arriving::At(times)), ExecuteError::Arrivals { prompts: 7, .. }));
+    }
+
+    let absent = planned_on(&[4_000]);
+    assert!(matches!(refuse(&absent.orders(), &good, &once), ExecuteError::Absent { .. }));
+    let coreless = planned_on(&[]);
+    assert!(matches!(refuse(&coreless.orders(), &good, &once), ExecuteError::Absent { .. }));
+
+    let mut other = planned.geometry.clone();
+    other.layers = 4;
+    assert!(matches!(
+        refuse(&Orders { geometry: &other, ..planned.orders() }, &good, &once),
+        ExecuteError::OtherModel { planned: 5, found: 4 }
+    ));
+}
+
+fn planned_on(cores: &[u32]) -> Planned {
+    planned(2, 2, 200, cores)
+}
