@@ -89,15 +89,42 @@ pub(crate) struct Team {
     one_leader: PhantomData<Cell<()>>,
 }
 
-/// How long a waiting thread watches memory before it lets others run.
-const SPINS: u32 = 2_000;
-/// How long it then lets others run before it sleeps.
-const YIELDING: Duration = Duration::from_millis(20);
+/// How a thread waits.
+///
+/// Watching memory answers within a microsecond, but occupies the core; being woken by the system takes several, and
+/// leaves the core to others meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// On a core of one's own: watch, then let others run now and then, and sleep after a long time only.
+    Watch,
+    /// On a core that others need: watch for moments only, then sleep.
+    Glance,
+    /// On a core that others need, for waits that are long as a rule: sleep.
+    Sleep,
+}
+
+impl Patience {
+    /// How often memory is looked at without a break.
+    const fn spins(self) -> u32 {
+        match self {
+            Self::Watch | Self::Glance => 2_000,
+            Self::Sleep => 0,
+        }
+    }
+
+    /// How long others are let run after that, before sleep.
+    const fn yielding(self) -> Duration {
+        match self {
+            Self::Watch => Duration::from_millis(20),
+            Self::Glance | Self::Sleep => Duration::ZERO,
+        }
+    }
+}
 
 impl Team {
-    /// A team of one worker per entry of `cores`, helper `i` pinned to `cores[i]`. The leader is whoever calls
-    /// [`Team::run`]; it pins itself with [`pin`].
-    pub(crate) fn new(cores: &[usize]) -> std::io::Result<Self> {
+    /// A team of one worker per entry of `cores`, helper `i` pinned to `cores[i]` and waiting for work with `patience`.
+    /// The leader is whoever calls [`Team::run`]; it pins itself with [`pin`].
+    pub(crate) fn new(cores: &[usize], patience: Patience) -> std::io::Result<Self> {
         let board = Arc::new(Board {
             claims: Line(AtomicU64::new(0)),
             done: Line(AtomicU32::new(0)),
@@ -111,7 +138,7 @@ impl Team {
             let board = Arc::clone(&team.board);
             let helper = std::thread::Builder::new().name(format!("isotherm-core-{core}")).spawn(move || {
                 pin(core);
-                help(&board);
+                help(&board, patience);
             })?;
             team.helpers.push(helper);
         }
@@ -146,7 +173,8 @@ impl Team {
             self.helpers.iter().for_each(|helper| helper.thread().unpark());
         }
         board.work();
-        let mut waiting = Waiting::new();
+        // Parts that are claimed are being worked on: this takes moments.
+        let mut waiting = Waiting::new(Patience::Watch);
         while board.done.0.load(Ordering::Acquire) as usize != parts {
             waiting.pause();
         }
@@ -169,10 +197,10 @@ impl Drop for Team {
 }
 
 /// A helper's life: work, watch, yield, sleep.
-fn help(board: &Board) {
+fn help(board: &Board, patience: Patience) {
     loop {
         board.work();
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::new(patience);
         while !board.has_work() {
             if board.stop.load(Ordering::SeqCst) {
                 return;
@@ -188,28 +216,33 @@ fn help(board: &Board) {
     }
 }
 
-/// A wait that begins by watching memory and becomes more patient.
+/// One wait.
 pub(crate) struct Waiting {
+    patience: Patience,
     spins: u32,
     since: Option<Instant>,
 }
 
 impl Waiting {
     /// A wait that begins now.
-    pub(crate) fn new() -> Self {
-        Self { spins: 0, since: None }
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, spins: 0, since: None }
     }
 
-    /// Waits a little. True when it has been so long that the caller should sleep until called.
+    /// Waits a little. True when the caller should sleep until called.
     pub(crate) fn pause(&mut self) -> bool {
-        if self.spins < SPINS {
+        if self.spins < self.patience.spins() {
             self.spins += 1;
             std::hint::spin_loop();
             return false;
         }
+        let yielding = self.patience.yielding();
+        if yielding.is_zero() {
+            return true;
+        }
         std::thread::yield_now();
         let since = *self.since.get_or_insert_with(Instant::now);
-        since.elapsed() > YIELDING
+        since.elapsed() > yielding
     }
 }
 
@@ -225,7 +258,7 @@ mod tests {
 
     #[test]
     fn every_part_runs_exactly_once() {
-        let team = Team::new(&[0, 0, 0]).expect("threads");
+        let team = Team::new(&[0, 0, 0], Patience::Watch).expect("threads");
         for parts in [0, 1, 2, 3, 7, 64, 500] {
             for _ in 0..200 {
                 let runs: Vec<AtomicUsize> = (0..parts).map(|_| AtomicUsize::new(0)).collect();
@@ -239,9 +272,9 @@ mod tests {
 
     #[test]
     fn sleeping_helpers_wake_for_a_job() {
-        let team = Team::new(&[0, 0]).expect("threads");
+        let team = Team::new(&[0, 0], Patience::Glance).expect("threads");
         for _ in 0..3 {
-            std::thread::sleep(2 * YIELDING);
+            std::thread::sleep(2 * Patience::Watch.yielding());
             let both = AtomicUsize::new(0);
             // Two parts that need each other can only finish when two workers run them.
             team.run(2, &|_| {
@@ -255,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_part_reaches_the_leader_and_leaves_the_team_usable() {
-        let team = Team::new(&[0, 0]).expect("threads");
+        let team = Team::new(&[0, 0], Patience::Glance).expect("threads");
         let caught = catch_unwind(AssertUnwindSafe(|| {
             team.run(8, &|part| assert!(part != 5, "part five"));
         }));

@@ -8,7 +8,7 @@ use super::input::{Input, Needs};
 use super::pack::{Packed, PanelKind, RowMajor};
 use super::product::{Store, product};
 use super::share::Columns;
-use super::team::Team;
+use super::team::{Patience, Team};
 use super::{Arithmetic, Isa};
 use crate::model::format::BlockFormat;
 use crate::model::geometry::{Rope, RopePairs};
@@ -70,7 +70,7 @@ fn packed(format: BlockFormat, rows: usize, columns: usize, bytes: &[u8]) -> Pac
 /// `tokens` rows of results, computed in blocks of `piece` rows of the matrix.
 fn multiply(isa: Isa, arithmetic: Arithmetic, matrix: &Packed, x: &[f32], piece: usize) -> Vec<f32> {
     let (tokens, columns) = (x.len() / matrix.columns(), matrix.columns());
-    let team = Team::new(&[0]).expect("no thread is needed");
+    let team = Team::new(&[0], Patience::Watch).expect("no thread is needed");
     let mut input = Input::new(tokens, columns);
     let needs = Needs::of(matrix.kind(), arithmetic);
     input.fill(&team, isa, needs, tokens, columns, 1, &|first, rows: &mut [f32]| {
@@ -227,7 +227,7 @@ fn added_products_are_the_sum_of_both() {
     let matrix = packed(BlockFormat::Q4_1, 48, 64, &bytes);
     let x = draw.numbers(64);
     let alone = multiply(Isa::detect(), Arithmetic::F32, &matrix, &x, 48);
-    let team = Team::new(&[0]).expect("no thread is needed");
+    let team = Team::new(&[0], Patience::Watch).expect("no thread is needed");
     let mut input = Input::new(1, 64);
     let needs = Needs::of(matrix.kind(), Arithmetic::F32);
     input.fill(&team, Isa::detect(), needs, 1, 64, 1, &|_, row: &mut [f32]| row.copy_from_slice(&x));

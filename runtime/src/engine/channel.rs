@@ -3,11 +3,11 @@
 //! A pass changes hands by moving its buffers: nothing is copied. What a hand-over costs is the wake-up of the next stage
 //! and the cache lines it fetches; the probe measures it through this very queue.
 
-use crate::cpu::team::Waiting;
+use crate::cpu::team::{Patience, Waiting};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 struct Shared<T> {
     state: Mutex<State<T>>,
@@ -16,6 +16,8 @@ struct Shared<T> {
     /// Whether one end is gone.
     closed: AtomicBool,
     capacity: usize,
+    /// How the receiver waits.
+    patience: Patience,
     changed: Condvar,
 }
 
@@ -66,13 +68,14 @@ pub(crate) struct Sender<T>(Arc<Shared<T>>);
 /// The receiving end. Dropping it ends the channel.
 pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
-/// A channel that holds at most `capacity` values.
-pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+/// A channel that holds at most `capacity` values, whose receiver waits with `patience`.
+pub(crate) fn bounded<T>(capacity: usize, patience: Patience) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State { queue: VecDeque::with_capacity(capacity), sleeping: 0 }),
         length: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
         capacity,
+        patience,
         changed: Condvar::new(),
     });
     (Sender(Arc::clone(&shared)), Receiver(shared))
@@ -109,11 +112,19 @@ impl<T> Receiver<T> {
 
     /// Waits until a value is there, the channel has ended, or it is `deadline`.
     pub(crate) fn wait(&self, deadline: Instant) {
-        let mut waiting = Waiting::new();
-        while self.0.length.load(Ordering::SeqCst) == 0 && !self.0.is_closed() && Instant::now() < deadline {
+        let shared = &*self.0;
+        let mut waiting = Waiting::new(shared.patience);
+        let there = || shared.length.load(Ordering::SeqCst) > 0 || shared.is_closed();
+        while !there() && Instant::now() < deadline {
             if waiting.pause() {
-                // So long a wait is no part of a busy pipeline; half a millisecond does no harm.
-                std::thread::sleep(Duration::from_micros(500));
+                let left = deadline.saturating_duration_since(Instant::now());
+                let mut state = shared.lock();
+                if state.queue.is_empty() && !shared.is_closed() {
+                    state.sleeping += 1;
+                    let slept = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+                    state = slept.0;
+                    state.sleeping -= 1;
+                }
             }
         }
     }
@@ -121,7 +132,7 @@ impl<T> Receiver<T> {
     /// The next value, waiting for it. None when the sender is gone and the channel empty.
     pub(crate) fn receive(&self) -> Option<T> {
         let shared = &*self.0;
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::new(shared.patience);
         while shared.length.load(Ordering::SeqCst) == 0 && !shared.is_closed() {
             if waiting.pause() {
                 break;
@@ -158,7 +169,7 @@ mod tests {
 
     #[test]
     fn values_arrive_in_order_through_a_channel_smaller_than_their_number() {
-        let (sender, receiver) = bounded(2);
+        let (sender, receiver) = bounded(2, Patience::Sleep);
         let sending = std::thread::spawn(move || (0..1000).all(|i| sender.send(i)));
         for i in 0..1000 {
             assert_eq!(receiver.receive(), Some(i));
@@ -168,8 +179,22 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_ends_with_a_value_or_at_its_deadline() {
+        for patience in [Patience::Watch, Patience::Glance, Patience::Sleep] {
+            let (sender, receiver) = bounded(1, patience);
+            receiver.wait(Instant::now());
+            assert_eq!(receiver.try_receive(), None::<u8>);
+            let sending = std::thread::spawn(move || sender.send(7));
+            // No clock decides this test: the deadline is out of reach, so only the value ends the wait.
+            receiver.wait(Instant::now() + std::time::Duration::from_secs(3600));
+            assert_eq!(receiver.try_receive(), Some(7));
+            assert!(sending.join().expect("the sender does not panic"));
+        }
+    }
+
+    #[test]
     fn a_sender_learns_that_the_receiver_is_gone() {
-        let (sender, receiver) = bounded(1);
+        let (sender, receiver) = bounded(1, Patience::Watch);
         assert!(sender.send(1));
         drop(receiver);
         assert!(!sender.send(2));

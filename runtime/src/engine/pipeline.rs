@@ -8,7 +8,7 @@ use super::channel::{Receiver, Sender, bounded};
 use super::device::CpuDevice;
 use super::pass::Pass;
 use super::stage::{Stage, StageSpec};
-use crate::cpu::team::{Team, pin};
+use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::collections::VecDeque;
@@ -75,15 +75,16 @@ impl Pipeline {
         let mut threads = Vec::new();
         let (ready, started) = std::sync::mpsc::channel();
         // From the last stage to the second: each is given the way to the one after it.
-        let (mut to, last) = bounded(CAPACITY);
-        for place in rest.iter().rev() {
-            let (to_this, inbox) = bounded(CAPACITY);
+        let (mut to, last) = bounded(CAPACITY, patience(places, 0, Patience::Sleep));
+        for (index, place) in places.iter().enumerate().skip(1).rev() {
+            let (to_this, inbox) = bounded(CAPACITY, patience(places, index, Patience::Sleep));
+            let helpers = patience(places, index, Patience::Glance);
             let outbox = std::mem::replace(&mut to, to_this);
             let (gguf, geometry, place, ready) = (gguf.clone(), geometry.clone(), place.clone(), ready.clone());
             let device = place.device.name.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("isotherm-{device}"))
-                .spawn(move || match load(&gguf, &geometry, &place) {
+                .spawn(move || match load(&gguf, &geometry, &place, helpers) {
                     Ok((mut stage, team)) => {
                         // The driver waits for this message, so it is there to hear it.
                         let _ = ready.send(Ok(()));
@@ -96,7 +97,7 @@ impl Pipeline {
                 .map_err(|source| StartError::Threads { device, source })?;
             threads.push(thread);
         }
-        let (first, team) = load(gguf, geometry, head)?;
+        let (first, team) = load(gguf, geometry, head, patience(places, 0, Patience::Glance))?;
         for _ in rest {
             started.recv().expect("a stage reports before it ends")?;
         }
@@ -155,11 +156,20 @@ impl Drop for Pipeline {
     }
 }
 
+/// How the threads of stage `index` wait: on cores that no other stage uses they watch; on others, `otherwise`.
+fn patience(places: &[StagePlace], index: usize, otherwise: Patience) -> Patience {
+    let own = &places[index].device.cores;
+    let mut others = places.iter().enumerate().filter(|(other, _)| *other != index);
+    let shared = others.any(|(_, place)| place.device.cores.iter().any(|core| own.contains(core)));
+    if shared { otherwise } else { Patience::Watch }
+}
+
 /// Loads one stage on the calling thread, which becomes the first worker of its device.
-pub(crate) fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace) -> Result<(Stage, Team), StartError> {
+fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience) -> Result<(Stage, Team), StartError> {
     let device = || place.device.name.clone();
     pin(place.device.cores[0]);
-    let team = Team::new(&place.device.cores).map_err(|source| StartError::Threads { device: device(), source })?;
+    let team =
+        Team::new(&place.device.cores, helpers).map_err(|source| StartError::Threads { device: device(), source })?;
     let stage = Stage::load(gguf, geometry, place.spec.clone())
         .map_err(|source| StartError::Memory { device: device(), source })?;
     Ok((stage, team))
