@@ -13,6 +13,9 @@ pub const GAP_NONE: f64 = 1e-6;
 /// and the work repeated is at most the work kept.
 pub(crate) const SLICE_NODES: u64 = 512;
 
+/// Columns times nodes of one branch-and-bound search, at most: the larger the program, the fewer nodes it is worth.
+pub(crate) const COLUMN_NODES_MAX: u64 = 4_000_000;
+
 /// What ended a search before its goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {

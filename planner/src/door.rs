@@ -8,6 +8,7 @@ use crate::latency::walk::{Chains, Link, Prices, StageCount};
 use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
+use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::{BestFlow, Flows, Proof, best_flow};
 use isotherm_core::plan::{Evidence, Unused};
@@ -132,7 +133,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
-            Proof::Clip | Proof::Worths(_) => None,
+            Proof::Clip | Proof::Worths(_) | Proof::Crossing(..) => None,
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
@@ -144,10 +145,12 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
 fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
     match proof {
         Proof::Clip => vec![Evidence::ClipBound],
-        Proof::Worths(worth) => {
-            let named = |i: usize| (tables.name(i).to_owned(), worth[tables.candidates[i].kind]);
+        // Weighed layers are no part of the evidence that the checker knows yet.
+        Proof::Worths(found) if found.weights == Weights::PLAIN => {
+            let named = |i: usize| (tables.name(i).to_owned(), found.worth[tables.candidates[i].kind]);
             vec![Evidence::DeviceWorths { worths: (0..tables.candidates.len()).map(named).collect() }]
         }
+        Proof::Worths(_) | Proof::Crossing(..) => Vec::new(),
         Proof::Solver(_) => Vec::new(),
     }
 }

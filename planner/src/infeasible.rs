@@ -1,55 +1,101 @@
-//! Why there is no plan, in the words of the scenario.
+//! Why there is no plan, in the words of the scenario, and the nearest thing that fits.
 
-use crate::outcome::{Reason, Reasons};
-use crate::tables::Tables;
+use crate::budget::Budget;
+use crate::latency::costs::Costs;
+use crate::latency::labels;
+use crate::latency::walk::{Chains, Prices, StageCount};
+use crate::outcome::{Nearest, Reason, Reasons};
+use crate::tables::{Intervals, Tables};
+use crate::throughput::network::Network;
+use isotherm_core::graph::DeviceGraph;
+use isotherm_core::model::Model;
+use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::Bytes;
+use isotherm_core::workload::Length;
+
+/// Labels of one search for any placement.
+const LABELS_MAX: u64 = 3_000;
+
+/// One unit of memory in an answer.
+const MIB: u64 = 1 << 20;
+
+/// Weight formats by bits per weight, from the block layouts of GGUF: quants and scales of one block over its weights.
+const FORMATS: [(&str, f64); 11] = [
+    ("F16", 16.0),
+    ("Q8_0", 8.5),
+    ("Q6_K", 6.5625),
+    ("Q5_1", 6.0),
+    ("Q5_K", 5.5),
+    ("Q4_1", 5.0),
+    ("Q4_K", 4.5),
+    ("Q4_0", 4.5),
+    ("Q3_K", 3.4375),
+    ("Q2_K", 2.625),
+    ("IQ2_XXS", 2.0625),
+];
 
 /// Reasons that need no search: nothing may hold a layer, a pin cannot be kept, all devices together are too small.
 pub(crate) fn at_once(tables: &Tables<'_>) -> Option<Reasons> {
-    let problem = tables.problem;
-    let mut reasons = Vec::new();
-    for out in &tables.left_out {
-        let device = problem.graph.device(out.id).name.clone();
-        if problem.limits.pinned.contains(&device) {
-            reasons.push(Reason::PinnedUnusable { device, why: out.reason.clone() });
-        }
+    let mut reasons = certain(tables);
+    if reasons.is_empty() {
+        return None;
     }
-    if tables.candidates.is_empty() {
-        reasons.insert(0, Reason::NoUsableDevice);
-        for out in &tables.left_out {
-            let device = problem.graph.device(out.id).name.clone();
-            reasons.push(Reason::LeftOut { device, why: out.reason.clone() });
-        }
-    } else {
-        reasons.extend(too_large(tables));
-        let most = tables.candidates.len().min(tables.layers);
-        let asked = problem.limits.stages_exact.map(|n| n as usize);
-        if let Some(asked) = asked.filter(|&n| n > most || n == 0) {
-            let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            reasons.push(Reason::Stages { asked: narrow(asked), most: narrow(most) });
-        }
-    }
-    (!reasons.is_empty()).then_some(Reasons(reasons))
+    reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
+    Some(Reasons(reasons))
 }
 
 /// Reasons after a search that looked everywhere.
 pub(crate) fn searched(tables: &Tables<'_>) -> Reasons {
-    Reasons(too_large(tables).into_iter().chain([Reason::Conflict]).collect())
+    let mut reasons = vec![Reason::Conflict];
+    if !joined(tables) {
+        reasons.insert(0, Reason::NoWay);
+    }
+    reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
+    Reasons(reasons)
+}
+
+fn certain(tables: &Tables<'_>) -> Vec<Reason> {
+    let problem = tables.problem;
+    let mut reasons = Vec::new();
+    let name = |id| problem.graph.device(id).name.clone();
+    if tables.candidates.is_empty() {
+        reasons.push(Reason::NoUsableDevice);
+    }
+    for out in &tables.left_out {
+        let device = name(out.id);
+        if problem.limits.pinned.contains(&device) {
+            reasons.push(Reason::PinnedUnusable { device, why: out.reason.clone() });
+        } else if tables.candidates.is_empty() {
+            reasons.push(Reason::LeftOut { device, why: out.reason.clone() });
+        }
+    }
+    if !tables.candidates.is_empty() {
+        reasons.extend(too_large(tables));
+        let most = tables.candidates.len().min(tables.layers);
+        let limits = &problem.limits;
+        for asked in limits.stages_exact.into_iter().chain(limits.stages_max.filter(|&n| n == 0)) {
+            if asked as usize > most || asked == 0 {
+                reasons.push(Reason::Stages { asked, most: narrow(most) });
+            }
+        }
+    }
+    reasons
+}
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Whether even with ways between all devices some layers fit nowhere.
 fn too_large(tables: &Tables<'_>) -> Option<Reason> {
     let problem = tables.problem;
-    let most: usize = tables
-        .candidates
-        .iter()
-        .map(|c| tables.kinds[c.kind].reach.iter().enumerate().map(|(start, &end)| end - start).max().unwrap_or(0))
-        .sum();
+    let longest =
+        |kind: usize| tables.kinds[kind].reach.iter().enumerate().map(|(start, &end)| end - start).max().unwrap_or(0);
+    let most: usize = tables.candidates.iter().map(|c| longest(c.kind)).sum();
     if most >= tables.layers {
         return None;
     }
-    let all = problem.model.all_layers();
-    let example = problem.stage_bytes(tables.candidates.first()?.id, all);
+    let example = problem.stage_bytes(tables.candidates.first()?.id, problem.model.all_layers());
     let mut seen = vec![false; tables.pools.len()];
     let available = tables
         .candidates
@@ -60,7 +106,6 @@ fn too_large(tables: &Tables<'_>) -> Option<Reason> {
             None => problem.memory(c.id).unwrap_or(Bytes::ZERO),
         })
         .sum();
-    let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Some(Reason::TooLarge {
         model: problem.model.name.clone(),
         needed: example.weights.saturating_add(example.kv),
@@ -68,4 +113,175 @@ fn too_large(tables: &Tables<'_>) -> Option<Reason> {
         layers_fit: narrow(most),
         layers: narrow(tables.layers),
     })
+}
+
+/// Whether the ways join enough devices: with all memory and no rule, is there a placement?
+fn joined(tables: &Tables<'_>) -> bool {
+    let mut roomy = tables.clone();
+    roomy.pools.iter_mut().for_each(|pool| pool.size = u64::MAX);
+    roomy.candidates.iter_mut().for_each(|candidate| candidate.pinned = false);
+    placeable(&roomy, StageCount::Any) != Some(false)
+}
+
+/// Whether there is any placement; none where the search was too long.
+fn feasible(problem: &PlacementProblem) -> Option<bool> {
+    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    if !certain(&tables).is_empty() {
+        return Some(false);
+    }
+    placeable(&tables, StageCount::of(&tables))
+}
+
+/// Whether there is any chain. A placement of several routes has at least one; its pinned devices may be on others, which
+/// is left aside.
+fn placeable(tables: &Tables<'_>, count: StageCount) -> Option<bool> {
+    let costs = possible(tables);
+    let chains = Chains::new(tables, &costs, count);
+    let found = labels::search(&chains, &Prices::none(tables), 1.0, LABELS_MAX, &Budget::default());
+    match (found.best, found.stopped) {
+        (Some(_), _) => Some(true),
+        (None, None) => Some(false),
+        (None, Some(_)) => None,
+    }
+}
+
+/// Costs of nothing for what is possible.
+fn possible(tables: &Tables<'_>) -> Costs {
+    let nothing = |possible: bool| if possible { 0.0 } else { f64::INFINITY };
+    if tables.problem.objective == Objective::Throughput {
+        let network = Network::new(tables);
+        let stage = |rates: &Intervals<f64>| vec![Intervals::of(tables.layers, |s, e| nothing(rates.at(s, e) > 0.0))];
+        let open = |rates: &Vec<f64>| rates.iter().map(|&rate| nothing(rate > 0.0)).collect::<Vec<_>>();
+        return Costs {
+            layers: tables.layers,
+            chunks: 1,
+            stage: network.stage.iter().map(stage).collect(),
+            hop: vec![network.pair.iter().map(open).collect()],
+            entry: open(&network.source),
+            exit: open(&network.sink),
+        };
+    }
+    let mut costs = Costs::decode(tables);
+    for kind in &mut costs.stage {
+        for times in kind {
+            *times = Intervals::of(tables.layers, |s, e| nothing(times.at(s, e).is_finite()));
+        }
+    }
+    let ends = costs.entry.iter_mut().chain(&mut costs.exit);
+    ends.chain(costs.hop.iter_mut().flatten().flatten()).for_each(|time| *time = nothing(time.is_finite()));
+    costs
+}
+
+/// The largest `value` of `low..=high` for which a problem changed so has a plan, where more is harder.
+fn most(low: u32, high: u32, changed: impl Fn(u32) -> Option<PlacementProblem>) -> Option<u32> {
+    let fits = |value: u32| changed(value).is_some_and(|problem| feasible(&problem) == Some(true));
+    if low > high || !fits(low) {
+        return None;
+    }
+    let (mut fitting, mut failing) = (low, high + 1);
+    while failing - fitting > 1 {
+        let middle = fitting + (failing - fitting) / 2;
+        if fits(middle) { fitting = middle } else { failing = middle }
+    }
+    Some(fitting)
+}
+
+/// Changes after which there is a plan, each by itself and as small as it can be.
+fn nearest(problem: &PlacementProblem) -> Vec<Nearest> {
+    let mut found = Vec::new();
+    found.extend(without_rules(problem));
+    let asked = problem.serving.requests_max;
+    let fewer = |requests: u32| {
+        let mut changed = problem.clone();
+        changed.serving.requests_max = requests;
+        Some(changed)
+    };
+    found.extend(most(1, asked.saturating_sub(1), fewer).map(|most| Nearest::Requests { most, asked }));
+    let asked = problem.workload.prompt_tokens.max.saturating_add(problem.workload.output_tokens.max);
+    let shorter = |tokens: u32| {
+        let mut changed = problem.clone();
+        let cut = |length: Length, most: u32| Length { min: length.min.min(most), max: length.max.min(most) };
+        let output = problem.workload.output_tokens.max.min(tokens - 1);
+        changed.workload.output_tokens = cut(problem.workload.output_tokens, output.max(1));
+        changed.workload.prompt_tokens = cut(problem.workload.prompt_tokens, tokens - output.max(1));
+        Some(changed)
+    };
+    found.extend(most(2, asked.saturating_sub(1), shorter).map(|most| Nearest::Tokens { most, asked }));
+    found.extend(smaller_weights(problem));
+    found.extend(more_memory(problem));
+    found
+}
+
+fn without_rules(problem: &PlacementProblem) -> Vec<Nearest> {
+    let limits = &problem.limits;
+    let mut rules: Vec<(String, PlacementProblem)> = Vec::new();
+    let mut rule = |there: bool, words: String, drop: &dyn Fn(&mut PlacementProblem)| {
+        if there {
+            let mut changed = problem.clone();
+            drop(&mut changed);
+            rules.push((words, changed));
+        }
+    };
+    rule(limits.stages_exact.is_some(), "the exact number of stages".to_owned(), &|p| p.limits.stages_exact = None);
+    rule(limits.stages_max.is_some(), "the limit on stages".to_owned(), &|p| p.limits.stages_max = None);
+    for (i, name) in limits.pinned.iter().enumerate() {
+        rule(true, format!("pinning {name}"), &|p| {
+            p.limits.pinned.remove(i);
+        });
+    }
+    for (i, name) in limits.banned.iter().enumerate() {
+        rule(true, format!("banning {name}"), &|p| {
+            p.limits.banned.remove(i);
+        });
+    }
+    let fits = rules.into_iter().filter(|(_, changed)| feasible(changed) == Some(true));
+    fits.map(|(rule, _)| Nearest::Without { rule }).collect()
+}
+
+fn smaller_weights(problem: &PlacementProblem) -> Option<Nearest> {
+    let scaled = |model: &Model, percent: u32| {
+        let scale = |bytes: Bytes| Bytes(bytes.0 / 100 * u64::from(percent));
+        let mut model = model.clone();
+        model.layer_bytes.iter_mut().for_each(|bytes| *bytes = scale(*bytes));
+        (model.embedding_bytes, model.head_bytes) = (scale(model.embedding_bytes), scale(model.head_bytes));
+        model
+    };
+    let smaller = |percent: u32| {
+        let mut changed = problem.clone();
+        changed.model = scaled(&problem.model, percent);
+        Some(changed)
+    };
+    let percent = most(1, 99, smaller)?;
+    let model = &problem.model;
+    let bytes: u64 = model.layer_bytes.iter().map(|bytes| bytes.0).sum();
+    let weights = model.layer_weights().saturating_mul(u64::from(model.layers())).max(1);
+    let bits = 8.0 * bytes as f64 / weights as f64 * f64::from(percent) / 100.0;
+    let format = FORMATS.iter().find(|(_, of_format)| *of_format <= bits).map(|(name, _)| *name);
+    Some(Nearest::Quantisation { percent, format, present: model.quantisation.clone() })
+}
+
+/// More memory on the device that has most of it.
+fn more_memory(problem: &PlacementProblem) -> Option<Nearest> {
+    let usable = problem.graph.device_ids().filter(|&id| problem.usable(id) && problem.memory(id).is_some());
+    let device = usable.max_by_key(|&id| (problem.memory(id), std::cmp::Reverse(id)))?;
+    let enough = problem.stage_bytes(device, problem.model.all_layers()).total.0 / MIB + 1;
+    let enough = u32::try_from(enough).ok()?;
+    // Counted down from enough, so that more of the count is harder.
+    let with = |less: u32| {
+        let mut file = problem.graph.file().clone();
+        let more = Bytes(u64::from(enough - less) * MIB);
+        let known = file.devices[device.index()].memory_pool.clone();
+        for (i, other) in file.devices.iter_mut().enumerate() {
+            let shares = known.is_some() && other.memory_pool == known;
+            if let Some(memory) = other.memory_bytes.as_mut().filter(|_| i == device.index() || shares) {
+                memory.value = memory.value.saturating_add(more);
+            }
+        }
+        let mut changed = problem.clone();
+        changed.graph = DeviceGraph::new(file).ok()?;
+        Some(changed)
+    };
+    let less = most(0, enough - 1, with)?;
+    let more = Bytes(u64::from(enough - less) * MIB);
+    Some(Nearest::Memory { device: problem.graph.device(device).name.clone(), more })
 }

@@ -8,6 +8,7 @@
 //! The door is [`plan()`]; [`explain()`] says why a plan is as it is. What is proved, and how, stands in `docs/formulation.md`.
 
 mod assemble;
+pub mod baselines;
 pub mod budget;
 mod door;
 pub mod explain;

@@ -2,6 +2,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod partial;
+pub(crate) mod pipelines;
 pub(crate) mod positions;
 pub(crate) mod program;
 pub(crate) mod rails;

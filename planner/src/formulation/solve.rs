@@ -2,7 +2,7 @@
 //! microlp.
 
 use super::program::{Program, Relation};
-use crate::budget::{Budget, Limit, SLICE_NODES};
+use crate::budget::{Budget, COLUMN_NODES_MAX, Limit, SLICE_NODES};
 use good_lp::solvers::highs::highs as on_highs;
 use good_lp::{Expression, ProblemVariables, SolverModel, constraint, variable};
 use highs::{HighsModelStatus, HighsSolutionStatus, Model};
@@ -74,7 +74,8 @@ pub(crate) fn solve(
 ) -> Result<Answer, SolverFault> {
     let integer = program.columns.iter().any(|c| c.integer);
     let mut start = start.map(<[f64]>::to_vec);
-    let mut slice = SLICE_NODES.min(budget.nodes_max.max(1));
+    let nodes_max = budget.nodes_max.min(COLUMN_NODES_MAX / program.columns.len().max(1) as u64).max(1);
+    let mut slice = SLICE_NODES.min(nodes_max);
     let (mut bound, mut nodes) = (unknown(program), 0_u64);
     loop {
         if let Some(limit) = budget.exhausted() {
@@ -90,11 +91,11 @@ pub(crate) fn solve(
             let incumbent = answer.assignment.as_ref().map(|at| outside(program.value(at)));
             budget.report(incumbent, Some(bound).filter(|b| b.is_finite()).map(outside));
         }
-        let spent = slice >= budget.nodes_max;
+        let spent = slice >= nodes_max;
         match answer.verdict {
             Verdict::Stopped(Limit::Nodes) if integer && !spent => {
                 start = answer.assignment;
-                slice = (2 * slice).min(budget.nodes_max);
+                slice = (2 * slice).min(nodes_max);
             }
             _ => return Ok(answer),
         }

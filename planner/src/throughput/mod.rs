@@ -16,11 +16,14 @@ use crate::formulation::routing::{path_through, route};
 use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
 use crate::latency::walk::Link;
 use crate::tables::Tables;
+use clip::{Span, Weights};
 use network::Network;
 use replay::{Carried, Path, replay};
+use sites::Sites;
+use worths::{Covers, Worths};
 
 /// Most columns of a program that is worth loading.
-const COLUMNS_MAX: usize = 200_000;
+const COLUMNS_MAX: usize = 60_000;
 /// The same where twins are told apart, which makes a program harder for its size.
 const COLUMNS_SINGLE_MAX: usize = 20_000;
 
@@ -33,8 +36,10 @@ const PINNED_SHARE: f64 = 1e-8;
 pub(crate) enum Proof {
     /// The clip bound.
     Clip,
-    /// The worth of a device of each kind.
-    Worths(Vec<f64>),
+    /// Worths of devices.
+    Worths(Worths),
+    /// Worths of devices, and sites between which no way carries the bound.
+    Crossing(Worths, Sites),
     /// A solver's word.
     Solver(&'static str),
 }
@@ -62,6 +67,10 @@ impl BestFlow {
 
     fn closed(&self) -> bool {
         self.rate() > 0.0 && relative_gap(self.rate(), self.bound) <= GAP_NONE
+    }
+
+    fn report(&self, budget: &Budget<'_>) {
+        budget.report(Some(self.rate()).filter(|&rate| rate > 0.0), Some(self.bound));
     }
 
     fn offer(&mut self, placement: Vec<Link>, carried: Carried, method: &'static str) {
@@ -132,35 +141,82 @@ impl<'a> Flows<'a> {
 /// Finds the best placement.
 pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFlow, SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
-    let bound = clip::bound(tables, network);
+    let (counts, spans) = (clip::counts(tables), clip::spans(tables, network));
+    let bound = clip::bound(&counts, &spans, network.layers, Weights::PLAIN);
     let mut best = BestFlow { placement: None, bound, proof: Proof::Clip, method: "none", nodes: 0, stopped: None };
     if bound <= 0.0 {
         return Ok(best);
     }
+    let one_chain = tables.problem.limits.stages_exact.is_some();
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
-    if tables.problem.limits.stages_exact.is_none()
+    if !one_chain
         && let Some((placement, _)) = chain_rule::chain(tables, network, &devices)
         && flows.pins(&placement)
     {
         let carried = flows.carried(&placement)?;
         best.offer(placement, carried, "chain rule");
     }
-    budget.report(Some(best.rate()).filter(|&r| r > 0.0), Some(best.bound));
-    if !best.closed()
-        && let Some(found) = worths::bound(tables, network, best.rate(), best.bound, budget)?
-    {
-        (best.bound, best.proof) = (found.bound, Proof::Worths(found.worth));
+    best.report(budget);
+    if !best.closed() {
+        let (weights, weighed) = clip::weigh(&counts, &spans, network.layers);
+        let weights = if weighed < best.bound * (1.0 - GAP_NONE) { weights } else { Weights::PLAIN };
+        let mut covers = Covers::new(&counts, &spans, network.layers, weights);
+        let above = weighed.min(best.bound);
+        if weights != Weights::PLAIN {
+            let worth = clip::worths(&spans, weights, above);
+            (best.bound, best.proof) = (above, Proof::Worths(Worths { bound: above, worth, weights }));
+        }
+        if let Some(found) = covers.bound(best.rate(), above * (1.0 + GAP_NONE), budget)? {
+            (best.bound, best.proof) = (found.bound.min(above), Proof::Worths(found));
+        }
+        best.report(budget);
     }
-    if !best.closed() && tables.problem.limits.stages_exact.is_none() {
+    if !one_chain && !best.closed() {
+        if let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
+            best.offer(placement, carried, "disjoint pipelines");
+        }
+        best.report(budget);
+    }
+    if !one_chain && !best.closed() {
         if let Some((placement, carried)) = rails::search(flows, best.rate(), best.bound, budget)? {
             best.offer(placement, carried, "regions of rails");
         }
-        budget.report(Some(best.rate()).filter(|&r| r > 0.0), Some(best.bound));
+        best.report(budget);
+    }
+    if !best.closed() {
+        crossing(flows, &counts, &spans, &mut best, budget)?;
+        best.report(budget);
     }
     if !best.closed() {
         program(flows, &mut best, budget)?;
     }
     Ok(best)
+}
+
+/// Lowers the bound where ways between sites are slower than the best plan.
+fn crossing(
+    flows: &Flows<'_>,
+    counts: &[usize],
+    spans: &[Vec<Span>],
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let (tables, network) = (flows.tables, flows.network);
+    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9));
+    if sites.members.len() < 2 || sites.fastest >= best.bound {
+        return Ok(());
+    }
+    let of_site = |site: &Vec<usize>| {
+        let mut counts = vec![0; tables.kinds.len()];
+        site.iter().for_each(|&device| counts[tables.candidates[device].kind] += 1);
+        counts
+    };
+    let by_site = sites.members.iter().map(of_site).collect();
+    let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
+    if let Some(found) = covers.bound(best.rate().max(sites.fastest), best.bound, budget)? {
+        (best.bound, best.proof) = (found.bound, Proof::Crossing(found, sites));
+    }
+    Ok(())
 }
 
 /// Candidates that any plan may exchange.

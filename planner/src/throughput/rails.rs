@@ -1,10 +1,12 @@
 //! Series-parallel plans: regions of rails, at the highest rate for which an integer program finds enough devices.
 
 use super::Flows;
+use super::chain_rule::chain;
 use super::clip::greatest_rates;
 use super::replay::Carried;
-use super::sites::{Sites, sites};
+use super::sites::Sites;
 use crate::budget::Budget;
+use crate::formulation::pipelines::pipelines;
 use crate::formulation::rails::{Rails, Region, Stock, divide};
 use crate::formulation::solve::SolverFault;
 use crate::latency::walk::Link;
@@ -18,7 +20,7 @@ const TRIPLE_MAX: usize = 24;
 /// Most rails of equal rate.
 const EQUAL_MAX: usize = 4;
 /// Most sites whose orders are tried.
-const SITES_MAX: usize = 4;
+const SITES_MAX: usize = 3;
 
 /// The best such plan faster than `rate`, no plan being faster than `above`.
 pub(crate) fn search(
@@ -27,12 +29,6 @@ pub(crate) fn search(
     above: f64,
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
-    let sites = sites(flows.network, above);
-    if sites.members.len() > SITES_MAX {
-        return Ok(None);
-    }
-    let stock = stock(flows, &sites);
-    let orders = orders(&sites);
     let (mut low, mut high) = (rate, above);
     let mut best: Option<(Vec<Link>, Carried)> = None;
     for step in 0..HALVINGS {
@@ -41,6 +37,13 @@ pub(crate) fn search(
         }
         // First just above what is had: most often there is something.
         let target = if step == 0 { (low * 1.002).min(f64::midpoint(low, high)) } else { f64::midpoint(low, high) };
+        // Ways that carry the target bind nothing, so the sites are fewer the lower it is.
+        let sites = Sites::close(flows.network, target);
+        if sites.members.len() > SITES_MAX {
+            high = target;
+            continue;
+        }
+        let (stock, orders) = (stock(flows, &sites), orders(&sites));
         let kinds = regions(&stock, target);
         let mut found = None;
         for order in &orders {
@@ -65,6 +68,47 @@ pub(crate) fn search(
         high = high.max(low);
     }
     Ok(best)
+}
+
+/// The best disjoint pipelines that were found, laid out.
+pub(crate) fn disjoint(
+    flows: &Flows<'_>,
+    above: f64,
+    budget: &Budget<'_>,
+) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
+    let sites = Sites::close(flows.network, above);
+    let across = sites.between.iter().flatten().copied().fold(f64::INFINITY, f64::min);
+    let made = pipelines(&stock(flows, &sites), across, budget)?;
+    let mut waiting = waiting(flows, &sites);
+    let mut placement = Vec::new();
+    for pipeline in made {
+        let mut devices = Vec::new();
+        for (site, kinds) in pipeline.devices.iter().enumerate() {
+            for (kind, &count) in kinds.iter().enumerate() {
+                devices.extend((0..count).filter_map(|_| waiting[site][kind].pop()));
+            }
+        }
+        // The ends of the model cost more than the rates of the program say, so the true rate is found again.
+        if let Some((chain, _)) = chain(flows.tables, flows.network, &devices) {
+            placement.extend(chain);
+        }
+    }
+    if placement.is_empty() || !flows.fits(&placement) || !flows.pins(&placement) {
+        return Ok(None);
+    }
+    let carried = flows.carried(&placement)?;
+    Ok(Some((placement, carried)))
+}
+
+/// Devices not yet placed, by site and kind; the lowest comes last.
+fn waiting(flows: &Flows<'_>, sites: &Sites) -> Vec<Vec<Vec<usize>>> {
+    let mut waiting = vec![vec![Vec::new(); flows.tables.kinds.len()]; sites.members.len()];
+    for (site, members) in sites.members.iter().enumerate() {
+        for &device in members.iter().rev() {
+            waiting[site][flows.tables.candidates[device].kind].push(device);
+        }
+    }
+    waiting
 }
 
 fn stock(flows: &Flows<'_>, sites: &Sites) -> Stock {
@@ -127,13 +171,7 @@ fn regions(stock: &Stock, rate: f64) -> Vec<Rails> {
 /// Gives each rail its devices and each device its layers; none where the ends of the model, which cost more, leave no
 /// way to do it.
 fn lay_out(flows: &Flows<'_>, sites: &Sites, regions: &[Region]) -> Option<Vec<Link>> {
-    let kinds = flows.tables.kinds.len();
-    let mut waiting: Vec<Vec<Vec<usize>>> = vec![vec![Vec::new(); kinds]; sites.members.len()];
-    for (site, members) in sites.members.iter().enumerate() {
-        for &device in members.iter().rev() {
-            waiting[site][flows.tables.candidates[device].kind].push(device);
-        }
-    }
+    let mut waiting = waiting(flows, sites);
     let mut placement = Vec::new();
     let mut start = 0;
     for region in regions {
