@@ -177,8 +177,8 @@ class Problem:
     def context(self):
         return mean(self.workload["prompt_tokens"]) + mean(self.workload["output_tokens"]) / 2
 
-    def decode_time(self, name, start, end, together=1):
-        return self.step(name, start, end, decodes=together, context=self.context(), sequences=together)
+    def decode_time(self, name, start, end):
+        return self.step(name, start, end, decodes=1, context=self.context(), sequences=1)
 
     def chunks(self):
         """(tokens, cached before, 1 where it completes the prompt) of each chunk of a mean prompt."""
@@ -190,15 +190,59 @@ class Problem:
     def chunk_time(self, name, start, end, chunk):
         return self.step(name, start, end, prefills=[chunk[:2]], sequences=chunk[2])
 
-    def rate(self, name, start, end):
+    # -- requests that keep coming ------------------------------------------------------------------------------------
+    def batches(self):
+        """The numbers of requests that may go round as one batch."""
+        most = self.serving["requests_max"]
+        if not any(self.profiles.values()):
+            return [most]
+        powers = [2**i for i in range(32) if 2**i < most]
+        return sorted({-(-most // parts) for parts in range(1, 9)} | set(powers), reverse=True)
+
+    def life(self, batch):
+        """[(how often, prefill chunks, decodes, sampled)]: what a batch goes through in the life of one request."""
+        chunks, decoded = self.chunks(), mean(self.workload["output_tokens"]) - 1
+        beside = math.ceil(min(Q(batch - 1), decoded / len(chunks)))
+        steps = [(Q(batch), [c[:2]], beside, c[2] + beside) for c in chunks]
+        alone = len(chunks) + decoded - batch * len(chunks)
+        return steps + ([(alone, [], batch, batch)] if alone > 0 else [])
+
+    def life_totals(self, life):
+        """Steps, tokens that pass the layers, tokens sampled."""
+        count = sum(n for n, _, _, _ in life)
+        tokens = sum(n * (decodes + sum(c for c, _ in prefills)) for n, prefills, decodes, _ in life)
+        return count, tokens, sum(n * sampled for n, _, _, sampled in life)
+
+    def residence(self, name, start, end, life):
+        return sum(n * self.step(name, start, end, prefills, decodes, self.context(), sampled)
+                   for n, prefills, decodes, sampled in life)
+
+    def rate(self, name, start, end, batch):
         if self.timing(name) == "rates":
             return next((Q(r) for k, r in self.devices[name]["rates"] if k == end - start), None)
         if self.timing(name) == "unknown":
             return None
-        output, together = mean(self.workload["output_tokens"]), self.serving["requests_max"]
-        prefill = sum(self.chunk_time(name, start, end, c) for c in self.chunks())
-        request = prefill + self.decode_time(name, start, end, together) * (output - 1) / together
-        return output / request if request > 0 else None
+        residence = self.residence(name, start, end, self.life(batch))
+        return batch * mean(self.workload["output_tokens"]) / residence if residence > 0 else None
+
+    def spent(self, start, goal, size, messages, moved):
+        """So many messages with so many bytes in all, by the way that one of this size takes."""
+        links = self.path(start, goal, size)
+        if links is None:
+            return None
+        latency = sum((Q(link["latency_seconds"]["value"]) for link in links), Q(0))
+        return latency * messages + (moved / Q(min(map(self.link_rate, links))) if links else 0)
+
+    def route_residence(self, stops, life):
+        count, tokens, sampled = self.life_totals(life)
+        times = [self.residence(d, *held, life) for d, _, held in stops if self.timing(d) == "profile"]
+        for (a, _, _), (b, _, _) in zip(stops, stops[1:]):
+            time = self.spent(a, b, self.row_bytes(), count, self.row_bytes() * tokens)
+            times.append(Q(0) if time is None and self.stated(a, b) is not None else time)
+        if self.coordinator is not None:
+            times.append(self.spent(self.coordinator, stops[0][0], 4, count, 4 * tokens))
+            times.append(self.spent(stops[-1][0], self.coordinator, 4, count, 4 * sampled))
+        return added(*times)
 
     # -- ways -------------------------------------------------------------------------------------------------------
     def link_rate(self, link):
@@ -298,6 +342,7 @@ def form(plan):
     for digest in plan.get("inputs", []):
         need(isinstance(digest, str) and re.fullmatch("sha256:[0-9a-f]{64}", digest), "inputs")
     optional(plan.get("objective_value"), number, "objective_value")
+    optional(plan.get("batch"), lambda x, what: count(x, U32, what), "batch")
     for key in ("stages", "routes", "unused"):
         need(isinstance(plan.get(key), list), key)
     need(isinstance(plan.get("reasons", []), list) and all(isinstance(r, str) for r in plan.get("reasons", [])), "reasons")
@@ -373,7 +418,13 @@ def ttft(problem, stops):
     return added(arrive[-1], problem.entry(stops[0][0], sum(c[0] for c in chunks)), problem.exit(stops[-1][0]))
 
 
-def throughput(problem, routes):
+def throughput(problem, routes, batch):
+    figures = [throughput_in(problem, routes, b) for b in ([batch] if batch else problem.batches())]
+    return None if None in figures else max(figures)
+
+
+def throughput_in(problem, routes, batch):
+    life, resident = problem.life(batch), Q(0)
     loads, capacity = {}, {}
 
     def load(key, amount, limit):
@@ -384,7 +435,7 @@ def throughput(problem, routes):
     flow_out = any(l["to"] == "sink" and l.get("tokens_per_second") is not None for l in problem.links)
     for share, stops in routes:
         for device, _, held in stops:
-            load(("stage", device), share, problem.rate(device, *held))
+            load(("stage", device), share, problem.rate(device, *held, batch))
         for (a, _, _), (b, _, _) in zip(stops, stops[1:]):
             stated = problem.stated(a, b)
             if stated is not None:
@@ -402,6 +453,12 @@ def throughput(problem, routes):
             load(("source", stops[0][0]), share, problem.stated("source", stops[0][0]))
         if flow_out:
             load(("sink", stops[-1][0]), share, problem.stated(stops[-1][0], "sink"))
+        time = problem.route_residence(stops, life)
+        if time is None:
+            return None
+        resident += share * time
+    if any(problem.profiles.values()) and resident > 0:
+        load(("in flight",), resident, problem.serving["requests_max"] * mean(problem.workload["output_tokens"]))
     if any(limit is None for limit in capacity.values()):
         return None
     return min(capacity[key] / amount for key, amount in loads.items())
@@ -410,7 +467,7 @@ def throughput(problem, routes):
 def evaluate(problem, plan):
     routes = [(Q(r["share"]), stops_of(plan, r)) for r in plan["routes"]]
     if problem.objective == "throughput":
-        return throughput(problem, routes)
+        return throughput(problem, routes, plan.get("batch"))
     figure = tpot if problem.objective == "tpot" else ttft
     figures = [figure(problem, stops) for _, stops in routes]
     if any(f is None for f in figures):
@@ -419,8 +476,31 @@ def evaluate(problem, plan):
 
 
 # -- bounds ----------------------------------------------------------------------------------------------------------
-def greatest_rates(problem, name):
-    """{layers held: greatest rate over the intervals of that length that fit}"""
+def open_batches(problem, above):
+    """The batches in which Little's law leaves a rate possible: requests stay at least as long as the cheapest way of
+    passing all layers, each interval on whichever device is quickest."""
+    usable = [d for d in problem.devices if not problem.excluded(d)]
+    if any(problem.timing(d) != "profile" for d in usable):
+        return problem.batches()
+    in_flight = problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
+    kept = []
+    for batch in problem.batches():
+        life, spent = problem.life(batch), [Q(0)] + [None] * problem.layers
+        for start in range(problem.layers):
+            for device in usable if spent[start] is not None else []:
+                for end in range(start + 1, problem.layers + 1):
+                    if not problem.fits(device, start, end):
+                        break
+                    time = spent[start] + problem.residence(device, start, end, life)
+                    if spent[end] is None or time < spent[end]:
+                        spent[end] = time
+        if spent[-1] is not None and (spent[-1] <= 0 or in_flight >= above * spent[-1]):
+            kept.append(batch)
+    return kept
+
+
+def greatest_rates(problem, name, batches):
+    """{layers held: greatest rate over the intervals of that length that fit, in any of these batches}"""
     table = {}
     if problem.excluded(name):
         return table
@@ -429,7 +509,8 @@ def greatest_rates(problem, name):
         for end in range(start + 1, total + 1):
             key = (end - start, start == 0, end == total)
             if key not in memo and problem.fits(name, start, end):
-                memo[key] = problem.rate(name, start, end)
+                rates = [problem.rate(name, start, end, batch) for batch in batches]
+                memo[key] = max((r for r in rates if r is not None), default=None)
                 if memo[key] and memo[key] > 0:
                     table[end - start] = max(table.get(end - start, Q(0)), memo[key])
     return table
@@ -437,7 +518,8 @@ def greatest_rates(problem, name):
 
 def clip_bound(problem, bound):
     above = Q(bound) * (1 + AGREE)
-    covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d).items()), default=Q(0))
+    batches = open_batches(problem, above)
+    covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d, batches).items()), default=Q(0))
                   for d in problem.devices)
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
 
@@ -448,7 +530,8 @@ def device_worths(problem, bound, worths):
         return ["a worth is negative or of no device"]
     if above <= 0:
         return ["no positive bound"]
-    tables = {d: greatest_rates(problem, d) for d in problem.devices}
+    batches = open_batches(problem, above)
+    tables = {d: greatest_rates(problem, d, batches) for d in problem.devices}
     sum_worths = sum(Q(worths.get(d, 0)) for d in tables if tables[d])
     wrong = ["the worths are not less than the layers"] if sum_worths >= problem.layers else []
     # One choice of a slot, or none, for each device; the cheapest price per rate still to come bounds what is left.
@@ -586,6 +669,9 @@ def structure_faults(problem, plan):
             wrong.append(f"{name} may hold no stage")
         if (stage.get("power_cap_watts") or 1) <= 0:
             wrong.append(f"{where} caps its power at nothing")
+    batch = plan.get("batch")
+    if batch is not None and (problem.objective != "throughput" or batch not in problem.batches()):
+        wrong.append("a batch that this problem does not know")
     if not plan["stages"] or not plan["routes"]:
         wrong.append("no stages or no routes")
     for i, route in enumerate(plan["routes"]):

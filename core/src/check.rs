@@ -10,6 +10,7 @@
 mod certificate;
 mod cover;
 mod enumeration;
+mod in_flight;
 mod record;
 mod violation;
 
@@ -123,6 +124,7 @@ impl<'a> Check<'a> {
     fn no_plan(&mut self) {
         let (plan, status) = (self.plan, self.plan.status);
         for (what, count) in [
+            ("batches", usize::from(plan.batch.is_some())),
             ("stages", plan.stages.len()),
             ("routes", plan.routes.len()),
             ("objective values", usize::from(plan.objective_value.is_some())),
@@ -153,6 +155,12 @@ impl<'a> Check<'a> {
         }
         if !plan.reasons.is_empty() {
             self.found.push(Violation::ReasonsBesidePlan(plan.reasons.len()));
+        }
+        if let Some(batch) = plan.batch {
+            let known = problem.batches();
+            if problem.objective != Objective::Throughput || !known.contains(&batch) {
+                self.found.push(Violation::Batch { batch, known, objective: problem.objective.name() });
+            }
         }
         let layers_total = problem.layers();
         let mut holder: BTreeMap<&str, usize> = BTreeMap::new();
@@ -205,7 +213,7 @@ impl<'a> Check<'a> {
             }
         }
         let timed = match problem.objective {
-            Objective::Throughput => problem.rate(device, stage.layers).is_some(),
+            Objective::Throughput => problem.rate(device, stage.layers, &problem.life(1)).is_some(),
             Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
             Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
         };

@@ -16,16 +16,25 @@
 //! it has arrived and the one before is done. With one chunk it is the sum of steps and hops. A plan's figure is the
 //! mean over its routes, weighted by share.
 //!
-//! Throughput is the largest `F` (output tokens per second over all routes) such that
+//! Throughput is the largest `F` (output tokens per second over all routes) such that, with batches of `b` requests,
 //!
 //! ```text
-//! stage:        sum of share * F over its routes <= rate(device, layers that the stage holds)
+//! stage:        sum of share * F over its routes <= T_b(device, layers that the stage holds)
+//! in flight:    sum over routes of share * F * residence_b(route) / output <= requests_max
 //! pair:         sum of share * F over the routes that pass from one device to the next <= hop_rate(pair)
 //! link, group:  sum of share * F * bytes per output token over the pairs whose way uses it <= its bandwidth
 //! source, sink: sum of share * F over the routes that begin (end) at a device <= the stated rate of that link
+//!
+//! residence_b(route) = entry + sum over stops of L_b(device, layers that the stage holds) + sum of ways + exit
 //! ```
 //!
-//! where a pair moves `row * (prompt + output - 1) / output` bytes per output token (`row` bytes of the residual
+//! `b` is the plan's `batch`; where it states none, the best of [`PlacementProblem::batches`]. `T_b`, `L_b` and the
+//! residence on a way are those of a batch that goes round while requests keep coming, see [`PlacementProblem::life`].
+//! The row in flight is Little's law: no more than `requests_max` requests are anywhere at once, so a chain of many
+//! stages works on small batches (which are slow) or stands idle for part of the time. A device of which only rates
+//! are known has no residence.
+//!
+//! A pair moves `row * (prompt + output - 1) / output` bytes per output token (`row` bytes of the residual
 //! stream; every token but the last crosses once). A pair whose link states tokens per second is bound by that
 //! alone. Source and sink bind only where the graph has places of these names with links that state rates.
 
@@ -33,7 +42,7 @@ use crate::exact::{Exact, exact, larger, mean, nearest, positive, whole};
 use crate::graph::Link;
 use crate::ids::{DeviceId, Layers};
 use crate::plan::Plan;
-use crate::problem::{Objective, PlacementProblem};
+use crate::problem::{Life, Objective, PlacementProblem};
 use crate::units::{Bytes, Seconds, TokensPerSecond};
 use num_traits::{One, Zero};
 use std::collections::BTreeMap;
@@ -59,6 +68,8 @@ pub enum Bottleneck {
     Source(String),
     /// The link on which answers leave this device.
     Sink(String),
+    /// The number of requests that are admitted at once.
+    InFlight(u32),
 }
 
 impl fmt::Display for Bottleneck {
@@ -70,6 +81,7 @@ impl fmt::Display for Bottleneck {
             Self::Group(name) => write!(f, "the shared capacity {name}"),
             Self::Source(device) => write!(f, "the link from the source to {device}"),
             Self::Sink(device) => write!(f, "the link from {device} to the sink"),
+            Self::InFlight(most) => write!(f, "the requests in flight, at most {most} at once"),
         }
     }
 }
@@ -86,6 +98,8 @@ pub struct Evaluation {
     pub throughput: Option<TokensPerSecond>,
     /// What bounds the throughput; the first in order of kind and name where several do.
     pub bottleneck: Option<Bottleneck>,
+    /// Requests in the batches that give this throughput.
+    pub batch: Option<u32>,
 }
 
 impl Evaluation {
@@ -104,15 +118,16 @@ impl Evaluation {
 #[must_use]
 pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
     let Some(routes) = resolve(plan, problem) else {
-        return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None };
+        return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None };
     };
     let time = |value: Option<Exact>| value.and_then(|v| Seconds::new(nearest(&v)).ok());
-    let throughput = throughput(&routes, problem);
+    let throughput = throughput(&routes, problem, plan.batch);
     Evaluation {
         tpot: time(weighted(&routes, |route| tpot(route, problem))),
         ttft: time(weighted(&routes, |route| ttft(route, problem))),
-        throughput: throughput.as_ref().and_then(|(rate, _)| TokensPerSecond::new(nearest(rate)).ok()),
-        bottleneck: throughput.map(|(_, bottleneck)| bottleneck),
+        throughput: throughput.as_ref().and_then(|best| TokensPerSecond::new(nearest(&best.rate)).ok()),
+        batch: throughput.as_ref().map(|best| best.batch),
+        bottleneck: throughput.map(|best| best.bottleneck),
     }
 }
 
@@ -120,7 +135,7 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
 pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objective: Objective) -> Option<Exact> {
     let routes = resolve(plan, problem)?;
     match objective {
-        Objective::Throughput => throughput(&routes, problem).map(|(rate, _)| rate),
+        Objective::Throughput => throughput(&routes, problem, plan.batch).map(|best| best.rate),
         Objective::Tpot => weighted(&routes, |route| tpot(route, problem)),
         Objective::Ttft => weighted(&routes, |route| ttft(route, problem)),
     }
@@ -227,12 +242,32 @@ fn load(loads: &mut Loads, on: Bottleneck, amount: &Exact, capacity: impl FnOnce
     Some(())
 }
 
-fn throughput(routes: &[Route], problem: &PlacementProblem) -> Option<(Exact, Bottleneck)> {
+/// What routes carry, and what bounds them.
+struct Best {
+    rate: Exact,
+    bottleneck: Bottleneck,
+    batch: u32,
+}
+
+/// The throughput in batches of a stated size, or of the best one.
+fn throughput(routes: &[Route], problem: &PlacementProblem, batch: Option<u32>) -> Option<Best> {
+    let mut best: Option<Best> = None;
+    for batch in batch.map_or_else(|| problem.batches(), |batch| vec![batch]) {
+        let (rate, bottleneck) = throughput_in(routes, problem, &problem.life(batch))?;
+        if best.as_ref().is_none_or(|known| rate > known.rate) {
+            best = Some(Best { rate, bottleneck, batch });
+        }
+    }
+    best
+}
+
+fn throughput_in(routes: &[Route], problem: &PlacementProblem, life: &Life) -> Option<(Exact, Bottleneck)> {
     let name = |id: DeviceId| problem.graph.device(id).name.clone();
     let mut loads = Loads::new();
+    let mut resident = Exact::zero();
     for route in routes {
         for stop in &route.stops {
-            let rate = || exact(problem.rate(stop.device, stop.held)?.value());
+            let rate = || exact(problem.rate(stop.device, stop.held, life)?.value());
             load(&mut loads, Bottleneck::Stage(name(stop.device)), &route.share, rate)?;
         }
         for pair in route.stops.windows(2) {
@@ -247,6 +282,12 @@ fn throughput(routes: &[Route], problem: &PlacementProblem) -> Option<(Exact, Bo
             let rate = || exact(problem.stated_rate(&last, SINK)?.value());
             load(&mut loads, Bottleneck::Sink(last.clone()), &route.share, rate)?;
         }
+        resident += &route.share * residence(route, problem, life)?;
+    }
+    // A problem of rates alone says nothing about time.
+    if problem.knows_times() && positive(&resident) {
+        let in_flight = whole(problem.serving.requests_max.into()) * mean(problem.workload.output_tokens);
+        load(&mut loads, Bottleneck::InFlight(problem.serving.requests_max), &resident, || Some(in_flight))?;
     }
     let mut least: Option<(Exact, Bottleneck)> = None;
     for (bottleneck, (load, capacity)) in loads {
@@ -256,6 +297,59 @@ fn throughput(routes: &[Route], problem: &PlacementProblem) -> Option<(Exact, Bo
         }
     }
     least
+}
+
+/// What a route's scheduler works with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InFlight {
+    /// Requests that the route admits at once.
+    pub requests: u32,
+    /// Batches that go round on it.
+    pub batches: u32,
+    /// Its part of the cache of the stages it passes, in proportion to that of the others.
+    pub weight: f64,
+}
+
+/// What each route's scheduler works with. A plan that states a batch divides the admitted requests over the routes by
+/// where they spend their time (share times residence), in batches of that many; a request alone on its route may have
+/// its chunks follow one another through the stages. Else every route admits all and has a batch for each stage. None
+/// where the plan is malformed or a time it needs is unknown.
+#[must_use]
+pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight>> {
+    let routes = resolve(plan, problem)?;
+    let most = problem.serving.requests_max;
+    let stops = |route: &Route| u32::try_from(route.stops.len()).unwrap_or(u32::MAX);
+    let Some(batch) = plan.batch.filter(|&batch| batch > 0 && problem.knows_times()) else {
+        let all = |route: &Route| InFlight { requests: most, batches: stops(route), weight: nearest(&route.share) };
+        return Some(routes.iter().map(all).collect());
+    };
+    let life = problem.life(batch);
+    let time = |route: &Route| Some(nearest(&(&route.share * residence(route, problem, &life)?)));
+    let times: Vec<f64> = routes.iter().map(time).collect::<Option<_>>()?;
+    let whole: f64 = times.iter().sum();
+    let of_route = |(route, &time): (&Route, &f64)| {
+        let weight = if whole > 0.0 { time / whole } else { nearest(&route.share) };
+        // What rounding added is no request.
+        let up = |count: f64| libm::ceil(count - 1e-9).clamp(1.0, f64::from(most.max(1))) as u32;
+        let requests = up(f64::from(most) * weight);
+        let batches = if requests > 1 { up(f64::from(most) * weight / f64::from(batch)) } else { stops(route) };
+        InFlight { requests, batches, weight }
+    };
+    Some(routes.iter().zip(&times).map(of_route).collect())
+}
+
+/// Time that a request spends on a route, as far as step times are known.
+fn residence(route: &Route, problem: &PlacementProblem, life: &Life) -> Option<Exact> {
+    let (first, last) = (route.stops.first()?, route.stops.last()?);
+    let mut total = seconds(problem.entry_residence(first.device, life))?;
+    total += seconds(problem.exit_residence(last.device, life))?;
+    for stop in route.stops.iter().filter(|stop| problem.profile(stop.device).is_some()) {
+        total += seconds(problem.residence(stop.device, stop.held, life))?;
+    }
+    for pair in route.stops.windows(2) {
+        total += seconds(problem.hop_residence(pair[0].device, pair[1].device, life))?;
+    }
+    Some(total)
 }
 
 /// Whether requests reach this device, where the source's links state rates.

@@ -162,6 +162,10 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The ways through them.
     pub routes: Vec<Route>,
+    /// Requests in each of the batches that go round on a route, for a throughput plan; where absent, as many as divide
+    /// the admitted requests evenly over the stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<u32>,
     /// Devices that hold nothing.
     pub unused: Vec<Unused>,
     /// Why there is no plan, in scenario words; empty where there is one.
@@ -173,6 +177,16 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Batches that go round on the route of a plan of one route, `requests_max` being admitted at once; see
+    /// [`crate::objective::in_flight`].
+    #[must_use]
+    pub fn batches_of_one_route(&self, requests_max: u32) -> u32 {
+        match self.batch.filter(|&batch| batch > 0 && requests_max > 1) {
+            Some(batch) => requests_max.div_ceil(batch),
+            None => self.routes.first().map_or(1, |route| u32::try_from(route.stages.len()).unwrap_or(u32::MAX)),
+        }
+    }
+
     /// Digest of everything but the provenance.
     ///
     /// # Panics

@@ -2,6 +2,10 @@
 //!
 //! Everything a planner needs is asked of [`PlacementProblem`]; the checker asks the same questions again.
 
+mod steady;
+
+pub use steady::Life;
+
 use crate::cost::{OperatorProfile, StepShape, roofline};
 use crate::digest::Digest;
 use crate::figure::How;
@@ -310,32 +314,6 @@ impl PlacementProblem {
     #[must_use]
     pub fn prefill_time(&self, device: DeviceId, layers: Layers) -> Option<Seconds> {
         self.prefill_chunks().map(|shape| self.step(device, layers, &shape)).sum()
-    }
-
-    /// Output tokens per second that a device sustains while holding these layers, with `requests_max` sequences
-    /// decoding together. A request costs its prefill and its share of `output - 1` decode steps (the prefill yields
-    /// the first token):
-    ///
-    /// ```text
-    /// output / (prefill + (output - 1) * decode(n, context) / n)
-    /// ```
-    #[must_use]
-    pub fn rate(&self, device: DeviceId, layers: Layers) -> Option<TokensPerSecond> {
-        match &self.timing[device.index()] {
-            Timing::Unknown => None,
-            Timing::Rates => {
-                let rates = &self.graph.device(device).rates;
-                rates.iter().find(|(held, _)| *held == layers.len()).map(|&(_, rate)| rate)
-            }
-            Timing::Profile(_) => {
-                let output = self.workload.output_tokens.mean();
-                let together = self.serving.requests_max;
-                let decode = self.step(device, layers, &StepShape::decode(together, self.mean_context()))?;
-                let request = self.prefill_time(device, layers)? + decode * ((output - 1.0) / f64::from(together));
-                // A request of no time, or next to none, has no finite rate.
-                TokensPerSecond::new(output / request.value()).ok().filter(|_| request.value() > 0.0)
-            }
-        }
     }
 
     /// Mean context of a decoding request.

@@ -47,7 +47,7 @@ pub struct Resources {
     /// Blocks of `serving.kv_block_tokens` tokens. A token is cached at every stage of its route, so this is the
     /// number at the stage that has fewest; see [`cache_blocks`].
     pub kv_blocks: u32,
-    /// Batches that may be between `next_batch` and `complete` at once: the number of stages of the route.
+    /// Batches that may be between `next_batch` and `complete` at once; see [`crate::objective::in_flight`].
     pub in_flight_max: u32,
 }
 

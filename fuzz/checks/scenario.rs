@@ -27,7 +27,7 @@ pub fn check(text: &str) {
     let layers = Layers::new(0, problem.layers());
     for device in problem.graph.device_ids().take(ASKED_MAX) {
         let _ = problem.stage_bytes(device, layers);
-        let _ = problem.rate(device, layers);
+        let _ = problem.rate(device, layers, &problem.life(2));
         let _ = problem.exclusion(device);
         for other in problem.graph.device_ids().take(ASKED_MAX) {
             let _ = problem.decode_hop(device, other);

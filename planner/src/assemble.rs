@@ -31,6 +31,8 @@ pub(crate) struct Parts {
     pub nodes: Option<u64>,
     /// What ended the search early.
     pub stopped: Option<Limit>,
+    /// Requests in a batch, for throughput.
+    pub batch: Option<u32>,
 }
 
 /// The checked plan, in its outcome.
@@ -129,6 +131,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         routes,
         unused: parts.unused.iter().cloned().chain(left_out).collect(),
         reasons: Vec::new(),
+        batch: parts.batch,
         provenance: Provenance::default(),
     }
 }

@@ -71,7 +71,8 @@ impl Times {
     fn new(tables: &Tables<'_>) -> Self {
         let layers = tables.layers;
         if tables.problem.objective == Objective::Throughput {
-            let network = Network::new(tables);
+            let problem = tables.problem;
+            let network = Network::new(tables, &problem.life(problem.serving.requests_max));
             let slow = |rates: &Intervals<f64>| {
                 Intervals::of(layers, |s, e| {
                     let rate = rates.at(s, e);
@@ -170,6 +171,7 @@ fn judged(tables: &Tables<'_>, chain: Vec<Link>, rule: Baseline) -> Result<Feasi
         solver: None,
         nodes: None,
         stopped: None,
+        batch: None,
     };
     match assemble(tables, parts)? {
         Outcome::Optimal(plan) | Outcome::Feasible { plan, .. } => Ok(plan),

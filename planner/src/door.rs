@@ -1,7 +1,7 @@
 //! The one door: a problem in, an outcome out.
 
 use crate::assemble::{Parts, assemble};
-use crate::budget::{Budget, Limit, relative_gap};
+use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::infeasible;
 use crate::latency::costs::Costs;
 use crate::latency::walk::{Chains, Link, Prices, StageCount};
@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
-use crate::throughput::{BestFlow, Flows, Proof, best_flow};
+use crate::throughput::{BestFlow, Flows, Proof, best_flow, bound_at_once};
 use isotherm_core::plan::{Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
@@ -59,6 +59,7 @@ fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Ou
         solver: best.solver.map(str::to_owned),
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, relative_gap(*value, best.bound), budget),
+        batch: None,
     };
     assemble(tables, parts)
 }
@@ -104,9 +105,56 @@ fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value:
     .collect()
 }
 
+/// The best placement over all batches, its batch, and a bound on every plan in any batch.
+fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFlow, u32), PlanError> {
+    let problem = tables.problem;
+    let mut batches: Vec<(u32, Network, f64)> = Vec::new();
+    for batch in problem.batches() {
+        let network = Network::new(tables, &problem.life(batch));
+        let most = bound_at_once(tables, &network);
+        batches.push((batch, network, most));
+    }
+    // The most promising first: what it reaches rules out others.
+    batches.sort_by(|a, b| b.2.total_cmp(&a.2).then(b.0.cmp(&a.0)));
+    let mut found: Option<(BestFlow, u32)> = None;
+    for (batch, network, most) in &batches {
+        let known = found.as_ref().and_then(|(best, _)| best.placement.as_ref());
+        let rate = known.map_or(0.0, |(_, carried)| carried.rate);
+        let Some((before, _)) = &mut found else {
+            found = Some((best_flow(&Flows::new(tables, network), None, budget)?, *batch));
+            continue;
+        };
+        if *most <= rate * (1.0 + GAP_NONE) {
+            continue;
+        }
+        if budget.exhausted().is_some() {
+            // Not looked into: what is known of it at once is all that is known.
+            if *most > before.bound {
+                (before.bound, before.proof) = (*most, Proof::Clip);
+            }
+            before.stopped = before.stopped.or(budget.exhausted());
+            continue;
+        }
+        let placement = before.placement.as_ref().map(|(placement, _)| placement.clone());
+        let other = best_flow(&Flows::new(tables, network), placement.as_deref(), budget)?;
+        found = found.map(|(before, chosen)| merged((before, chosen), (other, *batch)));
+    }
+    Ok(found.expect("there is at least one batch"))
+}
+
+/// The better of two, under a bound on both.
+fn merged(a: (BestFlow, u32), b: (BestFlow, u32)) -> (BestFlow, u32) {
+    let (mut better, other) = if b.0.rate() > a.0.rate() { (b, a.0) } else { (a, b.0) };
+    if other.bound > better.0.bound {
+        (better.0.bound, better.0.proof) = (other.bound, other.proof);
+    }
+    better.0.nodes += other.nodes;
+    better.0.stopped = better.0.stopped.or(other.stopped);
+    better
+}
+
 fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
-    let network = Network::new(tables);
-    let best = best_flow(&Flows::new(tables, &network), budget)?;
+    let (best, batch) = best_over_batches(tables, budget)?;
     let Some((placement, carried)) = &best.placement else {
         return Ok(match best.stopped {
             Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },
@@ -137,6 +185,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
+        batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
     assemble(tables, parts)
 }
@@ -148,7 +197,9 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
         // Weighed layers are no part of the evidence that the checker knows yet.
         Proof::Worths(found) if found.weights == Weights::PLAIN => {
             let named = |i: usize| (tables.name(i).to_owned(), found.worth[tables.candidates[i].kind]);
-            vec![Evidence::DeviceWorths { worths: (0..tables.candidates.len()).map(named).collect() }]
+            let worths = (0..tables.candidates.len()).map(named).collect();
+            // With a bound by Little's law, no worths may be needed.
+            vec![Evidence::DeviceWorths { worths }, Evidence::ClipBound]
         }
         Proof::Worths(_) | Proof::Crossing(..) => Vec::new(),
         Proof::Solver(_) => Vec::new(),
@@ -159,7 +210,7 @@ fn unused_in_flow(tables: &Tables<'_>, best: &BestFlow, used: &[Link], gap: f64)
     let idle = (0..tables.candidates.len()).filter(|device| !used.iter().any(|link| link.0 == *device));
     let rate = best.placement.as_ref().map_or(0.0, |(_, carried)| carried.rate);
     idle.map(|device| {
-        let reason = if gap <= crate::budget::GAP_NONE {
+        let reason = if gap <= GAP_NONE {
             format!("no gain: no plan, with it or without, exceeds {rate:.3} tok/s")
         } else {
             format!(

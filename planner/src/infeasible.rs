@@ -149,7 +149,7 @@ fn placeable(tables: &Tables<'_>, count: StageCount) -> Option<bool> {
 fn possible(tables: &Tables<'_>) -> Costs {
     let nothing = |possible: bool| if possible { 0.0 } else { f64::INFINITY };
     if tables.problem.objective == Objective::Throughput {
-        let network = Network::new(tables);
+        let network = Network::new(tables, &tables.problem.life(1));
         let stage = |rates: &Intervals<f64>| vec![Intervals::of(tables.layers, |s, e| nothing(rates.at(s, e) > 0.0))];
         let open = |rates: &Vec<f64>| rates.iter().map(|&rate| nothing(rate > 0.0)).collect::<Vec<_>>();
         return Costs {

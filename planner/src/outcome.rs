@@ -229,6 +229,7 @@ impl Outcome {
             routes: Vec::new(),
             unused: Vec::new(),
             reasons,
+            batch: None,
             provenance: Provenance::default(),
         };
         match self {

@@ -292,7 +292,7 @@ impl<'a> Driver<'a> {
         let scheduler = Scheduler::new(Resources {
             serving: orders.serving,
             kv_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
-            in_flight_max: u32::try_from(places.len()).unwrap_or(u32::MAX),
+            in_flight_max: orders.plan.plan().batches_of_one_route(orders.serving.requests_max),
         })?;
         let pipeline = Pipeline::start(orders.gguf, orders.geometry, places)?;
         let stages = places

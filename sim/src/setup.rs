@@ -5,11 +5,12 @@ use crate::body::Body;
 use isotherm_core::device::Device;
 use isotherm_core::figure::How;
 use isotherm_core::ids::{DeviceId, Layers};
+use isotherm_core::objective::{InFlight, in_flight};
 use isotherm_core::plan::{Plan, Route, Stage};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
 use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
-use isotherm_core::workload::{Arrivals, Length, Workload};
+use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
 #[derive(Debug, Clone)]
@@ -70,7 +71,8 @@ impl<'a> Setup<'a> {
         let mut servers: Vec<ServerSetup> =
             plan.stages.iter().map(|stage| server(stage, problem)).collect::<Result<_, _>>()?;
         let sets = sets(problem, &mut servers);
-        let routes = plan.routes.iter().map(|route| route_setup(route, plan, problem, workload, &servers));
+        let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
+        let routes = (0..plan.routes.len()).map(|r| route_setup(r, plan, problem, workload, &servers, &in_flight));
         let routes: Vec<RouteSetup> = routes.collect::<Result<_, _>>()?;
         if routes.is_empty() {
             return Err(SimulateError::NoRoute);
@@ -167,13 +169,15 @@ fn sets(problem: &PlacementProblem, servers: &mut [ServerSetup]) -> Vec<SetSetup
 }
 
 fn route_setup(
-    route: &Route,
+    position: usize,
     plan: &Plan,
     problem: &PlacementProblem,
     workload: &Workload,
     servers: &[ServerSetup],
+    in_flight: &[InFlight],
 ) -> Result<RouteSetup, SimulateError> {
-    let serving = problem.serving;
+    let (route, own) = (&plan.routes[position], in_flight[position]);
+    let serving = Serving { requests_max: own.requests, ..problem.serving };
     let longest = u64::from(workload.prompt_tokens.max) + u64::from(workload.output_tokens.max) - 1;
     let needed = blocks_for(longest, &serving);
     let mut stops = Vec::with_capacity(route.stages.len());
@@ -181,12 +185,13 @@ fn route_setup(
     for stop in &route.stages {
         let position = stop.stage as usize;
         let stage = plan.stages.get(position).ok_or(SimulateError::UnknownStage(stop.stage))?;
-        // Routes that pass one stage divide its cache by their shares.
-        let through = plan.routes.iter().filter(|other| other.stages.iter().any(|s| s.stage == stop.stage));
-        let shares: f64 = through.map(|other| other.share).sum();
+        // Routes that pass one stage divide its cache.
+        let passes = |other: &Route| other.stages.iter().any(|s| s.stage == stop.stage);
+        let through = plan.routes.iter().zip(in_flight).filter(|(other, _)| passes(other));
+        let weights: f64 = through.map(|(_, other)| other.weight).sum();
         let blocks = cache_blocks(&problem.model, stage.layers, stage.bytes.kv, &serving);
         // The slack keeps a third of nine at three; it is too small to give out a block twice.
-        let blocks = libm::floor(f64::from(blocks) * (route.share / shares).min(1.0) + 1e-6) as u32;
+        let blocks = libm::floor(f64::from(blocks) * (own.weight / weights).min(1.0) + 1e-6) as u32;
         if needed > u64::from(blocks) {
             return Err(SimulateError::CacheTooSmall { device: servers[position].name.clone(), needed, blocks });
         }
@@ -210,6 +215,6 @@ fn route_setup(
             return Err(no_way(&from.name, &to.name));
         }
     }
-    let in_flight_max = u32::try_from(stops.len()).unwrap_or(u32::MAX);
-    Ok(RouteSetup { stops, share: route.share, resources: Resources { serving, kv_blocks, in_flight_max } })
+    let resources = Resources { serving, kv_blocks, in_flight_max: own.batches };
+    Ok(RouteSetup { stops, share: route.share, resources })
 }

@@ -1,6 +1,7 @@
 //! Throughput bounds from covering layers, without any solver.
 //!
-//! Let `T_d(k)` be the greatest rate of device `d` over all intervals of `k` layers that fit its memory. In a plan of
+//! Let `T_d(k)` be the greatest rate of device `d` over all intervals of `k` layers that fit its memory, in any of the
+//! batches that [Little's law](super::in_flight) leaves open at the rate in question. In a plan of
 //! rate `F`, the tokens of each layer pass through devices whose rates add to at least `F`, and a device passes no
 //! more than `F`. This holds with and without partial inference and for any network.
 //!
@@ -20,10 +21,10 @@
 //! bound, in integers without rounding.
 
 use super::certificate::BoundFault;
-use super::holds;
+use super::{holds, in_flight};
 use crate::exact::{Exact, exact, larger, nearest, whole};
 use crate::ids::{DeviceId, Layers};
-use crate::problem::PlacementProblem;
+use crate::problem::{Life, PlacementProblem};
 use num_bigint::BigInt;
 use num_traits::{One, Signed, Zero};
 use std::collections::BTreeMap;
@@ -41,16 +42,18 @@ struct Class {
     rates: Vec<(u32, Exact)>,
 }
 
-/// The devices by equal tables of rates. Errors: too many intervals to tabulate.
-fn classes(problem: &PlacementProblem) -> Result<Vec<Class>, BoundFault> {
+/// The devices by equal tables of rates, as far as they matter to plans of rate `above`. Errors: too many intervals to
+/// tabulate.
+fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, BoundFault> {
     let layers = u128::from(problem.layers());
     let count = layers * (layers + 1) / 2 * problem.graph.devices().len() as u128;
     if count > INTERVALS_MAX {
         return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
     }
+    let lives = in_flight::open(problem, above);
     let mut by_table: BTreeMap<Vec<(u32, u64)>, Vec<DeviceId>> = BTreeMap::new();
     for device in problem.graph.device_ids() {
-        let table = greatest_rates(problem, device);
+        let table = greatest_rates(problem, device, &lives);
         by_table.entry(table.into_iter().map(|(k, rate)| (k, rate.to_bits())).collect()).or_default().push(device);
     }
     let class = |(table, devices): (Vec<(u32, u64)>, Vec<DeviceId>)| {
@@ -62,7 +65,7 @@ fn classes(problem: &PlacementProblem) -> Result<Vec<Class>, BoundFault> {
 
 /// For each number of layers that fits somewhere, the greatest rate over the intervals of that length. A rate depends
 /// on an interval's length and on which ends of the model it holds, so at most four are asked for.
-fn greatest_rates(problem: &PlacementProblem, device: DeviceId) -> Vec<(u32, f64)> {
+fn greatest_rates(problem: &PlacementProblem, device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
     if problem.exclusion(device).is_some() {
         return Vec::new();
     }
@@ -73,7 +76,8 @@ fn greatest_rates(problem: &PlacementProblem, device: DeviceId) -> Vec<(u32, f64
             let layers = Layers::new(start, start + k);
             let ends = usize::from(start == 0) + 2 * usize::from(layers.end == total);
             if asked[ends].is_none() && holds(problem, device, layers) {
-                asked[ends] = Some(problem.rate(device, layers).map(|rate| rate.value()));
+                let rates = lives.iter().filter_map(|life| problem.rate(device, layers, life));
+                asked[ends] = Some(rates.map(|rate| rate.value()).max_by(f64::total_cmp));
             }
         }
         asked.into_iter().flatten().flatten().filter(|&rate| rate > 0.0).max_by(f64::total_cmp)
@@ -87,7 +91,7 @@ fn clipped(rate: &Exact, at: &Exact) -> Exact {
 
 /// Proves that no plan reaches `above`, or says why not.
 pub(super) fn clip(problem: &PlacementProblem, bound: f64, above: &Exact) -> Vec<BoundFault> {
-    let classes = match classes(problem) {
+    let classes = match classes(problem, above) {
         Ok(classes) => classes,
         Err(fault) => return vec![fault],
     };
@@ -115,7 +119,7 @@ pub(super) fn worths(problem: &PlacementProblem, above: &Exact, worths: &BTreeMa
     if !above.is_positive() {
         return vec![BoundFault::CheapCover { cost: 0.0, cover: vec!["no device".to_owned()] }];
     }
-    let classes = match classes(problem) {
+    let classes = match classes(problem, above) {
         Ok(classes) => classes,
         Err(fault) => return vec![fault],
     };

@@ -5,6 +5,7 @@ use crate::check::certificate::BoundFault;
 use crate::digest::Digest;
 use crate::ids::Layers;
 use crate::plan::Status;
+use crate::problem::Objective;
 use crate::units::{Bytes, Watts};
 
 /// A promise that a plan breaks.
@@ -193,6 +194,16 @@ pub enum Violation {
         /// The cap.
         watts: Watts,
     },
+    /// A batch that this problem does not know, or a plan for least time that states one.
+    #[error("batch is {batch}; a plan for {objective} states {}", batches(objective, known))]
+    Batch {
+        /// What the plan says.
+        batch: u32,
+        /// What it may say.
+        known: Vec<u32>,
+        /// The objective.
+        objective: &'static str,
+    },
     /// A stage that no route passes.
     #[error("no route passes stage {0}; leave it out")]
     IdleStage(usize),
@@ -318,4 +329,8 @@ pub enum Violation {
 fn listed(digests: &[Digest]) -> String {
     let short: Vec<String> = digests.iter().map(Digest::short).collect();
     if short.is_empty() { "no inputs".to_owned() } else { short.join(" + ") }
+}
+
+fn batches(objective: &str, known: &[u32]) -> String {
+    if objective == Objective::Throughput.name() { format!("one of {known:?}") } else { "none".to_owned() }
 }

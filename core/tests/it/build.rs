@@ -180,6 +180,7 @@ pub fn plan(problem: &PlacementProblem, stages: &[(&str, u32, u32)], routes: &[(
         routes: routes.iter().map(|&(route, share)| Route { stages: stops(route), share }).collect(),
         stages,
         reasons: Vec::new(),
+        batch: None,
         provenance: Provenance::default(),
     };
     state_objective(&mut plan, problem);

@@ -1,6 +1,7 @@
 //! Claims about the checker, with figures worked out by hand.
 
 use crate::build::*;
+use isotherm_core::cost::StepShape;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::SharedCapacity;
 use isotherm_core::ids::Layers;
@@ -41,8 +42,13 @@ fn time_to_first_token_overlaps_the_chunks() {
 
 #[test]
 fn throughput_is_bound_by_the_slowest_stage_of_each_route() {
-    let problem = problem(fork(Objective::Throughput));
-    let plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    let mut parts = fork(Objective::Throughput);
+    // Enough requests at once that none is missing, in batches of one.
+    parts.serving.requests_max = 8;
+    let problem = problem(parts);
+    let mut plan = plan(&problem, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
+    plan.batch = Some(1);
+    state_objective(&mut plan, &problem);
     // Output 3 per request. A request costs b two chunks of 2 tokens and two decodes:
     // 2 x (1/16 + 2 x 4 x 2) + 1/4 (head with the last chunk) + 2 x (1/16 + 2 x 4 + 1/4).
     let b = 2.0 * 16.0625 + 0.25 + 2.0 * 8.3125;
@@ -54,8 +60,82 @@ fn throughput_is_bound_by_the_slowest_stage_of_each_route() {
 }
 
 #[test]
+fn a_chain_is_bound_by_the_requests_in_flight() {
+    let mut parts = fork(Objective::Throughput);
+    parts.serving.requests_max = 2;
+    let problem = problem(parts);
+    let mut plan = chain(&problem, &[("a", 0, 2), ("b", 2, 4)]);
+    let (a, b) = (problem.graph.find("a").expect("known"), problem.graph.find("b").expect("known"));
+    let step = |device, start, end, shape: &StepShape| {
+        problem.step(device, Layers::new(start, end), shape).expect("measured").value()
+    };
+    // In batches of one, each request takes two chunks of two tokens and two decodes on both, and crosses four times.
+    let shapes = [
+        StepShape::prefill(2, 0, false),
+        StepShape::prefill(2, 2, true),
+        StepShape::decode(1, 5.5),
+        StepShape::decode(1, 5.5),
+    ];
+    let on = |device, start, end| shapes.iter().map(|shape| step(device, start, end, shape)).sum::<f64>();
+    let crossing: f64 =
+        shapes.iter().map(|s| problem.hop(a, b, Bytes(32 * u64::from(s.tokens()))).expect("a way").value()).sum();
+    let (on_a, on_b) = (on(a, 0, 2), on(b, 2, 4));
+    plan.batch = Some(1);
+    state_objective(&mut plan, &problem);
+    close(plan.objective_value, f64::min(2.0 * 3.0 / (on_a + crossing + on_b), f64::min(3.0 / on_a, 3.0 / on_b)));
+    plan.clone().check(&problem).expect("a feasible plan");
+    // In one batch of both, chunks go beside one decode each; nothing overlaps.
+    plan.batch = Some(2);
+    state_objective(&mut plan, &problem);
+    let beside = |cached, last| {
+        let mut shape = StepShape::prefill(2, cached, last);
+        (shape.decodes, shape.decode_context, shape.sequences) = (1, 5.5, shape.sequences + 1);
+        shape
+    };
+    let shapes = [beside(0, false), beside(2, true)];
+    let life = |device, start, end| 2.0 * shapes.iter().map(|shape| step(device, start, end, shape)).sum::<f64>();
+    let hop = |shape: &StepShape| problem.hop(a, b, Bytes(32 * u64::from(shape.tokens()))).expect("a way").value();
+    let crossing = 2.0 * shapes.iter().map(hop).sum::<f64>();
+    close(plan.objective_value, 2.0 * 3.0 / (life(a, 0, 2) + crossing + life(b, 2, 4)));
+    assert_eq!(evaluate(&plan, &problem).bottleneck, Some(Bottleneck::InFlight(2)));
+    plan.clone().check(&problem).expect("a feasible plan");
+    // A plan that states no batch is worth its best one; one that no scheduler would form is refused.
+    plan.batch = None;
+    let best = [1, 2].map(|batch| evaluate(&Plan { batch: Some(batch), ..plan.clone() }, &problem).throughput);
+    assert_eq!(evaluate(&plan, &problem).throughput, best.into_iter().flatten().max_by(|x, y| x.total_cmp(y)));
+    plan.batch = Some(3);
+    state_objective(&mut plan, &problem);
+    assert!(refusal(&plan, &problem).contains("batch is 3; a plan for throughput states one of [2, 1]"));
+}
+
+#[test]
+fn littles_law_certifies_a_bound_that_the_devices_alone_would_exceed() {
+    // One request at a time: no chain is faster than its own work allows.
+    let problem = problem(two_devices(Objective::Throughput));
+    let mut plan = chain(&problem, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let life = problem.life(1);
+    let on = |name: &str, start, end| {
+        let device = problem.graph.find(name).expect("known");
+        problem.residence(device, Layers::new(start, end), &life).expect("measured").value()
+    };
+    let quickest = f64::min(on("fast", 0, 3) + on("slow", 3, 4), on("slow", 0, 1) + on("fast", 1, 4));
+    let bound = 3.0 / quickest;
+    certify(&mut plan, bound, Evidence::ClipBound);
+    plan.clone().check(&problem).expect("the quickest chain is no faster");
+    let mut parts = two_devices(Objective::Throughput);
+    parts.serving.requests_max = 2;
+    let more = crate::build::problem(parts);
+    let mut plan = chain(&more, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = plan.objective_value.expect("evaluated");
+    assert!(value > bound, "two requests overlap: {value} against {bound}");
+    certify(&mut plan, value * (1.0 + 1e-6), Evidence::ClipBound);
+    assert!(refusal(&plan, &more).contains("not proved impossible"));
+}
+
+#[test]
 fn flows_that_share_a_capacity_share_its_rate() {
     let mut parts = fork(Objective::Throughput);
+    parts.serving.requests_max = 8;
     let mut file = parts.graph.file().clone();
     file.groups.push(SharedCapacity {
         name: "nic".into(),

@@ -126,7 +126,7 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
     parts.workload.prompt_tokens = Length { min: 1, max: 1 + draw.below(12) as u32 };
     parts.workload.output_tokens = Length { min: 1, max: 1 + draw.below(9) as u32 };
     parts.serving.step_tokens_max = 1 + draw.below(7) as u32;
-    parts.serving.requests_max = 1 + draw.below(3) as u32;
+    parts.serving.requests_max = 1 + draw.below(4) as u32;
     parts.limits.partial = draw.one_in(3);
     parts.limits.stages_max = draw.one_in(5).then(|| 1 + draw.below(3) as u32);
     if draw.one_in(8) {
@@ -169,6 +169,11 @@ fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
     }
     let routes: Vec<(&[u32], f64)> = routes.iter().map(|(route, share)| (route.as_slice(), *share)).collect();
     let mut plan = plan(problem, &stages, &routes);
+    if draw.one_in(2) && (problem.objective == Objective::Throughput || draw.one_in(6)) {
+        let known = problem.batches();
+        plan.batch = Some(if draw.one_in(8) { 5 } else { known[draw.below(known.len())] });
+        state_objective(&mut plan, problem);
+    }
     if plan.objective_value.is_none() {
         plan.objective_value = Some(1.0);
         plan.certificate.as_mut().expect("given").objective = 1.0;

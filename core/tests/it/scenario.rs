@@ -462,7 +462,7 @@ fn no_mutation_of_a_scenario_makes_the_reader_panic() {
                 if let Ok(problem) = scenario.problem(None, None) {
                     for device in problem.graph.device_ids().take(3) {
                         let _ = problem.hop_rate(device, isotherm_core::ids::DeviceId(0));
-                        let _ = problem.rate(device, problem.model.all_layers());
+                        let _ = problem.rate(device, problem.model.all_layers(), &problem.life(2));
                         let _ = problem.stage_bytes(device, problem.model.all_layers());
                     }
                 }

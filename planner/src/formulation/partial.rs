@@ -46,9 +46,11 @@ impl PartialProgram {
         let single = (0..tables.candidates.len()).map(|device| vec![device]).collect();
         let mut built = Self::counts(tables, network, single, most);
         let requests = built.states(tables, network, stages_max, 1.0);
-        built.limits(network, &requests, most, |&(device, start, end)| {
+        let carried = |&(device, start, end): &Link| {
             (network.stage[tables.candidates[device].kind].at(start, end) / most).min(1.0)
-        });
+        };
+        built.limits(network, &requests, most, carried);
+        built.stay(tables, network, &requests, most, carried);
         let open = network.opened();
         for device in (0..tables.candidates.len()).filter(|&device| tables.candidates[device].pinned) {
             // A unit of its own finds a way through a pinned device, over intervals that are held.
@@ -155,6 +157,40 @@ impl PartialProgram {
         for (terms, right) in rows.into_iter().filter(|(terms, right)| !terms.is_empty() && right.is_finite()) {
             self.program.row(terms, Relation::AtMost, right);
         }
+    }
+
+    /// No more requests are in flight than are admitted. How long one stays on a device depends on what that holds, so
+    /// what enters a device is told apart by interval.
+    fn stay(
+        &mut self,
+        tables: &Tables<'_>,
+        network: &Network,
+        flows: &Flows,
+        most: f64,
+        carried: impl Fn(&Link) -> f64,
+    ) {
+        let Some(stay) = &network.stay else { return };
+        let share = |seconds: f64| seconds * most / stay.in_flight;
+        let mut spent: Terms = Vec::new();
+        for (&device, entering) in &flows.entering {
+            let mut split = entering.clone();
+            let held: Vec<(Link, usize)> =
+                self.count.range((device, 0, 0)..(device + 1, 0, 0)).map(|(&link, &column)| (link, column)).collect();
+            for (link, holds) in held {
+                let column = self.program.column(0.0, 0.0, 1.0, false);
+                self.program.row(vec![(column, 1.0), (holds, -carried(&link))], Relation::AtMost, 0.0);
+                let seconds = stay.stage[tables.candidates[device].kind].at(link.1, link.2);
+                spent.push((column, share(seconds)));
+                split.push((column, -1.0));
+            }
+            self.program.row(split, Relation::Equal, 0.0);
+        }
+        for (&(from, to), terms) in &flows.pairs {
+            spent.extend(terms.iter().map(|&(column, _)| (column, share(stay.pair[from][to]))));
+        }
+        spent.extend(flows.source.iter().map(|&(device, column)| (column, share(stay.source[device]))));
+        spent.extend(flows.sink.iter().map(|&(device, column)| (column, share(stay.sink[device]))));
+        self.program.row(spent, Relation::AtMost, 1.0);
     }
 
     /// The placement that an assignment is.

@@ -88,6 +88,7 @@ impl PositionProgram {
             (rate / most).min(1.0)
         });
         built.ways(network, &requests);
+        built.stay(tables, network, &requests);
         built.requests = requests;
         for device in (0..tables.candidates.len()).filter(|&device| tables.candidates[device].pinned) {
             built.pin(network, device);
@@ -253,6 +254,26 @@ impl PositionProgram {
             let terms: Terms = terms.map(|(_, &column)| (column, 1.0)).collect();
             self.program.row(terms, Relation::AtMost, shared.rate / self.most);
         }
+    }
+
+    /// No more requests are in flight than are admitted: rate times residence, over everything that is passed.
+    fn stay(&mut self, tables: &Tables<'_>, network: &Network, commodity: &Commodity) {
+        let Some(stay) = &network.stay else { return };
+        let share = |seconds: f64| seconds * self.most / stay.in_flight;
+        let mut terms = Terms::new();
+        for (&(_, class, start, end), &column) in &commodity.flow {
+            let device = self.classes[class][0];
+            let mut seconds = stay.stage[tables.candidates[device].kind].at(start, end);
+            seconds += if start == 0 { stay.source[device] } else { 0.0 };
+            seconds += if end == self.layers { stay.sink[device] } else { 0.0 };
+            terms.push((column, share(seconds)));
+        }
+        for (&(_, _, from, to), &column) in &commodity.passing {
+            if let Some(&taker) = self.classes[to].get(usize::from(from == to)) {
+                terms.push((column, share(stay.pair[self.classes[from][0]][taker])));
+            }
+        }
+        self.program.row(terms, Relation::AtMost, 1.0);
     }
 
     /// At one border only the devices that end or begin there have ways.

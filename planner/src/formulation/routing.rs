@@ -89,6 +89,23 @@ pub(crate) fn route(
             program.row(terms, Relation::AtMost, rate / most);
         }
     }
+    if let Some(stay) = &network.stay {
+        let share = |seconds: f64| seconds * most / stay.in_flight;
+        let on = |stage: usize| {
+            let (device, start, end) = placement[stage];
+            stay.stage[tables.candidates[device].kind].at(start, end)
+        };
+        let spent = |&(from, to): &Step| match (from, to) {
+            (None, Some(to)) => stay.source[placement[to.1].0] + on(to.1),
+            (Some(from), None) => stay.sink[placement[from.1].0],
+            (Some(from), Some(to)) if from.1 != to.1 => {
+                stay.pair[placement[from.1].0][placement[to.1].0] + on(to.1)
+            }
+            _ => 0.0,
+        };
+        let terms = steps.iter().enumerate().map(|(column, step)| (column, share(spent(step))));
+        program.row(terms.collect(), Relation::AtMost, 1.0);
+    }
     let answer = solve(&program, None, 0.0, &Budget::default())?;
     let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else {
         return Ok(Carried::default());

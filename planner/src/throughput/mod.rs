@@ -6,6 +6,7 @@ pub(crate) mod network;
 pub(crate) mod rails;
 pub(crate) mod replay;
 pub(crate) mod sites;
+pub(crate) mod stay;
 pub(crate) mod worths;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
@@ -61,7 +62,8 @@ pub(crate) struct BestFlow {
 }
 
 impl BestFlow {
-    fn rate(&self) -> f64 {
+    /// What the placement carries; zero without one.
+    pub fn rate(&self) -> f64 {
         self.placement.as_ref().map_or(0.0, |(_, carried)| carried.rate)
     }
 
@@ -102,11 +104,13 @@ impl<'a> Flows<'a> {
     pub fn carried(&self, placement: &[Link]) -> Result<Carried, SolverFault> {
         let partial = self.tables.problem.limits.partial;
         let simple = self.hops.is_none() && self.network.shared.is_empty() && !(partial && self.network.binds());
-        let mut carried = if simple {
-            replay(self.tables, self.network, placement)
-        } else {
-            route(self.tables, self.network, placement, self.hops)?
-        };
+        let routed = || route(self.tables, self.network, placement, self.hops);
+        let mut carried = if simple { replay(self.tables, self.network, placement) } else { routed()? };
+        // A maximum flow need not be the one of least residence.
+        let stay = self.network.stay.as_ref().filter(|_| simple);
+        if stay.is_some_and(|stay| stay.exceeded(self.tables, placement, &carried)) {
+            carried = routed()?;
+        }
         for stage in (0..placement.len()).filter(|&i| self.tables.candidates[placement[i].0].pinned) {
             if carried.rate <= 0.0 || carried.paths.iter().any(|path| path.stops.contains(&stage)) {
                 continue;
@@ -138,8 +142,19 @@ impl<'a> Flows<'a> {
     }
 }
 
+/// A bound that takes no search: the clip bound and Little's law.
+pub(crate) fn bound_at_once(tables: &Tables<'_>, network: &Network) -> f64 {
+    let clip = clip::bound(&clip::counts(tables), &clip::spans(tables, network), network.layers, Weights::PLAIN);
+    network.stay.as_ref().map_or(clip, |stay| clip.min(stay.most(tables, network)))
+}
+
 /// Finds the best placement.
-pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFlow, SolverFault> {
+/// `known` is a placement that is good for another batch.
+pub(crate) fn best_flow(
+    flows: &Flows<'_>,
+    known: Option<&[Link]>,
+    budget: &Budget<'_>,
+) -> Result<BestFlow, SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
     let (counts, spans) = (clip::counts(tables), clip::spans(tables, network));
     let bound = clip::bound(&counts, &spans, network.layers, Weights::PLAIN);
@@ -147,6 +162,11 @@ pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFl
     if bound <= 0.0 {
         return Ok(best);
     }
+    if let Some(placement) = known {
+        let carried = flows.carried(placement)?;
+        best.offer(placement.to_vec(), carried, "placement for other batches");
+    }
+    in_flight(flows, &mut best, budget)?;
     let one_chain = tables.problem.limits.stages_exact.is_some();
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
     if !one_chain
@@ -193,6 +213,18 @@ pub(crate) fn best_flow(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<BestFl
     Ok(best)
 }
 
+/// Lowers the bound by Little's law, and offers the chain of least residence.
+fn in_flight(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
+    let Some(stay) = &flows.network.stay else { return Ok(()) };
+    best.bound = best.bound.min(stay.most(flows.tables, flows.network));
+    let chain = stay.quickest(flows.tables, flows.network, budget);
+    if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
+        let carried = flows.carried(&chain)?;
+        best.offer(chain, carried, "chain of least residence");
+    }
+    Ok(())
+}
+
 /// Lowers the bound where ways between sites are slower than the best plan.
 fn crossing(
     flows: &Flows<'_>,
@@ -230,6 +262,11 @@ fn twins(tables: &Tables<'_>, network: &Network) -> Vec<Vec<usize>> {
             && network.source[a] == network.source[b]
             && network.sink[a] == network.sink[b]
             && network.pair[a][b] == network.pair[b][a]
+            && network.stay.as_ref().is_none_or(|stay| {
+                let alike = |o: usize| stay.pair[a][o] == stay.pair[b][o] && stay.pair[o][a] == stay.pair[o][b];
+                let ends = (stay.source[a], stay.sink[a]) == (stay.source[b], stay.sink[b]);
+                ends && stay.pair[a][b] == stay.pair[b][a] && others().all(alike)
+            })
             && others().all(|o| network.pair[a][o] == network.pair[b][o] && network.pair[o][a] == network.pair[o][b])
             && network.shared.iter().all(|shared| {
                 let has = |pair: (usize, usize)| shared.pairs.binary_search(&pair).is_ok();
@@ -291,7 +328,7 @@ impl Placements {
 /// The integer program, from the best plan so far: over classes of twins; and where limits between classes admit more
 /// than their devices can do, over single devices.
 fn program(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
-    let relieved = flows.network.clone().relieved(best.bound);
+    let relieved = flows.network.clone().relieved(flows.tables, best.bound);
     let classes = twins(flows.tables, &relieved);
     let grouped = classes.iter().any(|members| members.len() > 1);
     run(flows, &relieved, classes, COLUMNS_MAX, best, budget)?;

@@ -1,8 +1,10 @@
 //! What devices and ways can carry, in output tokens per second.
 
+use super::stay::Stay;
 use crate::tables::{Intervals, Tables, interval};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::{SINK, SOURCE};
+use isotherm_core::problem::Life;
 use isotherm_core::units::TokensPerSecond;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +32,8 @@ pub(crate) struct Network {
     pub sink: Vec<f64>,
     /// Capacities of more than one pair that could bind before the pairs do.
     pub shared: Vec<Shared>,
+    /// How long requests stay where, where that limits how many pass; none where no times are known.
+    pub stay: Option<Stay>,
 }
 
 /// Rate of a capacity, and the pairs that use it.
@@ -56,8 +60,8 @@ impl<'a> Stated<'a> {
 }
 
 impl Network {
-    /// Asks the problem.
-    pub fn new(tables: &Tables<'_>) -> Self {
+    /// Asks the problem, for batches of one life.
+    pub fn new(tables: &Tables<'_>, life: &Life) -> Self {
         let problem = tables.problem;
         let stage = tables
             .kinds
@@ -65,7 +69,7 @@ impl Network {
             .map(|kind| {
                 Intervals::of(tables.layers, |s, e| {
                     let fits = e <= kind.reach[s];
-                    let rate = || problem.rate(kind.example, interval(s, e)).map(TokensPerSecond::value);
+                    let rate = || problem.rate(kind.example, interval(s, e), life).map(TokensPerSecond::value);
                     fits.then(rate).flatten().unwrap_or(0.0)
                 })
             })
@@ -78,6 +82,7 @@ impl Network {
             source: Vec::new(),
             sink: Vec::new(),
             shared: Vec::new(),
+            stay: Stay::new(tables, life),
         };
         network.ends(tables, &stated);
         network.ways(tables, &stated);
@@ -146,8 +151,9 @@ impl Network {
         self.shared = several.map(|(rate, pairs)| Shared { rate, pairs: pairs.into_iter().collect() }).collect();
     }
 
-    /// Forgets every way and shared capacity that cannot bind at a rate of `most` over all routes.
-    pub fn relieved(mut self, most: f64) -> Self {
+    /// Forgets every way, shared capacity and stay that cannot bind at a rate of `most` over all routes.
+    pub fn relieved(mut self, tables: &Tables<'_>, most: f64) -> Self {
+        self.stay = self.stay.filter(|stay| !stay.idle(tables, most));
         // One route may pass a shared capacity at each of its hops.
         let hops = self.pair.len().min(self.layers).saturating_sub(1);
         self.shared.retain(|shared| shared.rate < most * shared.pairs.len().min(hops) as f64);
@@ -161,7 +167,7 @@ impl Network {
 
     /// The same ways, none of which limits anything.
     pub fn opened(&self) -> Self {
-        let mut open = Self { shared: Vec::new(), ..self.clone() };
+        let mut open = Self { shared: Vec::new(), stay: None, ..self.clone() };
         for rate in open.pair.iter_mut().flatten().chain(&mut open.source).chain(&mut open.sink) {
             if *rate > 0.0 {
                 *rate = f64::INFINITY;
@@ -175,6 +181,7 @@ impl Network {
         let between = |i: usize, j: usize, rate: f64| i != j && rate.is_finite();
         let pairs = self.pair.iter().enumerate();
         !self.shared.is_empty()
+            || self.stay.is_some()
             || pairs
                 .flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &r)| (i, j, r)))
                 .any(|(i, j, r)| between(i, j, r))

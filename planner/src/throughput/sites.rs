@@ -65,7 +65,8 @@ mod tests {
 
     fn network(pair: Vec<Vec<f64>>) -> Network {
         let ends = vec![f64::INFINITY; pair.len()];
-        Network { layers: 1, stage: Vec::new(), pair, source: ends.clone(), sink: ends, shared: Vec::new() }
+        let (source, sink) = (ends.clone(), ends);
+        Network { layers: 1, stage: Vec::new(), pair, source, sink, shared: Vec::new(), stay: None }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use isotherm_core::artefact::Header;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::{Life, Objective, PlacementProblem};
 use isotherm_core::units::Bytes;
 use microlp::{ComparisonOp, OptimizationDirection, Problem};
 use std::collections::BTreeMap;
@@ -127,6 +127,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
         routes: routes.iter().map(route).collect(),
         unused: Vec::new(),
         reasons: Vec::new(),
+        batch: None,
         provenance: Provenance::default(),
     }
 }
@@ -157,7 +158,7 @@ fn best_rate(problem: &PlacementProblem, placement: &Placement) -> Option<f64> {
     if exact.is_some() {
         return routes.iter().filter_map(|r| rate(problem, placement, &[(r.clone(), 1.0)])).reduce(f64::max);
     }
-    linear(problem, placement, &routes)
+    problem.batches().into_iter().filter_map(|batch| linear(problem, placement, &routes, batch)).reduce(f64::max)
 }
 
 fn rate(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usize>, f64)]) -> Option<f64> {
@@ -196,7 +197,9 @@ fn extend(
     }
 }
 
-fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize>]) -> Option<f64> {
+/// The same in batches of one size, one row more: requests in flight.
+fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize>], batch: u32) -> Option<f64> {
+    let life = problem.life(batch);
     let mut program = Problem::new(OptimizationDirection::Maximize);
     let columns: Vec<_> = routes.iter().map(|_| program.add_var(1.0, (0.0, f64::INFINITY))).collect();
     let mut rows: BTreeMap<String, (f64, Vec<f64>)> = BTreeMap::new();
@@ -210,7 +213,7 @@ fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize
     for (r, route) in routes.iter().enumerate() {
         for &stop in route {
             let (device, layers) = placement[stop];
-            load(format!("stage {stop}"), problem.rate(device, layers)?.value(), r);
+            load(format!("stage {stop}"), problem.rate(device, layers, &life)?.value(), r);
         }
         for pair in route.windows(2) {
             let (from, to) = (placement[pair[0]].0, placement[pair[1]].0);
@@ -225,10 +228,26 @@ fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize
             }
         }
     }
+    let stays: Vec<f64> = routes.iter().map(|route| stay(problem, placement, route, &life)).collect::<Option<_>>()?;
+    rows.insert("in flight".to_owned(), (problem.tokens_in_flight(), stays));
     for (capacity, loads) in rows.into_values() {
         let terms: Vec<_> = columns.iter().copied().zip(loads).collect();
         program.add_constraint(terms, ComparisonOp::Le, capacity);
     }
     let solution = program.solve().ok()?.into_solution().ok()?;
     Some(solution.objective())
+}
+
+/// Time that a request spends on a route.
+fn stay(problem: &PlacementProblem, placement: &Placement, route: &[usize], life: &Life) -> Option<f64> {
+    let at = |stop: usize| placement[stop];
+    let mut seconds = problem.entry_residence(at(*route.first()?).0, life)?.value();
+    seconds += problem.exit_residence(at(*route.last()?).0, life)?.value();
+    for &stop in route {
+        seconds += problem.residence(at(stop).0, at(stop).1, life)?.value();
+    }
+    for pair in route.windows(2) {
+        seconds += problem.hop_residence(at(pair[0]).0, at(pair[1]).0, life)?.value();
+    }
+    Some(seconds)
 }

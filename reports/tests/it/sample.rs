@@ -162,6 +162,7 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
         routes: vec![Route { stages: stops, share: 1.0 }],
         unused: Vec::new(),
         reasons: Vec::new(),
+        batch: None,
         provenance: Provenance { solve_seconds: Some(0.042), machine: Some("desk".into()), time_limited: false },
     }
 }

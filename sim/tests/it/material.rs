@@ -226,6 +226,7 @@ impl Case {
             routes,
             unused: Vec::<Unused>::new(),
             reasons: Vec::new(),
+            batch: None,
             provenance: Provenance::default(),
         };
         let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");

@@ -1,0 +1,180 @@
+//! Steady state: what a device does while requests keep coming, and for how long a request stays.
+//!
+//! A route keeps several batches going round, each of `b` requests (`batch`). In every step a request has one item in a
+//! batch: a chunk of its prompt or the token it decodes. With prompts of `C` chunks and answers of `o` tokens it lives
+//! through `C + o - 1` steps of its batch (the last chunk yields the first token). In that time the batch takes in `b`
+//! prompts, chunk by chunk, each beside the decodes of the others:
+//!
+//! ```text
+//! L_b(device, layers) = b * sum over chunks of step(chunk + k decodes) + max(0, C + o - 1 - b * C) * step(b decodes)
+//! k   = ceil(min(b - 1, (o - 1) / C))        decodes beside a chunk
+//! T_b = b * o / L_b                          output tokens per second of the device
+//! ```
+//!
+//! `L_b` is the *residence* of a request on the device. Where `b * C` exceeds the steps of a life, prompts alone set the
+//! pace and a life lasts as long as `b` prompts take. With `b = 1` a life is the prefill and `o - 1` decode steps. The
+//! batch passes the ways between devices in the same steps, so a way has a residence too: latency by the step, bytes by
+//! the token.
+
+use super::{PlacementProblem, Timing};
+use crate::cost::StepShape;
+use crate::graph::Path;
+use crate::ids::{DeviceId, Layers};
+use crate::units::{Bytes, Seconds, TokensPerSecond};
+
+/// Most equal parts of the requests at once that are tried as a batch, besides the powers of two.
+const PARTS_MAX: u32 = 8;
+
+/// What a batch goes through during the life of one of its requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Life {
+    /// Requests in the batch.
+    pub batch: u32,
+    /// How many steps of which shape, in the mean.
+    pub steps: Vec<(f64, StepShape)>,
+}
+
+impl Life {
+    fn total(&self, of: impl Fn(&StepShape) -> u32) -> f64 {
+        self.steps.iter().map(|(count, shape)| count * f64::from(of(shape))).sum()
+    }
+
+    /// Number of steps.
+    #[must_use]
+    pub fn count(&self) -> f64 {
+        self.total(|_| 1)
+    }
+
+    /// Tokens that pass through the layers.
+    #[must_use]
+    pub fn tokens(&self) -> f64 {
+        self.total(StepShape::tokens)
+    }
+
+    /// Tokens that are sampled.
+    #[must_use]
+    pub fn sampled(&self) -> f64 {
+        self.total(|shape| shape.sequences)
+    }
+}
+
+impl PlacementProblem {
+    /// The numbers of requests that are tried as a batch, from the greatest down: all that are admitted, equal parts of
+    /// them, and the powers of two below. Only the first where no device has step times, since nothing depends on it.
+    #[must_use]
+    pub fn batches(&self) -> Vec<u32> {
+        let most = self.serving.requests_max.max(1);
+        if !self.knows_times() {
+            return vec![most];
+        }
+        let parts = (1..=PARTS_MAX).map(|parts| most.div_ceil(parts));
+        let powers = (0..u32::BITS).map(|power| 1 << power).take_while(|&batch| batch < most);
+        let mut batches: Vec<u32> = parts.chain(powers).collect();
+        batches.sort_unstable_by(|a, b| b.cmp(a));
+        batches.dedup();
+        batches
+    }
+
+    /// Whether the step times of any device are known; else there are rates at most.
+    #[must_use]
+    pub fn knows_times(&self) -> bool {
+        self.timing.iter().any(|timing| matches!(timing, Timing::Profile(_)))
+    }
+
+    /// The steps of a batch of so many requests during the life of one of them. See the [module](self).
+    #[must_use]
+    pub fn life(&self, batch: u32) -> Life {
+        let batch = batch.max(1);
+        let (together, decoded) = (f64::from(batch), self.workload.output_tokens.mean() - 1.0);
+        let chunks: Vec<StepShape> = self.prefill_chunks().collect();
+        let count = chunks.len() as f64;
+        let beside = libm::ceil((together - 1.0).min(decoded / count)) as u32;
+        let context = self.mean_context();
+        let mut steps: Vec<(f64, StepShape)> = Vec::with_capacity(chunks.len() + 1);
+        for mut shape in chunks {
+            if beside > 0 {
+                (shape.decodes, shape.decode_context) = (beside, context);
+                shape.sequences += beside;
+            }
+            steps.push((together, shape));
+        }
+        let alone = count + decoded - together * count;
+        if alone > 0.0 {
+            steps.push((alone, StepShape::decode(batch, context)));
+        }
+        Life { batch, steps }
+    }
+
+    /// Time that a request spends on a device which holds these layers; none where no step times are known.
+    #[must_use]
+    pub fn residence(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<Seconds> {
+        life.steps.iter().map(|(count, shape)| self.step(device, layers, shape).map(|step| step * *count)).sum()
+    }
+
+    /// Output tokens per second that a device sustains while holding these layers, in batches of this life: `T_b` of the
+    /// [module](self), or as its table of rates says, which knows no batches.
+    #[must_use]
+    pub fn rate(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<TokensPerSecond> {
+        match &self.timing[device.index()] {
+            Timing::Unknown => None,
+            Timing::Rates => {
+                let rates = &self.graph.device(device).rates;
+                rates.iter().find(|(held, _)| *held == layers.len()).map(|&(_, rate)| rate)
+            }
+            Timing::Profile(_) => {
+                let residence = self.residence(device, layers, life)?.value();
+                let output = f64::from(life.batch) * self.workload.output_tokens.mean();
+                // A request of no time, or next to none, has no finite rate.
+                TokensPerSecond::new(output / residence).ok().filter(|_| residence > 0.0)
+            }
+        }
+    }
+
+    /// Time that a request spends on the way between two devices: latency by the step, activations by the token. Zero
+    /// where only a rate is stated; none where there is no way.
+    #[must_use]
+    pub fn hop_residence(&self, from: DeviceId, to: DeviceId, life: &Life) -> Option<Seconds> {
+        let row = self.model.boundary_bytes_per_token();
+        match self.graph.device_path(from, to, row) {
+            Some(path) => spent(&path, life.count(), row.0 as f64 * life.tokens()),
+            None => {
+                let (a, b) = (&self.graph.device(from).name, &self.graph.device(to).name);
+                self.stated_rate(a, b).map(|_| Seconds::ZERO)
+            }
+        }
+    }
+
+    /// Time that a request spends on the way to the first device of its route: token identifiers, 4 bytes each. Zero
+    /// where the graph has no coordinator; none where it has one and there is no way.
+    #[must_use]
+    pub fn entry_residence(&self, device: DeviceId, life: &Life) -> Option<Seconds> {
+        self.end_residence(device, true, life.count(), life.tokens())
+    }
+
+    /// Time that a request spends on the way from the last device of its route: sampled tokens, 4 bytes each. None as for
+    /// [`entry_residence`](Self::entry_residence).
+    #[must_use]
+    pub fn exit_residence(&self, device: DeviceId, life: &Life) -> Option<Seconds> {
+        self.end_residence(device, false, life.count(), life.sampled())
+    }
+
+    fn end_residence(&self, device: DeviceId, inward: bool, steps: f64, tokens: f64) -> Option<Seconds> {
+        let Some(coordinator) = self.graph.file().coordinator.as_deref() else { return Some(Seconds::ZERO) };
+        let name = self.graph.device(device).name.as_str();
+        let (from, to) = if inward { (coordinator, name) } else { (name, coordinator) };
+        self.graph.path(from, to, Bytes(4)).and_then(|path| spent(&path, steps, 4.0 * tokens))
+    }
+
+    /// Requests in flight, in output tokens: how many requests are admitted at once, times the tokens of each answer. By
+    /// Little's law, rate times residence of a request cannot exceed it.
+    #[must_use]
+    pub fn tokens_in_flight(&self) -> f64 {
+        f64::from(self.serving.requests_max) * self.workload.output_tokens.mean()
+    }
+}
+
+/// Time of so many messages with so many bytes in all; none where it is not finite.
+fn spent(path: &Path, messages: f64, bytes: f64) -> Option<Seconds> {
+    let moving = path.bandwidth.map_or(0.0, |rate| bytes / rate.value());
+    Seconds::new(path.latency.value() * messages + moving).ok()
+}

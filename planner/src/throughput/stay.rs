@@ -1,0 +1,128 @@
+//! How long a request stays where, and what Little's law makes of it: no more than `requests_max` requests are in flight,
+//! so rate times residence cannot exceed them. It is one row, linear in what flows where.
+
+use super::replay::{Carried, Path};
+use crate::budget::Budget;
+use crate::latency::costs::Costs;
+use crate::latency::labels;
+use crate::latency::walk::{Chains, Link, Prices, StageCount};
+use crate::tables::{Intervals, Kind, Tables, interval};
+use crate::throughput::network::Network;
+use isotherm_core::problem::Life;
+use isotherm_core::units::Seconds;
+
+/// Labels of the search for the chain of least residence.
+const LABELS_MAX: u64 = 20_000;
+
+/// Residence of a request on everything, in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stay {
+    /// Requests in flight times their output tokens: the most that rate times residence may be.
+    pub in_flight: f64,
+    /// On a stage, by kind; zero where no times are known.
+    pub stage: Vec<Intervals<f64>>,
+    /// On the way between two candidates; zero where there is none.
+    pub pair: Vec<Vec<f64>>,
+    /// On the way in.
+    pub source: Vec<f64>,
+    /// On the way out.
+    pub sink: Vec<f64>,
+}
+
+impl Stay {
+    /// Asks the problem; none where it knows no times.
+    pub fn new(tables: &Tables<'_>, life: &Life) -> Option<Self> {
+        let problem = tables.problem;
+        if !problem.knows_times() {
+            return None;
+        }
+        let seconds = |time: Option<Seconds>| time.map_or(0.0, Seconds::value);
+        let stage = |kind: &Kind| {
+            Intervals::of(tables.layers, |s, e| {
+                if e > kind.reach[s] { 0.0 } else { seconds(problem.residence(kind.example, interval(s, e), life)) }
+            })
+        };
+        let way = |from, to| if from == to { 0.0 } else { seconds(problem.hop_residence(from, to, life)) };
+        let ids: Vec<_> = tables.candidates.iter().map(|candidate| candidate.id).collect();
+        Some(Self {
+            in_flight: problem.tokens_in_flight(),
+            stage: tables.kinds.iter().map(stage).collect(),
+            pair: ids.iter().map(|&from| ids.iter().map(|&to| way(from, to)).collect()).collect(),
+            source: ids.iter().map(|&id| seconds(problem.entry_residence(id, life))).collect(),
+            sink: ids.iter().map(|&id| seconds(problem.exit_residence(id, life))).collect(),
+        })
+    }
+
+    /// Residence on a chain of stages.
+    pub fn of_route(&self, tables: &Tables<'_>, route: &[Link]) -> f64 {
+        let (Some(first), Some(last)) = (route.first(), route.last()) else { return 0.0 };
+        let stages: f64 = route.iter().map(|&(d, s, e)| self.stage[tables.candidates[d].kind].at(s, e)).sum();
+        let ways: f64 = route.windows(2).map(|pair| self.pair[pair[0].0][pair[1].0]).sum();
+        self.source[first.0] + stages + ways + self.sink[last.0]
+    }
+
+    /// Whether what is carried would need more requests in flight than there may be.
+    pub fn exceeded(&self, tables: &Tables<'_>, placement: &[Link], carried: &Carried) -> bool {
+        let needed = |path: &Path| {
+            let route: Vec<Link> = path.stops.iter().map(|&stop| placement[stop]).collect();
+            path.rate * self.of_route(tables, &route)
+        };
+        carried.paths.iter().map(needed).sum::<f64>() > self.in_flight * (1.0 + 1e-12)
+    }
+
+    /// Whether no plan of rate `most` can have so many requests in flight: not even by the longest way there could be.
+    pub fn idle(&self, tables: &Tables<'_>, most: f64) -> bool {
+        // A stage stays no longer than its layers one by one would.
+        let longest = |layer: usize| self.stage.iter().map(|times| times.at(layer, layer + 1)).fold(0.0, f64::max);
+        let greatest = |times: &mut dyn Iterator<Item = f64>| times.fold(0.0, f64::max);
+        let hops = tables.layers.min(tables.candidates.len()).saturating_sub(1) as f64;
+        let stages: f64 = (0..tables.layers).map(longest).sum();
+        let ways = hops * greatest(&mut self.pair.iter().flatten().copied());
+        let ends = greatest(&mut self.source.iter().copied()) + greatest(&mut self.sink.iter().copied());
+        most * (stages + ways + ends) <= self.in_flight
+    }
+
+    /// No plan is faster: what Little's law makes of the least residence of any walk over all layers. Infinite where
+    /// nothing takes time, or there is no walk.
+    pub fn most(&self, tables: &Tables<'_>, network: &Network) -> f64 {
+        let costs = self.costs(tables, network);
+        let chains = Chains::new(tables, &costs, count(tables));
+        let none = Prices::none(tables);
+        let least = chains.bound(&none, &chains.completions(&none));
+        if least > 0.0 && least.is_finite() { self.in_flight / least } else { f64::INFINITY }
+    }
+
+    /// The chain of least residence that a search finds.
+    pub fn quickest(&self, tables: &Tables<'_>, network: &Network, budget: &Budget<'_>) -> Option<Vec<Link>> {
+        let costs = self.costs(tables, network);
+        let chains = Chains::new(tables, &costs, count(tables));
+        let found = labels::search(&chains, &Prices::none(tables), f64::INFINITY, LABELS_MAX, budget);
+        found.best.map(|(chain, _)| chain)
+    }
+
+    fn costs(&self, tables: &Tables<'_>, network: &Network) -> Costs {
+        let open = |rate: f64, time: f64| if rate > 0.0 { time } else { f64::INFINITY };
+        let stage = |(rates, times): (&Intervals<f64>, &Intervals<f64>)| {
+            vec![Intervals::of(tables.layers, |s, e| open(rates.at(s, e), times.at(s, e)))]
+        };
+        let ends = |(rates, times): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
+            rates.iter().zip(times).map(|(&rate, &time)| open(rate, time)).collect()
+        };
+        Costs {
+            layers: tables.layers,
+            chunks: 1,
+            stage: network.stage.iter().zip(&self.stage).map(stage).collect(),
+            hop: vec![network.pair.iter().zip(&self.pair).map(ends).collect()],
+            entry: ends((&network.source, &self.source)),
+            exit: ends((&network.sink, &self.sink)),
+        }
+    }
+}
+
+/// Stages of a route. With partial inference an exact number of stages need not be passed whole.
+fn count(tables: &Tables<'_>) -> StageCount {
+    match StageCount::of(tables) {
+        StageCount::Exactly(_) if tables.problem.limits.partial => StageCount::Any,
+        count => count,
+    }
+}
