@@ -7,18 +7,21 @@
 //! stated figures are what the plan is worth, within `1e-9` relative; the certificate is consistent and, where it
 //! calls itself certified, proved here.
 
+mod beginnings;
 mod certificate;
 mod cover;
 mod enumeration;
 mod in_flight;
 mod record;
 mod violation;
+mod walk;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
 pub use cover::COVERS_MAX;
 pub use enumeration::ENUMERATED_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;
+pub use walk::{WALK_WORK_MAX, WalkFault};
 
 use crate::exact::{Exact, agree, exact, nearest, whole};
 use crate::ids::{DeviceId, Layers};

@@ -77,6 +77,26 @@ pub enum Evidence {
         /// Worth of one device, in layers, by device name.
         worths: BTreeMap<String, f64>,
     },
+    /// Latency: prices under which the cheapest walk through the layers, less all prices, is the bound; what remains
+    /// open the checker searches, dropping beginnings of chains that the same prices rule out.
+    WalkPrices {
+        /// Every chain belongs to exactly one part.
+        parts: Vec<WalkPart>,
+    },
+}
+
+/// Prices for the chains whose longest stage takes longer than the part before says, and at most as long as this one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct WalkPart {
+    /// Most seconds of a stage, all steps of a request together; absent in the last part, which knows no most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage_seconds_max: Option<f64>,
+    /// Seconds that a walk pays each time it uses a device, by name; nothing for those left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub devices: BTreeMap<String, f64>,
+    /// Seconds for each byte of a shared memory, by name of the pool.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<String, f64>,
 }
 
 /// A contiguous interval of layers on a device group.

@@ -1,7 +1,7 @@
 //! Puts what was found into a plan, and has it checked.
 
 use crate::budget::{GAP_NONE, Limit, relative_gap};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::{Tables, interval};
 use isotherm_core::artefact::Header;

@@ -3,8 +3,8 @@
 //! All of them make one chain of the usable devices in the order of the device graph, and ignore links.
 
 use crate::assemble::{Parts, assemble};
+use crate::latency::chains::Link;
 use crate::latency::costs::Costs;
-use crate::latency::walk::Link;
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::{Candidate, Intervals, Tables};
 use crate::throughput::network::Network;
@@ -83,7 +83,10 @@ impl Times {
         }
         let decode = tables.problem.objective == Objective::Tpot;
         let costs = if decode { Costs::decode(tables) } else { Costs::prefill(tables) };
-        let all = |kind| Intervals::of(layers, |s, e| costs.chunks_from(kind, 0, s, e));
+        let all = |kind: usize| {
+            let (times, reach) = (costs.all_chunks(kind), &tables.kinds[kind].reach);
+            Intervals::of(layers, |s, e| if e <= reach[s] { times.at(s, e) } else { f64::INFINITY })
+        };
         Self((0..tables.kinds.len()).map(all).collect())
     }
 

@@ -3,8 +3,8 @@
 use crate::assemble::{Parts, assemble};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::infeasible;
+use crate::latency::chains::{Chains, Link, StageCount};
 use crate::latency::costs::Costs;
-use crate::latency::walk::{Chains, Link, Prices, StageCount};
 use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
@@ -45,7 +45,7 @@ fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Ou
             _ => Outcome::Infeasible(infeasible::searched(tables)),
         });
     };
-    let mut evidence = Vec::new();
+    let mut evidence = vec![Evidence::WalkPrices { parts: best.evidence(&chains) }];
     if placements(tables) <= ENUMERATED_MAX {
         evidence.push(Evidence::Enumeration);
     }
@@ -87,8 +87,7 @@ fn placements(tables: &Tables<'_>) -> u128 {
 /// Why each candidate outside the chain is outside: what a chain with it would take at least.
 fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value: f64) -> Vec<Unused> {
     let tables = chains.tables;
-    let none = Prices::none(tables);
-    let with = chains.at_least_with(best.proof.as_ref().unwrap_or(&none));
+    let with = best.at_least_with(chains);
     let idle = (0..tables.candidates.len()).filter(|device| !chain.iter().any(|link| link.0 == *device));
     idle.map(|device| {
         let (least, unit) = (with[device], if chains.costs.chunks > 1 { "to the first token" } else { "per token" });

@@ -1,11 +1,11 @@
 //! Why there is no plan, in the words of the scenario, and the nearest thing that fits.
 
 use crate::budget::Budget;
-use crate::latency::costs::Costs;
-use crate::latency::labels;
-use crate::latency::walk::{Chains, Prices, StageCount};
+use crate::latency::chains::{Band, Chains, StageCount};
+use crate::latency::costs::{Costs, Steps};
+use crate::latency::labels::{self, Ground};
 use crate::outcome::{Nearest, Reason, Reasons};
-use crate::tables::{Intervals, Tables};
+use crate::tables::{Intervals, Kind, Tables};
 use crate::throughput::network::Network;
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::model::Model;
@@ -137,7 +137,10 @@ fn feasible(problem: &PlacementProblem) -> Option<bool> {
 fn placeable(tables: &Tables<'_>, count: StageCount) -> Option<bool> {
     let costs = possible(tables);
     let chains = Chains::new(tables, &costs, count);
-    let found = labels::search(&chains, &Prices::none(tables), 1.0, LABELS_MAX, &Budget::default());
+    let (band, prices) = (Band::all(&costs), chains.no_prices());
+    let completions = chains.completions(&band, &prices);
+    let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
+    let found = labels::search(ground, 1.0, LABELS_MAX, &Budget::default());
     match (found.best, found.stopped) {
         (Some(_), _) => Some(true),
         (None, None) => Some(false),
@@ -150,25 +153,27 @@ fn possible(tables: &Tables<'_>) -> Costs {
     let nothing = |possible: bool| if possible { 0.0 } else { f64::INFINITY };
     if tables.problem.objective == Objective::Throughput {
         let network = Network::new(tables, &tables.problem.life(1));
-        let stage = |rates: &Intervals<f64>| vec![Intervals::of(tables.layers, |s, e| nothing(rates.at(s, e) > 0.0))];
+        let stage = |(rates, kind): (&Intervals<f64>, &Kind)| {
+            vec![Steps::of(kind, tables.layers, |s, e| nothing(rates.at(s, e) > 0.0))]
+        };
         let open = |rates: &Vec<f64>| rates.iter().map(|&rate| nothing(rate > 0.0)).collect::<Vec<_>>();
         return Costs {
             layers: tables.layers,
             chunks: 1,
-            stage: network.stage.iter().map(stage).collect(),
-            hop: vec![network.pair.iter().map(open).collect()],
+            stage: network.stage.iter().zip(&tables.kinds).map(stage).collect(),
+            candidates: tables.candidates.len(),
+            hop: vec![network.pair.iter().flat_map(open).collect()],
+            message_of: vec![0],
             entry: open(&network.source),
             exit: open(&network.sink),
         };
     }
     let mut costs = Costs::decode(tables);
-    for kind in &mut costs.stage {
-        for times in kind {
-            *times = Intervals::of(tables.layers, |s, e| nothing(times.at(s, e).is_finite()));
-        }
+    for times in costs.stage.iter_mut().flatten() {
+        *times = times.map(|time| nothing(time.is_finite()));
     }
     let ends = costs.entry.iter_mut().chain(&mut costs.exit);
-    ends.chain(costs.hop.iter_mut().flatten().flatten()).for_each(|time| *time = nothing(time.is_finite()));
+    ends.chain(costs.hop.iter_mut().flatten()).for_each(|time| *time = nothing(time.is_finite()));
     costs
 }
 

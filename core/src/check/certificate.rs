@@ -2,9 +2,11 @@
 //!
 //! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
 //! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
-//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`] and [`super::enumeration`].
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::enumeration`] and
+//! [`super::walk`].
 
-use super::{cover, enumeration};
+use super::walk::WalkFault;
+use super::{cover, enumeration, walk};
 use crate::exact::{agree, agreement, exact, nearest, whole};
 use crate::plan::{BoundKind, Certificate, Evidence, Plan, Status};
 use crate::problem::{Objective, PlacementProblem};
@@ -114,6 +116,9 @@ pub enum BoundFault {
         /// Device and layers it holds, of each.
         cover: Vec<String>,
     },
+    /// Prices that prove nothing.
+    #[error(transparent)]
+    Walk(#[from] WalkFault),
     /// More work than the checker takes upon itself.
     #[error("{what}: {count} are too many to certify by enumeration; at most {max}")]
     TooLarge {
@@ -230,5 +235,7 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration => enumeration::best_at_least(problem, bound),
+        Evidence::WalkPrices { .. } if throughput => wrong("walk_prices"),
+        Evidence::WalkPrices { parts } => walk::prices(problem, bound, parts),
     }
 }

@@ -24,10 +24,10 @@ use std::collections::BTreeMap;
 pub const ENUMERATED_MAX: u64 = 20_000_000;
 
 /// Fractional bits of a rounded time.
-const BITS: i32 = 80;
+pub(super) const BITS: i32 = 80;
 
 /// A time in multiples of 2^-80 s, rounded down; times of 2^40 s and more count as 2^40 s.
-fn rounded_down(time: Seconds) -> i128 {
+pub(super) fn rounded_down(time: Seconds) -> i128 {
     let (fraction, exponent) = libm::frexp(time.value().max(0.0));
     // fraction * 2^53 is a whole number below 2^53.
     let mantissa = (fraction * 9_007_199_254_740_992.0) as i128;

@@ -8,7 +8,7 @@
 //! units of a known value, for the same reason.
 
 use super::program::{Program, Relation};
-use crate::latency::walk::{Chains, Link, Prices, StageCount};
+use crate::latency::chains::{Chains, ClassLink, Link, Prices, StageCount};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The program of a chain problem and what its columns mean.
@@ -19,8 +19,6 @@ pub(crate) struct ChainProgram {
     stages: Vec<((usize, usize, usize), usize)>,
     /// `h`: (layer, from class, to class).
     ways: BTreeMap<(usize, usize, usize), usize>,
-    /// Twins.
-    classes: Vec<Vec<usize>>,
     class_of: Vec<usize>,
     /// Seconds of one unit of cost.
     scale: f64,
@@ -32,13 +30,13 @@ pub(crate) struct ChainProgram {
 
 impl ChainProgram {
     /// The program over the intervals in `kept`, with `scale` seconds as its unit of cost. Only for one chunk.
-    pub fn new(chains: &Chains<'_>, classes: Vec<Vec<usize>>, kept: &[Link], scale: f64) -> Self {
-        let (tables, costs) = (chains.tables, chains.costs);
+    pub fn new(chains: &Chains<'_>, kept: &[ClassLink], scale: f64) -> Self {
+        let (tables, costs, classes) = (chains.tables, chains.costs, &chains.classes);
         let mut class_of = vec![0; tables.candidates.len()];
         for (class, members) in classes.iter().enumerate() {
             members.iter().for_each(|&member| class_of[member] = class);
         }
-        let intervals: BTreeSet<_> = kept.iter().map(|&(device, s, e)| (class_of[device], s, e)).collect();
+        let intervals: BTreeSet<ClassLink> = kept.iter().copied().collect();
         let mut program = Program { unit: scale, ..Program::default() };
         let stages: Vec<_> = intervals
             .into_iter()
@@ -60,16 +58,13 @@ impl ChainProgram {
         let mut ways = BTreeMap::new();
         for &(layer, from) in ending.keys() {
             for &(_, to) in starting.range((layer, 0)..(layer + 1, 0)).map(|(key, _)| key) {
-                let (a, b) = (classes[from][0], if from == to { classes[to].get(1) } else { classes[to].first() });
-                let Some(&b) = b else { continue };
-                let cost = costs.hop[0][a][b];
+                let cost = chains.ways[1][from * classes.len() + to];
                 if cost.is_finite() {
                     ways.insert((layer, from, to), program.column(cost / scale, 0.0, 1.0, false));
                 }
             }
         }
-        let mut built =
-            Self { program, stages, ways, classes, class_of, scale, count_rows: Vec::new(), pool_rows: Vec::new() };
+        let mut built = Self { program, stages, ways, class_of, scale, count_rows: Vec::new(), pool_rows: Vec::new() };
         built.paths(costs.layers, &starting, &ending);
         built.counts(chains);
         built
@@ -106,7 +101,7 @@ impl ChainProgram {
 
     fn counts(&mut self, chains: &Chains<'_>) {
         let tables = chains.tables;
-        for (class, members) in self.classes.iter().enumerate() {
+        for (class, members) in chains.classes.iter().enumerate() {
             let terms = self.stages.iter().filter(|s| s.0.0 == class).map(|s| (s.1, 1.0)).collect();
             let pinned = tables.candidates[members[0]].pinned;
             let relation = if pinned { Relation::Equal } else { Relation::AtMost };
@@ -114,7 +109,7 @@ impl ChainProgram {
         }
         for (position, pool) in tables.pools.iter().enumerate() {
             let share = |&((class, start, end), column): &((usize, usize, usize), usize)| {
-                let candidate = tables.candidates[self.classes[class][0]];
+                let candidate = tables.candidates[chains.classes[class][0]];
                 let bytes = tables.kinds[candidate.kind].bytes.at(start, end) as f64;
                 (candidate.pool == Some(position)).then_some((column, bytes / (pool.size as f64).max(1.0)))
             };
@@ -148,19 +143,11 @@ impl ChainProgram {
         Some(at)
     }
 
-    /// The chain that an assignment is; none where it is none (a solver's tolerance).
-    pub fn chain(&self, at: &[f64]) -> Option<Vec<Link>> {
+    /// The stages that an assignment takes, in order.
+    pub fn walk(&self, at: &[f64]) -> Vec<ClassLink> {
         let mut taken: Vec<_> = self.stages.iter().filter(|s| at[s.1] > 0.5).map(|s| s.0).collect();
         taken.sort_by_key(|&(_, start, _)| start);
-        let mut next = vec![0; self.classes.len()];
         taken
-            .into_iter()
-            .map(|(class, start, end)| {
-                let device = *self.classes[class].get(next[class])?;
-                next[class] += 1;
-                Some((device, start, end))
-            })
-            .collect()
     }
 
     /// Forbids the stages of a chain to be taken together.
@@ -172,13 +159,10 @@ impl ChainProgram {
 
     /// Prices from the duals of the continuous relaxation.
     pub fn prices(&self, chains: &Chains<'_>, duals: &[f64]) -> Prices {
-        let mut prices = Prices::none(chains.tables);
-        for (class, members) in self.classes.iter().enumerate() {
-            for &member in members {
-                let price = -duals[self.count_rows[class]] * self.scale;
-                let pinned = chains.tables.candidates[member].pinned;
-                prices.device[member] = if pinned { price } else { price.max(0.0) };
-            }
+        let mut prices = chains.no_prices();
+        for (class, &row) in self.count_rows.iter().enumerate() {
+            let price = -duals[row] * self.scale;
+            prices.class[class] = if chains.pinned(class) { price } else { price.max(0.0) };
         }
         for (pool, &row) in self.pool_rows.iter().enumerate() {
             let size = (chains.tables.pools[pool].size as f64).max(1.0);

@@ -9,7 +9,7 @@ pub(crate) mod rails;
 pub(crate) mod routing;
 pub(crate) mod solve;
 
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use program::{Program, Relation};
 use std::collections::BTreeMap;

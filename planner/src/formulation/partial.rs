@@ -9,7 +9,7 @@
 //! to layer, a device passes a layer only where it holds it, and what enters a device is at most its rate.
 
 use super::program::{Program, Relation};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@
 //! pinned device has a unit of a commodity of its own that must find a way through it, over intervals that are held.
 
 use super::program::{Program, Relation};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 use crate::throughput::replay::Path;

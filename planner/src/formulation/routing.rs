@@ -8,7 +8,7 @@
 use super::program::{Program, Relation};
 use super::solve::{SolverFault, Verdict, solve};
 use crate::budget::Budget;
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 use crate::throughput::replay::{Carried, Path};

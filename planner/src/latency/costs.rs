@@ -1,10 +1,79 @@
 //! The times a chain of stages is made of, for one token (time per output token) or for the chunks of a prompt (time
 //! to first token).
 
-use crate::tables::{Intervals, Tables, interval};
+use crate::tables::{Kind, Tables, interval};
 use isotherm_core::cost::StepShape;
-use isotherm_core::ids::DeviceId;
 use isotherm_core::units::{Bytes, Seconds};
+
+/// A time for every number of layers, and whether the first and the last are among them: all that a step's time depends
+/// on, by `core::cost`. Whether the layers fit is not asked here.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Steps {
+    layers: usize,
+    values: Vec<f64>,
+}
+
+impl Steps {
+    /// The values of a function of (start, end), asked where a kind can hold such an interval; infinite elsewhere.
+    pub fn of(kind: &Kind, layers: usize, mut value: impl FnMut(usize, usize) -> f64) -> Self {
+        let mut values = vec![f64::INFINITY; 4 * (layers + 1)];
+        let mut place = |start: usize, end: usize| {
+            let at = Self::place(layers, start, end);
+            if end <= kind.reach[start] && values[at] == f64::INFINITY {
+                values[at] = value(start, end);
+            }
+        };
+        for length in 1..=layers {
+            place(0, length);
+            place(layers - length, layers);
+            // The first inner interval that fits stands for all of its length.
+            if let Some(start) = (1..layers.saturating_sub(length)).find(|&s| s + length <= kind.reach[s]) {
+                place(start, start + length);
+            }
+        }
+        Self { layers, values }
+    }
+
+    /// Which ends an interval holds: 2 for the first layer, 1 for the last.
+    pub fn ends(layers: usize, start: usize, end: usize) -> usize {
+        2 * usize::from(start == 0) + usize::from(end == layers)
+    }
+
+    fn place(layers: usize, start: usize, end: usize) -> usize {
+        Self::ends(layers, start, end) * (layers + 1) + end - start
+    }
+
+    /// The value of `start..end`.
+    pub fn at(&self, start: usize, end: usize) -> f64 {
+        self.values[Self::place(self.layers, start, end)]
+    }
+
+    /// The values by number of layers, of intervals that hold these ends.
+    pub fn row(&self, ends: usize) -> &[f64] {
+        &self.values[ends * (self.layers + 1)..][..=self.layers]
+    }
+
+    /// The least value.
+    pub fn least(&self) -> f64 {
+        self.values.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Each value changed.
+    pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
+        Self { layers: self.layers, values: self.values.iter().map(|&value| change(value)).collect() }
+    }
+
+    /// The values where another's satisfy a condition; infinite elsewhere.
+    pub fn masked(&self, other: &Self, condition: impl Fn(f64) -> bool) -> Self {
+        let kept = |(&value, &other): (&f64, &f64)| if condition(other) { value } else { f64::INFINITY };
+        Self { layers: self.layers, values: self.values.iter().zip(&other.values).map(kept).collect() }
+    }
+
+    /// Adds another's values.
+    fn add(&mut self, other: &Self) {
+        self.values.iter_mut().zip(&other.values).for_each(|(value, other)| *value += other);
+    }
+}
 
 /// Times in seconds; infinite where there is no way. Chunk 0 comes first; a decoded token is one chunk.
 #[derive(Debug, Clone)]
@@ -13,10 +82,14 @@ pub(crate) struct Costs {
     pub layers: usize,
     /// Number of chunks, at least one.
     pub chunks: usize,
-    /// Time of a stage: `[kind][chunk]`, infinite where the layers do not fit.
-    pub stage: Vec<Vec<Intervals<f64>>>,
-    /// Time between candidates: `[chunk][from][to]`.
-    pub hop: Vec<Vec<Vec<f64>>>,
+    /// Time of a stage: `[kind][chunk]`.
+    pub stage: Vec<Vec<Steps>>,
+    /// Number of candidates.
+    pub candidates: usize,
+    /// Time between candidates, by size of the message: `[from][to]` in one row.
+    pub hop: Vec<Vec<f64>>,
+    /// The message of each chunk.
+    pub message_of: Vec<usize>,
     /// Time for a request to reach a candidate.
     pub entry: Vec<f64>,
     /// Time for a token to leave it.
@@ -44,52 +117,58 @@ impl Costs {
     fn of(tables: &Tables<'_>, shapes: &[StepShape], entering: u64) -> Self {
         let problem = tables.problem;
         let row = problem.model.boundary_bytes_per_token();
-        let ids: Vec<DeviceId> = tables.candidates.iter().map(|c| c.id).collect();
         let stage = tables
             .kinds
             .iter()
             .map(|kind| {
                 let time = |shape: &StepShape| {
-                    Intervals::of(tables.layers, |s, e| {
-                        if e > kind.reach[s] {
-                            return f64::INFINITY;
-                        }
-                        value(problem.step(kind.example, interval(s, e), shape))
-                    })
+                    Steps::of(kind, tables.layers, |s, e| value(problem.step(kind.example, interval(s, e), shape)))
                 };
                 shapes.iter().map(time).collect()
             })
             .collect();
-        let hops = |bytes: Bytes| -> Vec<Vec<f64>> {
-            let to_all = |&from: &DeviceId| {
-                ids.iter()
-                    .map(|&to| if from == to { f64::INFINITY } else { value(problem.hop(from, to, bytes)) })
-                    .collect()
-            };
-            ids.iter().map(to_all).collect()
+        let hops = |bytes: Bytes| -> Vec<f64> {
+            let mut times = Vec::with_capacity(tables.candidates.len() * tables.candidates.len());
+            for from in &tables.candidates {
+                let all = problem.graph.times_from(from.id, bytes);
+                let to_one = |to: isotherm_core::ids::DeviceId| {
+                    if from.id == to { f64::INFINITY } else { value(all[to.index()]) }
+                };
+                times.extend(tables.candidates.iter().map(|to| to_one(to.id)));
+            }
+            times
         };
-        let mut hop: Vec<Vec<Vec<f64>>> = Vec::with_capacity(shapes.len());
-        for (i, shape) in shapes.iter().enumerate() {
-            // Chunks are of equal length but for the last.
-            let known = shapes[..i].iter().position(|before| before.tokens() == shape.tokens());
-            hop.push(match known {
-                Some(before) => hop[before].clone(),
-                None => hops(row.saturating_mul(shape.tokens().into())),
-            });
+        // Chunks are of equal length but for the last.
+        let (mut sizes, mut message_of): (Vec<u32>, Vec<usize>) = (Vec::new(), Vec::new());
+        for shape in shapes {
+            let known = sizes.iter().position(|&tokens| tokens == shape.tokens());
+            message_of.push(known.unwrap_or(sizes.len()));
+            if known.is_none() {
+                sizes.push(shape.tokens());
+            }
         }
         Self {
             layers: tables.layers,
             chunks: shapes.len(),
             stage,
-            hop,
-            entry: ids.iter().map(|&id| value(problem.entry(id, entering))).collect(),
-            exit: ids.iter().map(|&id| value(problem.exit(id, 1))).collect(),
+            candidates: tables.candidates.len(),
+            hop: sizes.iter().map(|&tokens| hops(row.saturating_mul(tokens.into()))).collect(),
+            message_of,
+            entry: tables.candidates.iter().map(|c| value(problem.entry(c.id, entering))).collect(),
+            exit: tables.candidates.iter().map(|c| value(problem.exit(c.id, 1))).collect(),
         }
     }
 
-    /// Time of a stage of a kind for the chunks `from..` one after another.
-    pub fn chunks_from(&self, kind: usize, from: usize, start: usize, end: usize) -> f64 {
-        self.stage[kind][from..].iter().map(|times| times.at(start, end)).sum()
+    /// Time of a chunk between two candidates.
+    pub fn way(&self, chunk: usize, from: usize, to: usize) -> f64 {
+        self.hop[self.message_of[chunk]][from * self.candidates + to]
+    }
+
+    /// Time of the stages of a kind for all chunks one after another.
+    pub fn all_chunks(&self, kind: usize) -> Steps {
+        let mut sum = self.stage[kind][0].clone();
+        self.stage[kind][1..].iter().for_each(|times| sum.add(times));
+        sum
     }
 
     /// Value of a chain of (candidate, start, end), with `kinds` the kind of each candidate: the flow-shop recurrence
@@ -106,10 +185,10 @@ impl Costs {
     }
 
     /// Passes all chunks through one more stage: `done` holds when each left the last.
-    pub fn advance(&self, done: &mut [f64], from: Option<usize>, to: usize, kind: usize, start: usize, end: usize) {
+    fn advance(&self, done: &mut [f64], from: Option<usize>, to: usize, kind: usize, start: usize, end: usize) {
         let mut free = 0.0_f64;
         for (chunk, done) in done.iter_mut().enumerate() {
-            let arrives = from.map_or(0.0, |from| *done + self.hop[chunk][from][to]);
+            let arrives = from.map_or(0.0, |from| *done + self.way(chunk, from, to));
             free = free.max(arrives) + self.stage[kind][chunk].at(start, end);
             *done = free;
         }

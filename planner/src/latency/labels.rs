@@ -1,15 +1,16 @@
 //! Exact search over chains: labels are partial chains, taken in order of a lower bound on what they can become (A*),
-//! dropped where another label of the same end is nowhere worse.
+//! dropped where another label of the same end is nowhere worse. The same labels, a few of each layer, give a first chain.
 
-use super::walk::{Chains, Completions, Link, Prices, StageCount};
-use crate::budget::{Budget, Limit};
+use super::chains::{Band, Chains, ClassLink, Link, Prices, StageCount};
+use super::walk::Completions;
+use crate::budget::{Budget, GAP_NONE, Limit};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 /// Labels between two looks at the clock.
-const STRIDE: u64 = 256;
-/// Largest class of twins, so that a count fits a byte.
-const TWINS_MAX: usize = 255;
+const STRIDE: u64 = 32;
+/// Share of the limit by which a label must beat it: less is rounding.
+const ROUNDING: f64 = 1e-12;
 
 /// What the search found.
 pub(crate) struct Searched {
@@ -23,49 +24,34 @@ pub(crate) struct Searched {
     pub labels: u64,
 }
 
-/// Candidates that any chain may exchange: same kind and pool, same pin, same links to and from everybody.
-pub(crate) fn twins(chains: &Chains<'_>) -> Vec<Vec<usize>> {
-    let (candidates, costs) = (&chains.tables.candidates, chains.costs);
-    let same = |a: usize, b: usize| {
-        let (x, y) = (candidates[a], candidates[b]);
-        (x.kind, x.pool, x.pinned) == (y.kind, y.pool, y.pinned)
-            && costs.entry[a] == costs.entry[b]
-            && costs.exit[a] == costs.exit[b]
-            && costs.hop.iter().all(|hop| {
-                hop[a][b] == hop[b][a]
-                    && (0..candidates.len())
-                        .filter(|&other| other != a && other != b)
-                        .all(|other| hop[a][other] == hop[b][other] && hop[other][a] == hop[other][b])
-            })
-    };
-    let mut classes: Vec<Vec<usize>> = Vec::new();
-    for device in 0..candidates.len() {
-        match classes.iter_mut().find(|class| class.len() < TWINS_MAX && same(class[0], device)) {
-            Some(class) => class.push(device),
-            None => classes.push(vec![device]),
-        }
-    }
-    classes
-}
-
 #[derive(Debug, Clone)]
 struct Label {
-    /// One past the last layer placed.
-    layer: usize,
-    /// The last stage.
-    link: Link,
+    /// The last stage, by class.
+    link: ClassLink,
+    /// Device of the last stage.
+    device: usize,
     /// Label it extends.
     before: Option<usize>,
     /// Stages so far.
     stages: usize,
-    /// Devices used, by class of twins.
-    used: Box<[u8]>,
+    /// Devices used by class, in order of the classes; classes without are left out.
+    used: Box<[(usize, usize)]>,
     /// Bytes drawn, by pool.
     drawn: Box<[u64]>,
     /// When each chunk leaves the last stage.
     done: Box<[f64]>,
+    /// Whether a stage that may be the longest of the band is passed; always so for one chunk.
+    turned: bool,
+    /// Prices not yet paid.
+    unpaid: f64,
     /// Whether a better label has taken its place.
     dropped: bool,
+}
+
+impl Label {
+    fn count(&self, class: usize) -> usize {
+        self.used.binary_search_by_key(&class, |used| used.0).map_or(0, |at| self.used[at].1)
+    }
 }
 
 /// An entry of the open list: least bound first, then furthest, then oldest.
@@ -90,53 +76,70 @@ impl PartialOrd for Open {
     }
 }
 
+/// What is searched, and how its completions are bounded.
+#[derive(Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    /// The chain problem.
+    pub chains: &'a Chains<'a>,
+    /// The chains searched.
+    pub band: &'a Band,
+    /// Prices that steer the search and do not change what it finds.
+    pub prices: &'a Prices,
+    /// Completions at these prices.
+    pub completions: &'a Completions,
+}
+
 struct Search<'a> {
-    chains: &'a Chains<'a>,
-    prices: &'a Prices,
-    completions: Completions,
-    classes: Vec<Vec<usize>>,
-    /// Cost to the end from a layer and candidate, for each chunk that leaves there: `[chunk][layer][candidate]`.
-    chunk_after: Vec<Vec<f64>>,
+    ground: Ground<'a>,
+    pinned: Vec<usize>,
     labels: Vec<Label>,
     /// Labels by last layer and class of the last device.
-    ends: BTreeMap<(usize, usize), Vec<usize>>,
-    open: BinaryHeap<Open>,
+    ends: Vec<Vec<usize>>,
+    /// Labels to be taken up: all of them in one heap, or by the layer they end at.
+    open: Vec<BinaryHeap<Open>>,
+    by_layer: bool,
     best: Option<(Vec<Link>, f64)>,
     /// Only chains better than this matter.
     limit: f64,
+    /// When each chunk reaches the next device, and leaves it.
+    arrived: Vec<f64>,
+    left: Vec<f64>,
 }
 
-/// Searches for a chain of least value below `limit`, taking up at most `labels_max` labels. `prices` steer the search
-/// and do not change what it finds.
-pub(crate) fn search(
-    chains: &Chains<'_>,
-    prices: &Prices,
-    limit: f64,
-    labels_max: u64,
-    budget: &Budget<'_>,
-) -> Searched {
-    let classes = twins(chains);
-    let completions = chains.completions(prices);
-    let chunk_after = chunk_completions(chains, prices, &completions);
-    let mut search = Search {
-        chains,
-        prices,
-        completions,
-        classes,
-        chunk_after,
-        labels: Vec::new(),
-        ends: BTreeMap::new(),
-        open: BinaryHeap::new(),
-        best: None,
-        limit,
-    };
+impl<'a> Search<'a> {
+    fn new(ground: Ground<'a>, limit: f64, by_layer: bool) -> Self {
+        let (classes, layers) = (ground.chains.classes.len(), ground.chains.costs.layers);
+        Self {
+            ground,
+            pinned: (0..classes).filter(|&class| ground.chains.pinned(class)).collect(),
+            labels: Vec::new(),
+            ends: vec![Vec::new(); (layers + 1) * classes],
+            open: vec![BinaryHeap::new(); if by_layer { layers + 1 } else { 1 }],
+            by_layer,
+            best: None,
+            limit,
+            arrived: vec![0.0; ground.chains.costs.chunks],
+            left: vec![0.0; ground.chains.costs.chunks],
+        }
+    }
+
+    /// What a label must beat.
+    fn cutoff(&self) -> f64 {
+        if self.limit.is_finite() { self.limit - self.limit.abs() * ROUNDING } else { self.limit }
+    }
+}
+
+/// Searches for a chain of least value below `limit`, keeping at most `labels_max` labels.
+pub(crate) fn search(ground: Ground<'_>, limit: f64, labels_max: u64, budget: &Budget<'_>) -> Searched {
+    let mut search = Search::new(ground, limit, false);
     search.extend(None);
     let (mut taken, mut stopped) = (0, None);
-    while let Some(&Open { bound, label, .. }) = search.open.peek() {
-        if bound >= search.limit {
+    let enough = if budget.gap_target > GAP_NONE { budget.gap_target } else { 0.0 };
+    while let Some(&Open { bound, label, .. }) = search.open[0].peek() {
+        if bound >= search.cutoff() * (1.0 - enough) {
             break;
         }
-        if taken >= labels_max {
+        if search.labels.len() as u64 >= labels_max {
             stopped = Some(Limit::Nodes);
         } else if taken % STRIDE == 0 {
             stopped = budget.exhausted();
@@ -144,165 +147,151 @@ pub(crate) fn search(
         if stopped.is_some() {
             break;
         }
-        search.open.pop();
+        search.open[0].pop();
         if !search.labels[label].dropped {
             taken += 1;
             search.extend(Some(label));
         }
     }
-    let open = search.open.peek().map_or(f64::INFINITY, |open| open.bound);
+    let open = search.open[0].peek().map_or(f64::INFINITY, |open| open.bound);
     let bound = search.best.as_ref().map_or(f64::INFINITY, |best| best.1).min(open);
     Searched { best: search.best, bound, stopped, labels: taken }
 }
 
-/// For each chunk, cost from leaving a stage to the end of the chain along one path of the flow shop: the chunk goes
-/// to the next stage, which then takes all later chunks; the last one goes on alone.
-fn chunk_completions(chains: &Chains<'_>, prices: &Prices, completions: &Completions) -> Vec<Vec<f64>> {
-    let (costs, tables) = (chains.costs, chains.tables);
-    let (n, layers, chunks) = (tables.candidates.len(), costs.layers, costs.chunks);
-    if chunks == 1 || chains.count != StageCount::Any {
-        return Vec::new();
-    }
-    (0..chunks - 1)
-        .map(|chunk| {
-            let mut after = vec![f64::INFINITY; (layers + 1) * n];
-            for layer in 1..layers {
-                let starts: Vec<f64> = (0..n)
-                    .map(|next| {
-                        let candidate = tables.candidates[next];
-                        let price = |end: usize| {
-                            let bytes = tables.kinds[candidate.kind].bytes.at(layer, end) as f64;
-                            prices.device[next] + candidate.pool.map_or(0.0, |pool| prices.byte[pool] * bytes)
-                        };
-                        (layer + 1..=tables.kinds[candidate.kind].reach[layer])
-                            .map(|end| {
-                                costs.chunks_from(candidate.kind, chunk, layer, end)
-                                    + price(end)
-                                    + completions.after(0, end, next)
-                            })
-                            .fold(f64::INFINITY, f64::min)
-                    })
-                    .collect();
-                for from in 0..n {
-                    after[layer * n + from] =
-                        (0..n).map(|to| costs.hop[chunk][from][to] + starts[to]).fold(f64::INFINITY, f64::min);
-                }
+/// A good chain, by taking up at most `width` labels of each layer.
+pub(crate) fn glance(ground: Ground<'_>, limit: f64, width: usize, budget: &Budget<'_>) -> Option<(Vec<Link>, f64)> {
+    let mut search = Search::new(ground, limit, true);
+    search.extend(None);
+    for layer in 1..ground.chains.costs.layers {
+        let mut taken = 0;
+        if budget.exhausted().is_some() {
+            break;
+        }
+        while let Some(Open { bound, label, .. }) = search.open[layer].pop() {
+            if taken >= width || bound >= search.cutoff() {
+                break;
             }
-            after
-        })
-        .collect()
+            if !search.labels[label].dropped {
+                taken += 1;
+                search.extend(Some(label));
+            }
+        }
+    }
+    search.best
 }
 
 impl Search<'_> {
     /// Adds every stage that may follow a label, or begin a chain.
     fn extend(&mut self, label: Option<usize>) {
-        let layer = label.map_or(0, |l| self.labels[l].layer);
-        for class in 0..self.classes.len() {
-            let used = label.map_or(0, |l| usize::from(self.labels[l].used[class]));
-            let Some(&device) = self.classes[class].get(used) else { continue };
-            let way = match label {
-                Some(l) => self.chains.costs.hop[0][self.labels[l].link.0][device],
-                None => self.chains.costs.entry[device],
+        let Ground { chains, prices, completions, band } = self.ground;
+        let costs = chains.costs;
+        let (layer, stages, unpaid, turned) = match label {
+            None => (0, 0, chains.price_sum(prices), costs.chunks == 1),
+            Some(l) => {
+                let l = &self.labels[l];
+                (l.link.2, l.stages, l.unpaid, l.turned)
+            }
+        };
+        let levels = match chains.count {
+            StageCount::Any => Some((0, 0)),
+            _ => completions.top.checked_sub(stages).and_then(|level| Some((level, level.checked_sub(1)?))),
+        };
+        let Some((level, below)) = levels else { return };
+        let (last, message) = (costs.chunks - 1, |from: usize, to: usize, chunk: usize| costs.way(chunk, from, to));
+        for class in 0..chains.classes.len() {
+            let used = label.map_or(0, |l| self.labels[l].count(class));
+            let Some(&device) = chains.classes[class].get(used) else { continue };
+            // Both ends first: most devices are ruled out by them.
+            let reach_at = |chunk: usize| match label {
+                Some(l) => self.labels[l].done[chunk] + message(self.labels[l].device, device, chunk),
+                None => costs.entry[device],
             };
-            if !way.is_finite() {
+            let mut least = reach_at(last) + completions.from(1, level, layer, class);
+            if !turned {
+                least = least.max(reach_at(0) + completions.from(0, level, layer, class));
+            }
+            let cutoff = self.cutoff() + unpaid;
+            if least >= cutoff || !least.is_finite() {
                 continue;
             }
-            for end in layer + 1..=self.chains.tables.kind(device).reach[layer] {
-                self.add(label, class, (device, layer, end));
+            for chunk in 0..costs.chunks {
+                self.arrived[chunk] = match label {
+                    Some(l) => self.labels[l].done[chunk] + message(self.labels[l].device, device, chunk),
+                    None => costs.entry[device],
+                };
+            }
+            let kind = chains.kind_of(class);
+            for end in layer + 1..=chains.kind(class).reach[layer] {
+                let all = band.steps[kind].all.at(layer, end);
+                if all > band.most {
+                    continue;
+                }
+                let mut free = 0.0_f64;
+                for chunk in 0..costs.chunks {
+                    free = free.max(self.arrived[chunk]) + costs.stage[kind][chunk].at(layer, end);
+                    self.left[chunk] = free;
+                }
+                let turned = turned || all > band.over;
+                let pay = chains.pay(prices, (class, layer, end));
+                let mut bound = free + completions.after(1, below, end, class);
+                if !turned {
+                    bound = bound.max(self.left[0] + completions.after(0, below, end, class));
+                }
+                let unpaid = unpaid - pay;
+                let bound = bound - unpaid;
+                if bound < self.cutoff() {
+                    self.add(label, (class, layer, end), device, turned, unpaid, bound);
+                }
             }
         }
     }
 
-    fn add(&mut self, before: Option<usize>, class: usize, link: Link) {
-        let (tables, costs) = (self.chains.tables, self.chains.costs);
-        let candidate = tables.candidates[link.0];
+    fn add(&mut self, before: Option<usize>, link: ClassLink, device: usize, turned: bool, unpaid: f64, bound: f64) {
+        let chains = self.ground.chains;
+        let (class, start, end) = link;
         let parent = before.map(|b| &self.labels[b]);
-        let mut drawn = parent.map_or_else(|| vec![0; tables.pools.len()].into(), |p| p.drawn.clone());
-        if let Some(pool) = candidate.pool {
-            drawn[pool] = drawn[pool].saturating_add(tables.kinds[candidate.kind].bytes.at(link.1, link.2));
-            if drawn[pool] > tables.pools[pool].size {
+        let mut drawn: Box<[u64]> =
+            parent.map_or_else(|| vec![0; chains.tables.pools.len()].into(), |p| p.drawn.clone());
+        if let Some(pool) = chains.pool(class) {
+            drawn[pool] = drawn[pool].saturating_add(chains.kind(class).bytes.at(start, end));
+            if drawn[pool] > chains.tables.pools[pool].size {
                 return;
             }
         }
-        let mut used = parent.map_or_else(|| vec![0; self.classes.len()].into(), |p| p.used.clone());
-        used[class] += 1;
-        let mut done: Box<[f64]> = parent.map_or_else(|| vec![0.0; costs.chunks].into(), |p| p.done.clone());
-        costs.advance(&mut done, parent.map(|p| p.link.0), link.0, candidate.kind, link.1, link.2);
-        if parent.is_none() {
-            done.iter_mut().for_each(|time| *time += costs.entry[link.0]);
+        let mut used: Vec<(usize, usize)> = parent.map_or_else(Vec::new, |p| p.used.to_vec());
+        match used.binary_search_by_key(&class, |used| used.0) {
+            Ok(at) => used[at].1 += 1,
+            Err(at) => used.insert(at, (class, 1)),
         }
         let stages = parent.map_or(0, |p| p.stages) + 1;
-        let label = Label { layer: link.2, link, before, stages, used, drawn, done, dropped: false };
-        let bound = self.bound(&label);
-        if bound >= self.limit || !bound.is_finite() {
-            return;
-        }
-        if link.2 == costs.layers {
+        let (used, done) = (used.into(), self.left.clone().into());
+        let label = Label { link, device, before, stages, used, drawn, done, turned, unpaid, dropped: false };
+        if end == chains.costs.layers {
             self.finish(&label);
-        } else if self.keeps(&label, class) {
+        } else if self.keeps(&label) {
+            let position = self.labels.len();
+            self.ends[end * chains.classes.len() + class].push(position);
             self.labels.push(label);
-            let position = self.labels.len() - 1;
-            self.ends.entry((link.2, class)).or_default().push(position);
-            self.open.push(Open { bound, layer: link.2, label: position });
+            let open = if self.by_layer { end } else { 0 };
+            self.open[open].push(Open { bound, layer: end, label: position });
         }
-    }
-
-    /// Least value of the chains that begin so: along one path of the flow shop from each chunk, prices paid on the way
-    /// given back for every device and byte not yet used.
-    fn bound(&self, label: &Label) -> f64 {
-        let (tables, costs) = (self.chains.tables, self.chains.costs);
-        let level = match self.chains.count {
-            StageCount::Any => 0,
-            StageCount::AtMost(n) | StageCount::Exactly(n) => match n.checked_sub(label.stages) {
-                Some(level) => level,
-                None => return f64::INFINITY,
-            },
-        };
-        let mut unpaid = 0.0;
-        for (class, members) in self.classes.iter().enumerate() {
-            // Prices of twins need not agree; a completion may use any of those left.
-            let mut left: Vec<f64> = members.iter().map(|&m| self.prices.device[m]).collect();
-            let used = usize::from(label.used[class]);
-            if used == 0 {
-                unpaid += left.iter().sum::<f64>();
-            } else {
-                left.drain(..used);
-                unpaid += left.iter().sum::<f64>();
-            }
-        }
-        for (pool, price) in self.prices.byte.iter().enumerate() {
-            unpaid += price * (tables.pools[pool].size - label.drawn[pool]) as f64;
-        }
-        let last = costs.chunks - 1;
-        let mut bound = label.done[last] + self.completions.after(level, label.layer, label.link.0);
-        if label.layer < costs.layers {
-            let at = label.layer * tables.candidates.len() + label.link.0;
-            for (chunk, after) in self.chunk_after.iter().enumerate() {
-                bound = bound.max(label.done[chunk] + after[at]);
-            }
-        }
-        bound - unpaid
     }
 
     fn finish(&mut self, label: &Label) {
-        let full = |class: usize| usize::from(label.used[class]) == self.classes[class].len();
-        let pinned = |class: usize| self.chains.tables.candidates[self.classes[class][0]].pinned;
-        if (0..self.classes.len()).any(|class| pinned(class) && !full(class)) {
+        let chains = self.ground.chains;
+        let full = |&class: &usize| label.count(class) == chains.classes[class].len();
+        if !self.pinned.iter().all(full) || !chains.count.allows(label.stages) || !label.turned {
             return;
         }
-        if let StageCount::Exactly(count) = self.chains.count
-            && label.stages != count
-        {
-            return;
-        }
-        let mut chain = vec![label.link];
+        let stage = |label: &Label| (label.device, label.link.1, label.link.2);
+        let mut chain = vec![stage(label)];
         let mut before = label.before;
         while let Some(position) = before {
-            chain.push(self.labels[position].link);
+            chain.push(stage(&self.labels[position]));
             before = self.labels[position].before;
         }
         chain.reverse();
-        let value = self.chains.value(&chain);
+        let value = chains.value(&chain);
         let better = match &self.best {
             None => value < self.limit,
             Some((best, known)) => {
@@ -317,32 +306,34 @@ impl Search<'_> {
     }
 
     /// Whether no kept label is everywhere as good; drops those that this one beats.
-    fn keeps(&mut self, label: &Label, class: usize) -> bool {
-        let Some(rivals) = self.ends.get_mut(&(label.layer, class)) else { return true };
-        let exact = matches!(self.chains.count, StageCount::Exactly(_));
-        let pins: Vec<usize> = self
-            .classes
-            .iter()
-            .enumerate()
-            .filter(|(_, members)| self.chains.tables.candidates[members[0]].pinned)
-            .map(|(class, _)| class)
-            .collect();
+    fn keeps(&mut self, label: &Label) -> bool {
+        let chains = self.ground.chains;
+        let place = label.link.2 * chains.classes.len() + label.link.0;
         let beats = |a: &Label, b: &Label| {
-            let stages = if exact { a.stages == b.stages } else { a.stages <= b.stages };
+            let stages = match chains.count {
+                StageCount::Any => true,
+                StageCount::AtMost(_) => a.stages <= b.stages,
+                StageCount::Exactly(_) => a.stages == b.stages,
+            };
             stages
-                && pins.iter().all(|&class| a.used[class] == b.used[class])
-                && a.used.iter().zip(&b.used).all(|(a, b)| a <= b)
-                && a.drawn.iter().zip(&b.drawn).all(|(a, b)| a <= b)
+                && (a.turned || !b.turned)
                 && a.done.iter().zip(&b.done).all(|(a, b)| a <= b)
+                && a.used.iter().all(|&(class, count)| count <= b.count(class))
+                && self.pinned.iter().all(|&class| a.count(class) == b.count(class))
+                && a.drawn.iter().zip(&b.drawn).all(|(a, b)| a <= b)
         };
-        if rivals.iter().any(|&rival| beats(&self.labels[rival], label)) {
+        if self.ends[place].iter().any(|&rival| beats(&self.labels[rival], label)) {
             return false;
         }
-        rivals.retain(|&rival| {
-            let beaten = beats(label, &self.labels[rival]);
-            self.labels[rival].dropped |= beaten;
-            !beaten
+        let mut beaten = Vec::new();
+        self.ends[place].retain(|&rival| {
+            let drop = beats(label, &self.labels[rival]);
+            if drop {
+                beaten.push(rival);
+            }
+            !drop
         });
+        beaten.into_iter().for_each(|rival| self.labels[rival].dropped = true);
         true
     }
 }

@@ -3,6 +3,7 @@
 //! Several routes would be no better: a plan's latency is the mean over its routes, and the quickest route alone is
 //! at most that.
 
+pub(crate) mod chains;
 pub(crate) mod costs;
 pub(crate) mod labels;
 pub(crate) mod prices;
@@ -11,14 +12,36 @@ pub(crate) mod walk;
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::formulation::chain::ChainProgram;
 use crate::formulation::solve::{HIGHS, SolverFault, Verdict, solve};
-use walk::{Chains, Link, Prices, StageCount};
+use chains::{Band, Chains, Link, Prices, StageCount};
+use isotherm_core::plan::WalkPart;
+use labels::Ground;
+use std::collections::BTreeMap;
 
-/// Labels taken up before an integer program is called for help, per node of the budget.
+/// Labels kept in all, per node of the budget.
 const LABELS_PER_NODE: u64 = 100;
-/// Labels of the first search.
-const LABELS_FIRST: u64 = 20_000;
+/// Labels kept by one search: each takes some hundred bytes.
+const LABELS_MAX: u64 = 400_000;
+/// Labels kept in looking for a chain of fewer stages.
+const LABELS_FEWER: u64 = 20_000;
+/// Labels of a layer that a first glance takes up.
+const GLANCE: usize = 24;
 /// Most columns of a program that is worth loading.
-const COLUMNS_MAX: usize = 400_000;
+const COLUMNS_MAX: usize = 100_000;
+/// Additions that all steps towards better prices may take, and the fewest and most steps.
+const ADDITIONS_MAX: usize = 1_000_000_000;
+const STEPS: std::ops::RangeInclusive<usize> = 25..=200;
+/// Parts that the chains of several chunks are divided into, and then each that is left open.
+const SPLITS: [usize; 2] = [12, 6];
+
+/// The chains of a band, and what is known of them.
+pub(crate) struct Part {
+    /// The band.
+    pub band: Band,
+    /// Prices that prove the bound, alone or by a search that they steer.
+    pub prices: Prices,
+    /// No chain of the band is quicker.
+    pub bound: f64,
+}
 
 /// What is known about the best chain.
 pub(crate) struct BestChain {
@@ -26,8 +49,8 @@ pub(crate) struct BestChain {
     pub chain: Option<(Vec<Link>, f64)>,
     /// No chain is quicker; infinite where there is none.
     pub bound: f64,
-    /// Prices that prove the bound without a solver.
-    pub proof: Option<Prices>,
+    /// The same by parts, in order; together they are all chains.
+    pub parts: Vec<Part>,
     /// How the bound was found.
     pub method: &'static str,
     /// Solver, where the bound is its word.
@@ -40,80 +63,195 @@ pub(crate) struct BestChain {
 
 /// Finds the best chain.
 pub(crate) fn best_chain(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFault> {
-    let priced = prices::search(chains, Prices::none(chains.tables), None, budget);
+    // Tables with a level for each stage are large, and a rule on the most stages seldom binds.
+    if matches!(chains.count, StageCount::AtMost(_)) {
+        let free = find(&chains.without_rule(), budget)?;
+        if free.chain.as_ref().is_none_or(|(chain, _)| chains.count.allows(chain.len())) {
+            return Ok(free);
+        }
+    }
+    find(chains, budget)
+}
+
+fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFault> {
+    let (band, prices) = (Band::all(chains.costs), chains.no_prices());
+    let bound = chains.bound(&prices, &chains.completions(&band, &prices));
     let mut best = BestChain {
-        chain: priced.best,
-        bound: priced.bound,
-        proof: Some(priced.prices),
+        chain: None,
+        bound,
+        parts: vec![Part { band, prices, bound }],
         method: "device prices",
         solver: None,
         nodes: 0,
         stopped: None,
     };
-    if best.bound == f64::INFINITY {
-        best.proof = None;
+    if bound == f64::INFINITY {
         return Ok(best);
     }
-    search(chains, &mut best, LABELS_FIRST, budget);
-    if !closed(&best) && chains.costs.chunks == 1 {
+    glance(chains, &mut best, budget);
+    improve(chains, &mut best, budget, 1);
+    glance(chains, &mut best, budget);
+    if chains.costs.chunks > 1 {
+        for count in SPLITS {
+            if !closed(&best, budget) && budget.exhausted().is_none() {
+                split(chains, &mut best, budget, count);
+            }
+        }
+    }
+    search(chains, &mut best, budget);
+    if !closed(&best, budget) && chains.costs.chunks == 1 && best.stopped == Some(Limit::Nodes) {
         program(chains, &mut best, budget)?;
-    } else if !closed(&best) && best.stopped == Some(Limit::Nodes) {
-        search(chains, &mut best, budget.nodes_max.saturating_mul(LABELS_PER_NODE), budget);
     }
     fewest_stages(chains, &mut best, budget);
     Ok(best)
 }
 
-fn closed(best: &BestChain) -> bool {
-    best.chain.as_ref().is_some_and(|(_, value)| relative_gap(*value, best.bound) <= GAP_NONE)
+/// Share of a value that a bound has to reach.
+fn enough(budget: &Budget<'_>) -> f64 {
+    if budget.gap_target > GAP_NONE { 1.0 - budget.gap_target } else { 1.0 - 0.1 * GAP_NONE }
 }
 
-/// Raises the bound; one that no prices prove is somebody's word.
-fn raise(best: &mut BestChain, bound: f64, method: &'static str, solver: Option<&'static str>) {
-    if bound > best.bound {
-        (best.bound, best.proof, best.method, best.solver) = (bound, None, method, solver);
+fn closed(best: &BestChain, budget: &Budget<'_>) -> bool {
+    best.chain.as_ref().is_some_and(|(_, value)| relative_gap(*value, best.bound) <= budget.gap_target.max(GAP_NONE))
+}
+
+fn value(best: &BestChain) -> f64 {
+    best.chain.as_ref().map_or(f64::INFINITY, |chain| chain.1)
+}
+
+/// Takes note of a chain.
+fn offer(best: &mut BestChain, chain: Option<(Vec<Link>, f64)>) {
+    if let Some(chain) = chain.filter(|chain| chain.1 < value(best)) {
+        best.chain = Some(chain);
     }
 }
 
-/// A label-setting search: exact where it ends by itself.
-fn search(chains: &Chains<'_>, best: &mut BestChain, labels_max: u64, budget: &Budget<'_>) {
-    if closed(best) {
+/// The bound of all parts, told to whoever listens.
+fn join(best: &mut BestChain, budget: &Budget<'_>) {
+    let least = best.parts.iter().map(|part| part.bound).fold(f64::INFINITY, f64::min).min(value(best));
+    best.bound = best.bound.max(least);
+    budget.report(best.chain.as_ref().map(|c| c.1), Some(best.bound).filter(|bound| bound.is_finite()));
+}
+
+/// A chain at the prices of the part of least bound.
+fn glance(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
+    if closed(best, budget) {
         return;
     }
-    let none = Prices::none(chains.tables);
-    let limit = best.chain.as_ref().map_or(f64::INFINITY, |(_, value)| *value);
-    let found = labels::search(chains, best.proof.as_ref().unwrap_or(&none), limit, labels_max, budget);
-    best.nodes += found.labels;
-    best.stopped = found.stopped;
-    if found.best.is_some() {
-        best.chain = found.best;
+    let Some(part) = best.parts.iter().min_by(|a, b| a.bound.total_cmp(&b.bound)) else { return };
+    let completions = chains.completions(&part.band, &part.prices);
+    let ground = Ground { chains, band: &part.band, prices: &part.prices, completions: &completions };
+    let found = labels::glance(ground, value(best), GLANCE, budget);
+    offer(best, found);
+    join(best, budget);
+}
+
+/// Better prices for every part that is open, in a `share` of the steps.
+fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share: usize) {
+    let (n, layers) = (chains.classes.len(), chains.costs.layers);
+    let phases = if chains.costs.chunks > 1 { 2 } else { 1 };
+    let additions = (chains.count.levels() + 1) * phases * n * layers * (n + layers);
+    let steps = (ADDITIONS_MAX / additions.max(1)).clamp(*STEPS.start(), *STEPS.end()) / share;
+    for position in 0..best.parts.len() {
+        let (known, enough) = (value(best), enough(budget));
+        let part = &mut best.parts[position];
+        if part.bound >= known * enough || budget.exhausted().is_some() {
+            continue;
+        }
+        let found = prices::search(chains, &part.band, part.prices.clone(), (known, enough), steps, budget);
+        if found.bound > part.bound {
+            (part.bound, part.prices) = (found.bound, found.prices);
+        }
+        offer(best, found.best);
+        join(best, budget);
     }
-    let value = best.chain.as_ref().map_or(f64::INFINITY, |c| c.1);
-    raise(best, found.bound.min(value), "label-setting search", None);
-    budget.report(best.chain.as_ref().map(|c| c.1), Some(best.bound));
+}
+
+/// Divides every part that is open by the time of its longest stage.
+fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: usize) {
+    let shortest = |part: &Part| {
+        let of_kind = |steps: &chains::BandSteps| steps.turn.least();
+        part.band.steps.iter().map(of_kind).fold(f64::INFINITY, f64::min)
+    };
+    let (known, enough) = (value(best), enough(budget));
+    for part in std::mem::take(&mut best.parts) {
+        let (low, high) = (shortest(&part).max(part.band.over), part.band.most.min(known));
+        // Infinite without a known chain: then there is nothing to divide by.
+        if part.bound >= known * enough || !(low > 0.0 && low < high && high.is_finite()) {
+            best.parts.push(part);
+            continue;
+        }
+        let ratio = high / low;
+        let edge = |i: usize| low * power(ratio, i as f64 / count as f64);
+        let mut over = part.band.over;
+        for i in 1..=count {
+            let most = if i == count { part.band.most } else { edge(i) };
+            let band = Band::new(chains.costs, over, most);
+            best.parts.push(Part { band, prices: part.prices.clone(), bound: part.bound });
+            over = most;
+        }
+    }
+    improve(chains, best, budget, 4);
+    glance(chains, best, budget);
+}
+
+/// A power, by square roots and products alone, so that it is the same everywhere.
+fn power(base: f64, exponent: f64) -> f64 {
+    let (mut result, mut root, mut rest) = (1.0, base, exponent);
+    for _ in 0..30 {
+        (root, rest) = (root.sqrt(), rest * 2.0);
+        if rest >= 1.0 {
+            (result, rest) = (result * root, rest - 1.0);
+        }
+    }
+    result
+}
+
+/// Searches the parts that are open, those of least bound first: exact where it ends by itself.
+fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
+    let mut left = budget.nodes_max.saturating_mul(LABELS_PER_NODE);
+    let mut order: Vec<usize> = (0..best.parts.len()).collect();
+    order.sort_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound).then(a.cmp(&b)));
+    for position in order {
+        if best.parts[position].bound >= value(best) * enough(budget) {
+            continue;
+        }
+        let part = &best.parts[position];
+        let completions = chains.completions(&part.band, &part.prices);
+        let ground = Ground { chains, band: &part.band, prices: &part.prices, completions: &completions };
+        let found = labels::search(ground, value(best), left.min(LABELS_MAX), budget);
+        left = left.saturating_sub(found.labels);
+        best.nodes += found.labels;
+        best.stopped = best.stopped.or(found.stopped);
+        offer(best, found.best);
+        let bound = found.bound.min(value(best));
+        best.parts[position].bound = best.parts[position].bound.max(bound);
+        best.method = "device prices and label-setting search";
+        join(best, budget);
+    }
 }
 
 /// The integer program over what can still be part of a better chain: first relaxed, for prices that may prove the
 /// bound; then whole.
 fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Result<(), SolverFault> {
-    let value = best.chain.as_ref().map_or(f64::INFINITY, |c| c.1);
-    let prices = best.proof.clone().unwrap_or_else(|| Prices::none(chains.tables));
-    let kept = chains.survivors(&prices, &chains.completions(&prices), value * (1.0 + GAP_NONE));
+    let Some(part) = best.parts.first() else { return Ok(()) };
+    let known = value(best);
+    let kept = chains.survivors(&part.band, &part.prices, known * (1.0 + GAP_NONE));
     if kept.len() > COLUMNS_MAX {
         return Ok(());
     }
-    let scale = if value.is_finite() { value } else { best.bound };
+    let scale = if known.is_finite() { known } else { best.bound };
     let scale = if scale > 0.0 && scale.is_finite() { scale } else { 1.0 };
-    let mut program = ChainProgram::new(chains, labels::twins(chains), &kept, scale);
+    let mut program = ChainProgram::new(chains, &kept, scale);
     let relaxed = solve(&program.program.relaxed(), None, 0.0, budget)?;
     if relaxed.verdict == Verdict::Optimal {
         let prices = program.prices(chains, &relaxed.duals);
-        let bound = chains.bound(&prices, &chains.completions(&prices));
+        let bound = chains.bound(&prices, &chains.completions(&best.parts[0].band, &prices));
         if bound > best.bound {
-            (best.bound, best.method, best.solver, best.proof) = (bound, "device prices", None, Some(prices));
+            (best.bound, best.parts[0].bound, best.parts[0].prices) = (bound, bound, prices);
         }
     }
-    if closed(best) {
+    if closed(best, budget) {
         best.stopped = None;
         return Ok(());
     }
@@ -121,31 +259,22 @@ fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Re
         let start = best.chain.as_ref().and_then(|(chain, _)| program.assignment(chain));
         let answer = solve(&program.program, start.as_deref(), budget.solver_gap(), budget)?;
         best.nodes += answer.nodes;
-        let chain = answer.assignment.as_deref().and_then(|at| program.chain(at));
-        if let Some(chain) = &chain
-            && !chains.holds(chain)
-            && let Some(at) = &answer.assignment
-        {
+        let walk = answer.assignment.as_deref().map(|at| program.walk(at));
+        let chain = walk.as_ref().map(|walk| chains.chain(walk));
+        if let (Some(None), Some(at)) = (&chain, &answer.assignment) {
             // The solver stretched a memory pool by its tolerance.
             program.forbid(at);
             continue;
         }
-        let found = chain.map(|chain| (chains.value(&chain), chain));
-        if let Some((value, chain)) = found.filter(|(v, _)| best.chain.as_ref().is_none_or(|(_, known)| v < known)) {
-            best.chain = Some((chain, value));
-        }
-        let value = best.chain.as_ref().map_or(f64::INFINITY, |c| c.1);
-        best.stopped = None;
-        match answer.verdict {
-            // Every chain that is not in the program is worth more than the value kept for it.
-            Verdict::Optimal | Verdict::Infeasible => {
-                let bound = if answer.verdict == Verdict::Optimal { answer.bound * scale } else { value };
-                raise(best, bound.min(value), "integer program", Some(HIGHS));
-            }
-            Verdict::Stopped(limit) => {
-                best.stopped = Some(limit);
-                raise(best, (answer.bound * scale).min(value), "integer program", Some(HIGHS));
-            }
+        offer(best, chain.flatten().map(|chain| (chain.clone(), chains.value(&chain))));
+        best.stopped = match answer.verdict {
+            Verdict::Optimal | Verdict::Infeasible => None,
+            Verdict::Stopped(limit) => Some(limit),
+        };
+        // Every chain that is not in the program is worth more than the value kept for it.
+        let bound = if answer.verdict == Verdict::Infeasible { value(best) } else { answer.bound * scale };
+        if bound.min(value(best)) > best.bound {
+            (best.bound, best.method, best.solver) = (bound.min(value(best)), "integer program", Some(HIGHS));
         }
         return Ok(());
     }
@@ -153,21 +282,62 @@ fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Re
 
 /// Among chains of the best value, one of fewest stages, so that equal optima do not flip.
 fn fewest_stages(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
-    let Some((chain, value)) = best.chain.clone().filter(|_| closed(best)) else { return };
-    let within = value * (1.0 + 1e-12);
-    let prices = best.proof.clone().unwrap_or_else(|| Prices::none(chains.tables));
-    for count in 1..chain.len() {
-        if chains.count != StageCount::Any && !matches!(chains.count, StageCount::AtMost(_)) {
+    if matches!(chains.count, StageCount::Exactly(_)) || value(best) == 0.0 {
+        return;
+    }
+    loop {
+        let Some((chain, value)) = best.chain.clone().filter(|_| closed(best, budget)) else { return };
+        if chain.len() < 2 || budget.exhausted().is_some() {
             return;
         }
-        let fewer = Chains::new(chains.tables, chains.costs, StageCount::Exactly(count));
-        if fewer.bound(&prices, &fewer.completions(&prices)) > within {
-            continue;
+        let limit = value * (1.0 + 4e-12);
+        let fewer = chains.with_rule(StageCount::AtMost(chain.len() - 1));
+        let mut found = None;
+        for part in best.parts.iter().filter(|part| part.bound <= limit) {
+            let completions = fewer.completions(&part.band, &part.prices);
+            if fewer.bound(&part.prices, &completions) < limit {
+                let ground =
+                    Ground { chains: &fewer, band: &part.band, prices: &part.prices, completions: &completions };
+                found = found.or(labels::search(ground, limit, LABELS_FEWER, budget).best);
+            }
         }
-        let found = labels::search(&fewer, &prices, within.next_up(), LABELS_FIRST, budget).best;
-        if found.is_some() {
-            best.chain = found;
-            return;
+        match found {
+            Some(found) if found.0.len() < chain.len() => best.chain = Some(found),
+            _ => return,
         }
+    }
+}
+
+impl BestChain {
+    /// The prices as a plan states them.
+    pub fn evidence(&self, chains: &Chains<'_>) -> Vec<WalkPart> {
+        let tables = chains.tables;
+        let part = |part: &Part| {
+            let priced = part.prices.class.iter().zip(&chains.classes).filter(|(price, _)| **price != 0.0);
+            let of_class = |(price, class): (&f64, &Vec<usize>)| {
+                class.iter().map(|&member| (tables.name(member).to_owned(), *price)).collect::<Vec<_>>()
+            };
+            let pool = |(price, pool): (&f64, &crate::tables::Pool)| {
+                let device = tables.problem.graph.device(tables.candidates[pool.members[0]].id);
+                Some((device.memory_pool.clone()?, *price)).filter(|_| *price > 0.0)
+            };
+            WalkPart {
+                stage_seconds_max: Some(part.band.most).filter(|most| most.is_finite()),
+                devices: priced.flat_map(of_class).collect(),
+                pools: part.prices.byte.iter().zip(&tables.pools).filter_map(pool).collect::<BTreeMap<_, _>>(),
+            }
+        };
+        self.parts.iter().map(part).collect()
+    }
+
+    /// For every candidate, a lower bound on the chains that use it, a rule on stages left aside.
+    pub fn at_least_with(&self, chains: &Chains<'_>) -> Vec<f64> {
+        let mut least = vec![f64::INFINITY; chains.tables.candidates.len()];
+        for part in &self.parts {
+            for (class, bound) in chains.at_least_with(&part.band, &part.prices).into_iter().enumerate() {
+                chains.classes[class].iter().for_each(|&member| least[member] = bound.min(least[member]));
+            }
+        }
+        least
     }
 }

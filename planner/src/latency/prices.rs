@@ -1,13 +1,17 @@
 //! Prices that make the cheapest walk a good bound, by subgradient steps (Held, Wolfe and Crowder 1974): raise the
 //! price of what a walk uses twice, lower that of what it leaves.
 
-use super::walk::{Chains, Link, Prices};
-use crate::budget::{Budget, GAP_NONE, relative_gap};
+use super::chains::{Band, Chains, ClassLink, Link, Prices};
+use crate::budget::Budget;
 
-/// Most subgradient steps.
-const STEPS: usize = 150;
-/// Steps without a better bound after which the step length is halved.
-const PATIENCE: usize = 8;
+/// Steps without a better bound after which the step length is shortened.
+const PATIENCE: usize = 6;
+/// What is left of a step length then.
+const SHORTER: f64 = 0.6;
+/// Steps over which a bound must gain [`GAIN_MIN`], or the search ends.
+const WINDOW: usize = 40;
+/// Least gain of a window, in shares of the distance to the known chain.
+const GAIN_MIN: f64 = 0.02;
 
 /// What the prices found.
 pub(crate) struct Priced {
@@ -19,15 +23,24 @@ pub(crate) struct Priced {
     pub best: Option<(Vec<Link>, f64)>,
 }
 
-/// Improves prices from `start`, knowing a chain of value `known` perhaps.
-pub(crate) fn search(chains: &Chains<'_>, start: Prices, known: Option<f64>, budget: &Budget<'_>) -> Priced {
+/// Improves prices from `start` in at most `steps` steps, knowing a chain of value `known` (infinite where none is); ends
+/// where the bound reaches `enough` of the best chain.
+pub(crate) fn search(
+    chains: &Chains<'_>,
+    band: &Band,
+    start: Prices,
+    (known, enough): (f64, f64),
+    steps: usize,
+    budget: &Budget<'_>,
+) -> Priced {
     let mut found = Priced { prices: start.clone(), bound: f64::NEG_INFINITY, best: None };
-    let (mut prices, mut length, mut waited) = (start, 1.0, 0);
-    for _ in 0..STEPS {
+    let (mut prices, mut length, mut waited, mut upper) = (start, 1.0, 0, known);
+    let mut before = f64::NEG_INFINITY;
+    for count in 0..steps {
         if budget.exhausted().is_some() {
             break;
         }
-        let completions = chains.completions(&prices);
+        let completions = chains.completions(band, &prices);
         let bound = chains.bound(&prices, &completions);
         if bound > found.bound {
             found.bound = bound;
@@ -36,19 +49,24 @@ pub(crate) fn search(chains: &Chains<'_>, start: Prices, known: Option<f64>, bud
         } else {
             waited += 1;
             if waited >= PATIENCE {
-                (length, waited) = (length * 0.5, 0);
+                (length, waited) = (length * SHORTER, 0);
                 prices.clone_from(&found.prices);
             }
         }
-        let Some(walk) = chains.walk(&prices, &completions) else { break };
-        if chains.holds(&walk) {
-            let value = chains.value(&walk);
-            if found.best.as_ref().is_none_or(|(_, best)| value < *best) {
-                found.best = Some((walk.clone(), value));
+        let Some(walk) = chains.walk(band, &prices, &completions) else { break };
+        if let Some(chain) = chains.chain(&walk) {
+            let value = chains.value(&chain);
+            if value < upper {
+                (upper, found.best) = (value, Some((chain, value)));
             }
         }
-        let upper = found.best.as_ref().map(|b| b.1).into_iter().chain(known).fold(f64::INFINITY, f64::min);
-        if relative_gap(upper, found.bound) <= GAP_NONE || !step(chains, &mut prices, &walk, upper - bound, length) {
+        if count % WINDOW == WINDOW - 1 {
+            if found.bound - before < GAIN_MIN * (upper - found.bound) {
+                break;
+            }
+            before = found.bound;
+        }
+        if found.bound >= upper * enough || !step(chains, &mut prices, &walk, (upper, bound), length) {
             break;
         }
     }
@@ -56,23 +74,22 @@ pub(crate) fn search(chains: &Chains<'_>, start: Prices, known: Option<f64>, bud
 }
 
 /// One step; false where the walk breaks nothing, so that no price would change.
-fn step(chains: &Chains<'_>, prices: &mut Prices, walk: &[Link], distance: f64, length: f64) -> bool {
+fn step(chains: &Chains<'_>, prices: &mut Prices, walk: &[ClassLink], (upper, bound): (f64, f64), length: f64) -> bool {
     let tables = chains.tables;
-    let mut uses = vec![-1.0; tables.candidates.len()];
+    let mut uses: Vec<f64> = chains.classes.iter().map(|class| -(class.len() as f64)).collect();
     let mut drawn: Vec<f64> = vec![-1.0; tables.pools.len()];
-    for &(device, start, end) in walk {
-        uses[device] += 1.0;
-        let candidate = tables.candidates[device];
-        if let Some(pool) = candidate.pool {
-            // In shares of the pool, so that devices and bytes move at one pace.
-            let size = (tables.pools[pool].size as f64).max(1.0);
-            drawn[pool] += tables.kinds[candidate.kind].bytes.at(start, end) as f64 / size;
+    // In shares of the pool, so that devices and bytes move at one pace.
+    let size = |pool: usize| (tables.pools[pool].size as f64).max(1.0);
+    for &(class, start, end) in walk {
+        uses[class] += 1.0;
+        if let Some(pool) = chains.pool(class) {
+            drawn[pool] += chains.kind(class).bytes.at(start, end) as f64 / size(pool);
         }
     }
     // A price at zero does not fall below.
     let held = |price: f64, slope: f64, free: bool| if !free && price <= 0.0 && slope < 0.0 { 0.0 } else { slope };
-    for (device, slope) in uses.iter_mut().enumerate() {
-        *slope = held(prices.device[device], *slope, tables.candidates[device].pinned);
+    for (class, slope) in uses.iter_mut().enumerate() {
+        *slope = held(prices.class[class], *slope, chains.pinned(class));
     }
     for (pool, slope) in drawn.iter_mut().enumerate() {
         *slope = held(prices.byte[pool], *slope, false);
@@ -81,19 +98,18 @@ fn step(chains: &Chains<'_>, prices: &mut Prices, walk: &[Link], distance: f64, 
     if norm == 0.0 {
         return false;
     }
-    // Without a chain to aim at, aim at twice the walk's own cost.
-    let distance = if distance.is_finite() { distance.max(0.0) } else { chains.value(walk).abs() };
-    if !distance.is_finite() || distance == 0.0 {
+    // Without a chain to aim at, aim a tenth above the bound.
+    let distance = if upper.is_finite() { upper - bound } else { bound.abs() * 0.1 };
+    if !distance.is_finite() || distance <= 0.0 {
         return false;
     }
     let pace = length * distance / norm;
-    for (device, slope) in uses.iter().enumerate() {
-        let price = prices.device[device] + pace * slope;
-        prices.device[device] = if tables.candidates[device].pinned { price } else { price.max(0.0) };
+    for (class, slope) in uses.iter().enumerate() {
+        let price = prices.class[class] + pace * slope;
+        prices.class[class] = if chains.pinned(class) { price } else { price.max(0.0) };
     }
     for (pool, slope) in drawn.iter().enumerate() {
-        let size = (tables.pools[pool].size as f64).max(1.0);
-        prices.byte[pool] = (prices.byte[pool] + pace * slope / size).max(0.0);
+        prices.byte[pool] = (prices.byte[pool] + pace * slope / size(pool)).max(0.0);
     }
     true
 }

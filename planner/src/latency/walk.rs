@@ -4,285 +4,278 @@
 //!
 //! Why it is a bound: with prices `u >= 0`, a chain pays the price of each device at most once and of each byte of a
 //! pool at most `size` times, so `chain <= priced chain` fails by at most the sum of all prices. A pinned device is
-//! used exactly once, so its price may have any sign.
+//! used exactly once, so its price may have any sign. Twins have one price, and count together.
+//!
+//! With several chunks a walk has two phases. Before its longest stage it goes with the first chunk, at that stage with
+//! all of them, after it with the last: one path of the flow shop, of which the makespan is the longest.
 
-use super::costs::Costs;
-use crate::tables::{Intervals, Tables};
-
-/// How many stages a chain may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum StageCount {
-    /// Any number.
-    Any,
-    /// At most so many.
-    AtMost(usize),
-    /// Exactly so many.
-    Exactly(usize),
-}
-
-impl StageCount {
-    /// The rule of a problem: the exact count where both are given and agree.
-    pub fn of(tables: &Tables<'_>) -> Self {
-        let limits = &tables.problem.limits;
-        match (limits.stages_exact, limits.stages_max) {
-            (Some(exact), _) => Self::Exactly(exact as usize),
-            (None, Some(most)) => Self::AtMost((most as usize).min(tables.candidates.len()).min(tables.layers)),
-            (None, None) => Self::Any,
-        }
-    }
-
-    /// Levels of the tables: how many stages are still allowed.
-    fn levels(self) -> usize {
-        match self {
-            Self::Any => 0,
-            Self::AtMost(n) | Self::Exactly(n) => n,
-        }
-    }
-
-    /// The level after one stage.
-    fn after(self, level: usize) -> Option<usize> {
-        if self == Self::Any { Some(0) } else { level.checked_sub(1) }
-    }
-
-    /// Whether a chain may end at a level.
-    fn may_end(self, level: usize) -> bool {
-        !matches!(self, Self::Exactly(_)) || level == 0
-    }
-}
-
-/// Prices in seconds: of using a candidate, and of a byte of a pool.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Prices {
-    /// By candidate.
-    pub device: Vec<f64>,
-    /// By pool.
-    pub byte: Vec<f64>,
-}
-
-impl Prices {
-    /// No prices.
-    pub fn none(tables: &Tables<'_>) -> Self {
-        Self { device: vec![0.0; tables.candidates.len()], byte: vec![0.0; tables.pools.len()] }
-    }
-
-    /// What a chain may have paid at most.
-    pub fn total(&self, tables: &Tables<'_>) -> f64 {
-        let bytes: f64 = self.byte.iter().zip(&tables.pools).map(|(price, pool)| price * pool.size as f64).sum();
-        self.device.iter().sum::<f64>() + bytes
-    }
-}
-
-/// The chain problem.
-pub(crate) struct Chains<'a> {
-    /// Devices and memory.
-    pub tables: &'a Tables<'a>,
-    /// Times.
-    pub costs: &'a Costs,
-    /// Rule on the number of stages.
-    pub count: StageCount,
-    /// By kind: time that an interval adds to any chain: all chunks where it is first, else the last chunk.
-    pub lead: Vec<Intervals<f64>>,
-}
+use super::chains::{Band, Chains, ClassLink, Prices};
 
 /// Cheapest completions under given prices.
 pub(crate) struct Completions {
-    candidates: usize,
+    classes: usize,
     layers: usize,
-    /// `[level][layer][candidate]`: cost from the end of a stage there to the end of the chain.
-    after: Vec<f64>,
-    /// The same, from the start of a stage there.
-    from: Vec<f64>,
+    /// `[phase][level][class][layer]`: cost from the end of a stage there to the end of the chain; phase 0 before the
+    /// longest stage, 1 after it. One chunk knows only phase 1.
+    after: [Vec<f64>; 2],
+    /// The same, from the start of a stage there: `[phase][level][layer][class]`.
+    from: [Vec<f64>; 2],
     /// Level of a whole chain.
-    top: usize,
+    pub top: usize,
 }
 
 impl Completions {
-    fn position(&self, level: usize, layer: usize, candidate: usize) -> usize {
-        (level * (self.layers + 1) + layer) * self.candidates + candidate
+    /// Cost from the end of a stage of a class at `layer`, with `level` more stages allowed.
+    pub fn after(&self, phase: usize, level: usize, layer: usize, class: usize) -> f64 {
+        self.after[phase][(level * self.classes + class) * (self.layers + 1) + layer]
     }
 
-    /// Cost from the end of a stage on `candidate` at `layer`, with `level` more stages allowed.
-    pub fn after(&self, level: usize, layer: usize, candidate: usize) -> f64 {
-        self.after[self.position(level, layer, candidate)]
+    /// Cost from the start of a stage of a class at `layer`.
+    pub fn from(&self, phase: usize, level: usize, layer: usize, class: usize) -> f64 {
+        self.from[phase][(level * (self.layers + 1) + layer) * self.classes + class]
     }
 }
 
-/// A stage of a chain: candidate, first layer, one past the last.
-pub(crate) type Link = (usize, usize, usize);
+/// Least sum of two rows, entry by entry.
+fn least_sum(a: &[f64], b: &[f64]) -> f64 {
+    const LANES: usize = 8;
+    let less = |x: f64, y: f64| if x < y { x } else { y };
+    let mut least = [f64::INFINITY; LANES];
+    let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = whole_a.remainder().iter().zip(whole_b.remainder());
+    let rest = rest.fold(f64::INFINITY, |least, (x, y)| less(x + y, least));
+    for (x, y) in whole_a.zip(whole_b) {
+        for lane in 0..LANES {
+            least[lane] = less(x[lane] + y[lane], least[lane]);
+        }
+    }
+    least.into_iter().fold(rest, less)
+}
 
-impl<'a> Chains<'a> {
-    /// The chain problem of some times.
-    pub fn new(tables: &'a Tables<'a>, costs: &'a Costs, count: StageCount) -> Self {
-        let last = costs.chunks - 1;
-        let lead = (0..tables.kinds.len())
-            .map(|kind| {
-                Intervals::of(costs.layers, |s, e| costs.chunks_from(kind, if s == 0 { 0 } else { last }, s, e))
-            })
-            .collect();
-        Self { tables, costs, count, lead }
+impl Chains<'_> {
+    /// Phases of a walk.
+    fn phases(&self) -> std::ops::Range<usize> {
+        if self.costs.chunks == 1 { 1..2 } else { 0..2 }
     }
 
-    /// Priced cost of a stage.
-    fn priced(&self, prices: &Prices, (device, start, end): Link) -> f64 {
-        let candidate = self.tables.candidates[device];
-        let bytes = candidate
-            .pool
-            .map_or(0.0, |pool| prices.byte[pool] * self.tables.kinds[candidate.kind].bytes.at(start, end) as f64);
-        self.lead[candidate.kind].at(start, end) + prices.device[device] + bytes
+    /// Phase in which a walk begins.
+    fn first_phase(&self) -> usize {
+        self.phases().start
     }
 
-    /// Cost of the way from one candidate to the next, for the last chunk.
-    fn way(&self, from: usize, to: usize) -> f64 {
-        self.costs.hop[self.costs.chunks - 1][from][to]
-    }
-
-    /// Cheapest completions under these prices.
-    pub fn completions(&self, prices: &Prices) -> Completions {
-        let (n, layers, top) = (self.tables.candidates.len(), self.costs.layers, self.count.levels());
+    /// Cheapest completions of walks of a band under these prices.
+    pub fn completions(&self, band: &Band, prices: &Prices) -> Completions {
+        let (n, layers, top) = (self.classes.len(), self.costs.layers, self.count.levels());
         let size = (top + 1) * (layers + 1) * n;
-        let mut table = Completions {
-            candidates: n,
-            layers,
-            after: vec![f64::INFINITY; size],
-            from: vec![f64::INFINITY; size],
-            top,
-        };
+        let empty = |phase: usize| vec![f64::INFINITY; if self.phases().contains(&phase) { size } else { 0 }];
+        let mut table =
+            Completions { classes: n, layers, after: [empty(0), empty(1)], from: [empty(0), empty(1)], top };
         for level in (0..=top).filter(|&level| self.count.may_end(level)) {
-            for device in 0..n {
-                let at = table.position(level, layers, device);
-                table.after[at] = self.costs.exit[device];
+            for class in 0..n {
+                table.after[1][(level * n + class) * (layers + 1) + layers] = self.costs.exit[self.classes[class][0]];
             }
         }
         for level in 0..=top {
             for start in (0..layers).rev() {
                 if let Some(below) = self.count.after(level) {
-                    for device in 0..n {
-                        let reach = self.tables.kind(device).reach[start];
-                        let best = (start + 1..=reach)
-                            .map(|end| self.priced(prices, (device, start, end)) + table.after(below, end, device))
-                            .fold(f64::INFINITY, f64::min);
-                        let at = table.position(level, start, device);
-                        table.from[at] = best;
+                    for class in 0..n {
+                        let best = self.begun(band, prices, &table, (below, class, start));
+                        for phase in self.phases() {
+                            table.from[phase][(level * (layers + 1) + start) * n + class] = best[phase];
+                        }
                     }
                 }
-                for device in (0..n).filter(|_| start > 0) {
-                    let row = table.position(level, start, 0);
-                    let best = (0..n)
-                        .map(|next| self.way(device, next) + table.from[row + next])
-                        .fold(f64::INFINITY, f64::min);
-                    table.after[row + device] = best;
+                for phase in self.phases().filter(|_| start > 0) {
+                    let from = &table.from[phase][(level * (layers + 1) + start) * n..][..n];
+                    let ways = &self.ways[phase];
+                    for class in 0..n {
+                        table.after[phase][(level * n + class) * (layers + 1) + start] =
+                            least_sum(&ways[class * n..][..n], from);
+                    }
                 }
             }
         }
         table
     }
 
-    /// Lower bound on every chain: the cheapest walk less all prices. Infinite where there is no walk at all.
+    /// Cheapest cost, by phase, from the start of a stage of a class.
+    fn begun(
+        &self,
+        band: &Band,
+        prices: &Prices,
+        table: &Completions,
+        (below, class, start): (usize, usize, usize),
+    ) -> [f64; 2] {
+        let (n, layers) = (self.classes.len(), self.costs.layers);
+        let (reach, steps) = (self.kind(class).reach[start], &band.steps[self.kind_of(class)]);
+        let base = (below * n + class) * (layers + 1);
+        let two = self.costs.chunks > 1;
+        let mut best = [f64::INFINITY; 2];
+        if self.byte_price(prices, class) > 0.0 {
+            for end in start + 1..=reach {
+                let pay = self.pay(prices, (class, start, end));
+                let passed = table.after[1][base + end] + pay;
+                best[1] = best[1].min(steps.last.at(start, end) + passed);
+                if two {
+                    let to_come = table.after[0][base + end] + pay;
+                    best[0] = best[0].min(steps.first.at(start, end) + to_come).min(steps.turn.at(start, end) + passed);
+                }
+            }
+            return best;
+        }
+        let ends = 2 * usize::from(start == 0);
+        let inner = reach.min(layers - 1).saturating_sub(start);
+        let passed = &table.after[1][base + start + 1..][..inner];
+        best[1] = least_sum(&steps.last.row(ends)[1..][..inner], passed);
+        if two {
+            let to_come = &table.after[0][base + start + 1..][..inner];
+            best[0] = least_sum(&steps.first.row(ends)[1..][..inner], to_come)
+                .min(least_sum(&steps.turn.row(ends)[1..][..inner], passed));
+        }
+        if reach == layers {
+            let passed = table.after[1][base + layers];
+            best[1] = best[1].min(steps.last.at(start, layers) + passed);
+            if two {
+                best[0] = best[0].min(steps.turn.at(start, layers) + passed);
+            }
+        }
+        best.map(|cost| cost + prices.class[class])
+    }
+
+    /// Lower bound on every chain of a band: the cheapest walk less all prices. Infinite where there is no walk.
     pub fn bound(&self, prices: &Prices, completions: &Completions) -> f64 {
-        let row = completions.position(completions.top, 0, 0);
-        let cheapest = (0..self.tables.candidates.len())
-            .map(|device| self.costs.entry[device] + completions.from[row + device])
-            .fold(f64::INFINITY, f64::min);
-        cheapest - prices.total(self.tables)
+        let whole = |class: usize| {
+            self.costs.entry[self.classes[class][0]] + completions.from(self.first_phase(), completions.top, 0, class)
+        };
+        (0..self.classes.len()).map(whole).fold(f64::INFINITY, f64::min) - self.price_sum(prices)
     }
 
     /// A cheapest walk; none where there is none.
-    pub fn walk(&self, prices: &Prices, completions: &Completions) -> Option<Vec<Link>> {
-        let n = self.tables.candidates.len();
+    pub fn walk(&self, band: &Band, prices: &Prices, completions: &Completions) -> Option<Vec<ClassLink>> {
+        let n = self.classes.len();
         let (mut level, mut start, mut before) = (completions.top, 0, None::<usize>);
+        let mut phase = self.first_phase();
         let mut walk = Vec::new();
         while start < self.costs.layers {
-            let row = completions.position(level, start, 0);
-            let arrive = |device: usize| match before {
-                Some(before) => self.way(before, device),
-                None => self.costs.entry[device],
+            let arrive = |class: usize| match before {
+                Some(before) => self.ways[phase][before * n + class],
+                None => self.costs.entry[self.classes[class][0]],
             };
-            let (device, cost) = least((0..n).map(|device| (device, arrive(device) + completions.from[row + device])))?;
+            let cost = |class: usize| arrive(class) + completions.from(phase, level, start, class);
+            let (class, cost) = least((0..n).map(|class| (class, cost(class))))?;
             if !cost.is_finite() {
                 return None;
             }
             level = self.count.after(level)?;
-            let reach = self.tables.kind(device).reach[start];
-            let ends = (start + 1..=reach)
-                .map(|end| (end, self.priced(prices, (device, start, end)) + completions.after(level, end, device)));
-            let (end, _) = least(ends)?;
-            walk.push((device, start, end));
-            (start, before) = (end, Some(device));
+            let steps = &band.steps[self.kind_of(class)];
+            let mut best = (f64::INFINITY, start, phase);
+            for end in start + 1..=self.kind(class).reach[start] {
+                let pay = self.pay(prices, (class, start, end));
+                let passed = completions.after(1, level, end, class) + pay;
+                let mut offer = |cost: f64, phase: usize| {
+                    if cost < best.0 {
+                        best = (cost, end, phase);
+                    }
+                };
+                if phase == 1 {
+                    offer(steps.last.at(start, end) + passed, 1);
+                } else {
+                    offer(steps.turn.at(start, end) + passed, 1);
+                    offer(steps.first.at(start, end) + completions.after(0, level, end, class) + pay, 0);
+                }
+            }
+            if best.1 == start {
+                return None;
+            }
+            walk.push((class, start, best.1));
+            (start, phase, before) = (best.1, best.2, Some(class));
         }
         Some(walk)
     }
 
-    /// The intervals of candidates that may be part of a chain worth at most `limit`. With a rule on stages, all that
-    /// fit.
-    pub fn survivors(&self, prices: &Prices, completions: &Completions, limit: f64) -> Vec<Link> {
+    /// The intervals that may be part of a chain worth at most `limit`, by class. With a rule on stages, all that fit.
+    pub fn survivors(&self, band: &Band, prices: &Prices, limit: f64) -> Vec<ClassLink> {
         let mut kept = Vec::new();
-        self.over_intervals(prices, completions, |link, bound| {
-            if self.count != StageCount::Any || bound <= limit {
+        let ruled = self.count.is_rule();
+        self.over_intervals(band, prices, |link, bound| {
+            if ruled || bound <= limit {
                 kept.push(link);
             }
         });
         kept
     }
 
-    /// Calls `visit` with every interval that fits and, without a rule on stages, a lower bound on the chains that use
-    /// it.
-    fn over_intervals(&self, prices: &Prices, completions: &Completions, mut visit: impl FnMut(Link, f64)) {
-        let (n, layers) = (self.tables.candidates.len(), self.costs.layers);
-        let total = prices.total(self.tables);
-        // Cheapest cost of reaching the start of a stage on a candidate, and of reaching the end of one.
-        let mut arrive = vec![f64::INFINITY; (layers + 1) * n];
-        let mut leave = vec![f64::INFINITY; (layers + 1) * n];
-        arrive[..n].copy_from_slice(&self.costs.entry);
+    /// Calls `visit` with every interval that fits and a lower bound on the chains of the band that use it, a rule on
+    /// stages left aside.
+    fn over_intervals(&self, band: &Band, prices: &Prices, mut visit: impl FnMut(ClassLink, f64)) {
+        let free = self.without_rule();
+        let completions = free.completions(band, prices);
+        let (n, layers) = (self.classes.len(), self.costs.layers);
+        let total = self.price_sum(prices);
+        // Cheapest cost of reaching the start of a stage, and of reaching the end of one, by phase.
+        let fresh = || vec![f64::INFINITY; (layers + 1) * n];
+        let (mut arrive, mut leave) = ([fresh(), fresh()], [fresh(), fresh()]);
+        for class in 0..n {
+            arrive[self.first_phase()][class] = self.costs.entry[self.classes[class][0]];
+        }
         for start in 0..layers {
-            for to in (0..n).filter(|_| start > 0) {
-                arrive[start * n + to] =
-                    (0..n).map(|from| leave[start * n + from] + self.way(from, to)).fold(f64::INFINITY, f64::min);
+            for phase in self.phases().filter(|_| start > 0) {
+                for from in 0..n {
+                    let here = leave[phase][start * n + from];
+                    for to in (0..n).filter(|_| here.is_finite()) {
+                        let time = here + self.ways[phase][from * n + to];
+                        let at = &mut arrive[phase][start * n + to];
+                        *at = at.min(time);
+                    }
+                }
             }
-            for device in 0..n {
-                for end in start + 1..=self.tables.kind(device).reach[start] {
-                    let here = arrive[start * n + device] + self.priced(prices, (device, start, end));
-                    leave[end * n + device] = leave[end * n + device].min(here);
-                    visit((device, start, end), here + completions.after(0, end, device) - total);
+            for class in 0..n {
+                let steps = &band.steps[self.kind_of(class)];
+                for end in start + 1..=self.kind(class).reach[start] {
+                    let pay = self.pay(prices, (class, start, end));
+                    let [before, past] = [0, 1].map(|phase| arrive[phase][start * n + class] + pay);
+                    let (first, turn) = (before + steps.first.at(start, end), before + steps.turn.at(start, end));
+                    let last = turn.min(past + steps.last.at(start, end));
+                    let mut bound = last + completions.after(1, 0, end, class);
+                    if self.costs.chunks > 1 {
+                        bound = bound.min(first + completions.after(0, 0, end, class));
+                    }
+                    for (leave, time) in leave.iter_mut().zip([first, last]) {
+                        let at = &mut leave[end * n + class];
+                        *at = at.min(time);
+                    }
+                    visit((class, start, end), bound - total);
                 }
             }
         }
     }
 
-    /// For every candidate, a lower bound on the chains that use it. Without a rule on stages it is the least over its
-    /// intervals; with one, the rule is left aside.
-    pub fn at_least_with(&self, prices: &Prices) -> Vec<f64> {
-        let free = Self { tables: self.tables, costs: self.costs, count: StageCount::Any, lead: self.lead.clone() };
-        let completions = free.completions(prices);
-        let mut least = vec![f64::INFINITY; self.tables.candidates.len()];
-        free.over_intervals(prices, &completions, |(device, ..), bound| least[device] = least[device].min(bound));
+    /// For every class, a lower bound on the chains of a band that use a device of it.
+    pub fn at_least_with(&self, band: &Band, prices: &Prices) -> Vec<f64> {
+        let mut least = vec![f64::INFINITY; self.classes.len()];
+        self.over_intervals(band, prices, |(class, ..), bound| least[class] = least[class].min(bound));
         least
-    }
-
-    /// Whether a walk is a chain: no device twice, pools not overdrawn, every pinned device used.
-    pub fn holds(&self, walk: &[Link]) -> bool {
-        let mut used = vec![false; self.tables.candidates.len()];
-        let mut drawn = vec![0_u64; self.tables.pools.len()];
-        for &(device, start, end) in walk {
-            if std::mem::replace(&mut used[device], true) {
-                return false;
-            }
-            let candidate = self.tables.candidates[device];
-            if let Some(pool) = candidate.pool {
-                drawn[pool] = drawn[pool].saturating_add(self.tables.kinds[candidate.kind].bytes.at(start, end));
-            }
-        }
-        let pinned = self.tables.candidates.iter().zip(&used).all(|(c, &used)| used || !c.pinned);
-        pinned && drawn.iter().zip(&self.tables.pools).all(|(&drawn, pool)| drawn <= pool.size)
-    }
-
-    /// Exact value of a chain.
-    pub fn value(&self, chain: &[Link]) -> f64 {
-        let kinds: Vec<usize> = self.tables.candidates.iter().map(|c| c.kind).collect();
-        self.costs.value(chain, &kinds)
     }
 }
 
 /// The first item of least cost.
 fn least(items: impl Iterator<Item = (usize, f64)>) -> Option<(usize, f64)> {
     items.reduce(|best, item| if item.1 < best.1 { item } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::least_sum;
+
+    #[test]
+    fn the_least_sum_of_two_rows_is_that_of_one_pass() {
+        let row =
+            |salt: u64, length: u64| (0..length).map(|i| ((i * 7919 + salt) % 101) as f64 - 50.0).collect::<Vec<f64>>();
+        for length in 0..40 {
+            let (a, b) = (row(3, length), row(17, length));
+            let plain = a.iter().zip(&b).map(|(x, y)| x + y).fold(f64::INFINITY, f64::min);
+            assert_eq!(least_sum(&a, &b), plain, "{length}");
+        }
+        assert_eq!(least_sum(&[f64::INFINITY; 9], &[1.0; 9]), f64::INFINITY);
+    }
 }

@@ -4,7 +4,7 @@
 
 use super::network::Network;
 use super::replay::replay;
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 
 /// Most rates tried per order of kinds.

@@ -15,7 +15,7 @@ use crate::formulation::positions::PositionProgram;
 use crate::formulation::program::Program;
 use crate::formulation::routing::{path_through, route};
 use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use clip::{Span, Weights};
 use network::Network;

@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::formulation::pipelines::pipelines;
 use crate::formulation::rails::{Rails, Region, Stock, divide};
 use crate::formulation::solve::SolverFault;
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 
 /// Halvings of the distance between what is had and what is known to be impossible.
 const HALVINGS: usize = 12;

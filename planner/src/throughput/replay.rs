@@ -1,7 +1,7 @@
 //! What a placement carries on the true links: a maximum flow, and the routes that it decomposes into.
 
 use super::network::Network;
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use petgraph::algo::dinics;
 use petgraph::graph::{DiGraph, NodeIndex};

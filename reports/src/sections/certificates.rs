@@ -64,6 +64,9 @@ fn kind(certificate: &Certificate) -> Html {
                 }
                 Some(Evidence::Enumeration) => "every placement was enumerated by the checker itself",
                 Some(Evidence::DeviceWorths { .. }) => "the worths of the devices leave no room for more",
+                Some(Evidence::WalkPrices { .. }) => {
+                    "at the prices of the devices no way through the layers is quicker"
+                }
                 None => "evidence not kept",
             };
             seq![element("strong", "certified"), ": the checker verified it without a solver; ", why]
