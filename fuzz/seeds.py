@@ -1,6 +1,6 @@
 """Writes the first seeds of the corpora: small well-formed inputs from which a fuzzer finds the rest.
 
-    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario
+    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario, helix
     python3 fuzz/seeds.py PLAN DEVICES    and those two files as seeds of their targets
 """
 
@@ -88,6 +88,22 @@ banned = ["node-2"]
 ambient = "25 °C"
 """
 
+# A flow problem, and a cluster with its machines and profiles.
+FLOW = """\
+{"a": {"layers": 3, "partial": true,
+       "nodes": {"0": {"1": 50.5, "2": 30}, "1": {"1": 50.5, "2": 30}, "2": {"3": 10}},
+       "links": [["source", "0", 500], ["source", "2", 400], ["0", "1", 25.25], ["1", "0", 25.25], ["0", "2", 7],
+                 ["1", "sink", 500], ["2", "sink", 0], ["2", "source", 1]]}}
+"""
+CLUSTER = "\0".join([
+    "[ComputeNode-0]\ntype=L4\n[ComputeNode-1]\ntype=T4\n[Link-source-0]\nbandwidth=1000 * mbps\nlatency=1 * MilliSec\n"
+    "[Link-0-1]\nbandwidth=10 * mbps\nlatency=5 * MilliSec\n[Link-1-sink]\nbandwidth=1000 * mbps\nlatency=1 * MilliSec\n",
+    "[L4]\ninbound_nic_speed = 10 * gbps\noutbound_nic_speed = 10 * gbps\nvram_size = 24 * GB\n"
+    "[T4]\ninbound_nic_speed = -1\noutbound_nic_speed = 5 * gbps\nvram_size = 16 * GB\n",
+    "0,0\n250,12\n500,20\n",
+    "0,0\n2,6.9\n4,7\n",
+])
+
 HERE = pathlib.Path(__file__).resolve().parent
 U32, F32, STRING, ARRAY, I32 = 4, 6, 8, 9, 5
 
@@ -168,6 +184,8 @@ def main():
     write("scenario", "seed-whole", WHOLE.encode())
     for scenario in sorted((HERE.parent / "scenarios" / "smoke").glob("*.toml")):
         write("scenario", f"seed-{scenario.stem}", scenario.read_bytes())
+    write("helix", "seed-flow", FLOW.encode())
+    write("helix", "seed-cluster", CLUSTER.encode())
     for target, path in zip(["plan", "devices"], sys.argv[1:]):
         write(target, "seed-" + target, pathlib.Path(path).read_bytes())
 

@@ -1,5 +1,9 @@
 //! The command line, as clap reads it.
 
+mod exchange;
+
+pub use exchange::{Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
 use isotherm_core::units::Seconds;
@@ -69,6 +73,11 @@ pub enum Command {
     Report(Report),
     /// Plan and simulate every scenario of a directory.
     Batch(Batch),
+    /// Turn other people's measurements into scenarios.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Write a plan as a command line or configuration of another engine, and what that engine cannot express.
+    Export(Export),
     /// Measure isotherm itself.
     #[command(subcommand)]
     Bench(BenchCommand),

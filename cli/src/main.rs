@@ -11,6 +11,7 @@ mod models;
 mod question;
 mod registry;
 mod session;
+mod tables;
 mod trust;
 mod ui;
 
@@ -47,6 +48,8 @@ fn run(cli: &Cli) -> Done {
         Command::Run(args) => commands::run::run(&ui, args),
         Command::Report(args) => commands::report::run(&ui, args),
         Command::Batch(args) => commands::batch::run(&ui, args),
+        Command::Import(command) => commands::import::run(&ui, command),
+        Command::Export(args) => commands::export::run(&ui, args),
         Command::Bench(command) => commands::truth::run(&ui, command),
         Command::Audit(command) => commands::audit::run(&ui, command),
         Command::Keys(command) => commands::audit::keys(&ui, command),

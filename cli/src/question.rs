@@ -3,7 +3,7 @@
 use crate::args::Sources;
 use crate::failure::{Code, Failure};
 use crate::ui::Ui;
-use crate::{files, models};
+use crate::{files, models, tables};
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::scenario::{Kind, ModelSource, Scenario, ScenarioError};
@@ -42,13 +42,22 @@ pub fn load(ui: &Ui, path: &Path, sources: &Sources, objective: Option<Objective
 
 /// Reads a scenario; every fault of it is reported with its line, cause and remedy.
 pub fn read(path: &Path) -> Result<Scenario, Failure> {
-    let text = files::read_text(path)?;
-    let folders = table_folders(path);
-    let mut lookup = |kind: Kind, name: &str| table(&folders, kind, name);
-    Scenario::parse(&text, &mut lookup).map_err(|faults| explain(path, &text, &faults))
+    parse(path, &files::read_text(path)?)
 }
 
-fn with_objective(problem: PlacementProblem, objective: Objective, path: &Path) -> Result<PlacementProblem, Failure> {
+/// Reads the text of a scenario that stands, or will stand, at a path.
+pub fn parse(path: &Path, text: &str) -> Result<Scenario, Failure> {
+    let folders = table_folders(path);
+    let mut lookup = |kind: Kind, name: &str| table(&folders, kind, name);
+    Scenario::parse(text, &mut lookup).map_err(|faults| explain(path, text, &faults))
+}
+
+/// The same problem under another objective.
+pub fn with_objective(
+    problem: PlacementProblem,
+    objective: Objective,
+    path: &Path,
+) -> Result<PlacementProblem, Failure> {
     let parts = ProblemParts {
         name: problem.name,
         model: problem.model,
@@ -64,7 +73,7 @@ fn with_objective(problem: PlacementProblem, objective: Objective, path: &Path) 
 }
 
 /// Folders that may hold `models/` and `devices/`: those from the scenario upwards, their `scenarios` folders, and
-/// the user's own.
+/// the user's own. Tables that are in none of them are those the program brings along.
 fn table_folders(path: &Path) -> Vec<PathBuf> {
     let start = path.parent().map_or_else(PathBuf::new, Path::to_owned);
     let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
@@ -82,6 +91,7 @@ fn table(folders: &[PathBuf], kind: Kind, name: &str) -> Result<String, Vec<Stri
         Kind::Device => "devices",
     };
     let plain = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
+    let own = tables::of(kind);
     let mut known = Vec::new();
     for folder in folders.iter().map(|folder| folder.join(place)) {
         let file = folder.join(format!("{name}.toml"));
@@ -96,6 +106,10 @@ fn table(folders: &[PathBuf], kind: Kind, name: &str) -> Result<String, Vec<Stri
                 .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())),
         );
     }
+    if let Some((_, text)) = own.iter().find(|(own, _)| *own == name) {
+        return Ok((*text).to_owned());
+    }
+    known.extend(own.iter().map(|(own, _)| (*own).to_owned()));
     known.sort();
     known.dedup();
     Err(known)

@@ -10,6 +10,7 @@ mod exact;
 pub mod figure;
 pub mod graph;
 pub mod ids;
+pub mod import;
 pub mod model;
 pub mod objective;
 pub mod plan;

@@ -16,6 +16,8 @@ use isotherm_runtime::model::tokenizer::Tokenizer;
 mod devices;
 #[path = "../../../fuzz/checks/gguf.rs"]
 mod gguf;
+#[path = "../../../fuzz/checks/helix.rs"]
+mod helix;
 #[path = "../../../fuzz/checks/plan.rs"]
 mod plan;
 #[path = "../../../fuzz/checks/quantity.rs"]
@@ -127,4 +129,12 @@ fn saved_signed_things_verify_under_no_strange_key() {
             assert!(entry.verify(&entry.origin, entry.index, &entry.previous, identity.public()).is_err());
         }
     });
+}
+
+#[test]
+fn saved_flows_and_clusters_keep_the_promise() {
+    use isotherm_core::import::helix_flow;
+    replay("helix", as_text(helix::check));
+    let text = String::from_utf8(seed("helix", "seed-flow")).expect("the seed is text");
+    helix_flow::scenario(&text, "a").expect("the seed is a flow problem");
 }

@@ -43,6 +43,7 @@ pub(super) fn entries(root: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<At<
 fn entry(reader: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<Device> {
     let table_name = reader.name("table");
     let name = reader.name("name");
+    let names = listed_names(reader);
     let count = reader.integer("count", 1, DEVICES_MAX).unwrap_or(1);
     let (host, site, class) = (reader.name("host"), reader.name("site"), reader.name("class"));
     let mut device = match &table_name {
@@ -52,7 +53,7 @@ fn entry(reader: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<Device> {
             None => Device::named(table.value.as_str(), "", DeviceKind::Gpu),
         },
         None => {
-            if name.is_none() && !reader.has("name") {
+            if name.is_none() && !reader.has("name") && !reader.has("names") {
                 reader.missing("name", "table = \"rtx-4090\", or a name and figures");
             }
             if !reader.has("kind") {
@@ -62,21 +63,41 @@ fn entry(reader: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Vec<Device> {
         }
     };
     let changed = figures(reader, &mut device, "scenario", tables);
-    let base = name.map(|n| n.value).or_else(|| table_name.as_ref().map(|t| t.value.clone())).unwrap_or_default();
+    let base = name.map(|n| n.value).or_else(|| table_name.as_ref().map(|t| t.value.clone()));
+    let base = base.or_else(|| names.first().cloned()).unwrap_or_default();
     // Only what a table says and nothing changes is interchangeable with others of that table.
     let class = class.map(|c| c.value).or_else(|| table_name.filter(|_| !changed).map(|t| t.value));
     device.class = class.unwrap_or_else(|| base.clone());
     device.site = site.map(|s| s.value);
     let pool = device.memory_pool.take();
-    let numbered = |i: u32| {
+    let called = |name: String| {
         let mut one = device.clone();
-        one.name = if reader.has("count") { format!("{base}-{i}") } else { base.clone() };
+        one.name = name;
         one.host = host.as_ref().map_or_else(|| one.name.clone(), |h| h.value.clone());
         // Memory is shared within a host, so a pool's name means something only there.
         one.memory_pool = pool.as_ref().map(|pool| format!("{}:{pool}", one.host));
         one
     };
-    (1..=count).map(numbered).collect()
+    if reader.has("names") {
+        return names.into_iter().map(called).collect();
+    }
+    let numbered = |i: u32| if reader.has("count") { format!("{base}-{i}") } else { base.clone() };
+    (1..=count).map(|i| called(numbered(i))).collect()
+}
+
+/// The names of an entry that stands for several equal devices, each called by its own.
+fn listed_names(reader: &Reader<'_, '_>) -> Vec<String> {
+    let names = reader.names("names");
+    for key in ["name", "count"].into_iter().filter(|key| reader.has("names") && reader.has(key)) {
+        let what = format!("an entry has both names and {key}");
+        let remedy = format!("keep names (devices called so) or {key}");
+        reader.fault(Fault::Conflict { what, remedy });
+    }
+    if reader.has("names") && names.is_empty() {
+        let (key, value) = ("names".to_owned(), "no name".to_owned());
+        reader.fault(Fault::OutOfRange { key, value, must: "a list of at least one name".to_owned() });
+    }
+    names.into_iter().map(|name| name.value).collect()
 }
 
 /// Writes the figures that a table gives into a device. Whether there were any.

@@ -19,6 +19,9 @@ use std::ops::Range;
 /// Most devices whose pairs `[flow]` connects one by one.
 const FLOW_DEVICES_MAX: usize = 1_000;
 
+/// Most links of a scenario.
+const LINKS_MAX: usize = 1_000_000;
+
 /// Where the sites of `[network]` meet.
 const BETWEEN: &str = "between-sites";
 
@@ -86,6 +89,7 @@ pub(super) fn read(root: &Reader<'_, '_>, devices: &mut [At<Device>]) -> Network
     let places: Vec<String> =
         devices.iter().map(|d| d.value.name.clone()).chain(network.junctions.iter().cloned()).collect();
     links(root, &places, &mut network);
+    cards(root, devices, &mut network);
     co_run(root, devices, &mut network);
     network.coordinator = root.name("coordinator").and_then(|name| place(root, "coordinator", &name, &places));
     unique_groups(root, &network);
@@ -251,7 +255,7 @@ fn flow(root: &Reader<'_, '_>, devices: &[At<Device>], network: &mut Network) {
     let Some(reader) = root.table("flow") else { return };
     let rate = |key: &'static str| reader.quantity::<TokensPerSecond>(key);
     let (source, sink, between) = (rate("source"), rate("sink"), rate("between_devices"));
-    if !reader.has("between_devices") {
+    if !["between_devices", "source", "sink"].iter().any(|key| reader.has(key)) && !root.has("links") {
         reader.missing("between_devices", "between_devices = \"61035 tok/s\"");
     }
     if devices.len() > FLOW_DEVICES_MAX {
@@ -309,26 +313,28 @@ fn place(reader: &Reader<'_, '_>, key: &str, name: &At<String>, places: &[String
     None
 }
 
-/// `[[links]]`, each for both directions (`between`) or one (`from`, `to`).
+/// `[[links]]`, each for both directions (`between`) or one (`from`, `to`). Where `from` or `to` is a list, there is a
+/// link from each to each other place.
 fn links(root: &Reader<'_, '_>, places: &[String], network: &mut Network) {
     for reader in root.tables("links") {
         let says = says(&reader);
         let between = reader.texts("between");
-        let (from, to) = (reader.name("from"), reader.name("to"));
-        let directions: Vec<(Option<String>, Option<String>)> = match (between.as_slice(), &from, &to) {
-            ([a, b], None, None) => {
-                let (a, b) = (place(&reader, "between", a, places), place(&reader, "between", b, places));
-                vec![(a.clone(), b.clone()), (b, a)]
+        let (from, to) = (reader.names("from"), reader.names("to"));
+        let known = |key: &str, names: &[At<String>]| -> Vec<String> {
+            names.iter().filter_map(|name| place(&reader, key, name, places)).collect()
+        };
+        let (starts, ends, both) = match (between.as_slice(), from.as_slice(), to.as_slice()) {
+            ([a, b], [], []) => {
+                let ends = (place(&reader, "between", a, places), place(&reader, "between", b, places));
+                (ends.0.into_iter().collect(), ends.1.into_iter().collect(), true)
             }
-            ([], Some(from), Some(to)) => {
-                vec![(place(&reader, "from", from, places), place(&reader, "to", to, places))]
-            }
+            ([], [_, ..], [_, ..]) => (known("from", &from), known("to", &to), false),
             _ => {
                 let what = "a link does not say between which two places it is".to_owned();
                 let remedy =
                     "write between = [\"a\", \"b\"] for both directions, or from = \"a\" and to = \"b\" for one";
                 reader.fault(Fault::Conflict { what, remedy: remedy.to_owned() });
-                Vec::new()
+                (Vec::new(), Vec::new(), false)
             }
         };
         let latency = reader.figure("latency", &says);
@@ -339,36 +345,91 @@ fn links(root: &Reader<'_, '_>, places: &[String], network: &mut Network) {
         if !["latency", "bandwidth", "tokens_per_second"].iter().any(|key| reader.has(key)) {
             require(&reader, &["latency", "bandwidth"]);
         }
-        for (from, to) in directions {
-            let (Some(from), Some(to)) = (from, to) else { continue };
+        if starts.len().saturating_mul(ends.len()) > LINKS_MAX - network.links.len().min(LINKS_MAX) {
+            let what = format!("there are more than {LINKS_MAX} links");
+            reader.fault(Fault::Conflict { what, remedy: "shorten the lists, or use [network]".to_owned() });
+            return;
+        }
+        let mut link = |from: &String, to: &String| {
             network.links.push(Link {
-                from,
-                to,
+                from: from.clone(),
+                to: to.clone(),
                 kind,
                 latency_seconds: latency.clone(),
                 bandwidth_bytes_per_second: bandwidth.clone(),
                 tokens_per_second: tokens,
                 groups: groups.clone(),
             });
+        };
+        // A list may name a place at both ends; a link from a single place to itself is passed on, to be judged.
+        let several = starts.len() > 1 || ends.len() > 1;
+        for from in &starts {
+            for to in ends.iter().filter(|to| !several || *to != from) {
+                link(from, to);
+                if both {
+                    link(to, from);
+                }
+            }
         }
         reader.done();
     }
 }
 
+/// `[[network_cards]]`: what all links that leave a device share, and all that reach it.
+fn cards(root: &Reader<'_, '_>, devices: &[At<Device>], network: &mut Network) {
+    let mut card_of: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+    for reader in root.tables("network_cards") {
+        let says = says(&reader);
+        let ways = [reader.figure("outbound", &says), reader.figure("inbound", &says)];
+        if !reader.has("outbound") && !reader.has("inbound") {
+            reader.missing("outbound", "outbound = \"10 Gbit/s\"");
+        }
+        let names = reader.names("devices");
+        if !reader.has("devices") {
+            reader.missing("devices", "devices = [\"desk\", \"studio\"]");
+        }
+        for name in known_devices(&reader, names, devices) {
+            let groups = [(" out", &ways[0]), (" in", &ways[1])].map(|(end, bandwidth)| {
+                let bandwidth_bytes_per_second = bandwidth.clone()?;
+                let group = format!("card of {name}{end}");
+                network.groups.push(SharedCapacity { name: group.clone(), bandwidth_bytes_per_second });
+                Some(group)
+            });
+            card_of.insert(name, groups);
+        }
+        reader.done();
+    }
+    if card_of.is_empty() {
+        return;
+    }
+    for link in &mut network.links {
+        let leaving = card_of.get(&link.from).and_then(|card| card[0].clone());
+        let reaching = card_of.get(&link.to).and_then(|card| card[1].clone());
+        link.groups.extend(leaving.into_iter().chain(reaching));
+    }
+}
+
+/// The names that are devices of this scenario; a fault for each other one.
+fn known_devices(reader: &Reader<'_, '_>, names: Vec<At<String>>, devices: &[At<Device>]) -> Vec<String> {
+    let known: BTreeSet<&str> = devices.iter().map(|d| d.value.name.as_str()).collect();
+    let mut found = Vec::new();
+    for name in names {
+        if known.contains(name.value.as_str()) {
+            found.push(name.value);
+            continue;
+        }
+        let (key, what) = ("devices".to_owned(), "device of this scenario");
+        let nearest = nearest(&name.value, known.iter().copied());
+        let known = known.iter().map(|&name| name.to_owned()).collect();
+        reader.source.fault(name.span, Fault::UnknownName { key, name: name.value, what, nearest, known });
+    }
+    found
+}
+
 fn co_run(root: &Reader<'_, '_>, devices: &[At<Device>], network: &mut Network) {
-    let known: Vec<String> = devices.iter().map(|d| d.value.name.clone()).collect();
     for reader in root.tables("co_run") {
         let (name, says) = (reader.name("name"), says(&reader));
-        let mut names = Vec::new();
-        for device in reader.texts("devices") {
-            if known.contains(&device.value) {
-                names.push(device.value);
-            } else {
-                let nearest = nearest(&device.value, known.iter().map(String::as_str));
-                let (key, name, what) = ("devices".to_owned(), device.value, "device of this scenario");
-                reader.source.fault(device.span, Fault::UnknownName { key, name, what, nearest, known: known.clone() });
-            }
-        }
+        let names = known_devices(&reader, reader.texts("devices"), devices);
         let factors = reader.list("slowdown", "a list of factors, for example [1.0, 1.3]");
         let slowdown = factors.into_iter().filter_map(|v| reader.number_of("slowdown", v, 0.5, 1e3));
         let figure = |value| Figure { how: says.how, ..Figure::declared(value, says.source.clone()) };

@@ -153,7 +153,18 @@ impl<'r, 't> Reader<'r, 't> {
 
     /// A text that is not blank.
     pub(super) fn name(&self, key: &'static str) -> Option<At<String>> {
-        let text = self.text(key)?;
+        self.named(key, self.text(key)?)
+    }
+
+    /// One name, or a list of names; none where the key is absent.
+    pub(super) fn names(&self, key: &'static str) -> Vec<At<String>> {
+        if self.get(key).is_some_and(|value| value.get_ref().as_str().is_some()) {
+            return self.name(key).into_iter().collect();
+        }
+        self.texts(key).into_iter().filter_map(|text| self.named(key, text)).collect()
+    }
+
+    fn named(&self, key: &'static str, text: At<String>) -> Option<At<String>> {
         if text.value.trim().is_empty() || text.value.chars().any(char::is_control) {
             let must = "a name without control characters".to_owned();
             self.source.fault(text.span, Fault::OutOfRange { key: key.to_owned(), value: "blank".to_owned(), must });
