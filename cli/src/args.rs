@@ -2,7 +2,7 @@
 
 mod exchange;
 
-pub use exchange::{Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
+pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
@@ -78,6 +78,8 @@ pub enum Command {
     Import(ImportCommand),
     /// Write a plan as a command line or configuration of another engine, and what that engine cannot express.
     Export(Export),
+    /// Say which models fit the devices at hand, how fast, and what one more device would give.
+    Advise(Advise),
     /// Measure isotherm itself.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -206,6 +208,9 @@ pub struct Plan {
     /// Stop when no plan can be better by more than this share.
     #[arg(long, value_name = "SHARE", default_value_t = 1e-6)]
     pub gap: f64,
+    /// Plan as another planner does, to compare with; its plan is judged by the same checker.
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub algorithm: Option<AlgorithmName>,
     /// File to write the plan to.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -391,6 +396,8 @@ pub enum BenchCommand {
         #[arg(long, value_name = "N", default_value_t = 5)]
         runs: u32,
     },
+    /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
+    Planner(BenchPlanner),
 }
 
 /// Subcommands of `isotherm audit`.

@@ -2,6 +2,7 @@
 //! The command line: files, arguments, exit codes, wiring. The only room that knows two rooms.
 
 mod args;
+mod builtin;
 mod commands;
 mod execution;
 mod failure;
@@ -11,11 +12,10 @@ mod models;
 mod question;
 mod registry;
 mod session;
-mod tables;
 mod trust;
 mod ui;
 
-use args::{Cli, Command};
+use args::{BenchCommand, Cli, Command};
 use clap::Parser;
 use failure::Done;
 use std::process::ExitCode;
@@ -50,7 +50,9 @@ fn run(cli: &Cli) -> Done {
         Command::Batch(args) => commands::batch::run(&ui, args),
         Command::Import(command) => commands::import::run(&ui, command),
         Command::Export(args) => commands::export::run(&ui, args),
-        Command::Bench(command) => commands::truth::run(&ui, command),
+        Command::Advise(args) => commands::advise::run(&ui, args),
+        Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
+        Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Audit(command) => commands::audit::run(&ui, command),
         Command::Keys(command) => commands::audit::keys(&ui, command),
         Command::Generate(command) => commands::generate::run(command),

@@ -3,7 +3,7 @@
 use crate::args::Sources;
 use crate::failure::{Code, Failure};
 use crate::ui::Ui;
-use crate::{files, models, tables};
+use crate::{builtin, files, models};
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::scenario::{Kind, ModelSource, Scenario, ScenarioError};
@@ -73,7 +73,7 @@ pub fn with_objective(
 }
 
 /// Folders that may hold `models/` and `devices/`: those from the scenario upwards, their `scenarios` folders, and
-/// the user's own. Tables that are in none of them are those the program brings along.
+/// the user's own.
 fn table_folders(path: &Path) -> Vec<PathBuf> {
     let start = path.parent().map_or_else(PathBuf::new, Path::to_owned);
     let start = if start.as_os_str().is_empty() { PathBuf::from(".") } else { start };
@@ -84,14 +84,13 @@ fn table_folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The text of a table, or the names there are.
+/// The text of a table, of a folder before a built-in one; or the names there are.
 fn table(folders: &[PathBuf], kind: Kind, name: &str) -> Result<String, Vec<String>> {
     let place = match kind {
         Kind::Model => "models",
         Kind::Device => "devices",
     };
     let plain = !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.');
-    let own = tables::of(kind);
     let mut known = Vec::new();
     for folder in folders.iter().map(|folder| folder.join(place)) {
         let file = folder.join(format!("{name}.toml"));
@@ -106,10 +105,11 @@ fn table(folders: &[PathBuf], kind: Kind, name: &str) -> Result<String, Vec<Stri
                 .filter_map(|path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned())),
         );
     }
-    if let Some((_, text)) = own.iter().find(|(own, _)| *own == name) {
+    let built_in = builtin::of(kind);
+    if let Some((_, text)) = built_in.iter().find(|(built_in, _)| *built_in == name) {
         return Ok((*text).to_owned());
     }
-    known.extend(own.iter().map(|(own, _)| (*own).to_owned()));
+    known.extend(built_in.iter().map(|(name, _)| (*name).to_owned()));
     known.sort();
     known.dedup();
     Err(known)

@@ -1,18 +1,28 @@
-//! Rules of thumb that other engines place layers by, for comparison: what they give, judged by the same checker.
+//! What other planners do, for comparison: their plans judged by the same checker.
 //!
-//! All of them make one chain of the usable devices in the order of the device graph, and ignore links.
+//! The chain rules take the usable devices in the order of the device graph and ignore links. Petals and Swarm spread
+//! devices over layers and let requests find their way. Helix's integer program has a column for every single device and
+//! link, as it was published.
+
+mod milp;
+mod rules;
+mod spread;
 
 use crate::assemble::{Parts, assemble};
-use crate::latency::chains::Link;
-use crate::latency::costs::Costs;
+use crate::budget::{Budget, Limit};
+use crate::latency::walk::Link;
 use crate::outcome::{Outcome, PlanError};
-use crate::tables::{Candidate, Intervals, Tables};
+use crate::tables::Tables;
+use crate::throughput::Flows;
 use crate::throughput::network::Network;
+use crate::throughput::replay::Path;
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::ids::Layers;
 use isotherm_core::plan::Unused;
 use isotherm_core::problem::{Objective, PlacementProblem};
+use rules::Times;
 
-/// A rule of thumb.
+/// Another way to plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Baseline {
     /// The same number of layers on every device: the null model.
@@ -23,13 +33,33 @@ pub enum Baseline {
     /// The fastest device takes all that fits, then the next.
     Greedy,
     /// The division that makes the slowest stage fastest, by dynamic programming over the devices in order, each with at
-    /// least one layer or none.
+    /// least one layer or none: the rule of Mesh-LLM.
     MinMax,
+    /// Devices join one after another and take the layers that are served worst, as many as they hold: the rule of Petals.
+    Petals,
+    /// Stages of equal length, so many that each fits on every device, devices spread over them by their rates: the rule
+    /// of Swarm, as Helix compares with it.
+    Swarm,
+    /// Least time per token with memory as the limit and links left aside: Halda, the planner of prima.cpp, where no layer
+    /// is left on disk.
+    Halda,
+    /// Helix's integer program (ASPLOS 2025) in HiGHS on one thread, begun from the better of Petals and Swarm, ended at
+    /// 99.5 % of its early-stop bound. Throughput only.
+    HelixMilp,
 }
 
 impl Baseline {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Equal, Self::MemoryProportional, Self::Greedy, Self::MinMax];
+    pub const ALL: [Self; 8] = [
+        Self::Equal,
+        Self::MemoryProportional,
+        Self::Greedy,
+        Self::MinMax,
+        Self::Petals,
+        Self::Swarm,
+        Self::Halda,
+        Self::HelixMilp,
+    ];
 
     /// Name in reports.
     #[must_use]
@@ -39,142 +69,109 @@ impl Baseline {
             Self::MemoryProportional => "memory_proportional",
             Self::Greedy => "greedy",
             Self::MinMax => "min_max",
+            Self::Petals => "petals",
+            Self::Swarm => "swarm",
+            Self::Halda => "halda",
+            Self::HelixMilp => "helix_milp",
         }
     }
 }
 
-/// The plan that a rule gives; none where it gives none that holds (a stage does not fit, a way is missing, a limit is
-/// broken): such rules do not look.
+/// A placement and the ways that requests take through it, before it is judged.
+struct Proposal {
+    placement: Vec<Link>,
+    /// Stops by position, and the weight of each way.
+    routes: Vec<(Vec<usize>, f64)>,
+    /// Bound that whoever proposes it claims.
+    bound: Option<f64>,
+    solver: Option<&'static str>,
+    nodes: u64,
+    stopped: Option<Limit>,
+}
+
+impl Proposal {
+    fn chain(placement: Vec<Link>) -> Self {
+        let routes = vec![((0..placement.len()).collect(), 1.0)];
+        Self { placement, routes, bound: None, solver: None, nodes: 0, stopped: None }
+    }
+
+    /// What a placement carries on the true links; none where that is nothing.
+    fn carried(flows: &Flows<'_>, placement: Vec<Link>) -> Result<Option<Self>, PlanError> {
+        let carried = flows.carried(&placement)?;
+        let routes = carried.paths.into_iter().map(|Path { stops, rate }| (stops, rate)).collect();
+        let proposal = Self { placement, routes, bound: None, solver: None, nodes: 0, stopped: None };
+        Ok(Some(proposal).filter(|_| carried.rate > 0.0))
+    }
+}
+
+/// The plan that another planner gives; none where it gives none that holds (a stage does not fit, a way is missing, a
+/// limit is broken): rules of thumb do not look. `budget` matters to the integer program alone, whose search is not
+/// interruptible.
 ///
 /// # Errors
-/// None: what the checker refuses is no plan.
-#[must_use]
-pub fn baseline(problem: &PlacementProblem, rule: Baseline) -> Option<FeasiblePlan> {
-    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+/// The solver failed.
+pub fn baseline(
+    problem: &PlacementProblem,
+    rule: Baseline,
+    budget: &Budget<'_>,
+) -> Result<Option<FeasiblePlan>, PlanError> {
+    let throughput = problem.objective == Objective::Throughput;
+    let tables = Tables::new(problem, !throughput);
+    let network = Network::new(&tables);
+    let flows = Flows::new(&tables, &network);
     let times = Times::new(&tables);
-    let chain = match rule {
-        Baseline::Equal => divided(&tables, &vec![1.0; tables.candidates.len()]),
-        Baseline::MemoryProportional => {
-            let memory = |c: &Candidate| problem.memory(c.id).map_or(1.0, |bytes| bytes.0 as f64);
-            divided(&tables, &tables.candidates.iter().map(memory).collect::<Vec<_>>())
-        }
-        Baseline::Greedy => greedy(&tables, &times),
-        Baseline::MinMax => min_max(&tables, &times),
-    }?;
-    judged(&tables, chain, rule).ok()
+    let proposal = match rule {
+        Baseline::Equal => rules::equal(&tables).map(Proposal::chain),
+        Baseline::MemoryProportional => rules::memory_proportional(&tables, &times).map(Proposal::chain),
+        Baseline::Greedy => rules::greedy(&tables, &times).map(Proposal::chain),
+        Baseline::MinMax => rules::min_max(&tables, &times).map(Proposal::chain),
+        Baseline::Halda => rules::halda(&tables, &times).map(Proposal::chain),
+        Baseline::Petals => Proposal::carried(&flows, spread::petals(&tables, &network))?,
+        Baseline::Swarm => Proposal::carried(&flows, spread::swarm(&tables, &network))?,
+        Baseline::HelixMilp if throughput => milp::helix(&flows, budget)?,
+        Baseline::HelixMilp => None,
+    };
+    Ok(proposal.and_then(|proposal| judged(&tables, proposal, rule.name()).ok()))
 }
 
-/// Time of a stage, by kind.
-struct Times(Vec<Intervals<f64>>);
-
-impl Times {
-    fn new(tables: &Tables<'_>) -> Self {
-        let layers = tables.layers;
-        if tables.problem.objective == Objective::Throughput {
-            let problem = tables.problem;
-            let network = Network::new(tables, &problem.life(problem.serving.requests_max));
-            let slow = |rates: &Intervals<f64>| {
-                Intervals::of(layers, |s, e| {
-                    let rate = rates.at(s, e);
-                    if rate > 0.0 { 1.0 / rate } else { f64::INFINITY }
-                })
-            };
-            return Self(network.stage.iter().map(slow).collect());
-        }
-        let decode = tables.problem.objective == Objective::Tpot;
-        let costs = if decode { Costs::decode(tables) } else { Costs::prefill(tables) };
-        let all = |kind: usize| {
-            let (times, reach) = (costs.all_chunks(kind), &tables.kinds[kind].reach);
-            Intervals::of(layers, |s, e| if e <= reach[s] { times.at(s, e) } else { f64::INFINITY })
-        };
-        Self((0..tables.kinds.len()).map(all).collect())
-    }
-
-    fn at(&self, tables: &Tables<'_>, (device, start, end): Link) -> f64 {
-        self.0[tables.candidates[device].kind].at(start, end)
-    }
+/// The plan that a placement by somebody else makes, by device name: requests take the ways that carry most. None where it
+/// carries nothing or does not hold. `bound` is what its maker claims, on the word of `solver`.
+///
+/// # Errors
+/// The solver that finds the ways failed.
+pub fn placed(
+    problem: &PlacementProblem,
+    placement: &[(String, Layers)],
+    bound: Option<f64>,
+    solver: &'static str,
+) -> Result<Option<FeasiblePlan>, PlanError> {
+    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    let network = Network::new(&tables);
+    let position = |name: &str| (0..tables.candidates.len()).find(|&i| tables.name(i) == name);
+    let stage = |(name, layers): &(String, Layers)| {
+        let (start, end) = (layers.start as usize, layers.end as usize);
+        position(name).map(|i| (i, start, end)).filter(|_| start < end && end <= tables.layers)
+    };
+    let Some(placement) = placement.iter().map(stage).collect::<Option<Vec<Link>>>() else { return Ok(None) };
+    let proposal = Proposal::carried(&Flows::new(&tables, &network), placement)?;
+    let proposal = proposal.map(|proposal| Proposal { bound, solver: Some(solver), ..proposal });
+    Ok(proposal.and_then(|proposal| judged(&tables, proposal, solver).ok()))
 }
 
-/// Layers in proportion to `parts`, rounded down, what is left to the largest remainders. Devices with none are left out.
-fn divided(tables: &Tables<'_>, parts: &[f64]) -> Option<Vec<Link>> {
-    let whole: f64 = parts.iter().sum();
-    let ideal: Vec<f64> = parts.iter().map(|part| part / whole * tables.layers as f64).collect();
-    let mut layers: Vec<usize> = ideal.iter().map(|ideal| ideal.floor() as usize).collect();
-    let mut order: Vec<usize> = (0..parts.len()).collect();
-    order.sort_by(|&a, &b| (ideal[b] - ideal[b].floor()).total_cmp(&(ideal[a] - ideal[a].floor())).then(a.cmp(&b)));
-    let left = tables.layers.checked_sub(layers.iter().sum())?;
-    order.iter().cycle().take(if order.is_empty() { 0 } else { left }).for_each(|&device| layers[device] += 1);
-    let mut chain = Vec::new();
-    let mut at = 0;
-    for (device, count) in layers.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-        chain.push((device, at, at + count));
-        at += count;
-    }
-    (at == tables.layers).then_some(chain)
-}
-
-fn greedy(tables: &Tables<'_>, times: &Times) -> Option<Vec<Link>> {
-    let middle = tables.layers / 2;
-    let speed = |device: &usize| times.at(tables, (*device, middle, middle + 1));
-    let mut order: Vec<usize> = (0..tables.candidates.len()).collect();
-    order.sort_by(|a, b| speed(a).total_cmp(&speed(b)).then(a.cmp(b)));
-    let (mut at, mut chain) = (0, Vec::new());
-    for device in order {
-        if at < tables.layers && tables.kind(device).reach[at] > at {
-            let end = tables.kind(device).reach[at];
-            chain.push((device, at, end));
-            at = end;
-        }
-    }
-    (at == tables.layers).then_some(chain)
-}
-
-fn min_max(tables: &Tables<'_>, times: &Times) -> Option<Vec<Link>> {
-    let (layers, devices) = (tables.layers, tables.candidates.len());
-    // best[d][l]: least slowest stage of the first d devices holding the first l layers, and where the last begins.
-    let mut best = vec![vec![(f64::INFINITY, 0); layers + 1]; devices + 1];
-    best[0][0] = (0.0, 0);
-    for device in 0..devices {
-        for end in 0..=layers {
-            best[device + 1][end] = (best[device][end].0, end);
-            for start in 0..end {
-                let slowest = best[device][start].0.max(times.at(tables, (device, start, end)));
-                if slowest < best[device + 1][end].0 {
-                    best[device + 1][end] = (slowest, start);
-                }
-            }
-        }
-    }
-    if !best[devices][layers].0.is_finite() {
-        return None;
-    }
-    let (mut end, mut chain) = (layers, Vec::new());
-    for device in (0..devices).rev() {
-        let start = best[device + 1][end].1;
-        if start < end {
-            chain.push((device, start, end));
-        }
-        end = start;
-    }
-    chain.reverse();
-    Some(chain)
-}
-
-fn judged(tables: &Tables<'_>, chain: Vec<Link>, rule: Baseline) -> Result<FeasiblePlan, PlanError> {
-    let idle = (0..tables.candidates.len()).filter(|device| !chain.iter().any(|link| link.0 == *device));
+fn judged(tables: &Tables<'_>, proposal: Proposal, by: &str) -> Result<FeasiblePlan, PlanError> {
+    let idle = (0..tables.candidates.len()).filter(|device| !proposal.placement.iter().any(|link| link.0 == *device));
     let reason = || "the rule gives it nothing".to_owned();
     let unused = idle.map(|device| Unused { device: tables.name(device).to_owned(), reason: reason() }).collect();
     let parts = Parts {
-        routes: vec![((0..chain.len()).collect(), 1.0)],
-        placement: chain,
+        routes: proposal.routes,
+        placement: proposal.placement,
         unused,
-        bound: None,
+        bound: proposal.bound,
         evidence: Vec::new(),
-        method: format!("baseline {}", rule.name()),
-        solver: None,
-        nodes: None,
-        stopped: None,
-        batch: None,
+        method: format!("baseline {by}"),
+        solver: proposal.solver.map(str::to_owned),
+        nodes: Some(proposal.nodes).filter(|&nodes| nodes > 0),
+        stopped: proposal.stopped,
     };
     match assemble(tables, parts)? {
         Outcome::Optimal(plan) | Outcome::Feasible { plan, .. } => Ok(plan),

@@ -14,7 +14,12 @@ fn may_see(package: &str) -> Option<BTreeSet<&'static str>> {
     match package {
         "isotherm-core" => seen.clear(),
         room if ROOMS.contains(&room) => {}
-        "isotherm-cli" | "isotherm-benches" => seen.extend(ROOMS),
+        "isotherm-benches" => seen.extend(ROOMS),
+        // The generator of clusters, which `isotherm bench planner` draws instances from.
+        "isotherm-cli" => {
+            seen.extend(ROOMS);
+            seen.insert("isotherm-benches");
+        }
         _ => return None,
     }
     Some(seen)

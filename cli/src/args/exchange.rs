@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use isotherm_core::units::{BytesPerSecond, Seconds};
+use isotherm_planner::baselines::Baseline;
 use std::path::PathBuf;
 
 /// Subcommands of `isotherm import`.
@@ -98,6 +99,9 @@ pub struct Advise {
     /// Time for each plan.
     #[arg(long, value_name = "TIME", default_value = "2 s")]
     pub time_limit: Seconds,
+    /// TOML file with prices by name of a device table, and `currency`.
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
     /// Latency of the network that a new device would be joined by.
     #[arg(long, value_name = "TIME", default_value = "0.5 ms")]
     pub link_latency: Seconds,
@@ -125,6 +129,21 @@ pub enum AlgorithmName {
     Halda,
     /// Helix's integer program over single devices, in HiGHS on one thread.
     HelixMilp,
+}
+
+impl From<AlgorithmName> for Baseline {
+    fn from(name: AlgorithmName) -> Self {
+        match name {
+            AlgorithmName::Equal => Self::Equal,
+            AlgorithmName::MemoryProportional => Self::MemoryProportional,
+            AlgorithmName::Greedy => Self::Greedy,
+            AlgorithmName::MinMax => Self::MinMax,
+            AlgorithmName::Petals => Self::Petals,
+            AlgorithmName::Swarm => Self::Swarm,
+            AlgorithmName::Halda => Self::Halda,
+            AlgorithmName::HelixMilp => Self::HelixMilp,
+        }
+    }
 }
 
 /// Arguments of `isotherm bench planner`.

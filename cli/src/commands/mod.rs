@@ -1,7 +1,9 @@
 //! One file per command.
 
+pub mod advise;
 pub mod audit;
 pub mod batch;
+pub mod bench_planner;
 pub mod devices;
 pub mod explain;
 pub mod export;

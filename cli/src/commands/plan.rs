@@ -10,6 +10,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Status};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
+use isotherm_planner::baselines::Baseline;
 use isotherm_planner::{Budget, Outcome};
 use serde::Serialize;
 use std::path::Path;
@@ -22,6 +23,9 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     }
     let objective = args.objective.map(Objective::from);
     let question = question::load(ui, &args.scenario, &args.sources, objective)?;
+    if let Some(algorithm) = args.algorithm {
+        return other(ui, args, &question.problem, algorithm.into());
+    }
     let (outcome, plan) = solve(ui, &question.problem, args.time_limit, args.gap)?;
     if let Some(path) = &args.output {
         files::write_json(path, &plan)?;
@@ -37,6 +41,26 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
             Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy("raise --time-limit"))
         }
     }
+}
+
+/// Plans as another planner does.
+fn other(ui: &Ui, args: &PlanArgs, problem: &PlacementProblem, rule: Baseline) -> Done {
+    let begin = Instant::now();
+    let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
+    let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
+    let found = isotherm_planner::baselines::baseline(problem, rule, &budget)
+        .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {} by {}: {e}", problem.name, rule.name())))?;
+    let Some(feasible) = found else {
+        let what = format!("{} gives no plan of {} that holds", rule.name(), problem.name);
+        return Err(Failure::new(Code::Infeasible, what).remedy("plan without --algorithm"));
+    };
+    let mut plan = feasible.plan().clone();
+    plan.provenance.solve_seconds = Some(begin.elapsed().as_secs_f64());
+    plan.provenance.machine = Some(crate::trust::host_id());
+    if let Some(path) = &args.output {
+        files::write_json(path, &plan)?;
+    }
+    ui.result(&plan, || describe(&plan, problem))
 }
 
 /// Solves a problem within a time, and gives the answer and its artefact.

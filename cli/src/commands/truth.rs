@@ -3,7 +3,7 @@
 //! The order is the evidence: the devices are probed and logged, each plan is made, simulated and sealed, and only
 //! then run, with prompts and contexts that the probe did not sample. Nothing is fitted to a run; every run is kept.
 
-use crate::args::{BenchCommand, Sources};
+use crate::args::Sources;
 use crate::commands::{plan, probe, report, seal, simulate, verify};
 use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
@@ -41,9 +41,8 @@ side. Where they differ, the difference is the most useful thing on the page, be
 A planner that never looks back at its predictions learns nothing, and neither does its user.";
 
 /// Runs the command.
-pub fn run(ui: &Ui, command: &BenchCommand) -> Done {
-    let BenchCommand::Truth { output, model, runs } = command;
-    if *runs == 0 {
+pub fn run(ui: &Ui, output: &Path, model: &str, runs: u32) -> Done {
+    if runs == 0 {
         return Err(Failure::new(Code::Usage, "--runs is 0; make at least one"));
     }
     let model = models::open(ui, model)?;
@@ -55,10 +54,10 @@ pub fn run(ui: &Ui, command: &BenchCommand) -> Done {
             manifests.push(sealed);
         }
     }
-    bench.run_all(ui, &manifests, *runs)?;
+    bench.run_all(ui, &manifests, runs)?;
     let page = output.join("report.html");
     let rows = report::write(output, &page)?;
-    let result = Rows { rows: &rows, report: page.clone(), runs: *runs };
+    let result = Rows { rows: &rows, report: page.clone(), runs };
     ui.result(&result, || format!("{}\n  report: {}\n", rows_text(&rows), page.display()))
 }
 

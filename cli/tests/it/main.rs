@@ -1,5 +1,7 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
+mod exchange;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

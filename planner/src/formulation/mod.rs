@@ -1,6 +1,7 @@
 //! The integer programs, and the solvers that take them: the only place with modelling crates.
 
 pub(crate) mod chain;
+pub(crate) mod helix;
 pub(crate) mod partial;
 pub(crate) mod pipelines;
 pub(crate) mod positions;

@@ -102,6 +102,16 @@ pub(crate) fn solve(
     }
 }
 
+/// Solves with HiGHS in one run that time alone ends, as other planners use their solver; deaf to interrupts meanwhile.
+pub(crate) fn solve_once(
+    program: &Program,
+    start: Option<&[f64]>,
+    gap: f64,
+    budget: &Budget<'_>,
+) -> Result<Answer, SolverFault> {
+    run(program, start, gap, u64::MAX, budget.seconds_left())
+}
+
 /// The bound that says nothing.
 fn unknown(program: &Program) -> f64 {
     if program.maximise { f64::INFINITY } else { f64::NEG_INFINITY }

@@ -4,6 +4,7 @@ mod oracle;
 mod world;
 
 mod against_enumeration;
+mod baselines;
 mod explaining;
 mod helix;
 mod known_figures;

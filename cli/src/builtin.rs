@@ -1,0 +1,56 @@
+//! The tables of `scenarios/models` and `scenarios/devices`, so that a scenario that names one plans anywhere.
+
+use isotherm_core::scenario::Kind;
+
+const MODELS: &[(&str, &str)] = &[
+    ("llama-1b-synthetic-q4_0", include_str!("../../scenarios/models/llama-1b-synthetic-q4_0.toml")),
+    ("llama-2-70b-f16", include_str!("../../scenarios/models/llama-2-70b-f16.toml")),
+    ("llama-3.1-70b-q4_0", include_str!("../../scenarios/models/llama-3.1-70b-q4_0.toml")),
+    ("llama-3.1-8b-f16", include_str!("../../scenarios/models/llama-3.1-8b-f16.toml")),
+    ("llama-3.1-8b-q4_0", include_str!("../../scenarios/models/llama-3.1-8b-q4_0.toml")),
+    ("llama-3.1-8b-q8_0", include_str!("../../scenarios/models/llama-3.1-8b-q8_0.toml")),
+    ("llama-30b-f16", include_str!("../../scenarios/models/llama-30b-f16.toml")),
+    ("smollm2-135m-instruct-q4_1", include_str!("../../scenarios/models/smollm2-135m-instruct-q4_1.toml")),
+];
+
+const DEVICES: &[(&str, &str)] = &[
+    ("apple-m2-max", include_str!("../../scenarios/devices/apple-m2-max.toml")),
+    ("cpu-2core", include_str!("../../scenarios/devices/cpu-2core.toml")),
+    ("laptop-ryzen-7840u", include_str!("../../scenarios/devices/laptop-ryzen-7840u.toml")),
+    ("nvidia-a100-40gb", include_str!("../../scenarios/devices/nvidia-a100-40gb.toml")),
+    ("nvidia-l4", include_str!("../../scenarios/devices/nvidia-l4.toml")),
+    ("nvidia-t4", include_str!("../../scenarios/devices/nvidia-t4.toml")),
+    ("phone-snapdragon-8-gen-2", include_str!("../../scenarios/devices/phone-snapdragon-8-gen-2.toml")),
+    ("phone-snapdragon-8-gen-3", include_str!("../../scenarios/devices/phone-snapdragon-8-gen-3.toml")),
+    ("rtx-3060", include_str!("../../scenarios/devices/rtx-3060.toml")),
+    ("rtx-4090", include_str!("../../scenarios/devices/rtx-4090.toml")),
+];
+
+/// The tables of a kind: name and text, in order of name.
+pub fn of(kind: Kind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        Kind::Model => MODELS,
+        Kind::Device => DEVICES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_of_the_checkout_is_built_in() {
+        for (kind, folder) in [(Kind::Model, "models"), (Kind::Device, "devices")] {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(folder);
+            let entries = std::fs::read_dir(folder).expect("tables are tracked");
+            let mut files: Vec<String> = entries
+                .map(|entry| entry.expect("an entry").path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+                .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+                .collect();
+            files.sort();
+            let names: Vec<&str> = of(kind).iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, files, "add the table to cli/src/builtin.rs");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The models that are considered: known ones in a few formats, and files that are here.
+
+use crate::failure::Failure;
+use crate::ui::Ui;
+use crate::{builtin, models};
+use isotherm_core::model::Model;
+use isotherm_core::scenario::{Kind, ModelSource, Scenario};
+use isotherm_runtime::model::geometry::Geometry;
+use isotherm_runtime::model::gguf::Gguf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// Formats that known models are considered in, largest first.
+const FORMATS: [&str; 3] = ["F16", "Q8_0", "Q4_0"];
+/// Bytes of one number in the runtime's key-value cache: it keeps f32.
+const KV_ELEMENT_BYTES: u32 = 4;
+/// Keys of a model table that hold for its own format alone.
+const OWN_FORMAT: [&str; 6] =
+    ["embedding_format", "layer_bytes", "embedding_bytes", "head_bytes", "digest", "kv_element_bytes"];
+
+/// A model that is considered.
+pub(super) struct Candidate {
+    /// Its name, without the format.
+    pub name: String,
+    /// Geometry and bytes.
+    pub model: Model,
+    /// `table` or `file`.
+    pub origin: &'static str,
+}
+
+/// All of them, largest weights first.
+pub(super) fn all(ui: &Ui, folder: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
+    let mut found = known()?;
+    found.extend(here(ui, folder)?);
+    found.sort_by_key(|candidate| std::cmp::Reverse(candidate.model.weight_bytes(candidate.model.all_layers())));
+    Ok(found)
+}
+
+/// Every known geometry once, in every format.
+fn known() -> Result<Vec<Candidate>, Failure> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for (name, text) in builtin::of(Kind::Model) {
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|e| Failure::io(format!("model table {name}: {e}")))?;
+        let format = table.get("quantisation").and_then(|f| f.as_str()).unwrap_or("").to_lowercase();
+        let family = name.strip_suffix(&format!("-{format}")).unwrap_or(name);
+        OWN_FORMAT.iter().for_each(|key| drop(table.remove(*key)));
+        for format in FORMATS {
+            table.insert("quantisation".to_owned(), format.into());
+            let mut scenario = toml::Table::new();
+            scenario.insert("name".to_owned(), family.into());
+            scenario.insert("question".to_owned(), "Does it fit?".into());
+            let mut model = table.clone();
+            model.insert("name".to_owned(), family.into());
+            scenario.insert("model".to_owned(), model.into());
+            let text = toml::to_string(&scenario).map_err(|e| Failure::io(format!("model table {name}: {e}")))?;
+            let read = Scenario::parse(&text, &mut |_, _| Err(Vec::new()));
+            let Ok(Scenario { model: ModelSource::Written(model), .. }) = read else { continue };
+            if seen.insert((model.geometry(), model.layers())) {
+                found.push(Candidate { name: family.to_owned(), model, origin: "table" });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The model files of the cache and of a folder. What cannot be read is named and passed over.
+fn here(ui: &Ui, folder: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
+    let mut files: Vec<PathBuf> = models::store().ok().and_then(|store| store.files().ok()).unwrap_or_default();
+    if let Some(folder) = folder {
+        let entries = std::fs::read_dir(folder).map_err(|e| Failure::file(folder, e))?;
+        let gguf = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "gguf");
+        files.extend(entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).filter(gguf));
+    }
+    files.sort();
+    files.dedup();
+    let mut found = Vec::new();
+    for path in files {
+        let described = Gguf::open(&path).map_err(|e| e.to_string()).and_then(|gguf| {
+            let geometry = Geometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
+            Ok(geometry.describe(&gguf, &models::name_of(&path), KV_ELEMENT_BYTES, None))
+        });
+        match described {
+            Ok(model) => found.push(Candidate { name: model.name.clone(), model, origin: "file" }),
+            Err(why) => ui.note(format!("  passed over {}: {why}", path.display())),
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_model_is_considered_in_every_format_and_larger_formats_weigh_more() {
+        let found = known().expect("the tables are well formed");
+        let names: BTreeSet<&str> = found.iter().map(|c| c.name.as_str()).collect();
+        assert!(names.contains("llama-3.1-8b") && names.contains("llama-2-70b"), "{names:?}");
+        for name in names {
+            let weights = |format: &str| {
+                let of = found.iter().find(|c| c.name == name && c.model.quantisation == format).expect(format);
+                of.model.weight_bytes(of.model.all_layers())
+            };
+            assert!(weights("F16") > weights("Q8_0") && weights("Q8_0") > weights("Q4_0"), "{name}");
+        }
+    }
+}
