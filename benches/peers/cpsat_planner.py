@@ -10,6 +10,7 @@ served twice: so the bound holds, and what a placement really carries is for the
 
 import json
 import math
+import resource
 import sys
 import time
 
@@ -23,9 +24,9 @@ def main():
     except ImportError:
         print(json.dumps({"error": "not installed"}))
         return
+    limit, begin = float(sys.argv[2]), time.monotonic()
     with open(sys.argv[1], encoding="utf-8") as file:
         problem = json.load(file)
-    limit, begin = float(sys.argv[2]), time.monotonic()
     layers, tables = problem["layers"], [{int(k): t for k, t in table.items()} for table in problem["rates"]]
     count = len(tables)
     unit = sum(max((k * t for k, t in table.items()), default=0.0) for table in tables) / layers
@@ -85,7 +86,10 @@ def main():
     solver.parameters.random_seed = 1
     solver.parameters.max_time_in_seconds = max(0.1, limit - (time.monotonic() - begin))
     status = solver.solve(model)
-    answer = {"version": version, "status": solver.status_name(status), "seconds": time.monotonic() - begin}
+    # Kibibytes, as Linux counts.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    seconds = time.monotonic() - begin
+    answer = {"version": version, "status": solver.status_name(status), "seconds": seconds, "peak_bytes": peak}
     if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         answer["objective"] = solver.objective_value / UNITS * unit
         chosen = [(i, solver.value(start[i]), solver.value(end[i])) for i in range(count)]

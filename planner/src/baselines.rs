@@ -15,7 +15,7 @@ use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
 use crate::throughput::Flows;
 use crate::throughput::network::Network;
-use crate::throughput::replay::Path;
+use crate::throughput::replay::Carried;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::Unused;
@@ -95,12 +95,21 @@ impl Proposal {
         Self { placement, routes, bound: None, solver: None, nodes: 0, stopped: None }
     }
 
-    /// What a placement carries on the true links; none where that is nothing.
-    fn carried(flows: &Flows<'_>, placement: Vec<Link>) -> Result<Option<Self>, PlanError> {
-        let carried = flows.carried(&placement)?;
-        let routes = carried.paths.into_iter().map(|Path { stops, rate }| (stops, rate)).collect();
+    /// What a placement carries on the true links; none where that is nothing. Stages that no request passes are left out:
+    /// a plan has none.
+    fn of(placement: &[Link], carried: Carried) -> Option<Self> {
+        let passed = |stage: &usize| carried.paths.iter().any(|path| path.stops.contains(stage));
+        let used: Vec<usize> = (0..placement.len()).filter(passed).collect();
+        let position = |stage: &usize| used.binary_search(stage).unwrap_or(0);
+        let routes = carried.paths.iter().map(|path| (path.stops.iter().map(position).collect(), path.rate)).collect();
+        let placement = used.iter().map(|&stage| placement[stage]).collect();
         let proposal = Self { placement, routes, bound: None, solver: None, nodes: 0, stopped: None };
-        Ok(Some(proposal).filter(|_| carried.rate > 0.0))
+        Some(proposal).filter(|_| carried.rate > 0.0)
+    }
+
+    /// The same, asking what is carried.
+    fn carried(flows: &Flows<'_>, placement: &[Link]) -> Result<Option<Self>, PlanError> {
+        Ok(Self::of(placement, flows.carried(placement)?))
     }
 }
 
@@ -126,8 +135,8 @@ pub fn baseline(
         Baseline::Greedy => rules::greedy(&tables, &times).map(Proposal::chain),
         Baseline::MinMax => rules::min_max(&tables, &times).map(Proposal::chain),
         Baseline::Halda => rules::halda(&tables, &times).map(Proposal::chain),
-        Baseline::Petals => Proposal::carried(&flows, spread::petals(&tables, &network))?,
-        Baseline::Swarm => Proposal::carried(&flows, spread::swarm(&tables, &network))?,
+        Baseline::Petals => Proposal::carried(&flows, &spread::petals(&tables, &network))?,
+        Baseline::Swarm => Proposal::carried(&flows, &spread::swarm(&tables, &network))?,
         Baseline::HelixMilp if throughput => milp::helix(&flows, budget)?,
         Baseline::HelixMilp => None,
     };
@@ -153,14 +162,14 @@ pub fn placed(
         position(name).map(|i| (i, start, end)).filter(|_| start < end && end <= tables.layers)
     };
     let Some(placement) = placement.iter().map(stage).collect::<Option<Vec<Link>>>() else { return Ok(None) };
-    let proposal = Proposal::carried(&Flows::new(&tables, &network), placement)?;
+    let proposal = Proposal::carried(&Flows::new(&tables, &network), &placement)?;
     let proposal = proposal.map(|proposal| Proposal { bound, solver: Some(solver), ..proposal });
     Ok(proposal.and_then(|proposal| judged(&tables, proposal, solver).ok()))
 }
 
 fn judged(tables: &Tables<'_>, proposal: Proposal, by: &str) -> Result<FeasiblePlan, PlanError> {
     let idle = (0..tables.candidates.len()).filter(|device| !proposal.placement.iter().any(|link| link.0 == *device));
-    let reason = || "the rule gives it nothing".to_owned();
+    let reason = || "it holds nothing there that requests pass".to_owned();
     let unused = idle.map(|device| Unused { device: tables.name(device).to_owned(), reason: reason() }).collect();
     let parts = Parts {
         routes: proposal.routes,

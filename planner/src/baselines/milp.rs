@@ -8,7 +8,7 @@ use crate::formulation::solve::{HIGHS, Verdict, solve_once};
 use crate::latency::walk::Link;
 use crate::outcome::PlanError;
 use crate::throughput::Flows;
-use crate::throughput::replay::{Carried, Path};
+use crate::throughput::replay::Carried;
 
 /// Share of its early-stop bound at which Helix is content.
 const CONTENT: f64 = 0.995;
@@ -41,11 +41,11 @@ pub(super) fn helix(flows: &Flows<'_>, budget: &Budget<'_>) -> Result<Option<Pro
         }
     }
     let Some((placement, carried)) = best.filter(|(_, carried)| carried.rate > 0.0) else { return Ok(None) };
-    let routes = carried.paths.into_iter().map(|Path { stops, rate }| (stops, rate)).collect();
     let stopped = match answer.verdict {
         Verdict::Stopped(limit) => Some(limit),
         Verdict::Optimal | Verdict::Infeasible => None,
     };
     let bound = Some(answer.bound * helix.unit).filter(|bound| bound.is_finite()).map(|b| b.max(carried.rate));
-    Ok(Some(Proposal { placement, routes, bound, solver: Some(HIGHS), nodes: answer.nodes, stopped }))
+    let proposal = Proposal::of(&placement, carried);
+    Ok(proposal.map(|found| Proposal { bound, solver: Some(HIGHS), nodes: answer.nodes, stopped, ..found }))
 }

@@ -101,14 +101,15 @@ fn divided(tables: &Tables<'_>, parts: &[f64]) -> Option<Vec<Link>> {
 
 /// The fastest device takes all that fits, then the next.
 pub(super) fn greedy(tables: &Tables<'_>, times: &Times) -> Option<Vec<Link>> {
-    let middle = tables.layers / 2;
-    let speed = |device: &usize| times.at(tables, (*device, middle, middle + 1));
     let mut order: Vec<usize> = (0..tables.candidates.len()).collect();
-    order.sort_by(|a, b| speed(a).total_cmp(&speed(b)).then(a.cmp(b)));
+    order.sort_by(|&a, &b| pace(tables, times, a).total_cmp(&pace(tables, times, b)).then(a.cmp(&b)));
     let (mut at, mut chain) = (0, Vec::new());
     for device in order {
-        if at < tables.layers && tables.kind(device).reach[at] > at {
-            let end = tables.kind(device).reach[at];
+        if at == tables.layers {
+            break;
+        }
+        let known = |end: &usize| times.at(tables, (device, at, *end)).is_finite();
+        if let Some(end) = (at + 1..=tables.kind(device).reach[at]).rev().find(known) {
             chain.push((device, at, end));
             at = end;
         }

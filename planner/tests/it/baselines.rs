@@ -73,6 +73,7 @@ fn equal_and_memory_proportional_divide_as_they_say() {
     assert_eq!(layers(Baseline::Equal), [2, 2]);
     assert_eq!(layers(Baseline::MemoryProportional), [2, 2]);
     assert_eq!(layers(Baseline::Greedy), [3, 1]);
+    // One layer and two, the other two: the slower of 60 and 20; three and one: of 30 and 80.
     assert_eq!(value(&problem, Baseline::MinMax), Some(30.0));
 }
 
@@ -81,18 +82,19 @@ fn petals_and_swarm_replicate_what_is_served_worst() {
     // Two stages of two layers fit everywhere: three devices on each give three times one device's rate.
     let same: &[f64] = &[50.0, 20.0];
     let problem = mesh(4, &[same; 6], 1e6, false);
-    assert_eq!(value(&problem, Baseline::Swarm), Some(60.0));
-    assert_eq!(value(&problem, Baseline::Petals), Some(60.0));
+    for rule in [Baseline::Swarm, Baseline::Petals] {
+        let found = value(&problem, rule).expect("a plan");
+        assert!((found - 60.0).abs() < 1e-9, "{}: {found}", rule.name());
+    }
 }
 
 #[test]
 fn the_integer_program_of_helix_finds_the_optimum_of_small_meshes() {
     for partial in [false, true] {
-        // Every device must hold something there; the optimum by hand: d0 then d1 at 40, d2 and d3 likewise.
+        // By hand: d0 then d1 carry 40, d2 then d3 carry 30. In one chain of all four the slowest holds it to 70 too.
         let problem = mesh(4, &[&[90.0, 40.0], &[90.0, 40.0], &[70.0, 30.0], &[70.0, 30.0]], 1e6, partial);
         let found = value(&problem, Baseline::HelixMilp).expect("a plan");
-        assert!(found >= 70.0 * 0.995, "{found}");
-        assert!(found <= oracle::best(&problem).expect("a plan") * (1.0 + 1e-9));
+        assert!(found >= 70.0 * 0.995 && found <= 70.0 * (1.0 + 1e-9), "{found}");
     }
 }
 

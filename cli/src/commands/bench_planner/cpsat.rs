@@ -40,6 +40,8 @@ struct Answer {
     error: Option<String>,
     status: Option<String>,
     bound: Option<f64>,
+    seconds: Option<f64>,
+    peak_bytes: Option<u64>,
     #[serde(default)]
     placement: Vec<(usize, u32, u32)>,
 }
@@ -86,10 +88,10 @@ impl Peer {
         let Some(answer) = answer.filter(|_| output.status.success()) else {
             let said = String::from_utf8_lossy(&output.stderr);
             let said = said.lines().last().unwrap_or("nothing").to_owned();
-            return Ok(Found { plan: None, bound: None, note: Some(format!("the script failed: {said}")) });
+            return Ok(Found::of(None, Some(format!("the script failed: {said}"))));
         };
         if let Some(error) = answer.error {
-            return Ok(Found { plan: None, bound: None, note: Some(error) });
+            return Ok(Found::of(None, Some(error)));
         }
         let named = |&(device, start, end): &(usize, u32, u32)| {
             let id = devices.get(device)?;
@@ -102,7 +104,7 @@ impl Peer {
             None => None,
         };
         let note = answer.status.map(|status| format!("ended {status}"));
-        Ok(Found { plan, bound: answer.bound, note })
+        Ok(Found { plan, bound: answer.bound, note, seconds: answer.seconds, peak_bytes: answer.peak_bytes })
     }
 }
 
