@@ -1,5 +1,5 @@
 # Each recipe is a small script; `make` alone lists them.
-.PHONY: help demo test bench status campaign fuzz deny clean
+.PHONY: help demo test bench status coverage campaign fuzz deny clean
 .DEFAULT_GOAL := help
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo "make test             format, lints, build, every test, documentation; what CI runs"
 	@echo "make bench            benchmarks"
 	@echo "make status           run every capability's command and write STATUS.md"
+	@echo "make coverage         lines that tests execute, for core, planner, sim and audit"
 	@echo "make campaign         long: every fuzz target and the soak test"
 	@echo "make fuzz TARGET=..   one fuzz target (SECONDS_MAX=180)"
 	@echo "make deny             licences, bans and, where its database can be had, advisories"
@@ -23,6 +24,9 @@ bench:
 
 status:
 	@bash scripts/status.sh
+
+coverage:
+	@bash scripts/coverage.sh
 
 campaign:
 	@bash scripts/campaign.sh

@@ -69,7 +69,7 @@ pub enum Command {
     Verify(Verify),
     /// Execute a sealed plan, streaming the tokens.
     Run(Run),
-    /// Write a report of a run directory as one HTML file.
+    /// Write a report of a run directory as one HTML file, and its requests and runs as Parquet and CSV.
     Report(Report),
     /// Plan and simulate every scenario of a directory.
     Batch(Batch),
@@ -276,7 +276,7 @@ pub struct Simulate {
     /// Seed of the first run.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
-    /// Folder for simulation.json with the trace of the first run.
+    /// Folder for the prediction with the trace of its first run, its tables, and what `isotherm report` needs besides.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
     /// CSV file for one row per request of the first run.

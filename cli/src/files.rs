@@ -64,6 +64,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     std::fs::File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
+/// Puts a copy where there is none. Errors: another file of that name is there, or the copy could not be written.
+pub fn keep(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if !path.exists() {
+        return write(path, bytes);
+    }
+    if read(path)? == bytes {
+        return Ok(());
+    }
+    Err(Failure::file(path, "is there already and differs from what this result was made from")
+        .remedy("name an empty folder with -o, or remove that file"))
+}
+
 /// Gives a temporary file, which begins private, the permissions of an ordinary one.
 fn make_readable(file: &std::fs::File) -> std::io::Result<()> {
     #[cfg(unix)]
@@ -113,6 +125,16 @@ mod tests {
         write(&path, b"second").expect("replaced");
         assert_eq!(read(&path).expect("readable"), b"second");
         assert_eq!(std::fs::read_dir(path.parent().expect("a parent")).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn a_copy_never_replaces_another_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("plan.json");
+        keep(&path, b"first").expect("nothing is there");
+        keep(&path, b"first").expect("the same is there");
+        assert!(keep(&path, b"second").is_err());
+        assert_eq!(read(&path).expect("readable"), b"first");
     }
 
     #[test]

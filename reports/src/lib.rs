@@ -12,6 +12,7 @@ mod page;
 mod report;
 mod sections;
 mod show;
+pub mod tables;
 mod verdict;
 
 pub use measure::{Spread, measured, run_figure};

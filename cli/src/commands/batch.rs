@@ -1,7 +1,7 @@
 //! `isotherm batch`: every scenario of a directory planned and simulated, in parallel, resumable, one row each.
 
 use crate::args::{Batch, Format, Sources};
-use crate::commands::{plan, simulate};
+use crate::commands::{plan, report, simulate};
 use crate::failure::{Done, Failure};
 use crate::files;
 use crate::question;
@@ -12,6 +12,7 @@ use isotherm_core::plan::{BoundKind, Plan, Status};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::units::Seconds;
 use isotherm_planner::Outcome;
+use isotherm_reports::tables::{Values, write_columns};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Schema of a batch row.
 const ROW_SCHEMA: &str = "isotherm.batch-row/v1";
+/// Schema of the table of all rows.
+const RESULTS_SCHEMA: &str = "isotherm.batch-results/v1";
 /// Longest that one scenario may be solved for.
 const TIME_LIMIT_SECONDS: f64 = 60.0;
 
@@ -79,8 +82,10 @@ pub fn run(ui: &Ui, args: &Batch) -> Done {
             .collect()
     });
     let rows: Vec<Row> = rows.into_iter().collect::<Result<_, _>>()?;
-    let csv = csv(&rows);
-    files::write(&args.output.join("results.csv"), csv.as_bytes())?;
+    for (format, ending) in report::FORMATS {
+        let path = args.output.join(format!("results.{ending}"));
+        report::write_table(&path, |out| write_columns(RESULTS_SCHEMA, columns(&rows), format, out))?;
+    }
     if ui.format == Format::Json {
         return ui.result(&rows, String::new);
     }
@@ -131,6 +136,7 @@ fn one(ui: &Ui, args: &Batch, path: &Path, resumed: &AtomicUsize) -> Result<Row,
         Err(failure) => return Ok(Row::failed(&shown, args.seeds, failure.message)),
     };
     files::write_json(&folder.join("plan.json"), &plan)?;
+    files::write_json(&folder.join("devices.json"), question.problem.graph.file())?;
     let mut row = Row::of(&shown, args.seeds, inputs, &plan, question.problem.graph.devices().len());
     if let Outcome::Optimal(feasible) | Outcome::Feasible { plan: feasible, .. } = &outcome {
         match simulate::predict(feasible, &question.problem, simulate::Seeds { count: args.seeds, first: 1 }) {
@@ -208,52 +214,34 @@ impl Row {
     }
 }
 
-const COLUMNS: [&str; 20] = [
-    "scenario",
-    "name",
-    "status",
-    "objective_name",
-    "objective_value",
-    "unit",
-    "bound",
-    "gap",
-    "bound_kind",
-    "stages",
-    "devices_used",
-    "devices",
-    "seeds",
-    "ttft_seconds",
-    "tpot_seconds",
-    "tokens_per_second",
-    "temperature_max_celsius",
-    "energy_joules",
-    "plan",
-    "note",
-];
-
-/// One line per scenario; an absent value is an empty field.
-fn csv(rows: &[Row]) -> String {
-    let mut text = COLUMNS.join(",") + "\n";
-    for row in rows {
-        let fields = serde_json::to_value(row).unwrap_or_default();
-        let cells = COLUMNS.map(|column| match fields.get(column) {
-            None | Some(serde_json::Value::Null) => String::new(),
-            Some(serde_json::Value::String(words)) => quoted(words),
-            Some(value) => value.to_string(),
-        });
-        text.push_str(&cells.join(","));
-        text.push('\n');
-    }
-    text
-}
-
-/// A field as RFC 4180 has it.
-fn quoted(field: &str) -> String {
-    if field.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", field.replace('"', "\"\""))
-    } else {
-        field.to_owned()
-    }
+/// The rows as columns; what a row lacks is null.
+fn columns(rows: &[Row]) -> Vec<(&'static str, Values)> {
+    let words = |get: &dyn Fn(&Row) -> Option<String>| Values::Text(rows.iter().map(get).collect());
+    let counts = |get: &dyn Fn(&Row) -> usize| Values::Counts(rows.iter().map(|row| Some(get(row) as u64)).collect());
+    let numbers = |get: &dyn Fn(&Row) -> Option<f64>| Values::Numbers(rows.iter().map(get).collect());
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    vec![
+        ("scenario", words(&|row| some(&row.scenario))),
+        ("name", words(&|row| some(&row.name))),
+        ("status", words(&|row| row.status.map(|status| format!("{status:?}").to_lowercase()))),
+        ("objective_name", words(&|row| some(&row.objective_name))),
+        ("objective_value", numbers(&|row| row.objective_value)),
+        ("unit", words(&|row| some(&row.unit))),
+        ("bound", numbers(&|row| row.bound)),
+        ("gap", numbers(&|row| row.gap)),
+        ("bound_kind", words(&|row| row.bound_kind.map(|kind| format!("{kind:?}").to_lowercase()))),
+        ("stages", counts(&|row| row.stages)),
+        ("devices_used", counts(&|row| row.devices_used)),
+        ("devices", counts(&|row| row.devices)),
+        ("seeds", counts(&|row| row.seeds as usize)),
+        ("ttft_seconds", numbers(&|row| row.ttft_seconds)),
+        ("tpot_seconds", numbers(&|row| row.tpot_seconds)),
+        ("tokens_per_second", numbers(&|row| row.tokens_per_second)),
+        ("temperature_max_celsius", numbers(&|row| row.temperature_max_celsius)),
+        ("energy_joules", numbers(&|row| row.energy_joules)),
+        ("plan", words(&|row| row.plan.map(|plan| plan.to_string()))),
+        ("note", words(&|row| row.note.clone())),
+    ]
 }
 
 fn text(rows: &[Row]) -> String {
@@ -285,10 +273,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comma_in_a_note_stays_in_its_field() {
-        let row = Row::failed(Path::new("a"), 1, "first, \"second\"".to_owned());
-        let text = csv(&[row]);
-        assert!(text.ends_with("\"first, \"\"second\"\"\"\n"), "{text}");
-        assert_eq!(text.lines().next().expect("a heading").split(',').count(), COLUMNS.len());
+    fn a_row_that_failed_lacks_all_it_does_not_know() {
+        let rows = [Row::failed(Path::new("a"), 1, "first, \"second\"".to_owned())];
+        let mut text = Vec::new();
+        write_columns(RESULTS_SCHEMA, columns(&rows), isotherm_reports::tables::Format::Csv, &mut text)
+            .expect("written");
+        let text = String::from_utf8(text).expect("UTF-8");
+        let (heading, row) = text.trim_end().split_once('\n').expect("a heading and a row");
+        assert_eq!(heading.split(',').count(), columns(&rows).len());
+        assert_eq!(row, "a,,,,,,,,,0,0,0,1,,,,,,,\"first, \"\"second\"\"\"");
     }
 }

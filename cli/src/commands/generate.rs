@@ -6,6 +6,9 @@ use crate::{files, ui};
 use clap::CommandFactory;
 use std::path::Path;
 
+/// Characters in a line of the command reference.
+const REFERENCE_WIDTH: usize = 100;
+
 /// Runs the command.
 pub fn run(command: &GenerateCommand) -> Done {
     match command {
@@ -20,7 +23,8 @@ pub fn run(command: &GenerateCommand) -> Done {
             manual(&root, output)
         }
         GenerateCommand::Reference => {
-            let mut root = Cli::command();
+            // The same page whatever the terminal.
+            let mut root = Cli::command().term_width(REFERENCE_WIDTH);
             root.build();
             let mut text = String::from("# Command reference\n\nWritten by `isotherm generate reference`.\n");
             reference(&mut root, &mut text);

@@ -1,4 +1,4 @@
-//! `isotherm report`: gathers the artefacts of a run directory into one page.
+//! `isotherm report`: gathers the artefacts of a run directory into one page, and its requests and runs into tables.
 
 use crate::args::Report as Args;
 use crate::commands::audit::existing_identity;
@@ -15,6 +15,7 @@ use isotherm_core::digest::Digest;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, SIMULATION_SCHEMA, SimulationReport, TruthRow};
+use isotherm_reports::tables::{self, Format, Source, TableError};
 use isotherm_reports::{
     Case, Environment, Event, Evidence, FileDigest, LogEntry, Manifest as ManifestFacts, Report, RunStatistic, Sealed,
     SealedFigure, Stored,
@@ -29,13 +30,37 @@ pub fn run(ui: &Ui, args: &Args) -> Done {
     ui.result(&rows, || format!("{}\n", output.display()))
 }
 
-/// Writes the report of a directory; gives its rows of predicted against measured figures.
+/// Writes the report of a directory, and its tables beside the page; gives its rows of predicted against measured figures.
 pub fn write(directory: &Path, output: &Path) -> Result<Vec<TruthRow>, Failure> {
     let found = Found::read(directory)?;
     let report = found.report(directory)?;
     let rows = report.cases.iter().flat_map(|case| case.truth.clone()).collect();
     files::write(output, isotherm_reports::render(&report).as_bytes())?;
+    write_tables(output.parent().unwrap_or(Path::new("")), &tables::sources(&report))?;
     Ok(rows)
+}
+
+/// Requests and runs as Parquet and CSV; none where no trace was kept.
+pub fn write_tables(directory: &Path, sources: &[Source<'_>]) -> Done {
+    if sources.is_empty() {
+        return Ok(());
+    }
+    for (format, ending) in FORMATS {
+        let place = |name: &str| directory.join(format!("{name}.{ending}"));
+        write_table(&place("requests"), |out| tables::write_requests(sources, format, out))?;
+        write_table(&place("runs"), |out| tables::write_runs(sources, format, out))?;
+    }
+    Ok(())
+}
+
+/// File formats of a table and the endings of their names.
+pub const FORMATS: [(Format, &str); 2] = [(Format::Parquet, "parquet"), (Format::Csv, "csv")];
+
+/// Writes one table whole or not at all.
+pub fn write_table(path: &Path, fill: impl FnOnce(&mut Vec<u8>) -> Result<usize, TableError>) -> Done {
+    let mut bytes = Vec::new();
+    fill(&mut bytes).map_err(|e| Failure::file(path, crate::models::causes(&e)))?;
+    files::write(path, &bytes)
 }
 
 /// The artefacts of a directory, by kind.
@@ -64,7 +89,7 @@ impl Found {
         }
         if found.plans.is_empty() {
             return Err(Failure::file(directory, "holds no plan; nothing to report")
-                .remedy("name the folder that `isotherm tour` or `isotherm bench truth` wrote"));
+                .remedy("name a folder that `isotherm tour`, `isotherm bench truth` or `isotherm simulate -o` wrote"));
         }
         Ok(found)
     }

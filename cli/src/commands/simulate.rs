@@ -1,7 +1,7 @@
 //! `isotherm simulate`: what a plan will do, before anything is touched.
 
 use crate::args::{PlanAndScenario, Simulate};
-use crate::commands::plan;
+use crate::commands::{plan, report};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, models};
@@ -11,7 +11,9 @@ use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::{Statistic, Trace};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
+use isotherm_reports::tables::Source;
 use isotherm_sim::Options;
+use std::path::{Path, PathBuf};
 
 /// Which runs to simulate.
 #[derive(Debug, Clone, Copy)]
@@ -38,13 +40,38 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     let (feasible, question) = plan::load_feasible(ui, &named)?;
     let report = predict(&feasible, &question.problem, Seeds { count: args.seeds, first: args.seed })?;
     if let Some(directory) = &args.output {
-        files::write_json(&directory.join("simulation.json"), &report)?;
+        write(directory, args, &feasible, &question.problem, &report)?;
     }
     if let (Some(path), Some(trace)) = (&args.requests_out, &report.trace) {
         files::write(path, requests_csv(trace).as_bytes())?;
     }
     ui.result(&report, || describe(&report))?;
     keeps_promise(&feasible, &question.problem, &report)
+}
+
+/// The prediction and its tables, with the plan and the devices where the folder lacks them: all that a report needs.
+fn write(
+    directory: &Path,
+    args: &Simulate,
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    report: &SimulationReport,
+) -> Done {
+    let name = args.plan.file_name().map_or_else(|| "plan.json".into(), PathBuf::from);
+    files::keep(&directory.join(name), &files::read(&args.plan)?)?;
+    let devices = match &args.sources.devices {
+        Some(path) => files::read(path)?,
+        None => files::json(problem.graph.file())?,
+    };
+    files::keep(&directory.join("devices.json"), &devices)?;
+    let record = files::write_json(&directory.join("simulation.json"), report)?;
+    let sources = report.trace.as_ref().map(|trace| Source {
+        scenario: &plan.plan().scenario,
+        plan: plan.plan().digest(),
+        record,
+        trace,
+    });
+    report::write_tables(directory, sources.as_slice())
 }
 
 /// Share by which a simulated time may exceed what the plan states before the promise counts as broken.

@@ -1,6 +1,8 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
 mod exchange;
+mod scenarios;
+mod tables;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -79,6 +81,9 @@ fn the_loop_closes_on_a_tiny_model_and_every_altered_file_is_refused() {
     assert_eq!(compared, r#"["devices","model","plan","scenario","simulation"]"#);
     place.expect(0, "-q run manifest.json --prompt hello --raw --tokens 5");
     assert!(place.path("run-1.json").is_file() && place.path("run-1.signed.json").is_file());
+    place.expect(0, "-q report .");
+    let runs = String::from_utf8(place.keep("runs.csv")).expect("UTF-8");
+    assert!(runs.contains(",predicted,") && runs.contains(",measured,"), "{runs}");
     place.expect(0, "-q audit fsck");
     let (log, _) = place.expect(0, "-q audit log --format json");
     let kinds: Vec<String> = serde_json::from_str::<Vec<serde_json::Value>>(&log)
@@ -153,4 +158,12 @@ fn every_command_explains_itself() {
     assert!(Path::new(&place.path("man/isotherm-plan.1")).is_file());
     let (completions, _) = place.expect(0, "generate completions bash");
     assert!(completions.contains("isotherm"));
+}
+
+#[test]
+fn the_command_reference_is_what_the_program_says() {
+    let (reference, _) = Place::new().expect(0, "generate reference");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/commands.md");
+    let page = std::fs::read_to_string(page).unwrap_or_default();
+    assert!(page == reference, "run: isotherm generate reference > docs/reference/commands.md");
 }

@@ -8,3 +8,4 @@ mod reading;
 #[allow(dead_code, reason = "the example uses what no test does, and the other way round")]
 mod sample;
 mod size;
+mod tables;
