@@ -14,8 +14,9 @@ use std::path::PathBuf;
 #[command(name = "isotherm", version, propagate_version = true, max_term_width = 110)]
 #[command(after_help = "\
 Start here:  isotherm tour
-Exit codes:  0 done, 1 input or output failed, 2 usage, 3 infeasible, 4 limit reached without a plan,
-             5 verification failed, 6 device absent or lost, 7 promise broken in simulation,
+Exit codes:  0 done, 1 input or output failed, 2 usage, 3 infeasible,
+             4 limit reached without a plan, 5 verification failed,
+             6 device absent or lost, 7 promise broken in simulation,
              8 denied by policy or quota, 101 bug")]
 pub struct Cli {
     /// What to do.

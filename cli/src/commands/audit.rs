@@ -48,14 +48,19 @@ pub fn keys(ui: &Ui, command: &KeysCommand) -> Done {
 
 /// This host's identity; an error with a remedy where it has none yet.
 pub fn existing_identity() -> Result<Identity, Failure> {
-    let directory = trust::key_directory()?;
-    Identity::load(&directory).map_err(|e| match &e {
-        KeyError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-            Failure::io("this host has no identity and no log yet")
-                .remedy("the first `isotherm seal` or `isotherm tour` makes them")
-        }
-        _ => Failure::io(e.to_string()),
+    identity_if_any()?.ok_or_else(|| {
+        Failure::io("this host has no identity and no log yet")
+            .remedy("the first `isotherm seal` or `isotherm tour` makes them")
     })
+}
+
+/// This host's identity, where it has one. Errors: it cannot be read.
+pub fn identity_if_any() -> Result<Option<Identity>, Failure> {
+    match Identity::load(&trust::key_directory()?) {
+        Ok(identity) => Ok(Some(identity)),
+        Err(KeyError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::io(error.to_string())),
+    }
 }
 
 #[derive(Serialize)]

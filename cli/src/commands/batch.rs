@@ -90,7 +90,14 @@ pub fn run(ui: &Ui, args: &Batch) -> Done {
         return ui.result(&rows, String::new);
     }
     ui.note(format!("{} scenarios, {} taken from an earlier run", rows.len(), resumed.load(Ordering::Relaxed)));
-    ui.result(&rows, || format!("{}\n  {}\n", text(&rows), args.output.join("results.csv").display()))
+    let unread = rows.iter().any(|row| row.status.is_none());
+    if unread {
+        ui.note("what is wrong with a scenario that failed: isotherm scenario check FILE");
+    }
+    ui.result(&rows, || {
+        let [csv, parquet] = ["results.csv", "results.parquet"].map(|name| args.output.join(name));
+        format!("{}\n  {}\n  {}\n", text(&rows), csv.display(), parquet.display())
+    })
 }
 
 /// Every scenario below a directory, in order of path; tables of models and devices are none.
@@ -120,7 +127,7 @@ fn one(ui: &Ui, args: &Batch, path: &Path, resumed: &AtomicUsize) -> Result<Row,
     let row_path = folder.join("row.json");
     let question = match question::load(ui, path, &Sources::default(), None) {
         Ok(question) => question,
-        Err(failure) => return Ok(Row::failed(&shown, args.seeds, failure.message)),
+        Err(failure) => return Ok(Row::failed(&shown, args.seeds, &failure.message)),
     };
     let inputs = question.problem.inputs.clone();
     if let Ok((row, _)) = files::read_artefact::<Row>(&row_path, ROW_SCHEMA)
@@ -133,7 +140,7 @@ fn one(ui: &Ui, args: &Batch, path: &Path, resumed: &AtomicUsize) -> Result<Row,
     let solved = plan::solve(ui, &question.problem, Seconds::of(TIME_LIMIT_SECONDS), 1e-6);
     let (outcome, plan) = match solved {
         Ok(solved) => solved,
-        Err(failure) => return Ok(Row::failed(&shown, args.seeds, failure.message)),
+        Err(failure) => return Ok(Row::failed(&shown, args.seeds, &failure.message)),
     };
     files::write_json(&folder.join("plan.json"), &plan)?;
     files::write_json(&folder.join("devices.json"), question.problem.graph.file())?;
@@ -178,8 +185,10 @@ impl Row {
         }
     }
 
-    fn failed(scenario: &Path, seeds: u32, why: String) -> Self {
-        Self { note: Some(why), ..Self::empty(scenario, seeds, Vec::new()) }
+    /// A scenario without an answer; `isotherm scenario check` tells all its faults, a table their number.
+    fn failed(scenario: &Path, seeds: u32, why: &str) -> Self {
+        let first = why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned();
+        Self { note: Some(first), ..Self::empty(scenario, seeds, Vec::new()) }
     }
 
     fn of(scenario: &Path, seeds: u32, inputs: Vec<Digest>, plan: &Plan, devices: usize) -> Self {
@@ -254,7 +263,7 @@ fn text(rows: &[Row]) -> String {
             row.scenario.clone(),
             status,
             row.objective_name.clone(),
-            row.objective_value.map_or_else(dash, |value| format!("{value:.4} {}", row.unit)),
+            row.objective_value.map_or_else(dash, |value| shown(value, &row.unit)),
             row.gap.map_or_else(dash, |gap| format!("{:.3} %", gap * 100.0)),
             format!("{} of {}", row.devices_used, row.devices),
             row.tpot_seconds.and_then(|t| Seconds::new(t).ok()).map_or_else(dash, |t| t.to_string()),
@@ -268,13 +277,21 @@ fn text(rows: &[Row]) -> String {
     text
 }
 
+/// A value of an objective for people.
+fn shown(value: f64, unit: &str) -> String {
+    match Seconds::new(value) {
+        Ok(time) if unit == "s" => time.to_string(),
+        _ => format!("{value:.1} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_row_that_failed_lacks_all_it_does_not_know() {
-        let rows = [Row::failed(Path::new("a"), 1, "first, \"second\"".to_owned())];
+        let rows = [Row::failed(Path::new("a"), 1, "first, \"second\":\n\nthird")];
         let mut text = Vec::new();
         write_columns(RESULTS_SCHEMA, columns(&rows), isotherm_reports::tables::Format::Csv, &mut text)
             .expect("written");

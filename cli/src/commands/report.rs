@@ -1,7 +1,8 @@
 //! `isotherm report`: gathers the artefacts of a run directory into one page, and its requests and runs into tables.
 
 use crate::args::Report as Args;
-use crate::commands::audit::existing_identity;
+use crate::commands::audit::identity_if_any;
+use crate::commands::run::summary;
 use crate::failure::{Code, Done, Failure};
 use crate::session::{self, Session};
 use crate::ui::Ui;
@@ -36,7 +37,14 @@ pub fn write(directory: &Path, output: &Path) -> Result<Vec<TruthRow>, Failure> 
     let report = found.report(directory)?;
     let rows = report.cases.iter().flat_map(|case| case.truth.clone()).collect();
     files::write(output, isotherm_reports::render(&report).as_bytes())?;
-    write_tables(output.parent().unwrap_or(Path::new("")), &tables::sources(&report))?;
+    let mut sources = tables::sources(&report);
+    sources.extend(found.apart().into_iter().map(|(plan, run)| Source {
+        scenario: &plan.value.scenario,
+        plan: run.value.plan,
+        record: run.digest,
+        trace: &run.value.trace,
+    }));
+    write_tables(output.parent().unwrap_or(Path::new("")), &sources)?;
     Ok(rows)
 }
 
@@ -88,8 +96,10 @@ impl Found {
             found.take(&path)?;
         }
         if found.plans.is_empty() {
-            return Err(Failure::file(directory, "holds no plan; nothing to report")
-                .remedy("name a folder that `isotherm tour`, `isotherm bench truth` or `isotherm simulate -o` wrote"));
+            return Err(Failure::file(directory, "holds no plan; nothing to report").remedy(
+                "name a folder that `isotherm tour`, `isotherm bench truth` or `isotherm simulate -o` wrote, or one \
+                     scenario's folder of `isotherm batch`",
+            ));
         }
         Ok(found)
     }
@@ -147,7 +157,7 @@ impl Found {
             scenario: first.scenario.clone(),
             question: self.session.question.clone().unwrap_or_default(),
             notice: None,
-            notes: self.session.notes.clone(),
+            notes: self.notes(),
             model: self.session.model.clone(),
             environment: environment(&devices.value, &self.session),
             devices,
@@ -165,12 +175,35 @@ impl Found {
         let sealed =
             manifest.map(|(_, m)| Sealed { manifest: m.payload_digest, figures: sealed_figures(&m.statement) });
         let simulation = self.simulations.iter().find(|s| s.value.plan == digest).cloned();
-        // A run of another load than the predicted one has nothing to be compared with.
-        let compared = |run: &RunRecord| simulation.as_ref().is_none_or(|s| s.value.workload == run.workload);
         let runs: Vec<_> =
-            self.runs.iter().filter(|run| run.value.plan == digest && compared(&run.value)).cloned().collect();
+            self.runs.iter().filter(|run| run.value.plan == digest && self.is_compared(&run.value)).cloned().collect();
         let truth = sealed.as_ref().map_or_else(Vec::new, |sealed| truth(&plan.value, sealed, &runs));
         Case { plan: plan.value.clone(), sealed, simulation, runs, truth }
+    }
+
+    /// Whether a run is set beside the prediction. One of another load than the predicted has nothing to be compared with.
+    fn is_compared(&self, run: &RunRecord) -> bool {
+        let simulation = self.simulations.iter().find(|s| s.value.plan == run.plan);
+        simulation.is_none_or(|s| s.value.workload == run.workload)
+    }
+
+    /// Runs of the directory's plans that are not compared.
+    fn apart(&self) -> Vec<(&Stored<Plan>, &Stored<RunRecord>)> {
+        let apart = self.runs.iter().filter(|run| !self.is_compared(&run.value));
+        apart.filter_map(|run| Some((self.plans.iter().find(|p| p.value.digest() == run.value.plan)?, run))).collect()
+    }
+
+    /// What the session noted, and each run that is not compared, so that none goes unmentioned.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.session.notes.clone();
+        for (_, run) in self.apart() {
+            if !notes.iter().any(|note| note.contains(&run.file)) {
+                let what = summary(&run.value);
+                notes
+                    .push(format!("{}, of another load than the predicted one and so not compared: {what}.", run.file));
+            }
+        }
+        notes
     }
 
     fn evidence(&self) -> Result<Evidence, Failure> {
@@ -215,7 +248,8 @@ impl Found {
 
     /// The log's entries about any artefact of the directory, and its signed state.
     fn log(&self) -> Result<(Vec<LogEntry>, Option<String>), Failure> {
-        let identity = existing_identity()?;
+        // Who only predicted has signed nothing yet, and so has no log.
+        let Some(identity) = identity_if_any()? else { return Ok((Vec::new(), None)) };
         let view = trust::read_log(&identity)?;
         let mut about: BTreeSet<Digest> = self.manifests.iter().map(|(_, m)| m.payload_digest).collect();
         about.extend(self.plans.iter().map(|plan| plan.digest));

@@ -84,6 +84,8 @@ fn the_loop_closes_on_a_tiny_model_and_every_altered_file_is_refused() {
     place.expect(0, "-q report .");
     let runs = String::from_utf8(place.keep("runs.csv")).expect("UTF-8");
     assert!(runs.contains(",predicted,") && runs.contains(",measured,"), "{runs}");
+    let page = String::from_utf8(place.keep("report.html")).expect("UTF-8");
+    assert!(page.contains("run-1.json, of another load than the predicted one"), "no run goes unmentioned");
     place.expect(0, "-q audit fsck");
     let (log, _) = place.expect(0, "-q audit log --format json");
     let kinds: Vec<String> = serde_json::from_str::<Vec<serde_json::Value>>(&log)

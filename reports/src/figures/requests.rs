@@ -8,11 +8,13 @@ use crate::show::{self, Metric};
 
 /// Most dots of one figure: past that, dots hide one another and the page grows.
 pub(crate) const DOTS_MAX: usize = 2_000;
+/// Up to so many, dots of a run are large: they rarely meet.
+const FEW: usize = 24;
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 32.0;
+const TOP: f64 = 42.0;
 const BOTTOM: f64 = 36.0;
 
 /// A strip and how many of its requests are drawn, of how many.
@@ -50,15 +52,21 @@ pub(crate) fn strip(case: &Case, label: &str, metric: Metric, statistic: RunStat
         canvas.text(Ink::Text, 13.0, (0.0, 10.0), Anchor::Start, &heading)?;
         let axis = Axis { values: (low, high), pixels: (HEIGHT - BOTTOM, TOP) };
         axis.grid(canvas, LEFT, WIDTH - RIGHT, unit, 5)?;
+        // Under the dots, and named beside the heading: a name at the line would hide them.
+        if let Some((value, name)) = predicted {
+            canvas.dashed(Ink::Predicted, 1.75, (LEFT, axis.at(value)), (WIDTH - RIGHT, axis.at(value)))?;
+            canvas.text(Ink::Muted, 11.0, (0.0, 24.0), Anchor::Start, &format!("dashed: {name}"))?;
+        }
         let column = (WIDTH - LEFT - RIGHT) / thinned.len() as f64;
         let every = (thinned.len() / 16 + 1).max(1);
         for (i, run) in thinned.iter().enumerate() {
             let middle = LEFT + column * (i as f64 + 0.5);
             let spread = (column * 0.36).min(26.0);
+            let (opacity, radius) = if run.len() <= FEW { (0.85, 3.4) } else { (0.55, 2.2) };
             for (k, value) in run.iter().enumerate() {
                 // Spread over the column by the golden ratio: even, and the same on every page.
                 let aside = ((k as f64 * 0.618_033_988_75).fract() * 2.0 - 1.0) * spread;
-                canvas.dot(Ink::Measured, 0.55, (middle + aside, axis.at(*value)), 2.2)?;
+                canvas.dot(Ink::Measured, opacity, (middle + aside, axis.at(*value)), radius)?;
             }
             if i % every == 0 {
                 let number = (i + 1).to_string();
@@ -66,12 +74,6 @@ pub(crate) fn strip(case: &Case, label: &str, metric: Metric, statistic: RunStat
             }
         }
         canvas.text(Ink::Muted, 11.0, ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 7.0), Anchor::Middle, "run")?;
-        if let Some((value, name)) = predicted {
-            let y = axis.at(value);
-            canvas.dashed(Ink::Predicted, 1.75, (LEFT, y), (WIDTH - RIGHT, y))?;
-            let above = if y > TOP + 18.0 { y - 9.0 } else { y + 10.0 };
-            canvas.text(Ink::Text, 11.0, (WIDTH - RIGHT, above), Anchor::End, name)?;
-        }
         Ok(())
     });
     Strip { figure, drawn, all }
