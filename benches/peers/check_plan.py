@@ -373,11 +373,20 @@ def form(plan):
         evidence = certificate.get("evidence")
         if evidence is not None:
             need(isinstance(evidence, dict), "evidence")
-            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths"), "evidence.kind")
+            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "walk_prices"), "evidence.kind")
             if evidence["kind"] == "device_worths":
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
                     number(worth, "worths")
+            if evidence["kind"] == "walk_prices":
+                need(isinstance(evidence.get("parts"), list), "parts")
+                for part in evidence["parts"]:
+                    need(isinstance(part, dict), "part")
+                    optional(part.get("stage_seconds_max"), number, "part.stage_seconds_max")
+                    for key in ("devices", "pools"):
+                        need(isinstance(part.get(key, {}), dict), "part." + key)
+                        for price in part.get(key, {}).values():
+                            number(price, "part." + key)
 
 
 # -- what a plan is worth --------------------------------------------------------------------------------------------
@@ -593,6 +602,218 @@ def enumeration(problem, bound):
     return ["a placement is quicker than the bound"] if extend(0, [], Q(0)) else []
 
 
+class Refused(Exception):
+    """Evidence that proves nothing."""
+
+
+class Walks:
+    """Walks through all layers: chains that may use a device again, not twice in a row, paying its price each time.
+
+    Times are whole multiples of 2^-80 s, rounded down; a price is the same whole number where it is paid and where it is
+    subtracted. Phase 0 goes with the first chunk until the longest stage, which takes all chunks; phase 1 goes on with
+    the last chunk. One chunk knows phase 1 alone.
+    """
+    UNIT, NEVER, LONGEST, PRICE_MAX = 2**80, 2**125, 2**120, 2**100
+
+    def __init__(self, problem):
+        self.problem, self.layers, limits = problem, problem.layers, problem.limits
+        self.devices = [d for d in problem.devices if not problem.excluded(d) and problem.timing(d) == "profile"]
+        tpot = problem.objective == "tpot"
+        chunks = [None] if tpot else problem.chunks()
+        self.chunks = len(chunks)
+        tokens = [1] if tpot else [c[0] for c in chunks]
+        self.step, self.reach = {}, {}
+        for d in self.devices:
+            for ends, k in ((ends, k) for ends in range(4) for k in range(1, self.layers + 1)):
+                start = (self.layers - k if ends & 1 else 0 if ends & 2 else 1)
+                if start < 0 or (start == 0, start + k == self.layers) != (ends & 2 > 0, ends & 1 > 0):
+                    continue
+                span = (d, start, start + k)
+                times = [self.down(problem.decode_time(*span) if tpot else problem.chunk_time(*span, c)) for c in chunks]
+                self.step[d, ends, k] = times + [min(sum(times), self.NEVER)]
+            fits = lambda s: [e for e in range(s + 1, self.layers + 1) if problem.fits(d, s, e)]
+            self.reach[d] = [max(fits(s), default=s) for s in range(self.layers)]
+        row = problem.row_bytes()
+        self.hop = {(t, a, b): self.down(problem.hop(a, b, row * t) if a != b else None)
+                    for t in set(tokens) for a in self.devices for b in self.devices}
+        self.tokens = tokens
+        self.entry = {d: self.down(problem.entry(d, sum(tokens))) for d in self.devices}
+        self.exit = {d: self.down(problem.exit(d)) for d in self.devices}
+        self.pinned = {d for d in self.devices if d in limits.get("pinned", [])}
+        self.memory, self.size = {}, {}
+        for names in problem.pools():
+            usable = [n for n in names if n in self.devices]
+            if len(usable) > 1:
+                sizes, pool = [problem.memory(n) for n in names], problem.devices[usable[0]]["memory_pool"]
+                self.size[pool] = 0 if None in sizes else min(sizes)
+                self.memory.update(dict.fromkeys(usable, pool))
+        exact, most = limits.get("stages_exact"), limits.get("stages_max")
+        self.exact = exact is not None
+        self.most = exact if self.exact else None if most is None else min(most, len(self.devices), self.layers)
+
+    def down(self, time):
+        return self.NEVER if time is None else min(math.floor(Q(time) * self.UNIT), self.LONGEST)
+
+    def times(self, d, start, end):
+        return self.step[d, 2 * (start == 0) + (end == self.layers), end - start]
+
+    def bytes(self, d, start, end):
+        return self.problem.stage_bytes(d, start, end)["total"]
+
+    def prices(self, part):
+        """(price of each device, of a byte of each memory, all that a chain may pay)"""
+        device, byte, most = dict.fromkeys(self.devices, 0), dict.fromkeys(self.size, 0), 0
+        for d, price in part.get("devices", {}).items():
+            size = math.floor(abs(Q(price)) * self.UNIT)
+            if d not in device or (price < 0 and d not in self.pinned) or abs(price) > 2**20:
+                raise Refused("a price is of no usable device, negative or too large")
+            device[d] = -size if price < 0 else size
+            most += device[d]
+        for pool, price in part.get("pools", {}).items():
+            units = math.floor(Q(price) * self.UNIT)
+            if pool not in byte or not 0 <= price <= 2**20 or units * self.size[pool] > self.PRICE_MAX:
+                raise Refused("a price is of no shared memory, negative or too large")
+            byte[pool] = units
+            most += units * self.size[pool]
+        return device, byte, most
+
+    def pay(self, prices, d, start, end):
+        byte = prices[1].get(self.memory.get(d), 0)
+        return prices[0][d] + (byte * self.bytes(d, start, end) if byte else 0)
+
+    def completions(self, prices, over, most, ruled):
+        """Cheapest ways to the end, {(phase, stages still allowed, layer): {device: cost}}, from the end of a stage and
+        from the start of one."""
+        after, begun = {}, {}
+        phases = (1,) if self.chunks == 1 else (0, 1)
+        top = self.most if ruled else 0
+        for level in range(top + 1):
+            may_end = not (ruled and self.exact) or level == 0
+            after[1, level, self.layers] = self.exit if may_end else dict.fromkeys(self.devices, self.NEVER)
+            after[0, level, self.layers] = dict.fromkeys(self.devices, self.NEVER)
+            for start in reversed(range(self.layers)):
+                best = {phase: dict.fromkeys(self.devices, self.NEVER) for phase in (0, 1)}
+                below = level - 1 if ruled else 0
+                for d in self.devices if below >= 0 else ():
+                    for end in range(start + 1, self.reach[d][start] + 1):
+                        times, pay = self.times(d, start, end), self.pay(prices, d, start, end)
+                        if times[-1] > most:
+                            continue
+                        passed, to_come = after[1, below, end][d] + pay, after[0, below, end][d] + pay
+                        best[1][d] = min(best[1][d], times[self.chunks - 1] + passed)
+                        best[0][d] = min(best[0][d], times[0] + to_come,
+                                         times[-1] + passed if times[-1] > over else self.NEVER)
+                for phase in phases:
+                    begun[phase, level, start] = best[phase]
+                    t = self.tokens[0 if phase == 0 else -1]
+                    after[phase, level, start] = {
+                        a: min(self.hop[t, a, b] + best[phase][b] for b in self.devices) for a in self.devices}
+                if phases == (1,):
+                    after[0, level, start] = after[0, level, self.layers]
+        return after, begun, top
+
+    def alike(self, a, b):
+        """Whether two devices may change places in any chain."""
+        facts = lambda d: ([self.step.get((d, ends, k)) for ends in range(4) for k in range(1, self.layers + 1)],
+                           self.reach[d], self.entry[d], self.exit[d], d in self.pinned, self.memory.get(d))
+        others = [c for c in self.devices if c not in (a, b)]
+        return facts(a) == facts(b) and all(
+            self.hop[t, a, b] == self.hop[t, b, a]
+            and all((self.hop[t, a, c], self.hop[t, c, a]) == (self.hop[t, b, c], self.hop[t, c, b]) for c in others)
+            for t in set(self.tokens))
+
+    def quicker(self, part, over, most, target):
+        """Whether a chain whose longest stage is in the part takes less than the target."""
+        prices = self.prices(part)
+        for ruled in (False, True) if self.most is not None else (False,):
+            after, begun, top = self.completions(prices, over, most, ruled)
+            first = begun[1 if self.chunks == 1 else 0, top, 0]
+            if min((self.entry[d] + first[d] for d in self.devices), default=self.NEVER) - prices[2] >= target:
+                return False
+        classes = []
+        for d in self.devices:
+            like = next((c for c in classes if self.alike(c[0], d)), None)
+            like.append(d) if like else classes.append([d])
+        # Beginnings by (layer, class of the last device): (device, devices used, drawn, chunks' times, turned, unpaid).
+        ends = {}
+        ends[0] = {None: [(None, frozenset(), {}, None, self.chunks == 1, prices[2])]}
+        for layer in range(self.layers):
+            for label in (label for labels in ends.get(layer, {}).values() for label in labels):
+                for i, like in enumerate(classes):
+                    d = next((d for d in like if d not in label[1]), None)
+                    if d and self.extend(label, layer, i, d, prices, (after, top), over, most, target, ends):
+                        return True
+        return False
+
+    def extend(self, label, layer, i, d, prices, completions, over, most, target, ends):
+        before, used, drawn, done, turned, unpaid = label
+        after, top = completions
+        level = top - len(used) - 1 if self.most is not None else 0
+        if level < 0:
+            return False
+        arrived = [self.entry[d]] * self.chunks if before is None else \
+            [done[c] + self.hop[t, before, d] for c, t in enumerate(self.tokens)]
+        for end in range(layer + 1, self.reach[d][layer] + 1):
+            times, free, left = self.times(d, layer, end), 0, []
+            if times[-1] > most:
+                continue
+            for at, step in zip(arrived, times):
+                free = max(free, at) + step
+                left.append(free)
+            turns, owing = turned or times[-1] > over, unpaid - self.pay(prices, d, layer, end)
+            least = left[-1] + after[1, level, end][d]
+            if not turns:
+                least = max(least, left[0] + after[0, level, end][d])
+            if least - owing >= target:
+                continue
+            draws, pool = dict(drawn), self.memory.get(d)
+            if pool is not None:
+                draws[pool] = draws.get(pool, 0) + self.bytes(d, layer, end)
+                if draws[pool] > self.size[pool]:
+                    continue
+            holds = used | {d}
+            if end == self.layers:
+                count = self.most is None or (len(holds) == self.most if self.exact else len(holds) <= self.most)
+                if turns and count and self.pinned <= holds and left[-1] + self.exit[d] < target:
+                    return True
+                continue
+            new = (d, holds, draws, left, turns, owing)
+            rivals = ends.setdefault(end, {}).setdefault(i, [])
+            if not any(self.beats(a, new) for a in rivals):
+                rivals[:] = [a for a in rivals if not self.beats(new, a)] + [new]
+        return False
+
+    def beats(self, a, b):
+        return (a[1] <= b[1] and all(x <= y for x, y in zip(a[3], b[3])) and (a[4] or not b[4])
+                and all(n <= b[2].get(pool, 0) for pool, n in a[2].items())
+                and (not self.exact or len(a[1]) == len(b[1])) and a[1] & self.pinned == b[1] & self.pinned)
+
+
+def walk_prices(problem, bound, parts):
+    target = math.ceil(Q(bound) * (1 - AGREE) * Walks.UNIT)
+    if target > 2**124:
+        return ["the bound is more than can be verified"]
+    if target <= 0:
+        return []
+    walks, over = Walks(problem), -1
+    try:
+        if not parts or (walks.most or 0) > 10**5:
+            raise Refused("there are no parts, or too many stages")
+        for i, part in enumerate(parts):
+            most, last = part.get("stage_seconds_max"), i + 1 == len(parts)
+            if (most is None) != last:
+                raise Refused("the parts leave chains out")
+            most = walks.NEVER if last else min(math.floor(Q(most) * walks.UNIT), walks.LONGEST)
+            if most <= over:
+                raise Refused("the parts are in disorder")
+            if walks.quicker(part, over, most, target):
+                return ["a placement is quicker than the bound"]
+            over = most
+    except Refused as fault:
+        return [str(fault)]
+    return []
+
+
 def pools_hold(problem, held):
     for names in problem.pools():
         need = sum(problem.stage_bytes(n, *layers)["total"] for n in names for layers in held.get(n, []))
@@ -630,12 +851,14 @@ def certificate_faults(problem, plan):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         kind = c["evidence"]["kind"]
-        if maximise != (kind != "enumeration"):
+        if maximise != (kind in ("clip_bound", "device_worths")):
             wrong.append("evidence of the wrong kind")
         elif kind == "clip_bound":
             wrong += clip_bound(problem, c["bound"])
         elif kind == "device_worths":
             wrong += device_worths(problem, c["bound"], c["evidence"]["worths"])
+        elif kind == "walk_prices":
+            wrong += walk_prices(problem, c["bound"], c["evidence"]["parts"])
         else:
             wrong += enumeration(problem, c["bound"])
     return wrong

@@ -45,7 +45,10 @@ fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Ou
             _ => Outcome::Infeasible(infeasible::searched(tables)),
         });
     };
-    let mut evidence = vec![Evidence::WalkPrices { parts: best.evidence(&chains) }];
+    let mut evidence = Vec::new();
+    if best.solver.is_none() {
+        evidence.push(Evidence::WalkPrices { parts: best.evidence(&chains) });
+    }
     if placements(tables) <= ENUMERATED_MAX {
         evidence.push(Evidence::Enumeration);
     }

@@ -12,9 +12,16 @@
 
 use super::certificate::BoundFault;
 use super::walk::{Completions, Found, Prices, Walks, interval};
+use std::collections::BTreeMap;
 
 /// Most beginnings kept.
 const KEPT_MAX: usize = 400_000;
+
+/// Latest beginnings of one end that a new one is compared with, beside all those that used the same devices.
+const RIVALS: usize = 48;
+
+/// Where beginnings end, and the devices they have used.
+type Place = (usize, Vec<(usize, usize)>);
 
 struct Beginning {
     /// One past the last layer placed.
@@ -48,6 +55,7 @@ struct Search<'a, 'b> {
     kept: Vec<Beginning>,
     /// Beginnings by the layer they end at and the class of the last device.
     ends: Vec<Vec<usize>>,
+    same: BTreeMap<Place, Vec<usize>>,
     /// A chain that takes less than the target.
     found: Found,
 }
@@ -68,8 +76,8 @@ pub(super) fn search(
         }
     }
     let ends = vec![Vec::new(); (walks.layers + 1) * classes.len()];
-    let mut search =
-        Search { walks, prices, completions, between, target, classes, kept: Vec::new(), ends, found: None };
+    let (kept, same) = (Vec::new(), BTreeMap::new());
+    let mut search = Search { walks, prices, completions, between, target, classes, kept, ends, same, found: None };
     search.extend(None)?;
     for layer in 1..search.walks.layers {
         for class in 0..search.classes.len() {
@@ -214,7 +222,10 @@ impl Search<'_, '_> {
     /// Whether no other beginning rules this one out; drops those that it rules out.
     fn keeps(&mut self, new: &Beginning) -> Result<bool, BoundFault> {
         let place = new.layer * self.classes.len() + new.class;
-        self.walks.look(self.ends[place].len() as u64)?;
+        let same = self.same.entry((place, new.used.clone())).or_default();
+        let near = &self.ends[place];
+        let near = &near[near.len().saturating_sub(RIVALS)..];
+        self.walks.look((same.len() + near.len()) as u64)?;
         let exact = self.walks.rule.is_some_and(|(least, most)| least == most);
         let ruled = self.walks.rule.is_some();
         let pins: Vec<usize> =
@@ -227,15 +238,15 @@ impl Search<'_, '_> {
                 && pins.iter().all(|&class| Self::count(a, class) == Self::count(b, class))
                 && a.drawn.iter().zip(&b.drawn).all(|(a, b)| a <= b)
         };
-        if self.ends[place].iter().any(|&rival| beats(&self.kept[rival], new)) {
+        let kept = &mut self.kept;
+        if same.iter().chain(near).any(|&rival| beats(&kept[rival], new)) {
             return Ok(false);
         }
-        let kept = &mut self.kept;
-        self.ends[place].retain(|&rival| {
-            let beaten = beats(new, &kept[rival]);
-            kept[rival].dropped |= beaten;
-            !beaten
-        });
+        for &rival in same.iter().chain(near) {
+            kept[rival].dropped |= beats(new, &kept[rival]);
+        }
+        same.retain(|&rival| !kept[rival].dropped);
+        same.push(kept.len());
         Ok(true)
     }
 

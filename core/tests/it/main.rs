@@ -6,3 +6,4 @@ mod helix;
 mod mutation;
 mod peer;
 mod scenario;
+mod walk_prices;

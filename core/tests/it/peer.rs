@@ -43,7 +43,7 @@ fn accepts(problem: &PlacementProblem, plan: &Value) -> Result<(), String> {
 }
 
 /// Both checkers agree on every case; how many were accepted, or none without the peer.
-fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usize> {
+pub fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usize> {
     let judged = peer(test, cases)?;
     assert_eq!(judged.len(), cases.len());
     let mut accepted = 0;
@@ -148,7 +148,7 @@ fn cuts(draw: &mut Draw, layers: u32, devices: usize) -> Vec<(u32, u32)> {
 }
 
 /// A plan that may or may not hold: a chain, or two routes that part and meet, with a certificate of some kind.
-fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
+pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
     let mut names: Vec<String> = problem.graph.devices().iter().map(|d| d.name.clone()).collect();
     for i in (1..names.len()).rev() {
         names.swap(i, draw.below(i + 1));

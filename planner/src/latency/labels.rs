@@ -4,11 +4,13 @@
 use super::chains::{Band, Chains, ClassLink, Link, Prices, StageCount};
 use super::walk::Completions;
 use crate::budget::{Budget, GAP_NONE, Limit};
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap};
 
 /// Labels between two looks at the clock.
 const STRIDE: u64 = 32;
+/// Labels of one end that a new one is compared with, beside all those that used the same devices.
+const RIVALS: usize = 48;
 /// Share of the limit by which a label must beat it: less is rounding.
 const ROUNDING: f64 = 1e-12;
 
@@ -22,6 +24,8 @@ pub(crate) struct Searched {
     pub stopped: Option<Limit>,
     /// Labels taken up.
     pub labels: u64,
+    /// Labels kept.
+    pub kept: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -89,15 +93,22 @@ pub(crate) struct Ground<'a> {
     pub completions: &'a Completions,
 }
 
+/// Where labels end, and the devices they have used.
+type Place = (usize, Box<[(usize, usize)]>);
+
 struct Search<'a> {
     ground: Ground<'a>,
     pinned: Vec<usize>,
     labels: Vec<Label>,
     /// Labels by last layer and class of the last device.
     ends: Vec<Vec<usize>>,
+    /// The same by the devices used.
+    same: BTreeMap<Place, Vec<usize>>,
     /// Labels to be taken up: all of them in one heap, or by the layer they end at.
     open: Vec<BinaryHeap<Open>>,
-    by_layer: bool,
+    /// Most labels of a layer that are taken up, where so many suffice, and the best so many of each, the worst on top.
+    width: Option<usize>,
+    best_of: Vec<BinaryHeap<Reverse<Open>>>,
     best: Option<(Vec<Link>, f64)>,
     /// Only chains better than this matter.
     limit: f64,
@@ -107,15 +118,17 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(ground: Ground<'a>, limit: f64, by_layer: bool) -> Self {
+    fn new(ground: Ground<'a>, limit: f64, width: Option<usize>) -> Self {
         let (classes, layers) = (ground.chains.classes.len(), ground.chains.costs.layers);
         Self {
             ground,
             pinned: (0..classes).filter(|&class| ground.chains.pinned(class)).collect(),
             labels: Vec::new(),
             ends: vec![Vec::new(); (layers + 1) * classes],
-            open: vec![BinaryHeap::new(); if by_layer { layers + 1 } else { 1 }],
-            by_layer,
+            same: BTreeMap::new(),
+            open: vec![BinaryHeap::new(); if width.is_some() { layers + 1 } else { 1 }],
+            width,
+            best_of: vec![BinaryHeap::new(); if width.is_some() { layers + 1 } else { 0 }],
             best: None,
             limit,
             arrived: vec![0.0; ground.chains.costs.chunks],
@@ -131,7 +144,7 @@ impl<'a> Search<'a> {
 
 /// Searches for a chain of least value below `limit`, keeping at most `labels_max` labels.
 pub(crate) fn search(ground: Ground<'_>, limit: f64, labels_max: u64, budget: &Budget<'_>) -> Searched {
-    let mut search = Search::new(ground, limit, false);
+    let mut search = Search::new(ground, limit, None);
     search.extend(None);
     let (mut taken, mut stopped) = (0, None);
     let enough = if budget.gap_target > GAP_NONE { budget.gap_target } else { 0.0 };
@@ -155,12 +168,12 @@ pub(crate) fn search(ground: Ground<'_>, limit: f64, labels_max: u64, budget: &B
     }
     let open = search.open[0].peek().map_or(f64::INFINITY, |open| open.bound);
     let bound = search.best.as_ref().map_or(f64::INFINITY, |best| best.1).min(open);
-    Searched { best: search.best, bound, stopped, labels: taken }
+    Searched { kept: search.labels.len() as u64, best: search.best, bound, stopped, labels: taken }
 }
 
 /// A good chain, by taking up at most `width` labels of each layer.
 pub(crate) fn glance(ground: Ground<'_>, limit: f64, width: usize, budget: &Budget<'_>) -> Option<(Vec<Link>, f64)> {
-    let mut search = Search::new(ground, limit, true);
+    let mut search = Search::new(ground, limit, Some(width));
     search.extend(None);
     for layer in 1..ground.chains.costs.layers {
         let mut taken = 0;
@@ -239,11 +252,17 @@ impl Search<'_> {
                 }
                 let unpaid = unpaid - pay;
                 let bound = bound - unpaid;
-                if bound < self.cutoff() {
+                if bound < self.cutoff() && self.among_best(bound, end) {
                     self.add(label, (class, layer, end), device, turned, unpaid, bound);
                 }
             }
         }
+    }
+
+    /// Whether a label of this bound may be taken up, where only the best of a layer are.
+    fn among_best(&self, bound: f64, layer: usize) -> bool {
+        let (Some(width), Some(best)) = (self.width, self.best_of.get(layer)) else { return true };
+        best.len() < width || best.peek().is_none_or(|worst| bound < worst.0.bound)
     }
 
     fn add(&mut self, before: Option<usize>, link: ClassLink, device: usize, turned: bool, unpaid: f64, bound: f64) {
@@ -270,10 +289,19 @@ impl Search<'_> {
             self.finish(&label);
         } else if self.keeps(&label) {
             let position = self.labels.len();
+            if self.ends[end * chains.classes.len() + class].len() >= 2 * RIVALS {
+                self.forget(end * chains.classes.len() + class);
+            }
             self.ends[end * chains.classes.len() + class].push(position);
             self.labels.push(label);
-            let open = if self.by_layer { end } else { 0 };
-            self.open[open].push(Open { bound, layer: end, label: position });
+            let entry = Open { bound, layer: end, label: position };
+            self.open[if self.width.is_some() { end } else { 0 }].push(entry);
+            if let Some(width) = self.width {
+                self.best_of[end].push(Reverse(entry));
+                if self.best_of[end].len() > width {
+                    self.best_of[end].pop();
+                }
+            }
         }
     }
 
@@ -305,7 +333,14 @@ impl Search<'_> {
         }
     }
 
-    /// Whether no kept label is everywhere as good; drops those that this one beats.
+    /// Leaves only the latest labels of an end, and those not dropped.
+    fn forget(&mut self, place: usize) {
+        let ends = &mut self.ends[place];
+        ends.retain(|&label| !self.labels[label].dropped);
+        ends.drain(..ends.len().saturating_sub(RIVALS));
+    }
+
+    /// Whether no kept label is everywhere as good, as far as is looked; drops those that this one beats.
     fn keeps(&mut self, label: &Label) -> bool {
         let chains = self.ground.chains;
         let place = label.link.2 * chains.classes.len() + label.link.0;
@@ -322,18 +357,20 @@ impl Search<'_> {
                 && self.pinned.iter().all(|&class| a.count(class) == b.count(class))
                 && a.drawn.iter().zip(&b.drawn).all(|(a, b)| a <= b)
         };
-        if self.ends[place].iter().any(|&rival| beats(&self.labels[rival], label)) {
+        let labels = &mut self.labels;
+        let same = self.same.entry((place, label.used.clone())).or_default();
+        let near = &self.ends[place];
+        let near = &near[near.len().saturating_sub(RIVALS)..];
+        if same.iter().chain(near).any(|&rival| !labels[rival].dropped && beats(&labels[rival], label)) {
             return false;
         }
-        let mut beaten = Vec::new();
-        self.ends[place].retain(|&rival| {
-            let drop = beats(label, &self.labels[rival]);
-            if drop {
-                beaten.push(rival);
+        for &rival in same.iter().chain(near) {
+            if !labels[rival].dropped && beats(label, &labels[rival]) {
+                labels[rival].dropped = true;
             }
-            !drop
-        });
-        beaten.into_iter().for_each(|rival| self.labels[rival].dropped = true);
+        }
+        same.retain(|&rival| !labels[rival].dropped);
+        same.push(labels.len());
         true
     }
 }

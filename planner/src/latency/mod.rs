@@ -7,6 +7,8 @@ pub(crate) mod chains;
 pub(crate) mod costs;
 pub(crate) mod labels;
 pub(crate) mod prices;
+#[cfg(test)]
+mod scale;
 pub(crate) mod walk;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
@@ -17,21 +19,23 @@ use isotherm_core::plan::WalkPart;
 use labels::Ground;
 use std::collections::BTreeMap;
 
-/// Labels kept in all, per node of the budget.
-const LABELS_PER_NODE: u64 = 100;
-/// Labels kept by one search: each takes some hundred bytes.
-const LABELS_MAX: u64 = 400_000;
+/// Labels kept in all, per node of the budget: each takes some hundred bytes.
+const LABELS_PER_NODE: u64 = 10;
+/// Labels kept before prices are asked of the continuous program.
+const LABELS_FIRST: u64 = 20_000;
 /// Labels kept in looking for a chain of fewer stages.
 const LABELS_FEWER: u64 = 20_000;
 /// Labels of a layer that a first glance takes up.
-const GLANCE: usize = 24;
+const GLANCE: usize = 32;
 /// Most columns of a program that is worth loading.
-const COLUMNS_MAX: usize = 100_000;
+const COLUMNS_MAX: usize = 20_000;
+/// Most columns of one that is worth solving in whole numbers.
+const COLUMNS_WHOLE_MAX: usize = 8_000;
 /// Additions that all steps towards better prices may take, and the fewest and most steps.
-const ADDITIONS_MAX: usize = 1_000_000_000;
-const STEPS: std::ops::RangeInclusive<usize> = 25..=200;
+const ADDITIONS_MAX: usize = 800_000_000;
+const STEPS: std::ops::RangeInclusive<usize> = 25..=600;
 /// Parts that the chains of several chunks are divided into, and then each that is left open.
-const SPLITS: [usize; 2] = [12, 6];
+const SPLITS: [usize; 3] = [12, 6, 6];
 
 /// The chains of a band, and what is known of them.
 pub(crate) struct Part {
@@ -98,9 +102,17 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
             }
         }
     }
-    search(chains, &mut best, budget);
-    if !closed(&best, budget) && chains.costs.chunks == 1 && best.stopped == Some(Limit::Nodes) {
-        program(chains, &mut best, budget)?;
+    let labels = budget.nodes_max.saturating_mul(LABELS_PER_NODE);
+    if chains.costs.chunks > 1 {
+        search(chains, &mut best, budget, labels);
+    } else {
+        search(chains, &mut best, budget, labels.min(LABELS_FIRST));
+        if !closed(&best, budget) && best.stopped == Some(Limit::Nodes) {
+            program(chains, &mut best, budget)?;
+        }
+        if !closed(&best, budget) && best.stopped == Some(Limit::Nodes) {
+            search(chains, &mut best, budget, labels);
+        }
     }
     fewest_stages(chains, &mut best, budget);
     Ok(best)
@@ -208,8 +220,9 @@ fn power(base: f64, exponent: f64) -> f64 {
 }
 
 /// Searches the parts that are open, those of least bound first: exact where it ends by itself.
-fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
-    let mut left = budget.nodes_max.saturating_mul(LABELS_PER_NODE);
+fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, labels_max: u64) {
+    let mut left = labels_max;
+    best.stopped = None;
     let mut order: Vec<usize> = (0..best.parts.len()).collect();
     order.sort_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound).then(a.cmp(&b)));
     for position in order {
@@ -219,8 +232,8 @@ fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
         let part = &best.parts[position];
         let completions = chains.completions(&part.band, &part.prices);
         let ground = Ground { chains, band: &part.band, prices: &part.prices, completions: &completions };
-        let found = labels::search(ground, value(best), left.min(LABELS_MAX), budget);
-        left = left.saturating_sub(found.labels);
+        let found = labels::search(ground, value(best), left, budget);
+        left = left.saturating_sub(found.kept);
         best.nodes += found.labels;
         best.stopped = best.stopped.or(found.stopped);
         offer(best, found.best);
@@ -240,6 +253,7 @@ fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Re
     if kept.len() > COLUMNS_MAX {
         return Ok(());
     }
+    let by_label = best.stopped;
     let scale = if known.is_finite() { known } else { best.bound };
     let scale = if scale > 0.0 && scale.is_finite() { scale } else { 1.0 };
     let mut program = ChainProgram::new(chains, &kept, scale);
@@ -253,6 +267,10 @@ fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Re
     }
     if closed(best, budget) {
         best.stopped = None;
+        return Ok(());
+    }
+    if program.program.columns.len() > COLUMNS_WHOLE_MAX {
+        best.stopped = by_label;
         return Ok(());
     }
     loop {

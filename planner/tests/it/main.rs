@@ -8,3 +8,5 @@ mod baselines;
 mod explaining;
 mod helix;
 mod known_figures;
+mod latency;
+mod mesh;
