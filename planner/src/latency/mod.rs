@@ -35,7 +35,11 @@ const COLUMNS_WHOLE_MAX: usize = 8_000;
 const ADDITIONS_MAX: usize = 800_000_000;
 const STEPS: std::ops::RangeInclusive<usize> = 25..=600;
 /// Parts that the chains of several chunks are divided into, and then each that is left open.
-const SPLITS: [usize; 3] = [12, 6, 6];
+const SPLITS: [usize; 2] = [12, 6];
+/// Most parts: each costs the checker a table.
+const PARTS_MAX: usize = 48;
+/// Most parts that are each asked about every device that is left out.
+const PARTS_FEW: usize = 6;
 
 /// The chains of a band, and what is known of them.
 pub(crate) struct Part {
@@ -93,7 +97,7 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
         return Ok(best);
     }
     glance(chains, &mut best, budget);
-    improve(chains, &mut best, budget, 1);
+    improve(chains, &mut best, budget, if chains.costs.chunks > 1 { 4 } else { 1 });
     glance(chains, &mut best, budget);
     if chains.costs.chunks > 1 {
         for count in SPLITS {
@@ -150,12 +154,19 @@ fn glance(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
     if closed(best, budget) {
         return;
     }
-    let Some(part) = best.parts.iter().min_by(|a, b| a.bound.total_cmp(&b.bound)) else { return };
+    if let Some(position) = (0..best.parts.len()).min_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound)) {
+        glance_at(chains, best, budget, position);
+    }
+    join(best, budget);
+}
+
+/// A chain at the prices of one part.
+fn glance_at(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, position: usize) {
+    let part = &best.parts[position];
     let completions = chains.completions(&part.band, &part.prices);
     let ground = Ground { chains, band: &part.band, prices: &part.prices, completions: &completions };
     let found = labels::glance(ground, value(best), GLANCE, budget);
     offer(best, found);
-    join(best, budget);
 }
 
 /// Better prices for every part that is open, in a `share` of the steps.
@@ -164,7 +175,9 @@ fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share
     let phases = if chains.costs.chunks > 1 { 2 } else { 1 };
     let additions = (chains.count.levels() + 1) * phases * n * layers * (n + layers);
     let steps = (ADDITIONS_MAX / additions.max(1)).clamp(*STEPS.start(), *STEPS.end()) / share;
-    for position in 0..best.parts.len() {
+    let mut order: Vec<usize> = (0..best.parts.len()).collect();
+    order.sort_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound).then(a.cmp(&b)));
+    for position in order {
         let (known, enough) = (value(best), enough(budget));
         let part = &mut best.parts[position];
         if part.bound >= known * enough || budget.exhausted().is_some() {
@@ -175,6 +188,10 @@ fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share
             (part.bound, part.prices) = (found.bound, found.prices);
         }
         offer(best, found.best);
+        // In a narrow part the longest stage is known, and so is the way that a good chain takes.
+        if best.parts.len() > 1 && best.parts[position].bound < value(best) * enough {
+            glance_at(chains, best, budget, position);
+        }
         join(best, budget);
     }
 }
@@ -186,6 +203,8 @@ fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: 
         part.band.steps.iter().map(of_kind).fold(f64::INFINITY, f64::min)
     };
     let (known, enough) = (value(best), enough(budget));
+    let open = best.parts.iter().filter(|part| part.bound < known * enough).count();
+    let count = count.min((PARTS_MAX.saturating_sub(best.parts.len() - open) / open.max(1)).max(1));
     for part in std::mem::take(&mut best.parts) {
         let (low, high) = (shortest(&part).max(part.band.over), part.band.most.min(known));
         // Infinite without a known chain: then there is nothing to divide by.
@@ -204,7 +223,6 @@ fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: 
         }
     }
     improve(chains, best, budget, 4);
-    glance(chains, best, budget);
 }
 
 /// A power, by square roots and products alone, so that it is the same everywhere.
@@ -225,14 +243,17 @@ fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, labels
     best.stopped = None;
     let mut order: Vec<usize> = (0..best.parts.len()).collect();
     order.sort_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound).then(a.cmp(&b)));
+    let mut open = order.iter().filter(|&&part| best.parts[part].bound < value(best) * enough(budget)).count();
     for position in order {
         if best.parts[position].bound >= value(best) * enough(budget) {
             continue;
         }
+        let share = left / open.max(1) as u64;
+        open = open.saturating_sub(1);
         let part = &best.parts[position];
         let completions = chains.completions(&part.band, &part.prices);
         let ground = Ground { chains, band: &part.band, prices: &part.prices, completions: &completions };
-        let found = labels::search(ground, value(best), left, budget);
+        let found = labels::search(ground, value(best), share, budget);
         left = left.saturating_sub(found.kept);
         best.nodes += found.labels;
         best.stopped = best.stopped.or(found.stopped);
@@ -351,8 +372,15 @@ impl BestChain {
     /// For every candidate, a lower bound on the chains that use it, a rule on stages left aside.
     pub fn at_least_with(&self, chains: &Chains<'_>) -> Vec<f64> {
         let mut least = vec![f64::INFINITY; chains.tables.candidates.len()];
-        for part in &self.parts {
-            for (class, bound) in chains.at_least_with(&part.band, &part.prices).into_iter().enumerate() {
+        let whole = Band::all(chains.costs);
+        let weakest = self.parts.iter().min_by(|a, b| a.bound.total_cmp(&b.bound));
+        // Many parts take long; all chains at once, at the prices of the part that is least sure, say less.
+        let bands: Vec<(&Band, &Prices)> = match weakest {
+            Some(part) if self.parts.len() > PARTS_FEW => vec![(&whole, &part.prices)],
+            _ => self.parts.iter().map(|part| (&part.band, &part.prices)).collect(),
+        };
+        for (band, prices) in bands {
+            for (class, bound) in chains.at_least_with(band, prices).into_iter().enumerate() {
                 chains.classes[class].iter().for_each(|&member| least[member] = bound.min(least[member]));
             }
         }
