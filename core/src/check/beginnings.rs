@@ -2,11 +2,11 @@
 //! target.
 //!
 //! A beginning is dropped where the time it has taken, plus the cheapest completion by a walk, less the prices that it
-//! has not paid, is no less than the target: the completion of a chain pays each of these prices at most once (that of a
-//! pinned device exactly once). It is also dropped where another that ends on the same device (or one alike) and layer
-//! has used no other devices and no more memory, stages and time of every chunk, and has passed as long a stage: what
-//! completes the one completes the other no later, because each finish of a flow shop only rises with its start. Devices
-//! that are alike are used in the order of their identifiers, as any chain may exchange them.
+//! has not paid, is no less than the target: the completion of a chain pays each of these prices at most once (that
+//! of a pinned device exactly once). It is also dropped where another that ends on the same device (or one alike) and
+//! layer has used no other devices and no more memory, stages and time of every chunk, and has passed as long a
+//! stage: what completes the one completes the other no later, because each finish of a flow shop only rises with its
+//! start. Devices that are alike are used in the order of their identifiers, as any chain may exchange them.
 //!
 //! Beginnings are taken up in order of the layer they end at, so all rivals are known by then.
 

@@ -1,8 +1,8 @@
 //! Latency bounds from prices of devices and of shared memory.
 //!
 //! A *walk* passes all layers in order, as a chain does, but may use a device more than once (not twice in a row); each
-//! time it pays the device's price `u >= 0`, and `q >= 0` for each byte it draws from a shared memory. A chain is a walk,
-//! pays each `u` at most once and at most `q * size` for a memory. So
+//! time it pays the device's price `u >= 0`, and `q >= 0` for each byte it draws from a shared memory. A chain is a
+//! walk, pays each `u` at most once and at most `q * size` for a memory. So
 //!
 //! ```text
 //! cheapest walk - sum of u - sum of q * size  <=  every chain
@@ -11,15 +11,15 @@
 //! A pinned device is used exactly once by every chain, so its price may have any sign. The cheapest walk is a shortest
 //! path over (layer, device).
 //!
-//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). One such
-//! path passes every stage with the first chunk until the longest stage, then this stage with all chunks, then the rest
-//! with the last chunk. Chains are divided by how long their longest stage takes, all chunks together: a part's walks
-//! have no longer stage than its greatest, and turn at one longer than the greatest of the part before.
+//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). One
+//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks, then
+//! the rest with the last chunk. Chains are divided by how long their longest stage takes, all chunks together: a
+//! part's walks have no longer stage than its greatest, and turn at one longer than the greatest of the part before.
 //!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
-//! Times are whole multiples of 2^-80 s, rounded down. A price is taken as the whole number it rounds to, the same where
-//! it is paid and where it is subtracted, so its rounding costs nothing.
+//! Times are whole multiples of 2^-80 s, rounded down. A price is taken as the whole number it rounds to, the same
+//! where it is paid and where it is subtracted, so its rounding costs nothing.
 
 use super::beginnings;
 use super::certificate::BoundFault;

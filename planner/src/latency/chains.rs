@@ -226,8 +226,8 @@ impl<'a> Chains<'a> {
         prices.class[class] + bytes
     }
 
-    /// The chain that a walk is; none where it uses too many devices, leaves out pinned ones, overdraws a pool or breaks
-    /// the rule on stages.
+    /// The chain that a walk is; none where it uses too many devices, leaves out pinned ones, overdraws a pool or
+    /// breaks the rule on stages.
     pub fn chain(&self, walk: &[ClassLink]) -> Option<Vec<Link>> {
         let mut used = vec![0; self.classes.len()];
         let mut drawn = vec![0_u64; self.tables.pools.len()];

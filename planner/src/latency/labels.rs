@@ -1,5 +1,6 @@
 //! Exact search over chains: labels are partial chains, taken in order of a lower bound on what they can become (A*),
-//! dropped where another label of the same end is nowhere worse. The same labels, a few of each layer, give a first chain.
+//! dropped where another label of the same end is nowhere worse. The same labels, a few of each layer, give a first
+//! chain.
 
 use super::chains::{Band, Chains, ClassLink, Link, Prices, StageCount};
 use super::walk::Completions;

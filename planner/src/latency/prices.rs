@@ -23,8 +23,8 @@ pub(crate) struct Priced {
     pub best: Option<(Vec<Link>, f64)>,
 }
 
-/// Improves prices from `start` in at most `steps` steps, knowing a chain of value `known` (infinite where none is); ends
-/// where the bound reaches `enough` of the best chain.
+/// Improves prices from `start` in at most `steps` steps, knowing a chain of value `known` (infinite where none is);
+/// ends where the bound reaches `enough` of the best chain.
 pub(crate) fn search(
     chains: &Chains<'_>,
     band: &Band,

@@ -1,5 +1,5 @@
-//! Large problems of single-stream latency: an 80-layer model on up to hundreds of devices in four sites, all devices and
-//! ways different, or of a few classes. The same for the same seed.
+//! Large problems of single-stream latency: an 80-layer model on up to hundreds of devices in four sites, all devices
+//! and ways different, or of a few classes. The same for the same seed.
 
 use isotherm_core::artefact::Header;
 use isotherm_core::cost::{Curve, Grid, OperatorProfile};
