@@ -639,7 +639,7 @@ class Walks:
         self.tokens = tokens
         self.entry = {d: self.down(problem.entry(d, sum(tokens))) for d in self.devices}
         self.exit = {d: self.down(problem.exit(d)) for d in self.devices}
-        self.pinned = {d for d in self.devices if d in limits.get("pinned", [])}
+        self.pinned = set(limits.get("pinned", []))
         self.memory, self.size = {}, {}
         for names in problem.pools():
             usable = [n for n in names if n in self.devices]

@@ -258,7 +258,7 @@ impl Search<'_, '_> {
             .filter(|&class| walks.pinned[self.classes[class][0]])
             .all(|class| Self::count(end, class) == self.classes[class].len());
         let ruled = walks.rule.is_none_or(|(least, most)| (least..=most).contains(&end.stages));
-        if value >= self.target || !pinned || !ruled || !end.turned {
+        if value >= self.target || walks.unmet || !pinned || !ruled || !end.turned {
             return;
         }
         let mut chain = vec![(walks.devices[end.device], interval(end.start, end.layer))];

@@ -145,6 +145,8 @@ pub(super) struct Walks<'a> {
     pub entry: Vec<i128>,
     pub exit: Vec<i128>,
     pub pinned: Vec<bool>,
+    /// Whether a pinned device can hold nothing, so that there is no chain.
+    pub unmet: bool,
     pub memories: Vec<Memory>,
     pub memory_of: Vec<Option<usize>>,
     /// Fewest and most stages of a chain, where there is a rule.
@@ -217,6 +219,7 @@ impl<'a> Walks<'a> {
             entry: devices.iter().map(|&d| time(problem.entry(d, prompt))).collect(),
             exit: devices.iter().map(|&d| time(problem.exit(d, 1))).collect(),
             pinned: devices.iter().map(|&d| limits.pinned.contains(&problem.graph.device(d).name)).collect(),
+            unmet: limits.pinned.iter().any(|pin| !devices.iter().any(|&d| problem.graph.device(d).name == *pin)),
             memories: Vec::new(),
             memory_of: vec![None; devices.len()],
             work,

@@ -2,7 +2,7 @@
 
 use crate::build::*;
 use crate::peer::{agreement, draw_plan, draw_problem};
-use isotherm_core::plan::{Evidence, Plan, WalkPart};
+use isotherm_core::plan::{Evidence, Plan, Status, WalkPart};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
 /// Prices without sense, in parts without sense.
@@ -40,8 +40,13 @@ fn draw_case(draw: &mut Draw) -> (PlacementProblem, Plan) {
             continue;
         }
         problem.limits.stages_exact = draw.one_in(5).then(|| 1 + draw.below(3) as u32);
-        let plan = draw_plan(draw, &problem);
-        return (problem, plan);
+        let mut plan = draw_plan(draw, &problem);
+        state_objective(&mut plan, &problem);
+        plan.status = Status::Feasible;
+        // Few that are wrong for other reasons.
+        if plan.objective_value.is_some() && (draw.one_in(20) || plan.violations(&problem).is_empty()) {
+            return (problem, plan);
+        }
     }
 }
 
@@ -56,7 +61,7 @@ fn bounded(plan: &Plan, bound: f64, evidence: Evidence) -> Plan {
 fn prices_prove_exactly_what_trying_every_placement_proves() {
     let mut draw = Draw(0x5eed_cafe_0137_9bdf);
     let (mut proved, mut refused) = (0, 0);
-    for _ in 0..1500 {
+    for _ in 0..800 {
         let (problem, plan) = draw_case(&mut draw);
         let value = plan.objective_value.expect("stated");
         let bound = value / (1.0 + [0.0, 1e-12, 0.01, 0.1, 0.3, 1.0][draw.below(6)]);
@@ -126,7 +131,7 @@ fn prices_that_prove_nothing_are_refused_by_name() {
     }
     let better = bounded(&best, value * 1.001, prices(vec![part(None, "fast", 0.5)]));
     let text = refusal(&better, &problem);
-    assert!(text.contains("0..3 on fast, then 3..4 on slow") && text.contains("less than the bound"), "{text}");
+    assert!(text.contains(" on fast") && text.contains("takes 6.5 s, less than the bound"), "{text}");
     let mut throughput = problem.clone();
     throughput.objective = Objective::Throughput;
     let plan = chain(&throughput, &[("fast", 0, 3), ("slow", 3, 4)]);
