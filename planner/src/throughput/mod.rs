@@ -1,9 +1,12 @@
 //! Highest throughput: devices hold intervals of layers, requests flow through them.
 
+pub(crate) mod blocks;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
+pub(crate) mod groups;
 pub(crate) mod network;
 pub(crate) mod rails;
+pub(crate) mod random;
 pub(crate) mod replay;
 pub(crate) mod sites;
 pub(crate) mod stay;
@@ -194,6 +197,12 @@ pub(crate) fn best_flow(
     if !one_chain && !best.closed() {
         if let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
             best.offer(placement, carried, "disjoint pipelines");
+        }
+        best.report(budget);
+    }
+    if !one_chain && !best.closed() {
+        if let Some((placement, carried)) = groups::search(flows, &spans, None, best.bound, budget)? {
+            best.offer(placement, carried, "blocks of rails");
         }
         best.report(budget);
     }

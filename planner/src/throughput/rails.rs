@@ -191,7 +191,12 @@ fn lay_out(flows: &Flows<'_>, sites: &Sites, regions: &[Region]) -> Option<Vec<L
 }
 
 /// Divides layers among devices in order so that each carries `rate`; devices may be left out.
-fn lay_rail(flows: &Flows<'_>, devices: &[usize], (start, end): (usize, usize), rate: f64) -> Option<Vec<Link>> {
+pub(crate) fn lay_rail(
+    flows: &Flows<'_>,
+    devices: &[usize],
+    (start, end): (usize, usize),
+    rate: f64,
+) -> Option<Vec<Link>> {
     let (tables, network) = (flows.tables, flows.network);
     let length = end - start;
     // came[i][x]: layers that device i - 1 takes so that the first i devices hold x; none where they cannot.

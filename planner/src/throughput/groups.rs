@@ -1,0 +1,230 @@
+//! Divides sites into groups, each of which holds the whole model, and finds a plan of blocks for each.
+//!
+//! Sites that are joined by slow ways may each serve requests alone, or some may follow one another. What a set of sites
+//! carries is estimated by a short search; the best division of all sites into such sets is then searched for long.
+
+use super::Flows;
+use super::blocks::{Annealing, Block, Rail, State, Type, Yard};
+use super::clip::{Span, Weights, bound};
+use super::network::Network;
+use super::rails::lay_rail;
+use super::replay::Carried;
+use super::sites::Sites;
+use crate::budget::Budget;
+use crate::formulation::pipelines::Pipeline;
+use crate::formulation::solve::SolverFault;
+use crate::latency::walk::Link;
+
+/// Most sites that are told apart; more are taken together, those with the fastest ways first.
+const SITES_MAX: usize = 5;
+/// Lengths of blocks that searches start from.
+const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 27, 40, 1000];
+/// Moves of a search for each node that the budget allows.
+const NODE_MOVES: u64 = 100;
+/// The same for each pair of devices: small problems need no more.
+const PAIR_MOVES: u64 = 1500;
+/// Share of them for one look at a set of sites.
+const LOOKS: u64 = 60;
+/// Rates tried, each a hundredth lower than the last, until a rail can be laid out.
+const LOWERED: usize = 40;
+/// Further searches from the best plan, for a little more than it carries.
+const AGAIN: u64 = 4;
+
+/// The yard of all sites.
+fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
+    let (tables, network) = (flows.tables, flows.network);
+    let mut types: Vec<Type> = Vec::new();
+    for (site, members) in sites.members.iter().enumerate() {
+        for &device in members {
+            let kind = tables.candidates[device].kind;
+            match types.iter_mut().find(|t| (t.site, t.kind) == (site, kind)) {
+                Some(known) => known.count += 1,
+                None => types.push(Type { site, kind, count: 1 }),
+            }
+        }
+    }
+    let n = sites.members.len();
+    let mut trunk = vec![vec![f64::INFINITY; n]; n];
+    let mut site_of = vec![0; tables.candidates.len()];
+    for (site, members) in sites.members.iter().enumerate() {
+        members.iter().for_each(|&device| site_of[device] = site);
+    }
+    for shared in &network.shared {
+        let mut used = vec![vec![0; n]; n];
+        shared.pairs.iter().for_each(|&(a, b)| used[site_of[a]][site_of[b]] += 1);
+        for a in 0..n {
+            for b in (0..n).filter(|&b| b != a) {
+                if used[a][b] == sites.members[a].len() * sites.members[b].len() {
+                    trunk[a][b] = trunk[a][b].min(shared.rate);
+                }
+            }
+        }
+    }
+    Yard::new(network.layers, types, spans, sites.between.clone(), trunk)
+}
+
+/// Sites within which ways are as fast as may be, few enough to be told apart.
+pub(crate) fn sites(network: &Network) -> Sites {
+    let mut rates: Vec<f64> = network.pair.iter().flatten().copied().filter(|&rate| rate > 0.0).collect();
+    rates.sort_by(|a, b| b.total_cmp(a));
+    rates.dedup();
+    let few = |rate: f64| Some(Sites::close(network, rate)).filter(|sites| sites.members.len() <= SITES_MAX);
+    // A slower way joins more, so the first rate that leaves few sites is found by halving.
+    let (mut low, mut high) = (0, rates.len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if few(rates[middle]).is_some() { high = middle } else { low = middle + 1 }
+    }
+    rates.get(low).and_then(|&rate| few(rate)).unwrap_or_else(|| Sites::close(network, 0.0))
+}
+
+/// The best plan that was found, no plan being faster than `above`.
+pub(crate) fn search(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    pipelines: Option<(&Sites, &[Pipeline])>,
+    above: f64,
+    budget: &Budget<'_>,
+) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
+    let sites = sites(flows.network);
+    let (yard, n) = (yard(flows, &sites, spans), sites.members.len());
+    let devices = flows.tables.candidates.len() as u64;
+    let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * devices * PAIR_MOVES);
+    let enough = above / (1.0 + budget.gap_target.max(1e-9));
+    // By set of sites, as bits: the best state of a short search and its rate.
+    let mut looked: Vec<Option<(f64, State)>> = vec![None; 1 << n];
+    for set in 1..1_usize << n {
+        let order: Vec<usize> = (0..n).filter(|site| set >> site & 1 == 1).collect();
+        let most = most(&yard, spans, &order).min(above);
+        if most <= 0.0 || budget.exhausted().is_some() {
+            continue;
+        }
+        let starts = LENGTHS.iter().filter_map(|&length| State::spread(&yard, &order, length.min(yard.layers)));
+        let mut starts: Vec<(f64, State)> = starts.map(|state| (state.rate(&yard), state)).collect();
+        starts.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let short = (moves / LOOKS).max(1);
+        let found = starts.into_iter().take(if n == 1 { 4 } else { 2 }).map(|(_, start)| {
+            let state = Annealing::new(&yard, start, set as u64).run(most, short, 1.0, budget);
+            (state.rate(&yard), state)
+        });
+        looked[set] = found.reduce(|a, b| if b.0 > a.0 { b } else { a }).filter(|found| found.0 > 0.0);
+    }
+    let mut best: Option<(Vec<Link>, Carried)> = None;
+    let chosen = divide(&looked);
+    let share = moves / chosen.len().max(1) as u64;
+    let mut placement = Vec::new();
+    for set in chosen {
+        let order: Vec<usize> = (0..n).filter(|site| set >> site & 1 == 1).collect();
+        let most = most(&yard, spans, &order).min(above);
+        let Some((_, start)) = looked[set].take() else { continue };
+        let mut states = vec![start.clone()];
+        if let Some((theirs, made)) = pipelines.filter(|(theirs, _)| n == 1 && theirs.members.len() == 1) {
+            debug_assert_eq!(theirs.members, sites.members);
+            states.extend(as_block(&yard, made).and_then(|block| State::of(&yard, vec![block])));
+        }
+        let goal = if order.len() == n { enough } else { most };
+        let mut found = states
+            .into_iter()
+            .map(|state| Annealing::new(&yard, state, 7).run(goal, share / 2, 1.0, budget))
+            .map(|state| (state.rate(&yard), state))
+            .reduce(|a, b| if b.0 > a.0 { b } else { a });
+        for round in 0..AGAIN {
+            let Some((rate, state)) = found.as_mut().filter(|(rate, _)| *rate < goal) else { break };
+            let target = goal.min(*rate * 1.004);
+            let next = Annealing::new(&yard, state.clone(), 11 + round).run(target, share / 8, 0.03, budget);
+            let reached = next.rate(&yard);
+            if reached > *rate {
+                (*rate, *state) = (reached, next);
+            }
+        }
+        let Some((_, state)) = found else { continue };
+        if let Some(links) = lay_out(flows, &yard, &sites, &state) {
+            placement.extend(links);
+        }
+    }
+    if !placement.is_empty() && flows.fits(&placement) && flows.pins(&placement) {
+        let carried = flows.carried(&placement)?;
+        best = Some((placement, carried));
+    }
+    Ok(best)
+}
+
+/// No plan of these sites alone is faster.
+fn most(yard: &Yard, spans: &[Vec<Span>], order: &[usize]) -> f64 {
+    let mut counts = vec![0; spans.len()];
+    yard.types.iter().filter(|t| order.contains(&t.site)).for_each(|t| counts[t.kind] += t.count);
+    bound(&counts, spans, yard.layers, Weights::PLAIN)
+}
+
+/// The division of all sites into sets of the greatest sum of rates; some sites may be left out.
+fn divide(looked: &[Option<(f64, State)>]) -> Vec<usize> {
+    let rate = |set: usize| looked[set].as_ref().map_or(0.0, |(rate, _)| *rate);
+    let mut best = vec![(0.0, 0); looked.len()];
+    for whole in 1..looked.len() {
+        // Parts that hold the lowest site, or leave it out.
+        let lowest = 1 << whole.trailing_zeros();
+        best[whole] = (best[whole ^ lowest].0, lowest);
+        let mut part = whole;
+        while part > 0 {
+            let sum = rate(part) + best[whole ^ part].0;
+            if part & lowest != 0 && sum > best[whole].0 {
+                best[whole] = (sum, part);
+            }
+            part = (part - 1) & whole;
+        }
+    }
+    let (mut left, mut chosen) = (looked.len() - 1, Vec::new());
+    while left > 0 {
+        let part = best[left].1;
+        chosen.extend(Some(part).filter(|&part| looked[part].is_some() && rate(part) > 0.0));
+        left ^= part;
+    }
+    chosen
+}
+
+/// Disjoint pipelines of one site are a block of all layers.
+fn as_block(yard: &Yard, pipelines: &[Pipeline]) -> Option<Block> {
+    let rail = |pipeline: &Pipeline| {
+        let mut types = Vec::new();
+        for (kind, &count) in pipeline.devices[0].iter().enumerate().filter(|(_, count)| **count > 0) {
+            let t = yard.types.iter().position(|t| t.kind == kind)?;
+            types.extend(std::iter::repeat_n(t as u16, count));
+        }
+        Some(Rail { types, rate: 0.0 })
+    };
+    let rails = pipelines.iter().map(rail).collect::<Option<Vec<_>>>()?;
+    Some(Block { site: 0, layers: yard.layers, rails, ..Block::default() })
+}
+
+/// Gives each block its layers and each rail its devices.
+fn lay_out(flows: &Flows<'_>, yard: &Yard, sites: &Sites, state: &State) -> Option<Vec<Link>> {
+    let of_type = |t: &Type| -> Vec<usize> {
+        let alike = |device: &&usize| flows.tables.candidates[**device].kind == t.kind;
+        sites.members[t.site].iter().rev().filter(alike).copied().collect()
+    };
+    let mut waiting: Vec<Vec<usize>> = yard.types.iter().map(of_type).collect();
+    let (mut placement, mut start) = (Vec::new(), 0);
+    for block in state.in_order() {
+        let end = start + block.layers;
+        for rail in &block.rails {
+            let devices: Option<Vec<usize>> = rail.types.iter().map(|&t| waiting[t as usize].pop()).collect();
+            let mut devices = devices?;
+            if rail.rate <= 0.0 {
+                continue;
+            }
+            // Ends of the model cost more, so another device there, or a lower rate, may be needed.
+            let mut rate = rail.rate;
+            let laid = (0..LOWERED).find_map(|_| {
+                let tried = (0..devices.len()).find_map(|_| {
+                    devices.rotate_left(1);
+                    lay_rail(flows, &devices, (start, end), rate)
+                });
+                rate *= 0.99;
+                tried
+            });
+            placement.extend(laid.unwrap_or_default());
+        }
+        start = end;
+    }
+    (start == flows.network.layers).then_some(placement)
+}
