@@ -282,6 +282,14 @@ class Problem:
         rate = link and link.get("tokens_per_second")
         return None if rate is None else Q(rate)
 
+    def hop_rate(self, start, goal):
+        """output tokens per second of the way between two devices; none where there is no way"""
+        stated = self.stated(start, goal)
+        if stated is not None:
+            return stated
+        links = self.path(start, goal, self.row_bytes())
+        return None if links is None else min(self.link_rate(link) for link in links) / self.moved_per_token()
+
     def entry(self, name, tokens):
         return Q(0) if self.coordinator is None else self.hop(self.coordinator, name, 4 * tokens)
 
@@ -373,11 +381,17 @@ def form(plan):
         evidence = certificate.get("evidence")
         if evidence is not None:
             need(isinstance(evidence, dict), "evidence")
-            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "walk_prices"), "evidence.kind")
-            if evidence["kind"] == "device_worths":
+            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "weighed_worths", "walk_prices"),
+                 "evidence.kind")
+            if evidence["kind"] in ("device_worths", "weighed_worths"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
                     number(worth, "worths")
+                ends, sites = evidence.get("ends", {"first": 0, "last": 0}), evidence.get("sites", [])
+                need(isinstance(ends, dict), "evidence.ends")
+                number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
+                need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "evidence.sites")
+                need(all(isinstance(name, str) for site in sites for name in site), "evidence.sites")
             if evidence["kind"] == "walk_prices":
                 need(isinstance(evidence.get("parts"), list), "parts")
                 for part in evidence["parts"]:
@@ -508,11 +522,10 @@ def open_batches(problem, above):
     return kept
 
 
-def greatest_rates(problem, name, batches):
-    """{layers held: greatest rate over the intervals of that length that fit, in any of these batches}"""
-    table = {}
+def shapes(problem, name, batches):
+    """{(layers held, whether the first, whether the last): greatest rate in any of these batches} where it fits"""
     if problem.excluded(name):
-        return table
+        return {}
     memo, total = {}, problem.layers
     for start in range(total):
         for end in range(start + 1, total + 1):
@@ -520,8 +533,14 @@ def greatest_rates(problem, name, batches):
             if key not in memo and problem.fits(name, start, end):
                 rates = [problem.rate(name, start, end, batch) for batch in batches]
                 memo[key] = max((r for r in rates if r is not None), default=None)
-                if memo[key] and memo[key] > 0:
-                    table[end - start] = max(table.get(end - start, Q(0)), memo[key])
+    return {key: rate for key, rate in memo.items() if rate and rate > 0}
+
+
+def greatest_rates(problem, name, batches):
+    """{layers held: greatest rate over the intervals of that length that fit, in any of these batches}"""
+    table = {}
+    for (held, _, _), rate in shapes(problem, name, batches).items():
+        table[held] = max(table.get(held, Q(0)), rate)
     return table
 
 
@@ -533,35 +552,80 @@ def clip_bound(problem, bound):
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
 
 
-def device_worths(problem, bound, worths):
-    above = Q(bound) * (1 + AGREE)
+def cheap_cover(choices, above, limit, several):
+    """Whether some slots, at most one of each device, reach the rate for less than the limit; two of them at least
+    where several: then one that reaches it alone stands by the cheapest of all."""
+    slots = [slot for of_device in choices for slot in of_device]
+    least = min((p for p, _ in slots), default=Q(0))
+    choices = sorted(choices, key=lambda slots: min(p / r for p, r in slots))
+    cheapest = [None] * (len(choices) + 1)
+    for i in reversed(range(len(choices))):
+        here = min(p / r for p, r in choices[i])
+        cheapest[i] = here if cheapest[i + 1] is None else min(here, cheapest[i + 1])
+    seen, stack = set(), [(0, Q(0), Q(0), 0)]
+    while stack:
+        i, rate, price, count = stack.pop()
+        if rate >= above:
+            if price + (least if several and count < 2 else 0) < limit:
+                return True
+            continue
+        state = (i, rate, price, min(count, 2))
+        if i == len(choices) or price + (above - rate) * cheapest[i] >= limit or state in seen:
+            continue
+        seen.add(state)
+        stack.append((i + 1, rate, price, count))
+        stack += [(i + 1, rate + r, price + p, count + 1) for p, r in choices[i] if price + p < limit]
+    return False
+
+
+def worths_prove(problem, bound, worths, first=0, last=0, sites=()):
+    above, first, last = Q(bound) * (1 + AGREE), Q(first), Q(last)
     if any(d not in problem.devices or w < 0 for d, w in worths.items()):
         return ["a worth is negative or of no device"]
+    if first < 0 or last < 0:
+        return ["an end of the model has a negative weight"]
     if above <= 0:
         return ["no positive bound"]
     batches = open_batches(problem, above)
-    tables = {d: greatest_rates(problem, d, batches) for d in problem.devices}
-    sum_worths = sum(Q(worths.get(d, 0)) for d in tables if tables[d])
-    wrong = ["the worths are not less than the layers"] if sum_worths >= problem.layers else []
-    # One choice of a slot, or none, for each device; the cheapest price per rate still to come bounds what is left.
+    tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
+    worth = {d: Q(worths.get(d, 0)) for d in tables}
     choices = []
     for d, table in tables.items():
-        slots = [(Q(worths.get(d, 0)) / k, min(r, above)) for k, r in table.items()]
-        slots = [s for s in slots if not any(o != s and o[0] <= s[0] and o[1] >= s[1] for o in slots)]
-        if slots:
-            choices.append(sorted(set(slots)))
-    choices.sort(key=lambda slots: min(p / r for p, r in slots))
-    cheapest = [min(p / r for slots in choices[i:] for p, r in slots) for i in range(len(choices))] + [None]
-    seen, stack = set(), [(0, Q(0), Q(0))]
-    while stack:
-        i, rate, price = stack.pop()
-        if rate >= above:
-            return wrong + ["a cover costs less than 1"]
-        if i == len(choices) or price + (above - rate) * cheapest[i] >= 1 or (i, rate, price) in seen:
-            continue
-        seen.add((i, rate, price))
-        stack.append((i + 1, rate, price))
-        stack += [(i + 1, rate + r, price + p) for p, r in choices[i] if price + p < 1]
+        # A heavier interval that is as fast is no dearer.
+        slots, fastest = [], Q(0)
+        weighed = [(k + first * a + last * b, min(r, above)) for (k, a, b), r in table.items()]
+        for weight, rate in sorted(weighed, reverse=True):
+            if rate > fastest:
+                slots.append((worth[d] / weight, rate))
+                fastest = rate
+        choices.append(slots)
+    wrong = ["a cover costs less than 1"] if cheap_cover(choices, above, Q(1), False) else []
+    total, whole = sum(worth.values()), problem.layers + first + last
+    if total < whole:
+        return wrong
+    if not sites:
+        return wrong + ["the worths are not less than the layers"]
+    site_of = {}
+    for i, names in enumerate(sites):
+        for name in names:
+            if name in site_of or name not in problem.devices:
+                return wrong + ["a site names no device, or one twice"]
+            site_of[name] = i
+    if any(d not in site_of for d in tables):
+        return wrong + ["a device is of no site"]
+    for i in range(len(sites)):
+        if sum(worth[d] for d in tables if site_of[d] == i) >= whole:
+            wrong.append("a site could hold the whole model")
+    for a in tables:
+        for b in tables:
+            if site_of[a] != site_of[b]:
+                rate = problem.hop_rate(a, b)
+                if rate is not None and rate >= above:
+                    return wrong + ["a way between sites carries the bound"]
+    # Any price above this one would do; a trillionth more is above.
+    limit = (1 + total - whole) * (1 + Q(1, 10**12))
+    if cheap_cover(choices, above, limit, True):
+        wrong.append("several devices carry a layer for too little")
     return wrong
 
 
@@ -856,7 +920,12 @@ def certificate_faults(problem, plan):
         elif kind == "clip_bound":
             wrong += clip_bound(problem, c["bound"])
         elif kind == "device_worths":
-            wrong += device_worths(problem, c["bound"], c["evidence"]["worths"])
+            wrong += worths_prove(problem, c["bound"], c["evidence"]["worths"])
+        elif kind == "weighed_worths":
+            e = c["evidence"]
+            ends = e.get("ends", {})
+            wrong += worths_prove(problem, c["bound"], e["worths"], ends.get("first", 0), ends.get("last", 0),
+                                  e.get("sites", ()))
         elif kind == "walk_prices":
             wrong += walk_prices(problem, c["bound"], c["evidence"]["parts"])
         else:

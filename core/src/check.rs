@@ -15,13 +15,14 @@ mod in_flight;
 mod record;
 mod violation;
 mod walk;
+mod worths;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
-pub use cover::COVERS_MAX;
 pub use enumeration::ENUMERATED_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;
 pub use walk::{WALK_WORK_MAX, WalkFault};
+pub use worths::COVERS_MAX;
 
 use crate::exact::{Exact, agree, exact, nearest, whole};
 use crate::ids::{DeviceId, Layers};

@@ -174,6 +174,8 @@ pub struct DeviceGraph {
     file: DevicesFile,
     places: DiGraph<(), LinkId>,
     place_of: BTreeMap<String, NodeIndex>,
+    /// The first link between two places, by their positions.
+    direct: BTreeMap<(NodeIndex, NodeIndex), LinkId>,
 }
 
 impl DeviceGraph {
@@ -258,7 +260,23 @@ impl DeviceGraph {
             errors.push(unknown("the coordinator".to_owned(), name));
         }
         errors.extend(file.devices.iter().flat_map(device_errors));
-        if errors.is_empty() { Ok(Self { file, places, place_of }) } else { Err(errors) }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut direct = BTreeMap::new();
+        for edge in places.edge_references() {
+            // The first link between two places speaks for them; a later one only where there is none yet.
+            let first = direct.entry((edge.source(), edge.target())).or_insert(*edge.weight());
+            *first = (*first).min(*edge.weight());
+        }
+        Ok(Self { file, places, place_of, direct })
+    }
+
+    /// The first link that leads from one named place straight to another.
+    #[must_use]
+    pub fn direct(&self, from: &str, to: &str) -> Option<&Link> {
+        let ends = (*self.place_of.get(from)?, *self.place_of.get(to)?);
+        self.direct.get(&ends).map(|&id| self.link(id))
     }
 
     /// The graph as it is stored.

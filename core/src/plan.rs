@@ -77,12 +77,33 @@ pub enum Evidence {
         /// Worth of one device, in layers, by device name.
         worths: BTreeMap<String, f64>,
     },
+    /// The same where the ends of the model weigh more than other layers, or where no way between sites carries the
+    /// bound: then some layer is passed by several devices, and that costs more.
+    WeighedWorths {
+        /// Worth of one device, in weights of layers, by device name.
+        worths: BTreeMap<String, f64>,
+        /// What the ends of the model weigh.
+        #[serde(default)]
+        ends: EndWeights,
+        /// Names of the devices of each site; empty where ways are left aside.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        sites: Vec<Vec<String>>,
+    },
     /// Latency: prices under which the cheapest walk through the layers, less all prices, is the bound; what remains
     /// open the checker searches, dropping beginnings of chains that the same prices rule out.
     WalkPrices {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
     },
+}
+
+/// What the first and the last layer weigh beyond the 1 of every layer, in a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct EndWeights {
+    /// The first layer.
+    pub first: f64,
+    /// The last layer.
+    pub last: f64,
 }
 
 /// Prices for the chains whose longest stage takes longer than the part before says, and at most as long as this one.

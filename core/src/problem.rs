@@ -433,6 +433,6 @@ impl PlacementProblem {
     /// The output rate that a direct link between two named places states for itself.
     #[must_use]
     pub fn stated_rate(&self, from: &str, to: &str) -> Option<TokensPerSecond> {
-        self.graph.file().links.iter().find(|l| l.from == from && l.to == to).and_then(|l| l.tokens_per_second)
+        self.graph.direct(from, to).and_then(|link| link.tokens_per_second)
     }
 }

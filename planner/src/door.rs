@@ -10,8 +10,9 @@ use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
+use crate::throughput::worths::Worths;
 use crate::throughput::{BestFlow, Flows, Proof, best_flow, bound_at_once};
-use isotherm_core::plan::{Evidence, Unused};
+use isotherm_core::plan::{EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
 /// Most chains that a plan's reader is asked to enumerate.
@@ -194,16 +195,26 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
 
 /// What proves a bound on the rate without a solver.
 fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
+    let named = |found: &Worths| {
+        let worth = |i: usize| (tables.name(i).to_owned(), found.worth[tables.candidates[i].kind]);
+        (0..tables.candidates.len()).map(worth).collect()
+    };
     match proof {
         Proof::Clip => vec![Evidence::ClipBound],
-        // Weighed layers are no part of the evidence that the checker knows yet.
         Proof::Worths(found) if found.weights == Weights::PLAIN => {
-            let named = |i: usize| (tables.name(i).to_owned(), found.worth[tables.candidates[i].kind]);
-            let worths = (0..tables.candidates.len()).map(named).collect();
             // With a bound by Little's law, no worths may be needed.
-            vec![Evidence::DeviceWorths { worths }, Evidence::ClipBound]
+            vec![Evidence::DeviceWorths { worths: named(found) }, Evidence::ClipBound]
         }
-        Proof::Worths(_) | Proof::Crossing(..) => Vec::new(),
+        Proof::Worths(found) => {
+            let ends = EndWeights { first: found.weights.first, last: found.weights.last };
+            vec![Evidence::WeighedWorths { worths: named(found), ends, sites: Vec::new() }]
+        }
+        Proof::Crossing(found, sites) => {
+            let ends = EndWeights { first: found.weights.first, last: found.weights.last };
+            let names = |site: &Vec<usize>| site.iter().map(|&device| tables.name(device).to_owned()).collect();
+            let sites = sites.members.iter().map(names).collect();
+            vec![Evidence::WeighedWorths { worths: named(found), ends, sites }]
+        }
         Proof::Solver(_) => Vec::new(),
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
 //! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
-//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::enumeration`] and
-//! [`super::walk`].
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::enumeration`]
+//! and [`super::walk`].
 
 use super::walk::WalkFault;
-use super::{cover, enumeration, walk};
+use super::{cover, enumeration, walk, worths};
 use crate::exact::{agree, agreement, exact, nearest, whole};
-use crate::plan::{BoundKind, Certificate, Evidence, Plan, Status};
+use crate::plan::{BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
 use crate::problem::{Objective, PlacementProblem};
 use num_traits::{Signed, Zero};
 
@@ -101,12 +101,56 @@ pub enum BoundFault {
         worth: f64,
     },
     /// The devices are worth as much as the layers.
-    #[error("all devices are worth {sum} layers; less than {layers} would prove the bound")]
+    #[error("all devices are worth {sum} layers; less than {whole} would prove the bound")]
     WorthSum {
         /// Sum of the worths.
         sum: f64,
-        /// Layers of the model.
-        layers: u32,
+        /// Weight of all layers.
+        whole: f64,
+    },
+    /// A weight of an end of the model that is negative or not finite.
+    #[error("the ends of the model weigh {first} and {last} beyond 1; weights are finite and not negative")]
+    EndWeights {
+        /// Of the first layer.
+        first: f64,
+        /// Of the last.
+        last: f64,
+    },
+    /// A device that is named twice, or not at all, or is none of this problem.
+    #[error("{device:?} must be a device of this problem, named in exactly one of the certificate's sites")]
+    Site {
+        /// The device.
+        device: String,
+    },
+    /// A site that could hold the whole model.
+    #[error("site {site} alone is worth {sum} layers; less than {whole} would prove that requests leave it")]
+    SiteSum {
+        /// Position of the site.
+        site: usize,
+        /// Sum of the worths of its devices.
+        sum: f64,
+        /// Weight of all layers.
+        whole: f64,
+    },
+    /// A way between sites that carries the bound.
+    #[error("the way from {from} to {to}, of two sites, carries {rate} tok/s; less than the bound would prove it")]
+    FastWay {
+        /// Where it begins.
+        from: String,
+        /// Where it ends.
+        to: String,
+        /// Its rate.
+        rate: f64,
+    },
+    /// Several devices that carry a layer for less than the sites need.
+    #[error("{} together exceed the bound on one layer at a price of {cost}; {least} would prove it", cover.join(" + "))]
+    CheapSeveral {
+        /// Price of the cover.
+        cost: f64,
+        /// Device and layers it holds, of each.
+        cover: Vec<String>,
+        /// Price that would do.
+        least: f64,
     },
     /// Devices that carry a layer for less than it is worth.
     #[error("{} together exceed the bound on one layer at a price of {cost}; at least 1 would prove it", cover.join(" + "))]
@@ -231,8 +275,15 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
     match evidence {
         Evidence::ClipBound if throughput => cover::clip(problem, bound, &above),
         Evidence::ClipBound => wrong("clip_bound"),
-        Evidence::DeviceWorths { worths } if throughput => cover::worths(problem, &above, worths),
+        Evidence::DeviceWorths { worths } if throughput => {
+            let claim = worths::Claim { worths, ends: EndWeights::default(), sites: &[] };
+            worths::worths(problem, &above, &claim)
+        }
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
+        Evidence::WeighedWorths { worths, ends, sites } if throughput => {
+            worths::worths(problem, &above, &worths::Claim { worths, ends: *ends, sites })
+        }
+        Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration => enumeration::best_at_least(problem, bound),
         Evidence::WalkPrices { .. } if throughput => wrong("walk_prices"),

@@ -1,7 +1,7 @@
 //! Every figure, name and position of a valid plan is changed, one at a time; the checker must refuse each change.
 
 use crate::build::*;
-use isotherm_core::plan::{Evidence, Plan};
+use isotherm_core::plan::{EndWeights, Evidence, Plan};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -144,4 +144,68 @@ fn no_change_to_a_certificate_of_worths_goes_unnoticed() {
         certify(&mut plan, 10.0, Evidence::DeviceWorths { worths: changed });
         assert!(plan.clone().check(&problem).is_err(), "{name} = {worth}");
     }
+}
+
+#[test]
+fn no_change_to_a_certificate_of_sites_goes_unnoticed() {
+    // Two sites of one device, each of which holds half of the model at 10; the way between them carries 6.
+    let model = model(4);
+    let mut flow = ["a", "b"].map(|name| device(name, &model, 1.0, 0)).to_vec();
+    let rate = isotherm_core::units::TokensPerSecond::of;
+    for device in &mut flow {
+        device.profiles.clear();
+        device.rates = vec![(1, rate(20.0)), (2, rate(10.0))];
+    }
+    let links = vec![flow_link("a", "b", 6.0), flow_link("b", "a", 6.0)];
+    let problem = problem(parts(model, devices_file(flow, links), Objective::Throughput));
+    let mut plan = chain(&problem, &[("a", 0, 2), ("b", 2, 4)]);
+    let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+    let apart = || vec![vec!["a".to_owned()], vec!["b".to_owned()]];
+    let plain = EndWeights::default();
+    let mut holds = |bound: f64, worths: BTreeMap<String, f64>, ends: EndWeights, sites: Vec<Vec<String>>| {
+        certify(&mut plan, bound, Evidence::WeighedWorths { worths, ends, sites });
+        plan.clone().check(&problem).is_ok()
+    };
+    assert!(holds(6.0, of(2.0, 2.0), plain, apart()), "one device a layer, so all passes between the sites");
+    assert!(!holds(6.0, of(1.9, 2.0), plain, apart()), "a layer of a pays too little");
+    assert!(!holds(6.0, of(4.0, 2.0), plain, apart()), "a alone might hold everything");
+    assert!(!holds(6.0, of(3.4, 3.4), plain, apart()), "two devices on a layer pay 2.4 more than one, of 2.8 too much");
+    assert!(!holds(6.0, of(-2.0, 2.0), plain, apart()));
+    assert!(!holds(5.9, of(2.0, 2.0), plain, apart()), "the plan beats it");
+    assert!(!holds(6.0, of(2.0, 2.0), plain, Vec::new()), "without sites nothing is proved");
+    assert!(!holds(6.0, of(2.0, 2.0), plain, vec![vec!["a".to_owned(), "b".to_owned()]]), "one site holds everything");
+    assert!(!holds(6.0, of(2.0, 2.0), plain, vec![vec!["a".to_owned()]]), "b might be anywhere");
+    let twice = vec![vec!["a".to_owned()], vec!["b".to_owned(), "a".to_owned()]];
+    assert!(!holds(6.0, of(2.0, 2.0), plain, twice));
+    assert!(!holds(6.0, of(2.0, 2.0), plain, vec![vec!["a".to_owned()], vec!["z".to_owned(), "b".to_owned()]]));
+    for (first, last) in [(0.5, 0.0), (0.0, 0.5), (-0.5, 0.0), (f64::NAN, 0.0)] {
+        assert!(!holds(6.0, of(2.0, 2.0), EndWeights { first, last }, apart()), "ends {first} and {last}");
+    }
+    assert!(holds(10.0, of(1.9, 1.9), plain, Vec::new()), "above 10 each holds one layer");
+}
+
+#[test]
+fn no_change_to_a_certificate_of_weighed_layers_goes_unnoticed() {
+    // Two devices, each with all four layers and a head that costs as much as two: 3 tokens take 6 s a layer, 36 s in all.
+    let model = model(4);
+    let mut flow = ["a", "b"].map(|name| device(name, &model, 1.0, 1 << 40)).to_vec();
+    for device in &mut flow {
+        device.profiles = vec![profile(&model, 1.0, 4.0, 0.0, 0.0)];
+    }
+    let problem = problem(parts(model, devices_file(flow, Vec::new()), Objective::Throughput));
+    let mut plan = plan(&problem, &[("a", 0, 4), ("b", 0, 4)], &[(&[0], 0.5), (&[1], 0.5)]);
+    let value = plan.objective_value.expect("evaluated");
+    let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+    let mut holds = |worths: BTreeMap<String, f64>, first: f64, last: f64| {
+        let ends = EndWeights { first, last };
+        certify(&mut plan, value, Evidence::WeighedWorths { worths, ends, sites: Vec::new() });
+        plan.clone().check(&problem).is_ok()
+    };
+    // A device carries half a token per second and weight; two carry the 6 of all layers only up to the value.
+    let enough = 3.0 * (1.0 - 1e-10);
+    assert!(holds(of(enough, enough), 0.0, 2.0));
+    assert!(!holds(of(enough, enough), 0.0, 1.9), "the layers weigh less than the devices are worth");
+    assert!(!holds(of(enough, enough), 2.0, 0.0), "the head costs, not the embedding");
+    assert!(!holds(of(enough, 1.9), 0.0, 2.0), "b carries two layers' weight for too little");
+    assert!(!holds(of(3.1, 3.1), 0.0, 2.0));
 }

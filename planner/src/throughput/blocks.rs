@@ -193,6 +193,13 @@ impl State {
         passed.into_iter().map(|b| &self.blocks[b]).collect()
     }
 
+    /// Whether it passes just these sites, which are sorted.
+    pub fn passes(&self, sites: &[usize]) -> bool {
+        let mut passed = self.order.clone();
+        passed.sort_unstable();
+        passed == sites
+    }
+
     fn flag(&self, block: usize) -> usize {
         let (begin, end) = (self.order[0], self.order[self.order.len() - 1]);
         usize::from(self.doors[begin].0 == block) + 2 * usize::from(self.doors[end].1 == block)

@@ -11,7 +11,6 @@ use super::rails::lay_rail;
 use super::replay::Carried;
 use super::sites::Sites;
 use crate::budget::Budget;
-use crate::formulation::pipelines::Pipeline;
 use crate::formulation::solve::SolverFault;
 use crate::latency::walk::Link;
 
@@ -20,9 +19,9 @@ const SITES_MAX: usize = 5;
 /// Lengths of blocks that searches start from.
 const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 27, 40, 1000];
 /// Moves of a search for each node that the budget allows.
-const NODE_MOVES: u64 = 100;
+const NODE_MOVES: u64 = 300;
 /// The same for each pair of devices: small problems need no more.
-const PAIR_MOVES: u64 = 1500;
+const PAIR_MOVES: u64 = 4000;
 /// Share of them for one look at a set of sites.
 const LOOKS: u64 = 60;
 /// Rates tried, each a hundredth lower than the last, until a rail can be laid out.
@@ -64,8 +63,10 @@ fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
 }
 
 /// Sites within which ways are as fast as may be, few enough to be told apart.
-pub(crate) fn sites(network: &Network) -> Sites {
-    let mut rates: Vec<f64> = network.pair.iter().flatten().copied().filter(|&rate| rate > 0.0).collect();
+pub(crate) fn sites(network: &Network, above: f64) -> Sites {
+    // No way needs to carry more than all of a plan.
+    let positive = network.pair.iter().flatten().copied().filter(|&rate| rate > 0.0);
+    let mut rates: Vec<f64> = positive.map(|rate| rate.min(above)).collect();
     rates.sort_by(|a, b| b.total_cmp(a));
     rates.dedup();
     let few = |rate: f64| Some(Sites::close(network, rate)).filter(|sites| sites.members.len() <= SITES_MAX);
@@ -82,11 +83,12 @@ pub(crate) fn sites(network: &Network) -> Sites {
 pub(crate) fn search(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
-    pipelines: Option<(&Sites, &[Pipeline])>,
+    known: Option<&[Link]>,
     above: f64,
+    round: u64,
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
-    let sites = sites(flows.network);
+    let sites = sites(flows.network, above);
     let (yard, n) = (yard(flows, &sites, spans), sites.members.len());
     let devices = flows.tables.candidates.len() as u64;
     let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * devices * PAIR_MOVES);
@@ -104,7 +106,7 @@ pub(crate) fn search(
         starts.sort_by(|a, b| b.0.total_cmp(&a.0));
         let short = (moves / LOOKS).max(1);
         let found = starts.into_iter().take(if n == 1 { 4 } else { 2 }).map(|(_, start)| {
-            let state = Annealing::new(&yard, start, set as u64).run(most, short, 1.0, budget);
+            let state = Annealing::new(&yard, start, set as u64 + (round << 32)).run(most, short, 1.0, budget);
             (state.rate(&yard), state)
         });
         looked[set] = found.reduce(|a, b| if b.0 > a.0 { b } else { a }).filter(|found| found.0 > 0.0);
@@ -118,20 +120,25 @@ pub(crate) fn search(
         let most = most(&yard, spans, &order).min(above);
         let Some((_, start)) = looked[set].take() else { continue };
         let mut states = vec![start.clone()];
-        if let Some((theirs, made)) = pipelines.filter(|(theirs, _)| n == 1 && theirs.members.len() == 1) {
-            debug_assert_eq!(theirs.members, sites.members);
-            states.extend(as_block(&yard, made).and_then(|block| State::of(&yard, vec![block])));
-        }
+        // What is had already, where it passes the same sites.
+        let blocks = known.and_then(|known| as_blocks(flows, &yard, &sites, known));
+        let known = blocks.and_then(|blocks| State::of(&yard, blocks)).filter(|state| state.passes(&order));
+        states.extend(known);
         let goal = if order.len() == n { enough } else { most };
         let mut found = states
             .into_iter()
-            .map(|state| Annealing::new(&yard, state, 7).run(goal, share / 2, 1.0, budget))
+            .enumerate()
+            .map(|(i, state)| {
+                let heat = if i == 0 { 1.0 } else { 0.1 };
+                Annealing::new(&yard, state, 7 + (round << 32)).run(goal, share / 4, heat, budget)
+            })
             .map(|state| (state.rate(&yard), state))
             .reduce(|a, b| if b.0 > a.0 { b } else { a });
-        for round in 0..AGAIN {
+        for again in 0..AGAIN {
             let Some((rate, state)) = found.as_mut().filter(|(rate, _)| *rate < goal) else { break };
             let target = goal.min(*rate * 1.004);
-            let next = Annealing::new(&yard, state.clone(), 11 + round).run(target, share / 8, 0.03, budget);
+            let next =
+                Annealing::new(&yard, state.clone(), 11 + again + (round << 32)).run(target, share / 8, 0.03, budget);
             let reached = next.rate(&yard);
             if reached > *rate {
                 (*rate, *state) = (reached, next);
@@ -182,18 +189,36 @@ fn divide(looked: &[Option<(f64, State)>]) -> Vec<usize> {
     chosen
 }
 
-/// Disjoint pipelines of one site are a block of all layers.
-fn as_block(yard: &Yard, pipelines: &[Pipeline]) -> Option<Block> {
-    let rail = |pipeline: &Pipeline| {
-        let mut types = Vec::new();
-        for (kind, &count) in pipeline.devices[0].iter().enumerate().filter(|(_, count)| **count > 0) {
-            let t = yard.types.iter().position(|t| t.kind == kind)?;
-            types.extend(std::iter::repeat_n(t as u16, count));
+/// The blocks of a placement: between two layers that no interval passes over, intervals are strung into rails. None where
+/// a block has devices of several sites.
+fn as_blocks(flows: &Flows<'_>, yard: &Yard, sites: &Sites, placement: &[Link]) -> Option<Vec<Block>> {
+    let site_of = |device: usize| sites.members.iter().position(|members| members.contains(&device));
+    let whole = |at: &usize| placement.iter().all(|&(_, start, end)| end <= *at || start >= *at);
+    let cuts: Vec<usize> = (0..=yard.layers).filter(whole).collect();
+    let block = |bounds: &[usize]| {
+        let (from, to) = (bounds[0], bounds[1]);
+        let mut inside: Vec<Link> = placement.iter().copied().filter(|link| from <= link.1 && link.2 <= to).collect();
+        inside.sort_by_key(|link| (link.1, link.2));
+        let site = site_of(inside.first()?.0)?;
+        let mut rails: Vec<(usize, Vec<u16>)> = Vec::new();
+        for (device, start, end) in inside {
+            let kind = flows.tables.candidates[device].kind;
+            let t = yard.types.iter().position(|t| (t.site, t.kind) == (site, kind))? as u16;
+            if site_of(device) != Some(site) {
+                return None;
+            }
+            match rails.iter_mut().find(|(at, _)| *at == start && start > from) {
+                Some((at, types)) => {
+                    types.push(t);
+                    *at = end;
+                }
+                None => rails.push((end, vec![t])),
+            }
         }
-        Some(Rail { types, rate: 0.0 })
+        let rails = rails.into_iter().map(|(_, types)| Rail { types, rate: 0.0 }).collect();
+        Some(Block { site, layers: to - from, rails, flow: 0.0 })
     };
-    let rails = pipelines.iter().map(rail).collect::<Option<Vec<_>>>()?;
-    Some(Block { site: 0, layers: yard.layers, rails, ..Block::default() })
+    cuts.windows(2).map(block).collect()
 }
 
 /// Gives each block its layers and each rail its devices.

@@ -31,6 +31,9 @@ const COLUMNS_MAX: usize = 60_000;
 /// The same where twins are told apart, which makes a program harder for its size.
 const COLUMNS_SINGLE_MAX: usize = 20_000;
 
+/// Most rounds of searches for plans.
+const ROUNDS: u64 = 4;
+
 /// Share of the traffic that is sent by way of a pinned device for which the best plan has no use: a hundredth of the gap
 /// that counts as none.
 const PINNED_SHARE: f64 = 1e-8;
@@ -72,6 +75,11 @@ impl BestFlow {
 
     fn closed(&self) -> bool {
         self.rate() > 0.0 && relative_gap(self.rate(), self.bound) <= GAP_NONE
+    }
+
+    /// Whether the search may end.
+    fn enough(&self, budget: &Budget<'_>) -> bool {
+        self.closed() || (self.rate() > 0.0 && relative_gap(self.rate(), self.bound) <= budget.gap_target)
     }
 
     fn report(&self, budget: &Budget<'_>) {
@@ -180,37 +188,23 @@ pub(crate) fn best_flow(
         best.offer(placement, carried, "chain rule");
     }
     best.report(budget);
+    let mut covers = Covers::new(&counts, &spans, network.layers, Weights::PLAIN);
     if !best.closed() {
         let (weights, weighed) = clip::weigh(&counts, &spans, network.layers);
-        let weights = if weighed < best.bound * (1.0 - GAP_NONE) { weights } else { Weights::PLAIN };
-        let mut covers = Covers::new(&counts, &spans, network.layers, weights);
-        let above = weighed.min(best.bound);
-        if weights != Weights::PLAIN {
-            let worth = clip::worths(&spans, weights, above);
-            (best.bound, best.proof) = (above, Proof::Worths(Worths { bound: above, worth, weights }));
+        if weighed < best.bound * (1.0 - GAP_NONE) {
+            let worth = clip::worths(&spans, weights, weighed);
+            (best.bound, best.proof) = (weighed, Proof::Worths(Worths { bound: weighed, worth, weights }));
+            covers = Covers::new(&counts, &spans, network.layers, weights);
         }
-        if let Some(found) = covers.bound(best.rate(), above * (1.0 + GAP_NONE), budget)? {
-            (best.bound, best.proof) = (found.bound.min(above), Proof::Worths(found));
-        }
-        best.report(budget);
-    }
-    if !one_chain && !best.closed() {
-        if let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
-            best.offer(placement, carried, "disjoint pipelines");
+        if let Some(found) = covers.bound(best.rate(), best.bound * (1.0 + GAP_NONE), budget)?
+            && found.bound <= best.bound
+        {
+            (best.bound, best.proof) = (found.bound, Proof::Worths(found));
         }
         best.report(budget);
     }
-    if !one_chain && !best.closed() {
-        if let Some((placement, carried)) = groups::search(flows, &spans, None, best.bound, budget)? {
-            best.offer(placement, carried, "blocks of rails");
-        }
-        best.report(budget);
-    }
-    if !one_chain && !best.closed() {
-        if let Some((placement, carried)) = rails::search(flows, best.rate(), best.bound, budget)? {
-            best.offer(placement, carried, "regions of rails");
-        }
-        best.report(budget);
+    if !one_chain {
+        plans(flows, &spans, &mut covers, &mut best, budget)?;
     }
     if !best.closed() {
         crossing(flows, &counts, &spans, &mut best, budget)?;
@@ -230,6 +224,46 @@ fn in_flight(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Res
     if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
         let carried = flows.carried(&chain)?;
         best.offer(chain, carried, "chain of least residence");
+    }
+    Ok(())
+}
+
+/// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
+/// in a moment another does not find at all.
+fn plans(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    covers: &mut Covers,
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    if best.enough(budget) {
+        return Ok(());
+    }
+    if let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
+        best.offer(placement, carried, "disjoint pipelines");
+        best.report(budget);
+    }
+    for round in 0..ROUNDS {
+        let before = best.rate();
+        if best.enough(budget) {
+            return Ok(());
+        }
+        let known = best.placement.as_ref().map(|(placement, _)| placement.clone());
+        if let Some((placement, carried)) = groups::search(flows, spans, known.as_deref(), best.bound, round, budget)? {
+            best.offer(placement, carried, "blocks of rails");
+            best.report(budget);
+        }
+        if best.enough(budget) {
+            return Ok(());
+        }
+        if let Some((placement, carried)) = rails::search(flows, covers, best.rate(), best.bound, budget)? {
+            best.offer(placement, carried, "regions of rails");
+            best.report(budget);
+        }
+        if best.rate() <= before {
+            break;
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::chain_rule::chain;
 use super::clip::greatest_rates;
 use super::replay::Carried;
 use super::sites::Sites;
+use super::worths::Covers;
 use crate::budget::Budget;
 use crate::formulation::pipelines::pipelines;
 use crate::formulation::rails::{Rails, Region, Stock, divide};
@@ -25,6 +26,7 @@ const SITES_MAX: usize = 3;
 /// The best such plan faster than `rate`, no plan being faster than `above`.
 pub(crate) fn search(
     flows: &Flows<'_>,
+    covers: &mut Covers,
     rate: f64,
     above: f64,
     budget: &Budget<'_>,
@@ -44,7 +46,8 @@ pub(crate) fn search(
             continue;
         }
         let (stock, orders) = (stock(flows, &sites), orders(&sites));
-        let kinds = regions(&stock, target);
+        let mut kinds = regions(&stock, target);
+        kinds.extend(covers.patterns(target)?);
         let mut found = None;
         for order in &orders {
             let regions = divide(&stock, &kinds, order, budget)?;

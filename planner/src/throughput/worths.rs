@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 const COVERS_MAX: u64 = 200_000;
 /// Most rows added at one rate.
 const ROWS_MAX: usize = 400;
+/// Most rails of a pattern.
+const RAILS_MAX: usize = 6;
 /// Halvings between what is had and what is known to be impossible.
 const HALVINGS: usize = 24;
 /// Share of the weight of all layers by which the worths stay below it: enough to be seen in exact arithmetic.
@@ -169,6 +171,30 @@ impl Covers {
     fn useful(&self, kind: usize, rate: f64) -> usize {
         let slots = &self.slots[kind];
         slots.iter().position(|slot| slot.rate >= rate).map_or(slots.len(), |i| i + 1)
+    }
+
+    /// Rates of rails side by side that the cheapest covers of `rate` would have: each cover's devices, the last as much
+    /// slower as the others allow.
+    pub fn patterns(&mut self, rate: f64) -> Result<Vec<Vec<f64>>, SolverFault> {
+        // That there are worths against it or not is beside the point: the covers are learnt.
+        self.impossible(rate)?;
+        let mut patterns: Vec<Vec<f64>> = Vec::new();
+        for cover in &self.known {
+            let mut rails: Vec<f64> = cover
+                .iter()
+                .flat_map(|(&(kind, at), &n)| std::iter::repeat_n(self.slots[kind][at].rate.min(rate), n))
+                .collect();
+            rails.sort_by(|a, b| b.total_cmp(a));
+            let over = rails.iter().sum::<f64>() - rate;
+            let Some(last) = rails.last_mut().filter(|last| over >= -ROUNDING * rate && **last > over) else {
+                continue;
+            };
+            *last -= over.max(0.0);
+            if rails.len() <= RAILS_MAX && !patterns.contains(&rails) {
+                patterns.push(rails);
+            }
+        }
+        Ok(patterns)
     }
 
     /// Adds a cover; false where it is known.

@@ -63,7 +63,9 @@ fn kind(certificate: &Certificate) -> Html {
                     "if the bound were exceeded, the devices together could not cover all layers"
                 }
                 Some(Evidence::Enumeration) => "every placement was enumerated by the checker itself",
-                Some(Evidence::DeviceWorths { .. }) => "the worths of the devices leave no room for more",
+                Some(Evidence::DeviceWorths { .. } | Evidence::WeighedWorths { .. }) => {
+                    "the worths of the devices leave no room for more"
+                }
                 Some(Evidence::WalkPrices { .. }) => {
                     "at the prices of the devices no way through the layers is quicker"
                 }
