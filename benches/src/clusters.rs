@@ -96,7 +96,8 @@ const fn recipe(name: &'static str, devices: usize, classes: usize, sites: usize
 }
 
 /// The sets that planning is measured on.
-pub const SETS: [Recipe; 12] = [
+pub const SETS: [Recipe; 13] = [
+    recipe("mesh100", 100, 10, 1),
     recipe("mesh24", 24, 4, 1),
     recipe("mesh42", 42, 7, 1),
     recipe("mesh50", 50, 7, 1),

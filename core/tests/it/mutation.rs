@@ -163,6 +163,7 @@ fn no_change_to_a_certificate_of_sites_goes_unnoticed() {
     let apart = || vec![vec!["a".to_owned()], vec!["b".to_owned()]];
     let plain = EndWeights::default();
     let mut holds = |bound: f64, worths: BTreeMap<String, f64>, ends: EndWeights, sites: Vec<Vec<String>>| {
+        plan.status = isotherm_core::plan::Status::Feasible;
         certify(&mut plan, bound, Evidence::WeighedWorths { worths, ends, sites });
         plan.clone().check(&problem).is_ok()
     };

@@ -382,6 +382,7 @@ impl<'a> Annealing<'a> {
     pub fn run(mut self, target: f64, moves: u64, heat: f64, budget: &Budget<'_>) -> State {
         let mut best = (self.state.rate(self.yard), self.state.clone());
         let mut now = self.state.short(self.yard, target);
+        let mut least = now;
         // The sixty-fourth root, by square roots alone: these round alike everywhere.
         let (mut warmth, stage) = (HOT * heat, (moves / 64).max(1));
         let cooling = (0..6).fold(COLD / warmth, |root, _| root.sqrt());
@@ -403,7 +404,9 @@ impl<'a> Annealing<'a> {
             if risen <= 0.0 || risen < warmth * self.random.real() {
                 self.accept();
                 now = short;
-                if risen < 0.0 {
+                // The weakest block is looked for only where the sum of all is about as good as it was.
+                if risen < 0.0 && now < 1.2 * least {
+                    least = least.min(now);
                     let rate = self.state.rate(self.yard);
                     if rate > best.0 {
                         best = (rate, self.state.clone());

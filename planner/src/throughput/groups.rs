@@ -22,8 +22,8 @@ const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 27, 40, 1000]
 const NODE_MOVES: u64 = 300;
 /// The same for each pair of devices: small problems need no more.
 const PAIR_MOVES: u64 = 4000;
-/// Share of them for one look at a set of sites.
-const LOOKS: u64 = 60;
+/// Share of them for looks at sets of sites.
+const LOOKS: u64 = 4;
 /// Rates tried, each a hundredth lower than the last, until a rail can be laid out.
 const LOWERED: usize = 40;
 /// Further searches from the best plan, for a little more than it carries.
@@ -64,9 +64,10 @@ fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
 
 /// Sites within which ways are as fast as may be, few enough to be told apart.
 pub(crate) fn sites(network: &Network, above: f64) -> Sites {
-    // No way needs to carry more than all of a plan.
+    // No way needs to carry more than all of a plan, unless several ways share a capacity.
+    let most = if network.shared.is_empty() { above } else { f64::INFINITY };
     let positive = network.pair.iter().flatten().copied().filter(|&rate| rate > 0.0);
-    let mut rates: Vec<f64> = positive.map(|rate| rate.min(above)).collect();
+    let mut rates: Vec<f64> = positive.map(|rate| rate.min(most)).collect();
     rates.sort_by(|a, b| b.total_cmp(a));
     rates.dedup();
     let few = |rate: f64| Some(Sites::close(network, rate)).filter(|sites| sites.members.len() <= SITES_MAX);
@@ -104,8 +105,9 @@ pub(crate) fn search(
         let starts = LENGTHS.iter().filter_map(|&length| State::spread(&yard, &order, length.min(yard.layers)));
         let mut starts: Vec<(f64, State)> = starts.map(|state| (state.rate(&yard), state)).collect();
         starts.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let short = (moves / LOOKS).max(1);
-        let found = starts.into_iter().take(if n == 1 { 4 } else { 2 }).map(|(_, start)| {
+        let kept = if n == 1 { 4 } else { 2 };
+        let short = (moves / LOOKS / (kept << n)).max(1);
+        let found = starts.into_iter().take(kept as usize).map(|(_, start)| {
             let state = Annealing::new(&yard, start, set as u64 + (round << 32)).run(most, short, 1.0, budget);
             (state.rate(&yard), state)
         });
@@ -144,7 +146,15 @@ pub(crate) fn search(
                 (*rate, *state) = (reached, next);
             }
         }
-        let Some((_, state)) = found else { continue };
+        let Some((rate, state)) = found else { continue };
+        if std::env::var_os("DBG").is_some() {
+            let shape: Vec<_> =
+                state.in_order().iter().map(|b| (b.site, b.layers, b.rails.len(), b.flow.round())).collect();
+            eprintln!(
+                "group {order:?} most {most} goal {goal} rate {rate} blocks {shape:?} caps {:?} trunk {:?}",
+                yard.between, yard.trunk
+            );
+        }
         if let Some(links) = lay_out(flows, &yard, &sites, &state) {
             placement.extend(links);
         }

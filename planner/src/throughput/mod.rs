@@ -31,6 +31,10 @@ const COLUMNS_MAX: usize = 60_000;
 /// The same where twins are told apart, which makes a program harder for its size.
 const COLUMNS_SINGLE_MAX: usize = 20_000;
 
+/// Most devices for which regions of rails are an integer program of a size worth solving.
+const RAILS_DEVICES_MAX: usize = 64;
+/// The same for positions, where a plan is known.
+const POSITIONS_DEVICES_MAX: usize = 26;
 /// Most rounds of searches for plans.
 const ROUNDS: u64 = 4;
 
@@ -210,7 +214,8 @@ pub(crate) fn best_flow(
         crossing(flows, &counts, &spans, &mut best, budget)?;
         best.report(budget);
     }
-    if !best.closed() {
+    let few = tables.candidates.len() <= POSITIONS_DEVICES_MAX || best.placement.is_none();
+    if few && !best.enough(budget) {
         program(flows, &mut best, budget)?;
     }
     Ok(best)
@@ -256,6 +261,9 @@ fn plans(
         }
         if best.enough(budget) {
             return Ok(());
+        }
+        if flows.tables.candidates.len() > RAILS_DEVICES_MAX {
+            continue;
         }
         if let Some((placement, carried)) = rails::search(flows, covers, best.rate(), best.bound, budget)? {
             best.offer(placement, carried, "regions of rails");

@@ -47,7 +47,7 @@ pub(crate) fn search(
         }
         let (stock, orders) = (stock(flows, &sites), orders(&sites));
         let mut kinds = regions(&stock, target);
-        kinds.extend(covers.patterns(target)?);
+        kinds.extend(covers.patterns(target, budget)?);
         let mut found = None;
         for order in &orders {
             let regions = divide(&stock, &kinds, order, budget)?;

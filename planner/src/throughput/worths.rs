@@ -105,7 +105,7 @@ impl Covers {
         let just_above = |rate: f64| rate * (1.0 + 1e-9);
         let weights = self.weights;
         if rate > 0.0
-            && let Some(worth) = self.impossible(just_above(rate))?
+            && let Some(worth) = self.impossible(just_above(rate), budget)?
         {
             return Ok(Some(Worths { bound: rate, worth, weights }));
         }
@@ -115,7 +115,7 @@ impl Covers {
                 break;
             }
             let middle = f64::midpoint(low, high);
-            match self.impossible(just_above(middle))? {
+            match self.impossible(just_above(middle), budget)? {
                 Some(worth) => {
                     best = Some(Worths { bound: middle, worth, weights });
                     high = middle;
@@ -127,7 +127,7 @@ impl Covers {
     }
 
     /// Worths that prove `rate` impossible; none where there are none, or they were not found.
-    fn impossible(&mut self, rate: f64) -> Result<Option<Vec<f64>>, SolverFault> {
+    fn impossible(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Option<Vec<f64>>, SolverFault> {
         for kind in 0..self.slots.len() {
             for position in 0..self.useful(kind, rate) {
                 let needed = (rate / self.slots[kind][position].rate.min(rate)).ceil() as usize;
@@ -137,7 +137,10 @@ impl Covers {
             }
         }
         for _ in 0..ROWS_MAX {
-            let Some((worth, more)) = self.cheapest_worths(rate)? else { return Ok(None) };
+            if budget.exhausted().is_some() {
+                return Ok(None);
+            }
+            let Some((worth, more)) = self.cheapest_worths(rate, budget)? else { return Ok(None) };
             let mut dearest = true;
             let Some(cover) = self.cheapest_cover(&worth, rate, 1) else { return Ok(None) };
             // Worths that pay nothing for some cover prove nothing yet.
@@ -175,9 +178,9 @@ impl Covers {
 
     /// Rates of rails side by side that the cheapest covers of `rate` would have: each cover's devices, the last as much
     /// slower as the others allow.
-    pub fn patterns(&mut self, rate: f64) -> Result<Vec<Vec<f64>>, SolverFault> {
+    pub fn patterns(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Vec<Vec<f64>>, SolverFault> {
         // That there are worths against it or not is beside the point: the covers are learnt.
-        self.impossible(rate)?;
+        self.impossible(rate, budget)?;
         let mut patterns: Vec<Vec<f64>> = Vec::new();
         for cover in &self.known {
             let mut rails: Vec<f64> = cover
@@ -208,7 +211,7 @@ impl Covers {
 
     /// The worths of least sum for which every known cover of `rate` pays at least 1; with sites, of least sum less what
     /// every known cover of several devices pays beyond 1, which is the second number.
-    fn cheapest_worths(&self, rate: f64) -> Result<Option<(Vec<f64>, f64)>, SolverFault> {
+    fn cheapest_worths(&self, rate: f64, budget: &Budget<'_>) -> Result<Option<(Vec<f64>, f64)>, SolverFault> {
         let mut program = Program::default();
         for &count in &self.counts {
             program.column(count as f64, 0.0, f64::INFINITY, false);
@@ -235,7 +238,7 @@ impl Covers {
             let terms = site.iter().enumerate().filter(|(_, n)| **n > 0).map(|(kind, &n)| (kind, n as f64)).collect();
             program.row(terms, Relation::AtMost, self.whole * (1.0 - 2.0 * MARGIN));
         }
-        let answer = solve(&program, None, 0.0, &Budget::default())?;
+        let answer = solve(&program, None, 0.0, &Budget { progress: None, ..*budget })?;
         let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else { return Ok(None) };
         let worth = at[..self.counts.len()].iter().map(|u| u.max(0.0)).collect();
         Ok(Some((worth, more.map_or(0.0, |more| at[more]))))
