@@ -10,7 +10,7 @@ mod spread;
 
 use crate::assemble::{Parts, assemble};
 use crate::budget::{Budget, Limit};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
 use crate::throughput::Flows;
@@ -114,8 +114,8 @@ impl Proposal {
 }
 
 /// The plan that another planner gives; none where it gives none that holds (a stage does not fit, a way is missing, a
-/// limit is broken): rules of thumb do not look. `budget` matters to the integer program alone, whose search is not
-/// interruptible.
+/// limit is broken): rules of thumb do not look. Of the batches in which requests can go round, each has the best for it.
+/// `budget` matters to the integer program alone, whose search is not interruptible.
 ///
 /// # Errors
 /// The solver failed.
@@ -126,21 +126,53 @@ pub fn baseline(
 ) -> Result<Option<FeasiblePlan>, PlanError> {
     let throughput = problem.objective == Objective::Throughput;
     let tables = Tables::new(problem, !throughput);
-    let network = Network::new(&tables);
-    let flows = Flows::new(&tables, &network);
-    let times = Times::new(&tables);
-    let proposal = match rule {
-        Baseline::Equal => rules::equal(&tables).map(Proposal::chain),
-        Baseline::MemoryProportional => rules::memory_proportional(&tables, &times).map(Proposal::chain),
-        Baseline::Greedy => rules::greedy(&tables, &times).map(Proposal::chain),
-        Baseline::MinMax => rules::min_max(&tables, &times).map(Proposal::chain),
-        Baseline::Halda => rules::halda(&tables, &times).map(Proposal::chain),
-        Baseline::Petals => Proposal::carried(&flows, &spread::petals(&tables, &network))?,
-        Baseline::Swarm => Proposal::carried(&flows, &spread::swarm(&tables, &network))?,
-        Baseline::HelixMilp if throughput => milp::helix(&flows, budget)?,
-        Baseline::HelixMilp => None,
+    let planned = match rule {
+        Baseline::HelixMilp if throughput => milp::helix(&tables, budget)?,
+        Baseline::HelixMilp => return Ok(None),
+        _ => None,
     };
-    Ok(proposal.and_then(|proposal| judged(&tables, proposal, rule.name()).ok()))
+    best(&tables, rule.name(), |flows| {
+        let times = Times::new(&tables, flows.network);
+        Ok(match rule {
+            Baseline::Equal => rules::equal(&tables).map(Proposal::chain),
+            Baseline::MemoryProportional => rules::memory_proportional(&tables, &times).map(Proposal::chain),
+            Baseline::Greedy => rules::greedy(&tables, &times).map(Proposal::chain),
+            Baseline::MinMax => rules::min_max(&tables, &times).map(Proposal::chain),
+            Baseline::Halda => rules::halda(&tables, &times).map(Proposal::chain),
+            Baseline::Petals => Proposal::carried(flows, &spread::petals(&tables, flows.network))?,
+            Baseline::Swarm => Proposal::carried(flows, &spread::swarm(&tables, flows.network))?,
+            Baseline::HelixMilp => match &planned {
+                Some(planned) => planned.proposal(flows)?,
+                None => None,
+            },
+        })
+    })
+}
+
+/// The best of what is proposed for each batch. The first of two equals stays.
+fn best(
+    tables: &Tables<'_>,
+    by: &str,
+    propose: impl Fn(&Flows<'_>) -> Result<Option<Proposal>, PlanError>,
+) -> Result<Option<FeasiblePlan>, PlanError> {
+    let problem = tables.problem;
+    let throughput = problem.objective == Objective::Throughput;
+    let batches = if throughput { problem.batches() } else { vec![problem.serving.requests_max] };
+    let mut best: Option<FeasiblePlan> = None;
+    for batch in batches {
+        let network = Network::new(tables, &problem.life(batch));
+        let stated = Some(batch).filter(|_| throughput && problem.knows_times());
+        let Some(proposal) = propose(&Flows::new(tables, &network))? else { continue };
+        let Ok(found) = judged(tables, proposal, by, stated) else { continue };
+        let value = |plan: &FeasiblePlan| plan.plan().objective_value.unwrap_or(0.0);
+        let better = |known: &FeasiblePlan| {
+            if problem.objective.maximises() { value(&found) > value(known) } else { value(&found) < value(known) }
+        };
+        if best.as_ref().is_none_or(better) {
+            best = Some(found);
+        }
+    }
+    Ok(best)
 }
 
 /// The plan that a placement by somebody else makes, by device name: requests take the ways that carry most. None where it
@@ -155,19 +187,19 @@ pub fn placed(
     solver: &'static str,
 ) -> Result<Option<FeasiblePlan>, PlanError> {
     let tables = Tables::new(problem, problem.objective != Objective::Throughput);
-    let network = Network::new(&tables);
     let position = |name: &str| (0..tables.candidates.len()).find(|&i| tables.name(i) == name);
     let stage = |(name, layers): &(String, Layers)| {
         let (start, end) = (layers.start as usize, layers.end as usize);
         position(name).map(|i| (i, start, end)).filter(|_| start < end && end <= tables.layers)
     };
     let Some(placement) = placement.iter().map(stage).collect::<Option<Vec<Link>>>() else { return Ok(None) };
-    let proposal = Proposal::carried(&Flows::new(&tables, &network), &placement)?;
-    let proposal = proposal.map(|proposal| Proposal { bound, solver: Some(solver), ..proposal });
-    Ok(proposal.and_then(|proposal| judged(&tables, proposal, solver).ok()))
+    best(&tables, solver, |flows| {
+        let proposal = Proposal::carried(flows, &placement)?;
+        Ok(proposal.map(|proposal| Proposal { bound, solver: Some(solver), ..proposal }))
+    })
 }
 
-fn judged(tables: &Tables<'_>, proposal: Proposal, by: &str) -> Result<FeasiblePlan, PlanError> {
+fn judged(tables: &Tables<'_>, proposal: Proposal, by: &str, batch: Option<u32>) -> Result<FeasiblePlan, PlanError> {
     let idle = (0..tables.candidates.len()).filter(|device| !proposal.placement.iter().any(|link| link.0 == *device));
     let reason = || "it holds nothing there that requests pass".to_owned();
     let unused = idle.map(|device| Unused { device: tables.name(device).to_owned(), reason: reason() }).collect();
@@ -181,6 +213,7 @@ fn judged(tables: &Tables<'_>, proposal: Proposal, by: &str) -> Result<FeasibleP
         solver: proposal.solver.map(str::to_owned),
         nodes: Some(proposal.nodes).filter(|&nodes| nodes > 0),
         stopped: proposal.stopped,
+        batch,
     };
     match assemble(tables, parts)? {
         Outcome::Optimal(plan) | Outcome::Feasible { plan, .. } => Ok(plan),

@@ -1,7 +1,7 @@
 //! Rules that make one chain: who takes how many layers, in the order of the device graph or by speed.
 
+use crate::latency::chains::Link;
 use crate::latency::costs::Costs;
-use crate::latency::walk::Link;
 use crate::tables::{Candidate, Intervals, Tables};
 use crate::throughput::network::Network;
 use isotherm_core::problem::Objective;
@@ -10,10 +10,10 @@ use isotherm_core::problem::Objective;
 pub(super) struct Times(Vec<Intervals<f64>>);
 
 impl Times {
-    pub fn new(tables: &Tables<'_>) -> Self {
+    /// Times for batches of one life, which the network is for.
+    pub fn new(tables: &Tables<'_>, network: &Network) -> Self {
         let layers = tables.layers;
         if tables.problem.objective == Objective::Throughput {
-            let network = Network::new(tables);
             let slow = |rates: &Intervals<f64>| {
                 Intervals::of(layers, |s, e| {
                     let rate = rates.at(s, e);
@@ -24,7 +24,10 @@ impl Times {
         }
         let decode = tables.problem.objective == Objective::Tpot;
         let costs = if decode { Costs::decode(tables) } else { Costs::prefill(tables) };
-        let all = |kind| Intervals::of(layers, |s, e| costs.chunks_from(kind, 0, s, e));
+        let all = |kind: usize| {
+            let (times, reach) = (costs.all_chunks(kind), &tables.kinds[kind].reach);
+            Intervals::of(layers, |s, e| if e <= reach[s] { times.at(s, e) } else { f64::INFINITY })
+        };
         Self((0..tables.kinds.len()).map(all).collect())
     }
 

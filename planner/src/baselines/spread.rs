@@ -1,6 +1,6 @@
 //! Rules that spread devices over the layers, several to each, and let requests find their way.
 
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 

@@ -16,7 +16,7 @@
 //! conditions stand as rows of the switch itself, which is as tight as the indicator columns of the original.
 
 use super::program::{Program, Relation};
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
 use crate::throughput::replay::{Path, follows};
@@ -218,7 +218,7 @@ mod tests {
         let scenario = Scenario::parse(&text, &mut |_, _| Err(Vec::new())).expect("a scenario");
         let problem = scenario.problem(None, None).expect("a problem");
         let tables = Tables::new(&problem, false);
-        let helix = HelixProgram::new(&tables, &Network::new(&tables)).expect("a program");
+        let helix = HelixProgram::new(&tables, &Network::new(&tables, &problem.life(1))).expect("a program");
         let (columns, rows) = (helix.program.columns.len(), helix.program.rows.len());
         let binary = |c: &&super::super::program::Column| c.integer && c.upper == 1.0;
         let binaries = helix.program.columns.iter().filter(binary).count();

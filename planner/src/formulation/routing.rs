@@ -98,9 +98,7 @@ pub(crate) fn route(
         let spent = |&(from, to): &Step| match (from, to) {
             (None, Some(to)) => stay.source[placement[to.1].0] + on(to.1),
             (Some(from), None) => stay.sink[placement[from.1].0],
-            (Some(from), Some(to)) if from.1 != to.1 => {
-                stay.pair[placement[from.1].0][placement[to.1].0] + on(to.1)
-            }
+            (Some(from), Some(to)) if from.1 != to.1 => stay.pair[placement[from.1].0][placement[to.1].0] + on(to.1),
             _ => 0.0,
         };
         let terms = steps.iter().enumerate().map(|(column, step)| (column, share(spent(step))));

@@ -3,9 +3,9 @@
 
 use super::replay::{Carried, Path};
 use crate::budget::Budget;
-use crate::latency::costs::Costs;
-use crate::latency::labels;
-use crate::latency::walk::{Chains, Link, Prices, StageCount};
+use crate::latency::chains::{Band, Chains, Link, StageCount};
+use crate::latency::costs::{Costs, Steps};
+use crate::latency::labels::{self, Ground};
 use crate::tables::{Intervals, Kind, Tables, interval};
 use crate::throughput::network::Network;
 use isotherm_core::problem::Life;
@@ -87,8 +87,8 @@ impl Stay {
     pub fn most(&self, tables: &Tables<'_>, network: &Network) -> f64 {
         let costs = self.costs(tables, network);
         let chains = Chains::new(tables, &costs, count(tables));
-        let none = Prices::none(tables);
-        let least = chains.bound(&none, &chains.completions(&none));
+        let (band, prices) = (Band::all(&costs), chains.no_prices());
+        let least = chains.bound(&prices, &chains.completions(&band, &prices));
         if least > 0.0 && least.is_finite() { self.in_flight / least } else { f64::INFINITY }
     }
 
@@ -96,14 +96,16 @@ impl Stay {
     pub fn quickest(&self, tables: &Tables<'_>, network: &Network, budget: &Budget<'_>) -> Option<Vec<Link>> {
         let costs = self.costs(tables, network);
         let chains = Chains::new(tables, &costs, count(tables));
-        let found = labels::search(&chains, &Prices::none(tables), f64::INFINITY, LABELS_MAX, budget);
-        found.best.map(|(chain, _)| chain)
+        let (band, prices) = (Band::all(&costs), chains.no_prices());
+        let completions = chains.completions(&band, &prices);
+        let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
+        labels::search(ground, f64::INFINITY, LABELS_MAX, budget).best.map(|(chain, _)| chain)
     }
 
     fn costs(&self, tables: &Tables<'_>, network: &Network) -> Costs {
         let open = |rate: f64, time: f64| if rate > 0.0 { time } else { f64::INFINITY };
-        let stage = |(rates, times): (&Intervals<f64>, &Intervals<f64>)| {
-            vec![Intervals::of(tables.layers, |s, e| open(rates.at(s, e), times.at(s, e)))]
+        let stage = |((rates, times), kind): ((&Intervals<f64>, &Intervals<f64>), &Kind)| {
+            vec![Steps::of(kind, tables.layers, |s, e| open(rates.at(s, e), times.at(s, e)))]
         };
         let ends = |(rates, times): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
             rates.iter().zip(times).map(|(&rate, &time)| open(rate, time)).collect()
@@ -111,8 +113,10 @@ impl Stay {
         Costs {
             layers: tables.layers,
             chunks: 1,
-            stage: network.stage.iter().zip(&self.stage).map(stage).collect(),
-            hop: vec![network.pair.iter().zip(&self.pair).map(ends).collect()],
+            stage: network.stage.iter().zip(&self.stage).zip(&tables.kinds).map(stage).collect(),
+            candidates: tables.candidates.len(),
+            hop: vec![network.pair.iter().zip(&self.pair).flat_map(ends).collect()],
+            message_of: vec![0],
             entry: ends((&network.source, &self.source)),
             exit: ends((&network.sink, &self.sink)),
         }

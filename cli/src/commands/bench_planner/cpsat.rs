@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::files;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::{SINK, SOURCE};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Life, PlacementProblem};
 use isotherm_core::units::{Seconds, TokensPerSecond};
 use isotherm_planner::baselines::placed;
 use serde::{Deserialize, Serialize};
@@ -119,17 +119,19 @@ fn question(problem: &PlacementProblem, devices: &[DeviceId]) -> Question {
         .rev()
         .filter_map(|l| l.tokens_per_second.map(|rate| ((l.from.as_str(), l.to.as_str()), rate.value())))
         .collect();
+    let lives: Vec<Life> = problem.batches().into_iter().map(|batch| problem.life(batch)).collect();
     let name = |id: DeviceId| problem.graph.device(id).name.as_str();
     let rates = |&id: &DeviceId| {
         let memory = problem.memory(id);
         let rate = |k: u32| {
-            // The largest rate over positions: who relaxes may not forbid.
+            // The largest rate over positions and batches: who relaxes may not forbid.
             let fits = |held: &Layers| {
                 let bytes = problem.stage_bytes(id, *held).total;
                 bytes.0 == 0 || memory.is_some_and(|memory| bytes <= memory)
             };
             let places = (0..=layers - k).map(|start| Layers::new(start, start + k)).filter(fits);
-            let most = places.filter_map(|held| problem.rate(id, held)).map(TokensPerSecond::value);
+            let best = |held: Layers| lives.iter().filter_map(move |life| problem.rate(id, held, life));
+            let most = places.flat_map(best).map(TokensPerSecond::value);
             most.fold(None, |most: Option<f64>, rate| Some(most.map_or(rate, |m| m.max(rate))))
         };
         (1..=layers).filter_map(|k| rate(k).map(|rate| (k, rate))).filter(|(_, rate)| *rate > 0.0).collect()
