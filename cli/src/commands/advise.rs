@@ -91,6 +91,7 @@ pub fn run(ui: &Ui, args: &Advise) -> Done {
             .remedy("run `isotherm probe`, or name a devices.json with --devices"));
     }
     let (file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
+    let file = candidates::completed(file);
     let prices = args.prices.as_deref().map(buy::prices).transpose()?;
     let load =
         Load { clients: args.clients, prompt: args.prompt_tokens, output: args.output_tokens, time: args.time_limit };
@@ -174,7 +175,8 @@ fn planned(
             let figure = Figure { value, gap: certificate.gap, bound_kind: certificate.bound_kind };
             Ok((plan, figure))
         }
-        _ => Err(plan.reasons.first().cloned().unwrap_or_else(|| "nothing was found in the time given".to_owned())),
+        _ if plan.reasons.is_empty() => Err("nothing was found in the time given".to_owned()),
+        _ => Err(plan.reasons.iter().take(2).cloned().collect::<Vec<_>>().join("; ")),
     })
 }
 

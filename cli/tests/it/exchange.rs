@@ -236,3 +236,118 @@ fn a_plan_is_written_for_every_engine_and_says_what_is_lost() {
         assert_eq!(json["script"].as_str(), String::from_utf8(place.keep(&format!("{engine}.sh"))).ok().as_deref());
     }
 }
+
+/// A scenario of the checkout.
+fn reference(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/reference").join(name).display().to_string()
+}
+
+/// Whether a plan states a value, a bound and the gap between them.
+fn states_its_gap(plan: &str) -> bool {
+    let plan: serde_json::Value = serde_json::from_str(plan).expect("JSON on standard output");
+    let figure = |key: &str| plan["certificate"][key].as_f64();
+    let (Some(value), Some(bound), Some(gap)) = (figure("objective"), figure("bound"), figure("gap")) else {
+        return false;
+    };
+    value > 0.0 && bound >= value && ((bound - value) / value - gap).abs() < 1e-9
+}
+
+#[test]
+fn a_time_limit_leaves_the_best_plan_so_far_with_its_true_gap() {
+    let scenario = reference("helix-24-gpus.toml");
+    let (plan, _) = Place::new().expect(0, &format!("-q plan {scenario} --time-limit 1s --format json"));
+    assert!(states_its_gap(&plan), "{plan}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_leaves_the_best_plan_so_far_with_its_true_gap() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+    let place = Place::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+        .args(["plan", &reference("helix-24-gpus.toml"), "--format", "json", "--time-limit", "120s"])
+        .env("ISOTHERM_HOME", place.path("home"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut messages = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("best ") || line.contains("best -") {
+        line.clear();
+        assert!(messages.read_line(&mut line).expect("readable") > 0, "it tells of the best so far");
+    }
+    // Where the search has ended meanwhile there is nobody to interrupt, and the plan is the best there is.
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let drain = std::thread::spawn(move || messages.read_to_string(&mut String::new()));
+    let mut plan = String::new();
+    child.stdout.take().expect("piped").read_to_string(&mut plan).expect("readable");
+    assert!(child.wait().expect("ends").success());
+    drain.join().expect("no panic").expect("readable");
+    assert!(states_its_gap(&plan), "{plan}");
+}
+
+#[test]
+fn every_algorithm_gives_a_plan_that_the_checker_accepts() {
+    let place = Place::new();
+    place.write("flow.json", FLOW);
+    place.expect(0, "-q import helix-flow flow.json --instance small -o small.toml");
+    let mut plans = 0;
+    for algorithm in ["equal", "memory-proportional", "greedy", "min-max", "petals", "swarm", "halda", "helix-milp"] {
+        let line = format!("-q plan small.toml --algorithm {algorithm} --time-limit 20s -o {algorithm}.json");
+        match place.run(&line).status.code() {
+            Some(0) => {
+                place.expect(0, &format!("check {algorithm}.json small.toml"));
+                plans += 1;
+            }
+            // A rule that does not look may give nothing that holds, and says so.
+            status => assert_eq!(status, Some(3), "{algorithm}"),
+        }
+    }
+    assert!(plans >= 3, "{plans}");
+    place.expect(2, "plan small.toml --algorithm magic");
+}
+
+#[test]
+fn advice_names_what_fits_and_what_a_purchase_would_give() {
+    let place = Place::new();
+    place.expect(0, "-q model synth tiny -o model.gguf");
+    place.expect(0, "-q probe --model model.gguf --budget 200ms -o devices.json");
+    place.write("prices.toml", "currency = \"EUR\"\nrtx-4090 = 1800\n");
+    let line = "-q advise --devices devices.json --models . --prices prices.toml --time-limit 1s";
+    let (advice, _) = place.expect(0, &format!("{line} --format json"));
+    let advice: serde_json::Value = serde_json::from_str(&advice).expect("JSON");
+    let models = advice["models"].as_array().expect("a list");
+    let row = |name: &str, format: &str| {
+        models.iter().find(|row| row["model"] == name && row["quantisation"] == format).expect("a row")
+    };
+    assert_eq!(row("llama-2-70b", "F16")["fits"], false, "no test machine holds 138 GB");
+    assert_eq!(row("smollm2-135m-instruct", "Q4_0")["fits"], true);
+    assert!(row("smollm2-135m-instruct", "Q4_0")["tpot_seconds"]["value"].as_f64().is_some_and(|t| t > 0.0));
+    assert!(models.iter().any(|row| row["origin"] == "file" && row["model"] == "model"));
+    let purchases = advice["purchases"].as_array().expect("a list");
+    assert_eq!(purchases[0]["device"], "rtx-4090", "the only one with a price comes first");
+    assert_eq!(purchases[0]["currency"], "EUR");
+    let (text, _) = place.expect(0, line);
+    assert!(text.contains("What fits:") && text.contains("What one more device would give"), "{text}");
+    let (_, message) = place.expect(1, "advise");
+    assert!(message.contains("isotherm probe"), "{message}");
+}
+
+#[test]
+fn planners_are_compared_on_a_generated_set() {
+    let place = Place::new();
+    let (text, _) = place.expect(0, "-q bench planner --sets partial24 --cap 1s -o out");
+    for planner in ["isotherm", "equal", "petals", "helix_milp"] {
+        assert!(text.contains(planner), "{text}");
+    }
+    let record: serde_json::Value = serde_json::from_slice(&place.keep("out/planner.json")).expect("JSON");
+    let rows = record["rows"].as_array().expect("rows");
+    let ours = &rows[0];
+    assert_eq!(ours["planner"], "isotherm");
+    let best = ours["bound"].as_f64().expect("a bound");
+    assert!(rows.iter().all(|row| row["value"].as_f64().is_none_or(|value| value <= best * (1.0 + 1e-9))), "{text}");
+    let (_, message) = place.expect(2, "bench planner --sets no-such-set");
+    assert!(message.contains("regions24"), "{message}");
+}

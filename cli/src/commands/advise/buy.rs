@@ -178,7 +178,12 @@ pub(super) fn described(purchases: &[Purchase]) -> String {
         let gain = purchase
             .gain
             .map_or_else(dash, |gain| if gain.abs() < 5e-4 { "nothing".to_owned() } else { percent(gain) });
-        let new = if purchase.new_models.is_empty() { dash() } else { purchase.new_models.join(", ") };
+        // The largest comes first.
+        let new = match purchase.new_models.as_slice() {
+            [] => dash(),
+            [one] => one.clone(),
+            [largest, others @ ..] => format!("{largest} and {} smaller", others.len()),
+        };
         let mut row = vec![purchase.device.clone(), tpot, gain, new];
         if priced {
             let currency = purchase.currency.as_deref().unwrap_or("");

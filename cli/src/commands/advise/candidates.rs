@@ -3,9 +3,12 @@
 use crate::failure::Failure;
 use crate::ui::Ui;
 use crate::{builtin, models};
-use isotherm_core::model::Model;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::DevicesFile;
+use isotherm_core::model::{Geometry, Model};
 use isotherm_core::scenario::{Kind, ModelSource, Scenario};
-use isotherm_runtime::model::geometry::Geometry;
+use isotherm_core::units::{BytesPerSecond, FlopsPerSecond, Seconds};
+use isotherm_runtime::model::geometry::Geometry as FileGeometry;
 use isotherm_runtime::model::gguf::Gguf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -78,7 +81,7 @@ fn here(ui: &Ui, folder: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
     let mut found = Vec::new();
     for path in files {
         let described = Gguf::open(&path).map_err(|e| e.to_string()).and_then(|gguf| {
-            let geometry = Geometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
+            let geometry = FileGeometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
             Ok(geometry.describe(&gguf, &models::name_of(&path), KV_ELEMENT_BYTES, None))
         });
         match described {
@@ -87,6 +90,45 @@ fn here(ui: &Ui, folder: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
         }
     }
     Ok(found)
+}
+
+/// The devices with what their measurements with one model say of any other: arithmetic from the dense time of the most
+/// tokens, bandwidth from that of one. Both are marked as estimated, and nothing that is stated is changed.
+pub(super) fn completed(mut file: DevicesFile) -> DevicesFile {
+    for device in &mut file.devices {
+        let Some(profile) = device.profiles.first() else { continue };
+        let weights = weights(&profile.geometry);
+        let Some(&(tokens, time)) = profile.dense_seconds.knots().last().filter(|(_, time)| *time > Seconds::ZERO)
+        else {
+            continue;
+        };
+        let flops = FlopsPerSecond::new(2.0 * weights * f64::from(tokens) / time.value());
+        let source = "measured with another model";
+        if let (None, Ok(flops)) = (&device.compute_flops_per_second, flops) {
+            device.compute_flops_per_second = Some(Figure::estimated(flops, source));
+        }
+        let one = profile.dense_seconds.at(1.0);
+        let bytes = bits(&profile.geometry.quantisation).map(|bits| weights * bits / 8.0);
+        let rate =
+            bytes.filter(|_| one > Seconds::ZERO).and_then(|bytes| BytesPerSecond::new(bytes / one.value()).ok());
+        if let (None, Some(rate)) = (&device.memory_bandwidth_bytes_per_second, rate) {
+            device.memory_bandwidth_bytes_per_second = Some(Figure::estimated(rate, source));
+        }
+    }
+    file
+}
+
+/// Weights of one layer's matrices.
+fn weights(geometry: &Geometry) -> f64 {
+    let [hidden, feed_forward, heads, kv_heads, head_size] =
+        [geometry.hidden, geometry.feed_forward, geometry.heads, geometry.kv_heads, geometry.head_size].map(f64::from);
+    2.0 * hidden * heads * head_size + 2.0 * hidden * kv_heads * head_size + 3.0 * hidden * feed_forward
+}
+
+/// Bits of a weight, of the formats that are measured with.
+fn bits(format: &str) -> Option<f64> {
+    let known = [("F32", 32.0), ("F16", 16.0), ("BF16", 16.0), ("Q8_0", 8.5), ("Q4_0", 4.5), ("Q4_1", 5.0)];
+    known.into_iter().find(|(name, _)| *name == format).map(|(_, bits)| bits)
 }
 
 #[cfg(test)]
