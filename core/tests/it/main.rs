@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod helix;
+mod import;
 mod mutation;
 mod peer;
 mod scenario;
