@@ -2,10 +2,11 @@
 
     python3 cpsat_planner.py PROBLEM.json SECONDS
 
-The problem: layers, partial, rates (one table {layers held: rate} for each device), source and sink (a rate for each device,
-null where nothing limits, 0 where there is no way) and pair (rates between devices). A device may stay unused. One worker,
-no starting point. Rates become whole numbers, rounded up, in millionths of what all devices could carry if no layer were
-served twice: so the bound holds, and what a placement really carries is for the caller to find out.
+The problem: layers, partial, rates (one table {layers held: rate} for each device), source and sink (a rate for
+each device, null where nothing limits, 0 where there is no way) and pair (rates between devices). A device may stay
+unused. One worker, no starting point. Rates become whole numbers, rounded up, in millionths of what all devices
+could carry if no layer were served twice: so the bound holds, and what a placement really carries is for the caller
+to find out.
 """
 
 import json

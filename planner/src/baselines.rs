@@ -1,8 +1,8 @@
 //! What other planners do, for comparison: their plans judged by the same checker.
 //!
 //! The chain rules take the usable devices in the order of the device graph and ignore links. Petals and Swarm spread
-//! devices over layers and let requests find their way. Helix's integer program has a column for every single device and
-//! link, as it was published.
+//! devices over layers and let requests find their way. Helix's integer program has a column for every single device
+//! and link, as it was published.
 
 mod milp;
 mod rules;
@@ -32,19 +32,20 @@ pub enum Baseline {
     MemoryProportional,
     /// The fastest device takes all that fits, then the next.
     Greedy,
-    /// The division that makes the slowest stage fastest, by dynamic programming over the devices in order, each with at
-    /// least one layer or none: the rule of Mesh-LLM.
+    /// The division that makes the slowest stage fastest, by dynamic programming over the devices in order, each with
+    /// at least one layer or none: the rule of Mesh-LLM.
     MinMax,
-    /// Devices join one after another and take the layers that are served worst, as many as they hold: the rule of Petals.
+    /// Devices join one after another and take the layers that are served worst, as many as they hold: the rule of
+    /// Petals.
     Petals,
-    /// Stages of equal length, so many that each fits on every device, devices spread over them by their rates: the rule
-    /// of Swarm, as Helix compares with it.
+    /// Stages of equal length, so many that each fits on every device, devices spread over them by their rates: the
+    /// rule of Swarm, as Helix compares with it.
     Swarm,
-    /// Least time per token with memory as the limit and links left aside: Halda, the planner of prima.cpp, where no layer
-    /// is left on disk.
+    /// Least time per token with memory as the limit and links left aside: Halda, the planner of prima.cpp, where no
+    /// layer is left on disk.
     Halda,
-    /// Helix's integer program (ASPLOS 2025) in HiGHS on one thread, begun from the better of Petals and Swarm, ended at
-    /// 99.5 % of its early-stop bound. Throughput only.
+    /// Helix's integer program (ASPLOS 2025) in HiGHS on one thread, begun from the better of Petals and Swarm, ended
+    /// at 99.5 % of its early-stop bound. Throughput only.
     HelixMilp,
 }
 
@@ -95,8 +96,8 @@ impl Proposal {
         Self { placement, routes, bound: None, solver: None, nodes: 0, stopped: None }
     }
 
-    /// What a placement carries on the true links; none where that is nothing. Stages that no request passes are left out:
-    /// a plan has none.
+    /// What a placement carries on the true links; none where that is nothing. Stages that no request passes are left
+    /// out: a plan has none.
     fn of(placement: &[Link], carried: Carried) -> Option<Self> {
         let passed = |stage: &usize| carried.paths.iter().any(|path| path.stops.contains(stage));
         let used: Vec<usize> = (0..placement.len()).filter(passed).collect();
@@ -113,9 +114,9 @@ impl Proposal {
     }
 }
 
-/// The plan that another planner gives; none where it gives none that holds (a stage does not fit, a way is missing, a
-/// limit is broken): rules of thumb do not look. Of the batches in which requests can go round, each has the best for it.
-/// `budget` matters to the integer program alone, whose search is not interruptible.
+/// The plan that another planner gives; none where it gives none that holds (a stage does not fit, a way is missing,
+/// a limit is broken): rules of thumb do not look. Of the batches in which requests can go round, each has the best
+/// for it. `budget` matters to the integer program alone, whose search is not interruptible.
 ///
 /// # Errors
 /// The solver failed.
@@ -175,8 +176,8 @@ fn best(
     Ok(best)
 }
 
-/// The plan that a placement by somebody else makes, by device name: requests take the ways that carry most. None where it
-/// carries nothing or does not hold. `bound` is what its maker claims, on the word of `solver`.
+/// The plan that a placement by somebody else makes, by device name: requests take the ways that carry most. None
+/// where it carries nothing or does not hold. `bound` is what its maker claims, on the word of `solver`.
 ///
 /// # Errors
 /// The solver that finds the ways failed.

@@ -1,4 +1,5 @@
-//! `isotherm export`: a plan as the command line or configuration of another engine, and what that engine cannot express.
+//! `isotherm export`: a plan as the command line or configuration of another engine, and what that engine cannot
+//! express.
 
 mod engines;
 

@@ -1,9 +1,9 @@
 //! Helix's clusters and profiles as a full scenario: memory, operator times, network cards, links with latency.
 //!
-//! A cluster is an INI file: `[ComputeNode-i]` with a `type`, `[Link-a-b]` with `bandwidth` and `latency`. A machine file
-//! states memory and network cards by type. A profile is two tables of a type and a model, as CSV without heading:
-//! milliseconds per layer over the tokens of a prompt, and over the sequences of a decode batch. Helix's units are bytes:
-//! its `mbps` is 1e6 bytes per second, its `gbps` 1e9.
+//! A cluster is an INI file: `[ComputeNode-i]` with a `type`, `[Link-a-b]` with `bandwidth` and `latency`. A machine
+//! file states memory and network cards by type. A profile is two tables of a type and a model, as CSV without
+//! heading: milliseconds per layer over the tokens of a prompt, and over the sequences of a decode batch. Helix's
+//! units are bytes: its `mbps` is 1e6 bytes per second, its `gbps` 1e9.
 
 use super::Imported;
 use super::write::{blocks, list, names, number, quoted};
@@ -153,8 +153,8 @@ impl Ini {
         keys.get(key).ok_or_else(missing)
     }
 
-    /// A product of numbers and units, in base units: bytes, bytes per second, seconds. None where it is negative, which
-    /// stands for no limit.
+    /// A product of numbers and units, in base units: bytes, bytes per second, seconds. None where it is negative,
+    /// which stands for no limit.
     fn quantity(&self, section: &str, keys: &BTreeMap<String, Value>, key: &str) -> Result<Option<f64>, ClusterError> {
         const UNITS: [(&str, f64); 10] = [
             ("kbps", 1e3),
@@ -407,8 +407,8 @@ fn at(rows: &[(u32, f64)], count: u32) -> f64 {
 
 /// The profile section: prompt times as dense times, and what a decode batch takes beyond them.
 ///
-/// Prompt tables begin at hundreds of tokens. Below, a straight line leads down to the time of the smallest decode batch
-/// for one token.
+/// Prompt tables begin at hundreds of tokens. Below, a straight line leads down to the time of the smallest decode
+/// batch for one token.
 fn operators(table: &str, prompt: &[(u32, f64)], decode: &[(u32, f64)]) -> String {
     let mut dense = prompt.to_vec();
     if dense.first().is_none_or(|(first, _)| *first > 1) {

@@ -6,7 +6,8 @@
 //!               "links": [[from, to, tokens per second]] } }
 //! ```
 //!
-//! A number of layers that is missing is not allowed. The place `source` enters layer 0, the place `sink` leaves layer L.
+//! A number of layers that is missing is not allowed. The place `source` enters layer 0, the place `sink` leaves
+//! layer L.
 
 use super::Imported;
 use super::data::Data;

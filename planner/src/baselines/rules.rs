@@ -66,8 +66,8 @@ fn pace(tables: &Tables<'_>, times: &Times, device: usize) -> f64 {
 }
 
 /// Least time over numbers of layers with memory as the only limit. Times are linear in the layers and links cost
-/// nothing, as in Halda, so filling up the fastest first is the optimum of its integer program. The chain is in the order
-/// of the device graph, as its ring is in that of its ranks.
+/// nothing, as in Halda, so filling up the fastest first is the optimum of its integer program. The chain is in the
+/// order of the device graph, as its ring is in that of its ranks.
 pub(super) fn halda(tables: &Tables<'_>, times: &Times) -> Option<Vec<Link>> {
     let mut order: Vec<usize> = (0..tables.candidates.len()).collect();
     order.sort_by(|&a, &b| pace(tables, times, a).total_cmp(&pace(tables, times, b)).then(a.cmp(&b)));
@@ -90,7 +90,8 @@ fn chained(tables: &Tables<'_>, layers: &[usize]) -> Option<Vec<Link>> {
     (at == tables.layers).then_some(chain)
 }
 
-/// Layers in proportion to `parts`, rounded down, what is left to the largest remainders. Devices with none are left out.
+/// Layers in proportion to `parts`, rounded down, what is left to the largest remainders. Devices with none are left
+/// out.
 fn divided(tables: &Tables<'_>, parts: &[f64]) -> Option<Vec<Link>> {
     let whole: f64 = parts.iter().sum();
     let ideal: Vec<f64> = parts.iter().map(|part| part / whole * tables.layers as f64).collect();

@@ -11,9 +11,9 @@ fn most_from(tables: &Tables<'_>, network: &Network, device: usize, start: usize
     (start + 1..=end).rev().find(|&end| network.stage[kind].at(start, end) > 0.0).map_or(0, |end| end - start)
 }
 
-/// Petals: each device in turn takes the window whose layers are served worst, compared from the worst layer up, and holds
-/// as many as it can. Where requests may not enter a stage in the middle, windows begin where another ends, or at the
-/// beginning; and where they must pass all of a stage, a window past the end of the model is cut there.
+/// Petals: each device in turn takes the window whose layers are served worst, compared from the worst layer up, and
+/// holds as many as it can. Where requests may not enter a stage in the middle, windows begin where another ends, or
+/// at the beginning; and where they must pass all of a stage, a window past the end of the model is cut there.
 pub(super) fn petals(tables: &Tables<'_>, network: &Network) -> Vec<Link> {
     let (layers, partial) = (network.layers, tables.problem.limits.partial);
     let mut served = vec![0.0_f64; layers];
@@ -40,8 +40,8 @@ pub(super) fn petals(tables: &Tables<'_>, network: &Network) -> Vec<Link> {
     placement
 }
 
-/// Swarm: as few stages of equal length (but for one layer) as every device can hold one of; the fastest device first, each
-/// to the stage that has least so far.
+/// Swarm: as few stages of equal length (but for one layer) as every device can hold one of; the fastest device
+/// first, each to the stage that has least so far.
 pub(super) fn swarm(tables: &Tables<'_>, network: &Network) -> Vec<Link> {
     let (layers, devices) = (network.layers, tables.candidates.len());
     let stages_of = |count: usize| -> Vec<(usize, usize)> {

@@ -11,9 +11,9 @@
 //!      start[j] <= end[i] < end[j] where switch[i, j] = 1               with partial inference
 //! ```
 //!
-//! Rates are in units of the early-stop bound, the sum over devices of the largest `k T(k)` over `L`: what devices could
-//! carry if no layer were ever served twice. Shared capacities are not part of it. With partial inference the two
-//! conditions stand as rows of the switch itself, which is as tight as the indicator columns of the original.
+//! Rates are in units of the early-stop bound, the sum over devices of the largest `k T(k)` over `L`: what devices
+//! could carry if no layer were ever served twice. Shared capacities are not part of it. With partial inference the
+//! two conditions stand as rows of the switch itself, which is as tight as the indicator columns of the original.
 
 use super::program::{Program, Relation};
 use crate::latency::chains::Link;
@@ -167,8 +167,8 @@ impl HelixProgram {
         (0..self.start.len()).filter_map(of).filter(|link| link.1 < link.2).collect()
     }
 
-    /// The assignment that is a placement of all devices with its paths; none where a device holds nothing or a number of
-    /// layers that the program does not know.
+    /// The assignment that is a placement of all devices with its paths; none where a device holds nothing or a
+    /// number of layers that the program does not know.
     pub fn assignment(&self, placement: &[Link], paths: &[Path], partial: bool) -> Option<Vec<f64>> {
         let mut at = vec![0.0; self.program.columns.len()];
         for device in 0..self.start.len() {

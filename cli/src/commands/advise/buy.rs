@@ -147,8 +147,8 @@ pub(super) fn all<'a>(
     Ok(purchases)
 }
 
-/// The purchases with their prices, best first: by gain for the money where prices are known, else by gain; of equal ones
-/// the one with which more fits.
+/// The purchases with their prices, best first: by gain for the money where prices are known, else by gain; of equal
+/// ones the one with which more fits.
 pub(super) fn priced(mut purchases: Vec<Purchase>, prices: Option<&Prices>) -> Vec<Purchase> {
     for purchase in &mut purchases {
         let Some(price) = prices.and_then(|prices| prices.of.get(&purchase.device)) else { continue };

@@ -30,8 +30,8 @@ fn no_groups(chain: &Chain, lost: &mut Vec<String>) {
 
 /// llama.cpp: `--rpc`, `--device`, `--tensor-split`, `-ngl`.
 ///
-/// The split is in whole layers, in the order of `--device`; the output head counts as one more layer at the end. Layers
-/// beyond `-ngl` are the first ones, on the main host's processor.
+/// The split is in whole layers, in the order of `--device`; the output head counts as one more layer at the end.
+/// Layers beyond `-ngl` are the first ones, on the main host's processor.
 pub(super) fn llama_cpp(chain: &Chain) -> Written {
     let mut written = Written::default();
     no_groups(chain, &mut written.lost);
