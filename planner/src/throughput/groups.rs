@@ -12,7 +12,7 @@ use super::replay::Carried;
 use super::sites::Sites;
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
-use crate::latency::walk::Link;
+use crate::latency::chains::Link;
 
 /// Most sites that are told apart; more are taken together, those with the fastest ways first.
 const SITES_MAX: usize = 5;
