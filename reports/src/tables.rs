@@ -152,13 +152,15 @@ pub fn write_runs(sources: &[Source<'_>], format: Format, out: impl Write + Send
     for metric in [Metric::Ttft, Metric::Tpot, Metric::E2e] {
         let statistics: Vec<Option<Statistic>> =
             sources.iter().map(|s| Statistic::of(values(s.trace, metric))).collect();
-        let parts: [(&str, fn(&Statistic) -> f64); 4] =
-            [("mean", |s| s.mean), ("p50", |s| s.p50), ("p90", |s| s.p90), ("p99", |s| s.p99)];
-        for (part, of) in parts {
+        let mut add = |part: &str, of: fn(&Statistic) -> f64| {
             let stem = metric.key().trim_end_matches("_seconds");
             let shown: Vec<Option<f64>> = statistics.iter().map(|s| s.as_ref().map(of)).collect();
             columns.push(Column::new(format!("{stem}_{part}_seconds").into(), shown));
-        }
+        };
+        add("mean", |s| s.mean);
+        add("p50", |s| s.p50);
+        add("p90", |s| s.p90);
+        add("p99", |s| s.p99);
     }
     let joules = |d: &DeviceRecord| Some(d.energy_joules?.value());
     let celsius = |d: &DeviceRecord| d.temperature_max_celsius.map(Celsius::value);

@@ -100,7 +100,8 @@ pub fn run(ui: &Ui, args: &Batch) -> Done {
     })
 }
 
-/// Every scenario below a directory, in order of path; tables of models and devices are none.
+/// Every scenario below a directory, in order of path; tables of models and devices are none, nor are copies beside
+/// results.
 fn scenarios(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];
@@ -108,7 +109,8 @@ fn scenarios(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
         for entry in std::fs::read_dir(&folder).map_err(|e| Failure::file(&folder, e))? {
             let path = entry.map_err(|e| Failure::file(&folder, e))?.path();
             let table = path.is_dir() && path.file_name().is_some_and(|name| name == "models" || name == "devices");
-            if path.is_dir() && !table {
+            let result = ["row.json", "simulation.json"].iter().any(|name| path.join(name).is_file());
+            if path.is_dir() && !table && !result {
                 open.push(path);
             } else if path.is_file() && path.extension().is_some_and(|extension| extension == "toml") {
                 found.push(path);
@@ -142,6 +144,7 @@ fn one(ui: &Ui, args: &Batch, path: &Path, resumed: &AtomicUsize) -> Result<Row,
         Ok(solved) => solved,
         Err(failure) => return Ok(Row::failed(&shown, args.seeds, &failure.message)),
     };
+    files::write(&folder.join("scenario.toml"), &files::read(path)?)?;
     files::write_json(&folder.join("plan.json"), &plan)?;
     files::write_json(&folder.join("devices.json"), question.problem.graph.file())?;
     let mut row = Row::of(&shown, args.seeds, inputs, &plan, question.problem.graph.devices().len());

@@ -152,10 +152,13 @@ impl Found {
         let mut cases: Vec<Case> = self.plans.iter().map(|plan| self.case(plan)).collect();
         cases.sort_by_key(|case| case.plan.stages.len());
         let first = &cases[0].plan;
+        // What only was predicted did not happen on this host.
+        let place =
+            if self.runs.is_empty() { format!("for {}", first.scenario) } else { format!("on {}", trust::host_id()) };
         Ok(Report {
-            title: self.session.title.clone().unwrap_or_else(|| format!("{} on {}", first.model, trust::host_id())),
+            title: self.session.title.clone().unwrap_or_else(|| format!("{} {place}", first.model)),
             scenario: first.scenario.clone(),
-            question: self.session.question.clone().unwrap_or_default(),
+            question: self.session.question.clone().or_else(|| question(directory, first)).unwrap_or_default(),
             notice: None,
             notes: self.notes(),
             model: self.session.model.clone(),
@@ -278,6 +281,21 @@ fn log_entry(entry: &Entry) -> LogEntry {
     };
     let subject = entry.subjects.get(role).or_else(|| entry.subjects.values().next()).copied();
     LogEntry { index: entry.index, time: entry.time.to_string(), event, subject }
+}
+
+/// The question of the scenario that a plan answers, where the scenario's file lies beside it.
+fn question(directory: &Path, plan: &Plan) -> Option<String> {
+    /// The part of a scenario that a page shows.
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        question: String,
+    }
+    let paths = std::fs::read_dir(directory).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let texts = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter_map(|path| files::read_text(&path).ok());
+    let answered = |text: &String| plan.header.inputs.contains(&Digest::of(text.as_bytes()));
+    Some(toml::from_str::<Asked>(&texts.into_iter().find(answered)?).ok()?.question)
 }
 
 /// The sealed predictions, back in seconds and tokens per second.

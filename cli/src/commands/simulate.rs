@@ -49,7 +49,7 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     keeps_promise(&feasible, &question.problem, &report)
 }
 
-/// The prediction and its tables, with the plan and the devices where the folder lacks them: all that a report needs.
+/// The prediction and its tables, with plan, scenario and devices where the folder lacks them: all that a report needs.
 fn write(
     directory: &Path,
     args: &Simulate,
@@ -57,8 +57,10 @@ fn write(
     problem: &PlacementProblem,
     report: &SimulationReport,
 ) -> Done {
-    let name = args.plan.file_name().map_or_else(|| "plan.json".into(), PathBuf::from);
-    files::keep(&directory.join(name), &files::read(&args.plan)?)?;
+    for (path, otherwise) in [(&args.plan, "plan.json"), (&args.scenario, "scenario.toml")] {
+        let name = path.file_name().map_or_else(|| otherwise.into(), PathBuf::from);
+        files::keep(&directory.join(name), &files::read(path)?)?;
+    }
     let devices = match &args.sources.devices {
         Some(path) => files::read(path)?,
         None => files::json(problem.graph.file())?,

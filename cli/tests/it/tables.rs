@@ -28,7 +28,7 @@ fn a_prediction_has_tables_and_all_that_a_report_needs() {
     assert_eq!(csv_rows(&place, "prediction/runs.csv"), 1, "one row a trace");
     place.expect(0, "-q report prediction");
     let page = String::from_utf8(place.keep("prediction/report.html")).expect("UTF-8");
-    assert!(page.contains("two-cpu"), "the page names its scenario");
+    assert!(page.contains("How long does a token of SmolLM2 take"), "the page asks the scenario's question");
     assert!(["requests", "runs"].iter().all(|name| is_parquet(&place, &format!("prediction/{name}.parquet"))));
     assert_eq!(csv_rows(&place, "prediction/requests.csv"), 4, "the report writes the same table");
 }
@@ -64,4 +64,6 @@ fn a_batch_writes_one_table_is_resumed_and_each_part_of_it_can_be_reported() {
         place.expect(0, &format!("-q report out/{part}"));
         assert!(place.path(&format!("out/{part}/report.html")).is_file());
     }
+    let (_, message) = place.expect(1, "batch out -o again");
+    assert!(message.contains("holds no scenario"), "copies beside results are no scenarios: {message}");
 }

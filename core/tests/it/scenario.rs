@@ -14,8 +14,9 @@ pub fn folder() -> PathBuf {
 
 fn stems(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder of the project");
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_str()?.to_owned())).collect();
+    let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let tables = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    let mut names: Vec<String> = tables.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
     names.sort();
     names
 }
