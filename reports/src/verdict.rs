@@ -34,9 +34,9 @@ impl Basis {
     const fn words(self) -> &'static str {
         match self {
             Self::Measured => "measured",
-            Self::Sealed => "predicted and sealed, not run",
-            Self::Simulated => "simulated, not run",
-            Self::Planned => "by the plan's own estimate, not run",
+            Self::Sealed => "predicted and sealed, not measured",
+            Self::Simulated => "simulated, not measured",
+            Self::Planned => "by the plan's own estimate, not measured",
         }
     }
 
@@ -333,7 +333,7 @@ fn effort(report: &Report) -> String {
     let runs: usize = report.cases.iter().map(|case| case.runs.len()).sum();
     let failed = report.failures.len();
     match (runs, failed) {
-        (0, 0) => "Nothing was run.".to_owned(),
+        (0, 0) => "No run of this load is here.".to_owned(),
         (runs, 0) => format!("{} made, all of them shown.", counted(runs, "run")),
         (runs, failed) => {
             format!(

@@ -130,19 +130,23 @@ impl Found {
                 self.runs.push(Stored { file, digest, value });
             }
             session::SCHEMA => self.session = serde_json::from_slice(&bytes).map_err(damaged)?,
-            _ if file.starts_with("manifest") => self.take_manifest(file, digest, &bytes)?,
+            _ if file.starts_with("manifest") => self.take_manifest(file, digest, &bytes),
             _ => {}
         }
         Ok(())
     }
 
-    fn take_manifest(&mut self, file: String, digest: Digest, bytes: &[u8]) -> Done {
-        let trusted = trust::trusted(1)?;
-        match isotherm_audit::inspect::<ExecutionManifest>(bytes, &trusted) {
+    fn take_manifest(&mut self, file: String, digest: Digest, bytes: &[u8]) {
+        // Who trusts nobody yet still gets the page, with the manifest as unverified as it is to him.
+        let inspected = match trust::trusted(1) {
+            Ok(trusted) => isotherm_audit::inspect::<ExecutionManifest>(bytes, &trusted)
+                .map_err(|error| crate::models::causes(&error)),
+            Err(_) => Err("no key is trusted on this host".to_owned()),
+        };
+        match inspected {
             Ok(inspected) => self.manifests.push((file, inspected)),
-            Err(error) => self.unverified.push((file, digest, crate::models::causes(&error))),
+            Err(reason) => self.unverified.push((file, digest, reason)),
         }
-        Ok(())
     }
 
     fn report(&self, directory: &Path) -> Result<Report, Failure> {

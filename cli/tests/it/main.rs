@@ -86,6 +86,15 @@ fn the_loop_closes_on_a_tiny_model_and_every_altered_file_is_refused() {
     assert!(runs.contains(",predicted,") && runs.contains(",measured,"), "{runs}");
     let page = String::from_utf8(place.keep("report.html")).expect("UTF-8");
     assert!(page.contains("run-1.json, of another load than the predicted one"), "no run goes unmentioned");
+    let stranger = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+        .args(["-q", "report", ".", "-o", "stranger.html"])
+        .current_dir(place.0.path())
+        .env("ISOTHERM_HOME", place.path("another-home"))
+        .output()
+        .expect("the program starts");
+    assert!(stranger.status.success(), "{}", String::from_utf8_lossy(&stranger.stderr));
+    let page = String::from_utf8(place.keep("stranger.html")).expect("UTF-8");
+    assert!(page.contains("does not verify"), "to whom nobody is trusted, nothing is verified");
     place.expect(0, "-q audit fsck");
     let (log, _) = place.expect(0, "-q audit log --format json");
     let kinds: Vec<String> = serde_json::from_str::<Vec<serde_json::Value>>(&log)

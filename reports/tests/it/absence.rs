@@ -20,8 +20,8 @@ fn one_plan_without_runs_is_a_page_of_predictions() {
     let page = Page::of(&report);
     let verdict = page.section("verdict").expect("a verdict");
     assert!(verdict.starts_with("Verdict One device: 11.19 ms per token, predicted."), "{verdict}");
-    assert!(verdict.contains("This is predicted and sealed, not run."), "{verdict}");
-    assert!(verdict.contains("not measured") && verdict.contains("Nothing was run."), "{verdict}");
+    assert!(verdict.contains("This is predicted and sealed, not measured."), "{verdict}");
+    assert!(verdict.contains("not measured") && verdict.contains("No run of this load is here."), "{verdict}");
     assert!(page.section("truth").expect("predictions").contains("not measured"));
 }
 
@@ -38,7 +38,7 @@ fn a_plan_of_which_nothing_else_is_known_still_makes_a_page() {
     let page = Page::of(&report);
     let verdict = page.section("verdict").expect("a verdict");
     assert!(verdict.contains("One device: 11.20 ms per token, predicted."), "{verdict}");
-    assert!(verdict.contains("by the plan's own estimate, not run"), "{verdict}");
+    assert!(verdict.contains("by the plan's own estimate, not measured"), "{verdict}");
     assert!(verdict.contains("the plan has no certificate"), "{verdict}");
     let evidence = page.section("evidence").expect("evidence");
     assert!(evidence.contains("Nothing was signed.") && evidence.contains("no log"), "{evidence}");
