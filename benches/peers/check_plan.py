@@ -23,6 +23,11 @@ from fractions import Fraction as Q
 AGREE = Q(1, 10**9)
 SHARE_SLACK = Q(1, 10**12)
 GAP_OPTIMAL_MAX = 1e-6
+# Bytes of a block over its weights.
+BYTES_PER_WEIGHT = {
+    "F32": Q(4), "F16": Q(2), "BF16": Q(2), "Q8_0": Q(34, 32), "Q6_K": Q(210, 256), "Q5_1": Q(24, 32), "Q5_0": Q(22, 32),
+    "Q5_K": Q(176, 256), "Q4_1": Q(20, 32), "Q4_0": Q(18, 32), "Q4_K": Q(144, 256), "Q3_K": Q(110, 256),
+    "Q2_K": Q(84, 256), "IQ2_XXS": Q(66, 256), "IQ1_S": Q(50, 256)}
 U32 = 2**32 - 1
 U64 = 2**64 - 1
 
@@ -69,8 +74,8 @@ def grid_at(grid, row, column):
 class Problem:
     """The inputs, and what follows from them by the published formulas."""
 
-    def __init__(self, data):
-        self.data = data
+    def __init__(self, data, degree=None):
+        self.data, self.degree = data, degree or {}
         self.model, self.limits = data["model"], data["limits"]
         self.workload, self.serving, self.objective = data["workload"], data["serving"], data["objective"]
         self.devices = {d["name"]: d for d in data["devices"]["devices"]}
@@ -79,18 +84,46 @@ class Problem:
         self.coordinator = data["devices"].get("coordinator")
         self.layers = len(self.model["layer_bytes"])
         self.ways = {}
-        self.profiles = {name: self.profile_of(d) for name, d in self.devices.items()}
+        self.formats = self.limits.get("choices", {}).get("quantisations") or [self.model["quantisation"]]
+        self.profile_in = {}
+        able = lambda d: next((f for f in self.formats if f in d.get("formats", []) or not d.get("formats")), None)
+        self.assign({name: able(d) or self.formats[0] for name, d in self.devices.items()})
         self.out_of = {}
         for link in self.links:
             self.out_of.setdefault(link["from"], []).append(link)
 
-    # -- the model --------------------------------------------------------------------------------------------------
-    def geometry(self):
-        keys = "architecture hidden feed_forward heads kv_heads head_size vocabulary quantisation".split()
-        return {k: self.model[k] for k in keys}
+    def assign(self, format):
+        """Gives devices a format for the layers that they hold."""
+        self.format = format
+        for name, device in self.devices.items():
+            if (name, format[name]) not in self.profile_in:
+                self.profile_in[name, format[name]] = self.profile_of(device, format[name])
+        self.profiles = {name: self.profile_in[name, format[name]] for name in self.devices}
 
-    def weight_bytes(self, start, end):
-        m, body = self.model, sum(self.model["layer_bytes"][start:end])
+    def variants(self):
+        """Every format that may be chosen, for all devices alike, one after another."""
+        before = self.format
+        try:
+            for format in self.formats:
+                self.assign(dict.fromkeys(self.devices, format))
+                yield format
+        finally:
+            self.assign(before)
+
+    # -- the model --------------------------------------------------------------------------------------------------
+    def geometry(self, format):
+        keys = "architecture hidden feed_forward heads kv_heads head_size vocabulary".split()
+        return dict({k: self.model[k] for k in keys}, quantisation=format)
+
+    def layer_bytes(self, format):
+        """Bytes of each layer, in proportion to the bits per weight, rounded up."""
+        own = self.model["quantisation"]
+        scale = Q(1) if format == own else BYTES_PER_WEIGHT[format] / BYTES_PER_WEIGHT[own]
+        return [math.ceil(b * scale) for b in self.model["layer_bytes"]]
+
+    def weight_bytes(self, name, start, end):
+        m, body = self.model, sum(self.layer_bytes(self.format[name])[start:end])
+        body = -(-body // self.degree.get(name, 1))
         if start == 0 and end == self.layers:
             ends = max(m["embedding_bytes"], m["head_bytes"]) if m["tied"] else m["embedding_bytes"] + m["head_bytes"]
         else:
@@ -107,25 +140,25 @@ class Problem:
         m, w, s = self.model, self.workload, self.serving
         longest = w["prompt_tokens"]["max"] + w["output_tokens"]["max"]
         tokens = -(-longest // s["kv_block_tokens"]) * s["kv_block_tokens"] * s["requests_max"]
-        kv = 2 * m["kv_heads"] * m["head_size"] * m["kv_element_bytes"] * tokens * (end - start)
+        kv = 2 * m["kv_heads"] * m["head_size"] * m["kv_element_bytes"] * tokens * (end - start) // self.degree.get(name, 1)
         attention = m["head_size"] * (2 * m["heads"] + 2 * m["kv_heads"])
         row = 3 * m["hidden"] + attention + 3 * m["feed_forward"] + (m["vocabulary"] if end == self.layers else 0)
-        parts = (self.weight_bytes(start, end), kv, 4 * row * s["step_tokens_max"], self.limits["reserve_bytes"])
+        parts = (self.weight_bytes(name, start, end), kv, 4 * row * s["step_tokens_max"], self.limits["reserve_bytes"])
         return dict(zip(keys, parts), total=sum(parts))
 
     # -- times ------------------------------------------------------------------------------------------------------
-    def profile_of(self, device):
+    def profile_of(self, device, format):
         for profile in device.get("profiles", []):
-            if profile["geometry"] == self.geometry():
+            if profile["geometry"] == self.geometry(format):
                 return profile
-        return None if device.get("rates") else self.roofline(device)
+        return None if device.get("rates") else self.roofline(device, format)
 
     def timing(self, name):
         if self.profiles[name]:
             return "profile"
         return "rates" if self.devices[name].get("rates") else "unknown"
 
-    def roofline(self, device):
+    def roofline(self, device, format):
         bandwidth = value(device.get("memory_bandwidth_bytes_per_second"))
         if bandwidth is None or bandwidth <= 0:
             return None
@@ -150,7 +183,7 @@ class Problem:
         grid = lambda rows, time: {
             "rows": rows, "columns": contexts, "seconds": [time(r, c) for r in rows for c in contexts]}
         return {
-            "dense_seconds": matrix(weights, Q(sum(m["layer_bytes"]), max(self.layers, 1))),
+            "dense_seconds": matrix(weights, Q(sum(self.layer_bytes(format)), max(self.layers, 1))),
             "attention_prefill_seconds": grid([1, 64, 256, 1024, 4096], attention),
             "attention_decode_seconds": grid([1, 8, 32, 128, 512], lambda n, c: n * attention(1, c)),
             "head_seconds": matrix(m["hidden"] * m["vocabulary"], m["head_bytes"]),
@@ -196,6 +229,9 @@ class Problem:
         most = self.serving["requests_max"]
         if not any(self.profiles.values()):
             return [most]
+        given = {b for b in self.limits.get("choices", {}).get("batches", []) if 1 <= b <= most}
+        if given:
+            return sorted(given, reverse=True)
         powers = [2**i for i in range(32) if 2**i < most]
         return sorted({-(-most // parts) for parts in range(1, 9)} | set(powers), reverse=True)
 
@@ -243,6 +279,62 @@ class Problem:
             times.append(self.spent(self.coordinator, stops[0][0], 4, count, 4 * tokens))
             times.append(self.spent(stops[-1][0], self.coordinator, 4, count, 4 * sampled))
         return added(*times)
+
+    # -- devices that hold a stage together ---------------------------------------------------------------------------
+    def together(self, members):
+        """Whether these devices may hold a stage together, in their present formats."""
+        degree, m = len(members), self.model
+        if degree not in self.limits.get("choices", {}).get("tensor_parallel", []):
+            return False
+        if any(m[key] % degree for key in ("heads", "kv_heads", "feed_forward")) or len(set(members)) < degree:
+            return False
+        known = lambda d: (self.memory(d), self.profiles[d], self.devices[d].get("formats", []), self.devices[d]["host"])
+        return (all(not self.excluded(d) and self.timing(d) == "profile" and not self.devices[d].get("memory_pool")
+                    and known(d) == known(members[0]) for d in members)
+                and all(self.path(a, b, self.row_bytes()) is not None for a in members for b in members if a != b))
+
+    def as_one(self, members):
+        """A group as one device: half the matrices on each of two, two all-reduces in a ring per layer."""
+        t, row = len(members), self.row_bytes()
+        ways = [self.path(a, b, row) for a in members for b in members if a != b]
+        latency = max(sum((Q(l["latency_seconds"]["value"]) for l in links), Q(0)) for links in ways)
+        rates = [Q(min(map(self.link_rate, links))) for links in ways if links]
+        moved = lambda n: Q(t - 1, t) * n * row / min(rates) if rates else Q(0)
+        added = lambda n: 2 * ((t - 1) * latency + moved(n))
+        profiles = []
+        for format in self.variants():
+            p = self.profiles[members[0]]
+            if not p:
+                continue
+            counts = [k[0] for k in p["dense_seconds"]]
+            counts += [counts[0] + 1] if len(counts) == 1 else []
+            dense = [[n, curve_at(p["dense_seconds"], n) / t + 2 * added(n)] for n in counts]
+            grid = lambda g: dict(g, seconds=[Q(x) / t for x in g["seconds"]])
+            profiles.append(dict(p, geometry=self.geometry(format), dense_seconds=dense,
+                                 attention_prefill_seconds=grid(p["attention_prefill_seconds"]),
+                                 attention_decode_seconds=grid(p["attention_decode_seconds"])))
+        device = dict(self.devices[members[0]], name=" + ".join(members), profiles=profiles, rates=[])
+        return {k: v for k, v in device.items() if not k.endswith("_per_second")}
+
+    def grouped(self, groups):
+        """The problem in which each group is one device, at the place of its first member."""
+        called = {d: g[0] for g in groups for d in g}
+        name = lambda place: " + ".join(next(g for g in groups if g[0] == place)) if place in called else place
+        gone = {d for d, first in called.items() if d != first}
+        devices = self.data["devices"]
+        kept = [self.as_one(next(g for g in groups if g[0] == d)) if d in called else device
+                for d, device in self.devices.items() if d not in gone]
+        links = [dict(l, **{"from": name(l["from"]), "to": name(l["to"])}) for l in self.links
+                 if l["from"] not in gone and l["to"] not in gone]
+        limits = dict(self.limits, pinned=sorted({name(called.get(p, p)) for p in self.limits.get("pinned", [])}))
+        limits["choices"] = {k: v for k, v in limits["choices"].items() if k != "tensor_parallel"}
+        coordinator = name(called.get(self.coordinator, self.coordinator))
+        changed = dict(devices, devices=kept, links=links, coordinator=coordinator)
+        degree = {" + ".join(g): len(g) for g in groups}
+        result = Problem(dict(self.data, devices=changed, limits=limits), degree)
+        format = {name(d): f for d, f in self.format.items() if d not in gone}
+        result.assign(format)
+        return result
 
     # -- ways -------------------------------------------------------------------------------------------------------
     def link_rate(self, link):
@@ -306,7 +398,7 @@ class Problem:
 
     def excluded(self, name):
         formats = self.devices[name].get("formats", [])
-        return (name in self.limits.get("banned", []) or (formats and self.model["quantisation"] not in formats)
+        return (name in self.limits.get("banned", []) or (formats and self.format[name] not in formats)
                 or self.timing(name) == "unknown")
 
     def fits(self, name, start, end):
@@ -502,38 +594,64 @@ def evaluate(problem, plan):
 def open_batches(problem, above):
     """The batches in which Little's law leaves a rate possible: requests stay at least as long as the cheapest way of
     passing all layers, each interval on whichever device is quickest."""
-    usable = [d for d in problem.devices if not problem.excluded(d)]
-    if any(problem.timing(d) != "profile" for d in usable):
-        return problem.batches()
     in_flight = problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
-    kept = []
-    for batch in problem.batches():
-        life, spent = problem.life(batch), [Q(0)] + [None] * problem.layers
-        for start in range(problem.layers):
-            for device in usable if spent[start] is not None else []:
+    return [b for b in problem.batches() if not in_flight < above * least_stay(problem, problem.life(b))]
+
+
+def least_stay(problem, life):
+    """A shortest path over (layers passed, device), or infinity; 0 where a device states rates alone."""
+    count, tokens, sampled = problem.life_totals(life)
+    holders = []
+    for format in problem.variants():
+        for device in (d for d in problem.devices if not problem.excluded(d)):
+            if problem.timing(device) != "profile":
+                return Q(0)
+            stays = {}
+            for start in range(problem.layers):
                 for end in range(start + 1, problem.layers + 1):
                     if not problem.fits(device, start, end):
                         break
-                    time = spent[start] + problem.residence(device, start, end, life)
-                    if spent[end] is None or time < spent[end]:
-                        spent[end] = time
-        if spent[-1] is not None and (spent[-1] <= 0 or in_flight >= above * spent[-1]):
-            kept.append(batch)
-    return kept
+                    stays.setdefault(start, []).append((end, problem.residence(device, start, end, life)))
+            holders.append((device, stays))
+    far = len(holders) > 64  # then ways are left aside
+
+    def spent(start, goal, size, moved):
+        if far:
+            return Q(0)
+        time = problem.spent(start, goal, size, count, moved)
+        return Q(0) if time is None and size > 4 and problem.stated(start, goal) is not None else time
+
+    row, center = problem.row_bytes(), problem.coordinator
+    passed = [{} for _ in range(problem.layers + 1)]
+    for start in range(problem.layers):
+        for i, (device, stays) in enumerate(holders):
+            if start == 0:
+                arrive = Q(0) if center is None else spent(center, device, 4, 4 * tokens)
+            else:
+                ways = [(t, spent(holders[j][0], device, row, row * tokens)) for j, t in passed[start].items()
+                        if far or holders[j][0] != device]
+                arrive = min((t + way for t, way in ways if way is not None), default=None)
+            for end, stay in stays.get(start, []) if arrive is not None else []:
+                passed[end][i] = min(passed[end].get(i, arrive + stay), arrive + stay)
+    leave = lambda i: Q(0) if center is None else spent(holders[i][0], center, 4, 4 * sampled)
+    ends = [(t, leave(i)) for i, t in passed[problem.layers].items()]
+    return min((t + way for t, way in ends if way is not None), default=Q(10**30))
 
 
 def shapes(problem, name, batches):
     """{(layers held, whether the first, whether the last): greatest rate in any of these batches} where it fits"""
-    if problem.excluded(name):
-        return {}
-    memo, total = {}, problem.layers
-    for start in range(total):
-        for end in range(start + 1, total + 1):
-            key = (end - start, start == 0, end == total)
-            if key not in memo and problem.fits(name, start, end):
-                rates = [problem.rate(name, start, end, batch) for batch in batches]
-                memo[key] = max((r for r in rates if r is not None), default=None)
-    return {key: rate for key, rate in memo.items() if rate and rate > 0}
+    table, total = {}, problem.layers
+    for _ in problem.variants():
+        memo = {}
+        for start in range(0 if problem.excluded(name) else total):
+            for end in range(start + 1, total + 1):
+                key = (end - start, start == 0, end == total)
+                if key not in memo and problem.fits(name, start, end):
+                    rates = [problem.rate(name, start, end, batch) for batch in batches]
+                    memo[key] = max((r for r in rates if r is not None), default=None)
+                    if memo[key] and memo[key] > 0:
+                        table[key] = max(table.get(key, Q(0)), memo[key])
+    return table
 
 
 def greatest_rates(problem, name, batches):
@@ -915,8 +1033,12 @@ def certificate_faults(problem, plan):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         kind = c["evidence"]["kind"]
-        if maximise != (kind in ("clip_bound", "device_worths")):
+        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths")):
             wrong.append("evidence of the wrong kind")
+        elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
+            wrong.append("evidence says nothing of devices that hold a stage together")
+        elif kind in ("enumeration", "walk_prices") and len(problem.formats) > 1:
+            wrong.append("evidence speaks of one format where several may be chosen")
         elif kind == "clip_bound":
             wrong += clip_bound(problem, c["bound"])
         elif kind == "device_worths":
@@ -941,7 +1063,7 @@ def structure_faults(problem, plan):
     for i, stage in enumerate(plan["stages"]):
         where, start, end = f"stage {i}", stage["layers"]["start"], stage["layers"]["end"]
         if len(stage["devices"]) != 1 or stage["devices"][0] not in problem.devices:
-            wrong.append(f"{where} is not on one known device")
+            wrong.append(f"{where} is not on one known device, or on devices that may not hold it together")
             continue
         name = stage["devices"][0]
         if name in used:
@@ -950,7 +1072,7 @@ def structure_faults(problem, plan):
         if not start < end <= total:
             wrong.append(f"{where} holds no layers of the model")
             continue
-        if stage["quantisation"] != problem.model["quantisation"]:
+        if stage["quantisation"] not in problem.formats:
             wrong.append(f"{where} is in another format")
         need = problem.stage_bytes(name, start, end)
         if any(stage["bytes"][key] != need[key] for key in need):
@@ -1019,6 +1141,22 @@ def violations(problem, plan):
         return wrong + ["there is no plan to follow"], None
     if plan.get("reasons"):
         wrong.append("reasons for there being no plan, beside a plan")
+    chosen = {d: s["quantisation"] for s in reversed(plan["stages"]) for d in s["devices"]
+              if d in problem.devices and s["quantisation"] in problem.formats}
+    problem.assign({**problem.format, **chosen})
+    asked, stated = problem, plan
+    groups = [stage["devices"] for stage in plan["stages"] if len(stage["devices"]) > 1]
+    once = [d for stage in plan["stages"] for d in stage["devices"]]
+    if groups and all(d in problem.devices for g in groups for d in g):
+        within = [d for g in groups for d in g]
+        if len(set(within)) == len(within) and all(problem.together(g) for g in groups):
+            # The plan in the terms of the problem in which groups are devices.
+            problem = problem.grouped(groups)
+            joined = [dict(s, devices=[" + ".join(s["devices"])]) for s in plan["stages"]]
+            unused = [u for u in plan["unused"] if u["device"] not in within]
+            if len(unused) < len(plan["unused"]) or len(set(once)) < len(once):
+                wrong.append("a device is in two places")
+            plan = dict(plan, stages=joined, unused=unused)
     structure = structure_faults(problem, plan)
     wrong += structure
     if plan.get("objective_value") is None:
@@ -1039,7 +1177,7 @@ def violations(problem, plan):
             wrong.append("a time, way or rate that the plan needs is unknown")
         elif not agree(worth, Q(plan["objective_value"])):
             wrong.append(f"the objective value is {float(worth)!r}, not {plan['objective_value']!r}")
-    wrong += certificate_faults(problem, plan)
+    wrong += certificate_faults(asked, stated)
     return wrong, worth
 
 

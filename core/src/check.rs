@@ -66,8 +66,10 @@ impl Plan {
     /// statement that there is none. Never panics, whatever the plan says.
     #[must_use]
     pub fn violations(&self, problem: &PlacementProblem) -> Vec<Violation> {
-        let index = problem.graph.devices().iter().zip(problem.graph.device_ids()).map(|(d, id)| (d.name.as_str(), id));
-        let mut check = Check { plan: self, problem, index: index.collect(), found: Vec::new() };
+        let (chosen, spoken) = problem.spoken(self);
+        let index = chosen.graph.devices().iter().zip(chosen.graph.device_ids()).map(|(d, id)| (d.name.as_str(), id));
+        let (index, found) = (index.collect(), Vec::new());
+        let mut check = Check { stated: self, asked: problem, plan: &spoken, problem: &chosen, index, found };
         check.header();
         if self.status.has_plan() {
             check.stages();
@@ -92,7 +94,13 @@ impl Status {
 }
 
 struct Check<'a> {
+    /// The plan as it is stored.
+    stated: &'a Plan,
+    /// The plan in the terms of the problem that it speaks of: a group is a device there.
     plan: &'a Plan,
+    /// The problem as it was asked, with all its choices.
+    asked: &'a PlacementProblem,
+    /// The problem that the plan speaks of.
     problem: &'a PlacementProblem,
     index: BTreeMap<&'a str, DeviceId>,
     found: Vec<Violation>,
@@ -167,21 +175,10 @@ impl<'a> Check<'a> {
             }
         }
         let layers_total = problem.layers();
-        let mut holder: BTreeMap<&str, usize> = BTreeMap::new();
+        self.holders();
         for (i, stage) in plan.stages.iter().enumerate() {
-            if stage.devices.len() != 1 {
-                self.found.push(Violation::GroupSize { stage: i, devices: stage.devices.len() });
-            }
-            for name in &stage.devices {
-                if !self.index.contains_key(name.as_str()) {
-                    self.found.push(Violation::UnknownDevice { place: format!("stage {i}"), name: name.clone() });
-                }
-                if let Some(first) = holder.insert(name, i) {
-                    self.found.push(Violation::TwoStages { device: name.clone(), first, second: i });
-                }
-            }
-            if stage.quantisation != problem.model.quantisation {
-                let (found, expected) = (stage.quantisation.clone(), problem.model.quantisation.clone());
+            if !problem.formats().contains(&stage.quantisation) {
+                let (found, expected) = (stage.quantisation.clone(), problem.formats().join(" or "));
                 self.found.push(Violation::Quantisation { stage: i, found, expected });
             }
             if let Some(watts) = stage.power_cap_watts.filter(|cap| cap.value() <= 0.0) {
@@ -192,6 +189,31 @@ impl<'a> Check<'a> {
                 self.found.push(Violation::StageLayers { stage: i, layers: range, layers_total });
             } else if let Some(device) = self.device(stage) {
                 self.stage_on(i, stage, device);
+            }
+        }
+    }
+
+    /// The devices of each stage are there, may hold it together, and hold nothing else.
+    fn holders(&mut self) {
+        let (stated, asked) = (self.stated, self.asked);
+        let chosen = asked.chosen(stated);
+        let mut holder: BTreeMap<&str, usize> = BTreeMap::new();
+        for (i, stage) in stated.stages.iter().enumerate() {
+            if stage.devices.is_empty() {
+                self.found.push(Violation::GroupSize { stage: i, devices: 0 });
+            }
+            for name in &stage.devices {
+                if asked.graph.find(name).is_none() {
+                    self.found.push(Violation::UnknownDevice { place: format!("stage {i}"), name: name.clone() });
+                }
+                if let Some(first) = holder.insert(name, i) {
+                    self.found.push(Violation::TwoStages { device: name.clone(), first, second: i });
+                }
+            }
+            let members: Option<Vec<DeviceId>> = stage.devices.iter().map(|name| asked.graph.find(name)).collect();
+            let several = members.filter(|members| members.len() > 1);
+            if let Some(reason) = several.and_then(|members| chosen.group_fault(&members)) {
+                self.found.push(Violation::Group { stage: i, reason });
             }
         }
     }
@@ -412,13 +434,14 @@ impl<'a> Check<'a> {
 
     /// Every device holds a stage or is listed as unused, with a reason.
     fn devices(&mut self) {
-        let mut count: BTreeMap<&str, (usize, usize)> = self.index.keys().map(|&name| (name, (0, 0))).collect();
-        for name in self.plan.stages.iter().flat_map(|stage| &stage.devices) {
+        let names = self.asked.graph.devices().iter().map(|device| (device.name.as_str(), (0, 0)));
+        let mut count: BTreeMap<&str, (usize, usize)> = names.collect();
+        for name in self.stated.stages.iter().flat_map(|stage| &stage.devices) {
             if let Some((stages, _)) = count.get_mut(name.as_str()) {
                 *stages += 1;
             }
         }
-        for unused in &self.plan.unused {
+        for unused in &self.stated.unused {
             match count.get_mut(unused.device.as_str()) {
                 Some((_, listed)) => *listed += 1,
                 None => {
@@ -458,7 +481,7 @@ impl<'a> Check<'a> {
             None if self.found.is_empty() => self.found.push(Violation::Unevaluated { objective }),
             _ => {}
         }
-        self.found.extend(certificate::faults(plan, problem, stated).into_iter().map(Violation::Bound));
+        self.found.extend(certificate::faults(self.stated, self.asked, stated).into_iter().map(Violation::Bound));
     }
 }
 

@@ -190,6 +190,12 @@ impl Grid {
     pub fn columns(&self) -> &[u32] {
         &self.columns
     }
+
+    /// Times at the knots, row by row.
+    #[must_use]
+    pub fn seconds(&self) -> &[Seconds] {
+        &self.seconds
+    }
 }
 
 /// Times of a model's operators on one device, at full clock with nothing else running on it.

@@ -8,6 +8,7 @@ pub mod device;
 pub mod digest;
 mod exact;
 pub mod figure;
+pub mod format;
 pub mod graph;
 pub mod ids;
 pub mod import;

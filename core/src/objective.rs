@@ -117,6 +117,8 @@ impl Evaluation {
 /// A plan's figures for a problem. Never panics, whatever the plan says.
 #[must_use]
 pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
+    let (problem, plan) = problem.spoken(plan);
+    let (problem, plan) = (&*problem, &*plan);
     let Some(routes) = resolve(plan, problem) else {
         return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None };
     };
@@ -133,6 +135,8 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
 
 /// The figure of one objective, without rounding.
 pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objective: Objective) -> Option<Exact> {
+    let (problem, plan) = problem.spoken(plan);
+    let (problem, plan) = (&*problem, &*plan);
     let routes = resolve(plan, problem)?;
     match objective {
         Objective::Throughput => throughput(&routes, problem, plan.batch).map(|best| best.rate),
@@ -316,6 +320,8 @@ pub struct InFlight {
 /// where the plan is malformed or a time it needs is unknown.
 #[must_use]
 pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight>> {
+    let (problem, plan) = problem.spoken(plan);
+    let (problem, plan) = (&*problem, &*plan);
     let routes = resolve(plan, problem)?;
     let most = problem.serving.requests_max;
     let stops = |route: &Route| u32::try_from(route.stops.len()).unwrap_or(u32::MAX);

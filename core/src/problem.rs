@@ -2,8 +2,12 @@
 //!
 //! Everything a planner needs is asked of [`PlacementProblem`]; the checker asks the same questions again.
 
+mod choices;
+mod groups;
 mod steady;
 
+pub use choices::Choices;
+pub use groups::group_name;
 pub use steady::Life;
 
 use crate::cost::{OperatorProfile, StepShape, roofline};
@@ -74,6 +78,9 @@ pub struct Limits {
     /// Names of devices that must not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub banned: Vec<String>,
+    /// What may be chosen for each stage.
+    #[serde(default, skip_serializing_if = "Choices::is_none")]
+    pub choices: Choices,
 }
 
 impl Default for Limits {
@@ -85,6 +92,7 @@ impl Default for Limits {
             stages_exact: None,
             pinned: Vec::new(),
             banned: Vec::new(),
+            choices: Choices::default(),
         }
     }
 }
@@ -127,6 +135,10 @@ pub struct PlacementProblem {
     pub inputs: Vec<Digest>,
     /// Per device: how this model's steps are timed on it.
     timing: Vec<Timing>,
+    /// Per device: the format of the layers that it would hold.
+    format: Vec<String>,
+    /// Per device: how many devices it is.
+    degree: Vec<u32>,
 }
 
 /// How the steps of the problem's model are timed on one device.
@@ -182,6 +194,27 @@ pub enum ProblemError {
     /// A count that must be at least one is zero.
     #[error("{0} is 0; it must be at least 1")]
     Zero(&'static str),
+    /// A batch that may be chosen is empty, or more than are admitted.
+    #[error("choices.batches names {batch}; a batch has from 1 to serving.requests_max = {requests_max} requests")]
+    Batch {
+        /// The batch.
+        batch: u32,
+        /// Requests admitted at once.
+        requests_max: u32,
+    },
+    /// A format that may be chosen, whose bytes do not follow from the model's.
+    #[error(
+        "choices.quantisations names {format:?}, whose bytes do not follow from those of the model, which is in {from:?}; \
+         known: {known}"
+    )]
+    UnknownFormat {
+        /// The format.
+        format: String,
+        /// The model's.
+        from: String,
+        /// Formats whose size is known.
+        known: String,
+    },
     /// A pinned or banned device is not in the graph.
     #[error("{list} names {name:?}, which is no device of this problem; known: {known}")]
     UnknownDevice {
@@ -228,24 +261,21 @@ impl PlacementProblem {
                 errors.push(ProblemError::UnknownDevice { list, name: name.clone(), known });
             }
         }
+        errors.extend(choices::errors(&limits.choices, &model, serving.requests_max));
         if !errors.is_empty() {
             return Err(errors);
         }
-        let geometry = model.geometry();
-        let timing = graph
-            .devices()
-            .iter()
-            .map(|device| {
-                if let Some(profile) = device.profiles.iter().find(|p| p.geometry == geometry) {
-                    Timing::Profile(Box::new(profile.clone()))
-                } else if !device.rates.is_empty() {
-                    Timing::Rates
-                } else {
-                    roofline(device, &model).map_or(Timing::Unknown, |p| Timing::Profile(Box::new(p)))
-                }
-            })
-            .collect();
-        Ok(Self { name, model, graph, workload, serving, objective, limits, ambient, inputs, timing })
+        let timing: Vec<Timing> = graph.devices().iter().map(|device| choices::timing(device, &model)).collect();
+        let (format, degree) = (vec![model.quantisation.clone(); timing.len()], vec![1; timing.len()]);
+        let problem =
+            Self { name, model, graph, workload, serving, objective, limits, ambient, inputs, timing, format, degree };
+        // Until a plan chooses, each device has the preferred format that it can multiply.
+        let preferred = |id: DeviceId| {
+            let able = &problem.graph.device(id).formats;
+            let chosen = &problem.limits.choices.quantisations;
+            chosen.iter().find(|format| able.is_empty() || able.contains(format)).or(chosen.first()).map(String::as_str)
+        };
+        Ok(if problem.limits.choices.is_none() { problem } else { problem.in_formats(preferred) })
     }
 
     /// Number of layers to place.
@@ -287,8 +317,9 @@ impl PlacementProblem {
         if self.limits.banned.contains(&known.name) {
             return Some("banned by the user".to_owned());
         }
-        if !known.formats.is_empty() && !known.formats.contains(&self.model.quantisation) {
-            let (backend, format) = (&known.backend, &self.model.quantisation);
+        let format = self.format(device);
+        if !known.formats.is_empty() && !known.formats.iter().any(|able| able == format) {
+            let backend = &known.backend;
             return Some(format!("its backend {backend} cannot multiply {format} weights"));
         }
         match self.timing[device.index()] {
@@ -332,7 +363,13 @@ impl PlacementProblem {
         })
     }
 
-    /// Bytes a stage needs, by use. Devices of a flow problem (rates only) hold no bytes.
+    /// Number of devices that a device of this problem is: more than one where it is a group.
+    #[must_use]
+    pub fn degree(&self, device: DeviceId) -> u64 {
+        self.degree.get(device.index()).copied().unwrap_or(1).max(1).into()
+    }
+
+    /// Bytes a stage needs on each of its devices, by use. Devices of a flow problem (rates only) hold no bytes.
     #[must_use]
     pub fn stage_bytes(&self, device: DeviceId, layers: Layers) -> StageBytes {
         if matches!(self.timing[device.index()], Timing::Rates) {
@@ -342,8 +379,9 @@ impl PlacementProblem {
         let block = u64::from(self.serving.kv_block_tokens);
         let tokens = longest.div_ceil(block).saturating_mul(block).saturating_mul(self.serving.requests_max.into());
         let per_layer = self.model.kv_bytes_per_token_layer().saturating_mul(tokens);
-        let weights = self.model.weight_bytes(layers);
-        let kv = per_layer.saturating_mul(layers.len().into());
+        let weights = self.weight_bytes(device, layers);
+        // Heads are divided evenly over a group.
+        let kv = Bytes(per_layer.0 / self.degree(device)).saturating_mul(layers.len().into());
         let activations = self.model.activation_bytes(layers, self.serving.step_tokens_max.into());
         let reserve = self.limits.reserve_bytes;
         let total = [weights, kv, activations, reserve].into_iter().sum();

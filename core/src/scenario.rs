@@ -160,7 +160,8 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
     let network = network::read(root, &mut devices);
     let workload = load::workload(root);
     let serving = load::serving(root, &workload);
-    let (objective, limits, ambient) = (load::objective(root), load::limits(root), load::ambient(root));
+    let (objective, ambient) = (load::objective(root), load::ambient(root));
+    let limits = Limits { choices: load::choices(root), ..load::limits(root) };
     let mut places = BTreeSet::new();
     for device in &devices {
         if !places.insert(device.value.name.clone()) {

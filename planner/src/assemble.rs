@@ -10,6 +10,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
+use isotherm_core::problem::PlacementProblem;
 
 /// What is to become a plan.
 pub(crate) struct Parts {
@@ -37,15 +38,43 @@ pub(crate) struct Parts {
 
 /// The checked plan, in its outcome.
 pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, PlanError> {
-    let stopped = parts.stopped;
-    let mut plan = bare(tables, &parts);
-    let problem = tables.problem;
+    let plan = bare(tables, &parts);
+    let found = Found {
+        bound: parts.bound,
+        evidence: parts.evidence,
+        method: parts.method,
+        solver: parts.solver,
+        nodes: parts.nodes,
+        stopped: parts.stopped,
+    };
+    certify(tables.problem, plan, found)
+}
+
+/// What is known of a plan beside its stages and routes.
+pub(crate) struct Found {
+    /// Bound on the objective, where there is one.
+    pub bound: Option<f64>,
+    /// Evidence for it, to be tried in order; then it is the solver's word.
+    pub evidence: Vec<Evidence>,
+    /// How plan and bound were found.
+    pub method: String,
+    /// Solver, where one was used.
+    pub solver: Option<String>,
+    /// Nodes or labels.
+    pub nodes: Option<u64>,
+    /// What ended the search early.
+    pub stopped: Option<Limit>,
+}
+
+/// Values a plan, states what is known of it and has it checked.
+pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) -> Result<Outcome, PlanError> {
+    let stopped = found.stopped;
     let Some(value) = evaluate(&plan, problem).value(problem.objective) else {
         return Err(PlanError::Refused(vec![Violation::Unevaluated { objective: problem.objective.name() }]));
     };
     plan.objective_value = Some(value);
     // What differs by rounding alone is the same.
-    let bound = parts.bound.filter(|bound| bound.is_finite()).map(|bound| {
+    let bound = found.bound.filter(|bound| bound.is_finite()).map(|bound| {
         let beaten = if problem.objective.maximises() { value > bound } else { value < bound };
         if beaten && relative_gap(value, bound) <= 1e-9 { value } else { bound }
     });
@@ -53,7 +82,7 @@ pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, Pla
     let bound = bound.filter(|_| gap.is_some());
     plan.status = if gap.is_some_and(|gap| gap <= GAP_NONE) { Status::Optimal } else { Status::Feasible };
     plan.provenance.time_limited = stopped == Some(Limit::Time);
-    let kinds = parts.evidence.into_iter().map(Some).chain([None]).filter(|e| bound.is_some() || e.is_none());
+    let kinds = found.evidence.into_iter().map(Some).chain([None]).filter(|e| bound.is_some() || e.is_none());
     let mut refused = Vec::new();
     for evidence in kinds {
         let bound_kind = match (&evidence, bound) {
@@ -67,9 +96,9 @@ pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, Pla
             bound,
             gap,
             bound_kind,
-            method: parts.method.clone(),
-            solver: parts.solver.clone(),
-            nodes: parts.nodes,
+            method: found.method.clone(),
+            solver: found.solver.clone(),
+            nodes: found.nodes,
             evidence,
         });
         match candidate.check(problem) {
@@ -98,7 +127,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         Stage {
             devices: vec![tables.name(device).to_owned()],
             layers,
-            quantisation: problem.model.quantisation.clone(),
+            quantisation: problem.format(id).to_owned(),
             bytes: problem.stage_bytes(id, layers),
             power_cap_watts: None,
         }

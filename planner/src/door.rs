@@ -2,6 +2,8 @@
 
 use crate::assemble::{Parts, assemble};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
+use crate::choices;
+use crate::groups;
 use crate::infeasible;
 use crate::latency::chains::{Chains, Link, StageCount};
 use crate::latency::costs::Costs;
@@ -26,6 +28,16 @@ const ENUMERATED_MAX: u128 = 200_000;
 /// # Errors
 /// The solver failed, or the checker refused what was found; neither is the scenario's fault.
 pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if problem.may_group() { groups::plan(problem, budget) } else { alone(problem, budget) }
+}
+
+/// The same where every device is by itself.
+pub(crate) fn alone(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if problem.formats().len() > 1 { choices::plan(problem, budget) } else { without_choices(problem, budget) }
+}
+
+/// The same where every device has its format.
+pub(crate) fn without_choices(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     let tables = Tables::new(problem, problem.objective != Objective::Throughput);
     if let Some(reasons) = infeasible::at_once(&tables) {
         return Ok(Outcome::Infeasible(reasons));
@@ -113,7 +125,9 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
     let problem = tables.problem;
     let mut batches: Vec<(u32, Network, f64)> = Vec::new();
     for batch in problem.batches() {
-        let network = Network::new(tables, &problem.life(batch));
+        let life = problem.life(batch);
+        let network =
+            batches.first().map_or_else(|| Network::new(tables, &life), |(_, known, _)| known.again(tables, &life));
         let most = bound_at_once(tables, &network);
         batches.push((batch, network, most));
     }
@@ -127,15 +141,13 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
             found = Some((best_flow(&Flows::new(tables, network), None, budget)?, *batch));
             continue;
         };
-        if *most <= rate * (1.0 + GAP_NONE) {
-            continue;
-        }
-        if budget.exhausted().is_some() {
-            // Not looked into: what is known of it at once is all that is known.
+        let needless = *most <= rate * (1.0 + GAP_NONE);
+        if needless || budget.exhausted().is_some() {
+            // What is known of it at once is all that is known.
             if *most > before.bound {
                 (before.bound, before.proof) = (*most, Proof::Clip);
             }
-            before.stopped = before.stopped.or(budget.exhausted());
+            before.stopped = before.stopped.or(budget.exhausted().filter(|_| !needless));
             continue;
         }
         let placement = before.placement.as_ref().map(|(placement, _)| placement.clone());

@@ -6,6 +6,7 @@
 use crate::budget::Budget;
 use crate::door::plan as solve;
 use crate::outcome::{Outcome, PlanError};
+use crate::split::{SplitVerdict, verdict};
 use isotherm_core::device::Device;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
 use isotherm_core::ids::DeviceId;
@@ -44,6 +45,8 @@ pub struct Explanation {
     pub bottleneck: Option<String>,
     /// Stages whose devices cannot take one more layer.
     pub tight: Vec<TightMemory>,
+    /// Whether it pays to split the model, and where that turns; none where that is not known.
+    pub split: Option<SplitVerdict>,
     /// The objective without each device that the plan uses.
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
@@ -88,6 +91,7 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
     Ok(Explanation {
         bottleneck: evaluate(plan, problem).bottleneck.map(|what| what.to_string()),
         tight: tight(problem, plan),
+        split: if plan.status.has_plan() { verdict(problem, budget)? } else { None },
         without,
         one_more,
     })
@@ -157,6 +161,7 @@ fn with_one_more(problem: &PlacementProblem, id: DeviceId) -> Option<DeviceGraph
 }
 
 fn tight(problem: &PlacementProblem, plan: &Plan) -> Vec<TightMemory> {
+    let (problem, plan) = problem.spoken(plan);
     let mut found = Vec::new();
     for stage in &plan.stages {
         for device in &stage.devices {

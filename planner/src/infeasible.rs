@@ -7,6 +7,7 @@ use crate::latency::labels::{self, Ground};
 use crate::outcome::{Nearest, Reason, Reasons};
 use crate::tables::{Intervals, Kind, Tables};
 use crate::throughput::network::Network;
+use isotherm_core::format::{bits_per_weight, known};
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::model::Model;
 use isotherm_core::problem::{Objective, PlacementProblem};
@@ -19,27 +20,13 @@ const LABELS_MAX: u64 = 3_000;
 /// One unit of memory in an answer.
 const MIB: u64 = 1 << 20;
 
-/// Weight formats by bits per weight, from the block layouts of GGUF: quants and scales of one block over its weights.
-const FORMATS: [(&str, f64); 11] = [
-    ("F16", 16.0),
-    ("Q8_0", 8.5),
-    ("Q6_K", 6.5625),
-    ("Q5_1", 6.0),
-    ("Q5_K", 5.5),
-    ("Q4_1", 5.0),
-    ("Q4_K", 4.5),
-    ("Q4_0", 4.5),
-    ("Q3_K", 3.4375),
-    ("Q2_K", 2.625),
-    ("IQ2_XXS", 2.0625),
-];
-
 /// Reasons that need no search: nothing may hold a layer, a pin cannot be kept, all devices together are too small.
 pub(crate) fn at_once(tables: &Tables<'_>) -> Option<Reasons> {
     let mut reasons = certain(tables);
     if reasons.is_empty() {
         return None;
     }
+    reasons.extend(conflict(tables.problem).map(Reason::Together));
     reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
     Some(Reasons(reasons))
 }
@@ -50,6 +37,7 @@ pub(crate) fn searched(tables: &Tables<'_>) -> Reasons {
     if !joined(tables) {
         reasons.insert(0, Reason::NoWay);
     }
+    reasons.extend(conflict(tables.problem).map(Reason::Together));
     reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
     Reasons(reasons)
 }
@@ -132,8 +120,8 @@ fn feasible(problem: &PlacementProblem) -> Option<bool> {
     placeable(&tables, StageCount::of(&tables))
 }
 
-/// Whether there is any chain. A placement of several routes has at least one; its pinned devices may be on others, which
-/// is left aside.
+/// Whether there is any chain. A placement of several routes has at least one; its pinned devices may be on others,
+/// which is left aside.
 fn placeable(tables: &Tables<'_>, count: StageCount) -> Option<bool> {
     let costs = possible(tables);
     let chains = Chains::new(tables, &costs, count);
@@ -217,6 +205,69 @@ fn nearest(problem: &PlacementProblem) -> Vec<Nearest> {
     found
 }
 
+/// Something that is asked, in words, and the problem without it.
+type Demand = (String, Box<dyn Fn(&mut PlacementProblem)>);
+
+/// Everything that is asked beside what devices and links are.
+fn demands(problem: &PlacementProblem) -> Vec<Demand> {
+    let (limits, serving, load) = (&problem.limits, &problem.serving, &problem.workload);
+    let mut demands: Vec<Demand> = Vec::new();
+    for name in &limits.pinned {
+        let own = name.clone();
+        demands.push((format!("pinning {name}"), Box::new(move |p| p.limits.pinned.retain(|pin| *pin != own))));
+    }
+    for name in &limits.banned {
+        let own = name.clone();
+        demands.push((format!("banning {name}"), Box::new(move |p| p.limits.banned.retain(|ban| *ban != own))));
+    }
+    if let Some(exact) = limits.stages_exact {
+        demands.push((format!("exactly {exact} stages"), Box::new(|p| p.limits.stages_exact = None)));
+    }
+    if let Some(most) = limits.stages_max {
+        demands.push((format!("at most {most} stages"), Box::new(|p| p.limits.stages_max = None)));
+    }
+    if limits.reserve_bytes > Bytes::ZERO {
+        let words = format!("{} left free on every device", limits.reserve_bytes);
+        demands.push((words, Box::new(|p| p.limits.reserve_bytes = Bytes::ZERO)));
+    }
+    if serving.requests_max > 1 {
+        let words = format!("cache for {} requests at once", serving.requests_max);
+        demands.push((words, Box::new(|p| p.serving.requests_max = 1)));
+    }
+    let longest = load.prompt_tokens.max.saturating_add(load.output_tokens.max);
+    if longest > 2 {
+        let words = format!("cache for requests of {longest} tokens");
+        demands.push((
+            words,
+            Box::new(|p| (p.workload.prompt_tokens, p.workload.output_tokens) = (Length::fixed(1), Length::fixed(1))),
+        ));
+    }
+    demands
+}
+
+/// A set of demands that leave no plan together, of which none can be left out: each is dropped in turn, and taken back
+/// where there is a plan without it. None where there is no plan without all of them, or a search was too long.
+fn conflict(problem: &PlacementProblem) -> Option<Vec<String>> {
+    let all = demands(problem);
+    let without = |dropped: &[usize]| {
+        let mut changed = problem.clone();
+        dropped.iter().for_each(|&demand| all[demand].1(&mut changed));
+        feasible(&changed)
+    };
+    if without(&(0..all.len()).collect::<Vec<_>>()) != Some(true) {
+        return None;
+    }
+    let mut dropped = Vec::new();
+    for demand in 0..all.len() {
+        dropped.push(demand);
+        if without(&dropped) != Some(false) {
+            dropped.pop();
+        }
+    }
+    let kept = (0..all.len()).filter(|demand| !dropped.contains(demand));
+    Some(kept.map(|demand| all[demand].0.clone()).collect())
+}
+
 fn without_rules(problem: &PlacementProblem) -> Vec<Nearest> {
     let limits = &problem.limits;
     let mut rules: Vec<(String, PlacementProblem)> = Vec::new();
@@ -261,7 +312,7 @@ fn smaller_weights(problem: &PlacementProblem) -> Option<Nearest> {
     let bytes: u64 = model.layer_bytes.iter().map(|bytes| bytes.0).sum();
     let weights = model.layer_weights().saturating_mul(u64::from(model.layers())).max(1);
     let bits = 8.0 * bytes as f64 / weights as f64 * f64::from(percent) / 100.0;
-    let format = FORMATS.iter().find(|(_, of_format)| *of_format <= bits).map(|(name, _)| *name);
+    let format = known().into_iter().find(|name| bits_per_weight(name).is_some_and(|of_format| of_format <= bits));
     Some(Nearest::Quantisation { percent, format, present: model.quantisation.clone() })
 }
 

@@ -10,12 +10,15 @@
 mod assemble;
 pub mod baselines;
 pub mod budget;
+mod choices;
 mod door;
 pub mod explain;
 mod formulation;
+mod groups;
 mod infeasible;
 mod latency;
 mod outcome;
+mod split;
 mod tables;
 mod throughput;
 
@@ -24,3 +27,4 @@ pub use door::plan;
 pub use explain::{Explanation, TightMemory, Worth, explain};
 pub use formulation::solve::SolverFault;
 pub use outcome::{Nearest, Outcome, PlanError, Reason, Reasons};
+pub use split::{BreakEven, SplitVerdict};

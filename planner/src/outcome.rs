@@ -111,6 +111,8 @@ pub enum Reason {
     },
     /// The search over all placements found none, for no single reason.
     Conflict,
+    /// Rules and demands that cannot hold together with what the devices are; without any one of them there is a plan.
+    Together(Vec<String>),
     /// The nearest thing that would fit.
     Nearest(Nearest),
 }
@@ -181,6 +183,16 @@ impl fmt::Display for Reason {
             }
             Self::Stages { asked, most } => write!(f, "{asked} stages were asked for; at most {most} can be had"),
             Self::Conflict => write!(f, "no placement holds: every one breaks the memory of a device, a way or a rule"),
+            Self::Together(demands) => write!(
+                f,
+                "in conflict: {}; {}",
+                demands.join(", "),
+                if demands.len() > 1 {
+                    "without any one of them there is a plan"
+                } else {
+                    "without it there is a plan"
+                }
+            ),
             Self::Nearest(nearest) => write!(f, "nearest: {nearest}"),
         }
     }

@@ -184,6 +184,9 @@ fn shared(sizes: &[(usize, Option<u64>)], candidates: &mut [Candidate]) -> Vec<P
 }
 
 fn same_timing(problem: &PlacementProblem, a: DeviceId, b: DeviceId) -> bool {
+    if problem.format(a) != problem.format(b) {
+        return false;
+    }
     match (problem.profile(a), problem.profile(b)) {
         (Some(a), Some(b)) => a == b,
         (None, None) => problem.graph.device(a).rates == problem.graph.device(b).rates,

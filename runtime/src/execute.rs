@@ -15,7 +15,7 @@ use crate::model::gguf::Gguf;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::ids::RequestId;
-use isotherm_core::plan::Stage;
+use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, ServingError, Work};
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{Bytes, SimDuration, SimTime};
@@ -98,6 +98,31 @@ pub enum ExecuteError {
         planned: u32,
         /// Layers of the file.
         found: usize,
+    },
+    /// A stage asks for another format than the file's.
+    #[error(
+        "stage {stage} holds its layers in {planned}, the model file has them in {found}; this version executes a file as \
+         it is: plan without choices.quantisations, or with a file in that format"
+    )]
+    Format {
+        /// Position of the stage.
+        stage: usize,
+        /// Format of the plan.
+        planned: String,
+        /// Format of the file.
+        found: String,
+    },
+    /// A stage on several devices.
+    #[error(
+        "stage {stage} is held by {} together; this version executes one device per stage: plan without \
+         choices.tensor_parallel",
+        devices.join(" and ")
+    )]
+    Group {
+        /// Position of the stage.
+        stage: usize,
+        /// Its devices.
+        devices: Vec<String>,
     },
     /// The plan has several routes.
     #[error("the plan has {0} routes; this version executes plans of one route")]
@@ -190,10 +215,25 @@ pub fn execute(
     })
 }
 
+/// Whether this version can execute a plan on a file whose layers are in a format. Errors: what it cannot do.
+pub fn executable(plan: &Plan, format: &str) -> Result<(), ExecuteError> {
+    for (stage, held) in plan.stages.iter().enumerate() {
+        if held.devices.len() > 1 {
+            return Err(ExecuteError::Group { stage, devices: held.devices.clone() });
+        }
+        if held.quantisation != format {
+            let (planned, found) = (held.quantisation.clone(), format.to_owned());
+            return Err(ExecuteError::Format { stage, planned, found });
+        }
+    }
+    if plan.routes.len() == 1 { Ok(()) } else { Err(ExecuteError::Routes(plan.routes.len())) }
+}
+
 /// Where each stage goes; every reason to refuse is found here, before memory is taken.
 fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, ExecuteError> {
     supported(orders.geometry).map_err(ExecuteError::Unsupported)?;
     let plan = orders.plan.plan();
+    executable(plan, orders.geometry.quantisation(orders.gguf).name())?;
     let [route] = plan.routes.as_slice() else { return Err(ExecuteError::Routes(plan.routes.len())) };
     let planned = route.stages.last().map_or(0, |stop| stop.layers.end);
     if planned as usize != orders.geometry.layers {

@@ -65,16 +65,6 @@ pub enum SimulateError {
     /// Nothing is known of a device's speed.
     #[error("neither the speed nor the memory bandwidth of device {0:?} is known; probe it")]
     NoTimes(String),
-    /// A stage is spread over several devices.
-    #[error(
-        "stage on {} is tensor parallel, and the cost of its exchanges is not modelled; \
-         simulate a plan with one device per stage",
-        devices.join(" + ")
-    )]
-    TensorParallel {
-        /// The devices.
-        devices: Vec<String>,
-    },
     /// The plan names a device that the problem does not have.
     #[error("the plan names device {0:?}, which is not in this problem; simulate it with the devices it was made for")]
     UnknownDevice(String),
@@ -170,7 +160,8 @@ pub fn simulate(
     if options.seeds == 0 {
         return Err(SimulateError::Zero("the number of seeds"));
     }
-    let setup = setup::Setup::new(plan.plan(), problem, workload)?;
+    let (chosen, spoken) = problem.spoken(plan.plan());
+    let setup = setup::Setup::new(&spoken, &chosen, workload)?;
     let outcomes: Vec<world::Outcome> = (0..options.seeds)
         .into_par_iter()
         .map(|replication| {

@@ -105,8 +105,9 @@ fn check_workload(workload: &Workload) -> Result<(), SimulateError> {
 }
 
 fn server(stage: &Stage, problem: &PlacementProblem) -> Result<ServerSetup, SimulateError> {
+    // A group is one device of the problem that the plan speaks of.
     let [name] = stage.devices.as_slice() else {
-        return Err(SimulateError::TensorParallel { devices: stage.devices.clone() });
+        return Err(SimulateError::UnknownDevice(stage.devices.join(" + ")));
     };
     let device = problem.graph.find(name).ok_or_else(|| SimulateError::UnknownDevice(name.clone()))?;
     let timing = match (problem.profile(device), problem.timing_source(device)) {

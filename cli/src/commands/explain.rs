@@ -7,8 +7,8 @@ use crate::interrupt;
 use crate::ui::{Ui, percent, table};
 use isotherm_core::check::Violation;
 use isotherm_core::plan::{Plan, Unused};
-use isotherm_core::units::Seconds;
-use isotherm_planner::{Budget, Explanation, Worth};
+use isotherm_core::units::{BytesPerSecond, Seconds};
+use isotherm_planner::{BreakEven, Budget, Explanation, SplitVerdict, Worth};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -20,6 +20,7 @@ struct Answer<'a> {
     bottleneck: Option<&'a str>,
     tight_memory: Vec<Tight<'a>>,
     unused: &'a [Unused],
+    split: Option<Split>,
     without: Vec<Value<'a>>,
     one_more: Vec<Value<'a>>,
 }
@@ -29,6 +30,15 @@ struct Tight<'a> {
     device: &'a str,
     left_bytes: u64,
     next_layer_bytes: u64,
+}
+
+/// Whether it pays to split the model, and where that turns; a threshold is absent where no figure turns it.
+#[derive(Serialize)]
+struct Split {
+    pays: bool,
+    objective_value_whole: Option<f64>,
+    pays_below_latency_seconds: Option<f64>,
+    pays_above_bandwidth_bytes_per_second: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -61,10 +71,50 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
             .map(|t| Tight { device: &t.device, left_bytes: t.left.0, next_layer_bytes: t.next_layer.0 })
             .collect(),
         unused: &stored.unused,
+        split: found.split.as_ref().map(|split| Split {
+            pays: split.pays,
+            objective_value_whole: split.whole,
+            pays_below_latency_seconds: at(split.latency).map(Seconds::value),
+            pays_above_bandwidth_bytes_per_second: at(split.bandwidth).map(BytesPerSecond::value),
+        }),
         without: found.without.iter().map(value).collect(),
         one_more: found.one_more.iter().map(value).collect(),
     };
     ui.result(&answer, || describe(&stored, &found))
+}
+
+fn at<T>(turn: BreakEven<T>) -> Option<T> {
+    match turn {
+        BreakEven::At(figure) => Some(figure),
+        BreakEven::Always | BreakEven::Never => None,
+    }
+}
+
+/// Whether it pays to split, in words.
+fn split_words(plan: &Plan, split: &SplitVerdict) -> String {
+    let whole = match split.whole {
+        None => "no device holds the model by itself".to_owned(),
+        Some(value) => format!("whole on devices by themselves it would be {}", plan::quantity(value, &plan.unit)),
+    };
+    let verdict = if split.pays { "splitting the model pays" } else { "do not split the model" };
+    let turns = |what: &str, side: &str, turn: BreakEven<String>| match turn {
+        BreakEven::At(figure) => format!("it pays where every link has a {what} {side} {figure}"),
+        BreakEven::Always => format!("no {what} of the links changes that it pays"),
+        BreakEven::Never => format!("no {what} of the links would make it pay"),
+    };
+    format!(
+        "  {verdict}: {whole};\n  {}, {}\n",
+        turns("latency", "below", shown(split.latency)),
+        turns("bandwidth", "above", shown(split.bandwidth)),
+    )
+}
+
+fn shown<T: std::fmt::Display>(turn: BreakEven<T>) -> BreakEven<String> {
+    match turn {
+        BreakEven::At(figure) => BreakEven::At(figure.to_string()),
+        BreakEven::Always => BreakEven::Always,
+        BreakEven::Never => BreakEven::Never,
+    }
 }
 
 fn value(worth: &Worth) -> Value<'_> {
@@ -85,6 +135,9 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
             "  {} has {} left; one more layer needs {}\n",
             tight.device, tight.left, tight.next_layer
         ));
+    }
+    if let Some(split) = &found.split {
+        text.push_str(&split_words(plan, split));
     }
     if !plan.unused.is_empty() {
         text.push_str("\n  not used:\n");

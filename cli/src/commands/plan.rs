@@ -172,7 +172,8 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         text.push_str(&format!("; solved in {}", Seconds::of(seconds)));
     }
     text.push_str("\n\n");
-    let heading = ["stage", "device", "layers", "weights", "cache", "total", "of"].map(str::to_owned).to_vec();
+    let heading =
+        ["stage", "device", "layers", "format", "weights", "cache", "total", "of"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     for (i, stage) in plan.stages.iter().enumerate() {
         let memory = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.memory(id));
@@ -180,13 +181,14 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
             i.to_string(),
             stage.devices.join("+"),
             stage.layers.to_string(),
+            stage.quantisation.clone(),
             stage.bytes.weights.to_string(),
             stage.bytes.kv.to_string(),
             stage.bytes.total.to_string(),
             memory.map_or_else(|| "unknown".to_owned(), |m| m.to_string()),
         ]);
     }
-    text.push_str(&table(&rows, &[0, 3, 4, 5, 6]));
+    text.push_str(&table(&rows, &[0, 4, 5, 6, 7]));
     if plan.routes.len() > 1 {
         text.push_str(&format!("\n  {} routes:\n", plan.routes.len()));
         for route in &plan.routes {
@@ -211,6 +213,9 @@ fn figures_words(plan: &Plan, problem: &PlacementProblem) -> String {
         figures.throughput.map(|rate| format!("throughput {rate}")),
     ];
     let mut words = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if let Some(batch) = plan.batch {
+        words.push_str(&format!(" in batches of {batch}"));
+    }
     if let Some(bottleneck) = &figures.bottleneck {
         words.push_str(&format!(", held back by {bottleneck}"));
     }

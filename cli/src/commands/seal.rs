@@ -41,6 +41,8 @@ pub fn run(ui: &Ui, args: &Seal) -> Done {
     let sources = Sources { devices: Some(args.devices.clone()), model: Some(model.path.display().to_string()) };
     let named = PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources };
     let (feasible, question) = plan::load_feasible(ui, &named)?;
+    isotherm_runtime::execute::executable(feasible.plan(), &question.problem.model.quantisation)
+        .map_err(|e| Failure::new(Code::Usage, format!("cannot seal {}: {e}", args.plan.display())))?;
     let simulation = match &args.simulation {
         Some(path) => path.clone(),
         None => {

@@ -163,6 +163,14 @@ pub enum BoundFault {
     /// Prices that prove nothing.
     #[error(transparent)]
     Walk(#[from] WalkFault),
+    /// Evidence that speaks of fewer plans than may be chosen.
+    #[error("evidence {evidence} says nothing of {what}, which may be chosen")]
+    Choices {
+        /// The kind of evidence.
+        evidence: &'static str,
+        /// What it leaves out.
+        what: &'static str,
+    },
     /// More work than the checker takes upon itself.
     #[error("{what}: {count} are too many to certify by enumeration; at most {max}")]
     TooLarge {
@@ -272,6 +280,9 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
     let wrong = |evidence| vec![BoundFault::WrongEvidence { evidence, objective: problem.objective.name() }];
     let Some(stated) = exact(bound) else { return Vec::new() };
     let above = &stated * (whole(1) + agreement());
+    if problem.may_group() {
+        return vec![BoundFault::Choices { evidence: "for a bound", what: "devices that hold a stage together" }];
+    }
     match evidence {
         Evidence::ClipBound if throughput => cover::clip(problem, bound, &above),
         Evidence::ClipBound => wrong("clip_bound"),
@@ -285,8 +296,14 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
         }
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
+        Evidence::Enumeration if problem.formats().len() > 1 => {
+            vec![BoundFault::Choices { evidence: "enumeration", what: "other formats" }]
+        }
         Evidence::Enumeration => enumeration::best_at_least(problem, bound),
         Evidence::WalkPrices { .. } if throughput => wrong("walk_prices"),
+        Evidence::WalkPrices { .. } if problem.formats().len() > 1 => {
+            vec![BoundFault::Choices { evidence: "walk_prices", what: "other formats" }]
+        }
         Evidence::WalkPrices { parts } => walk::prices(problem, bound, parts),
     }
 }

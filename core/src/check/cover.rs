@@ -20,6 +20,7 @@ use crate::exact::{Exact, exact, larger, nearest, whole};
 use crate::ids::{DeviceId, Layers};
 use crate::problem::{Life, PlacementProblem};
 use num_traits::{Signed, Zero};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Most intervals of layers, over all devices, whose rates are tabulated.
@@ -40,10 +41,11 @@ fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, Boun
     if count > INTERVALS_MAX {
         return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
     }
-    let lives = in_flight::open(problem, above);
+    let variants = problem.variants();
+    let lives = in_flight::open(problem, &variants, above);
     let mut by_table: BTreeMap<Vec<(u32, u64)>, Vec<DeviceId>> = BTreeMap::new();
     for device in problem.graph.device_ids() {
-        let table = greatest_rates(problem, device, &lives);
+        let table = greatest_rates(&variants, device, &lives);
         by_table.entry(table.into_iter().map(|(k, rate)| (k, rate.to_bits())).collect()).or_default().push(device);
     }
     let class = |(table, devices): (Vec<(u32, u64)>, Vec<DeviceId>)| {
@@ -54,11 +56,19 @@ fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, Boun
 }
 
 /// For each number of layers that fits somewhere, the greatest rate over the intervals of that length. A rate depends
-/// on an interval's length and on which ends of the model it holds, so at most four are asked for.
-fn greatest_rates(problem: &PlacementProblem, device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
-    if problem.exclusion(device).is_some() {
-        return Vec::new();
+/// on an interval's length, its format and on which ends of the model it holds, so at most four are asked for.
+fn greatest_rates(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
+    let mut table: BTreeMap<u32, f64> = BTreeMap::new();
+    for problem in variants.iter().filter(|problem| problem.usable(device)) {
+        for (k, rate) in rates_of(problem, device, lives) {
+            let greatest = table.entry(k).or_insert(rate);
+            *greatest = greatest.max(rate);
+        }
     }
+    table.into_iter().collect()
+}
+
+fn rates_of(problem: &PlacementProblem, device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
     let total = problem.layers();
     let greatest = |k: u32| {
         let mut asked: [Option<Option<f64>>; 4] = [None; 4];

@@ -78,7 +78,7 @@ pub enum Violation {
         name: String,
     },
     /// A stage on several devices or none.
-    #[error("stage {stage} is on {devices} devices; a stage is on exactly 1, as groups have no measured cost")]
+    #[error("stage {stage} is on {devices} devices; a stage is on at least 1")]
     GroupSize {
         /// Position of the stage.
         stage: usize,
@@ -193,6 +193,14 @@ pub enum Violation {
         stage: usize,
         /// The cap.
         watts: Watts,
+    },
+    /// Devices that may not hold a stage together.
+    #[error("the devices of stage {stage} may not hold it together: {reason}")]
+    Group {
+        /// Position of the stage.
+        stage: usize,
+        /// Why.
+        reason: String,
     },
     /// A batch that this problem does not know, or a plan for least time that states one.
     #[error("batch is {batch}; a plan for {objective} states {}", batches(objective, known))]

@@ -1,8 +1,8 @@
 //! Throughput bounds from worths of devices, without any solver.
 //!
 //! In a plan of rate `F` the tokens of each layer pass through devices whose rates add to at least `F`; with and without
-//! partial inference, and for any network. Rates are the greatest in any of the batches that
-//! [Little's law](super::in_flight) leaves open at the rate in question.
+//! partial inference, and for any network. Rates are the greatest in any format that may be
+//! chosen and in any of the batches that [Little's law](super::in_flight) leaves open at the rate in question.
 //!
 //! *Device worths.* Layers weigh `w`: 1, but for the first and the last, which may weigh more. Give each device `d` a
 //! worth `u_d >= 0` and let it pay `u_d * w / w(I)` on each layer of the interval `I` it holds, `w(I)` being the weight of
@@ -29,6 +29,7 @@ use crate::plan::EndWeights;
 use crate::problem::{Life, PlacementProblem};
 use num_bigint::BigInt;
 use num_traits::{One, Signed, ToPrimitive, Zero};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most partial covers that the search for a cheap cover looks at.
@@ -64,10 +65,11 @@ fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, Boun
     if count > INTERVALS_MAX {
         return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
     }
-    let lives = in_flight::open(problem, above);
+    let variants = problem.variants();
+    let lives = in_flight::open(problem, &variants, above);
     let mut by_table: BTreeMap<Vec<(Shape, u64)>, Vec<DeviceId>> = BTreeMap::new();
-    for device in problem.graph.device_ids().filter(|&device| problem.exclusion(device).is_none()) {
-        by_table.entry(greatest_rates(problem, device, &lives)).or_default().push(device);
+    for device in problem.graph.device_ids() {
+        by_table.entry(greatest_rates(&variants, device, &lives)).or_default().push(device);
     }
     let class = |(table, devices): (Vec<(Shape, u64)>, Vec<DeviceId>)| {
         let rates: Vec<_> = table.into_iter().filter_map(|(s, bits)| Some((s, exact(f64::from_bits(bits))?))).collect();
@@ -76,22 +78,28 @@ fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, Boun
     Ok(by_table.into_iter().map(class).filter(|class| !class.rates.is_empty()).collect())
 }
 
-/// For each shape that fits somewhere, its greatest rate in any of the batches, as bits. A rate depends on the shape alone.
-fn greatest_rates(problem: &PlacementProblem, device: DeviceId, lives: &[Life]) -> Vec<(Shape, u64)> {
-    let total = problem.layers();
-    let mut found: BTreeMap<Shape, Option<f64>> = BTreeMap::new();
-    for k in 1..=total {
-        for start in 0..=total - k {
-            let layers = Layers::new(start, start + k);
-            let shape = (k, start == 0, layers.end == total);
-            if !found.contains_key(&shape) && holds(problem, device, layers) {
-                let rate = |life| problem.rate(device, layers, life).map(|rate| rate.value());
-                found.insert(shape, lives.iter().filter_map(rate).reduce(f64::max));
+/// For each shape that fits somewhere, its greatest rate in any format and batch, as bits. A rate depends on the shape, the
+/// format and the batch alone.
+fn greatest_rates(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, lives: &[Life]) -> Vec<(Shape, u64)> {
+    let mut greatest: BTreeMap<Shape, f64> = BTreeMap::new();
+    for problem in variants.iter().filter(|problem| problem.usable(device)) {
+        let mut seen: BTreeSet<Shape> = BTreeSet::new();
+        let total = problem.layers();
+        for k in 1..=total {
+            for start in 0..=total - k {
+                let layers = Layers::new(start, start + k);
+                let shape = (k, start == 0, layers.end == total);
+                if !seen.contains(&shape) && holds(problem, device, layers) {
+                    seen.insert(shape);
+                    let rates = lives.iter().filter_map(|life| problem.rate(device, layers, life));
+                    let rate = rates.map(|rate| rate.value()).fold(0.0, f64::max);
+                    let known = greatest.entry(shape).or_insert(rate);
+                    *known = known.max(rate);
+                }
             }
         }
     }
-    let positive = |(shape, rate): (Shape, Option<f64>)| Some((shape, rate.filter(|&rate| rate > 0.0)?.to_bits()));
-    found.into_iter().filter_map(positive).collect()
+    greatest.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(shape, rate)| (shape, rate.to_bits())).collect()
 }
 
 /// Proves from worths that no plan reaches `above`, or says why not.

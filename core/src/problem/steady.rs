@@ -11,10 +11,10 @@
 //! T_b = b * o / L_b                          output tokens per second of the device
 //! ```
 //!
-//! `L_b` is the *residence* of a request on the device. Where `b * C` exceeds the steps of a life, prompts alone set the
-//! pace and a life lasts as long as `b` prompts take. With `b = 1` a life is the prefill and `o - 1` decode steps. The
-//! batch passes the ways between devices in the same steps, so a way has a residence too: latency by the step, bytes by
-//! the token.
+//! `L_b` is the *residence* of a request on the device. Where `b * C` exceeds the steps of a life, prompts alone set
+//! the pace and a life lasts as long as `b` prompts take. With `b = 1` a life is the prefill and `o - 1` decode steps.
+//! The batch passes the ways between devices in the same steps, so a way has a residence too: latency by the step,
+//! bytes by the token.
 
 use super::{PlacementProblem, Timing};
 use crate::cost::StepShape;
@@ -59,17 +59,20 @@ impl Life {
 }
 
 impl PlacementProblem {
-    /// The numbers of requests that are tried as a batch, from the greatest down: all that are admitted, equal parts of
-    /// them, and the powers of two below. Only the first where no device has step times, since nothing depends on it.
+    /// The numbers of requests that are tried as a batch, from the greatest down: those of the choices; unless stated,
+    /// all that are admitted, equal parts of them, and the powers of two below. Only the first where no device has step
+    /// times, since nothing depends on it.
     #[must_use]
     pub fn batches(&self) -> Vec<u32> {
         let most = self.serving.requests_max.max(1);
         if !self.knows_times() {
             return vec![most];
         }
+        let given = self.limits.choices.batches.iter().copied();
+        let given: Vec<u32> = given.filter(|batch| (1..=most).contains(batch)).collect();
         let parts = (1..=PARTS_MAX).map(|parts| most.div_ceil(parts));
         let powers = (0..u32::BITS).map(|power| 1 << power).take_while(|&batch| batch < most);
-        let mut batches: Vec<u32> = parts.chain(powers).collect();
+        let mut batches: Vec<u32> = if given.is_empty() { parts.chain(powers).collect() } else { given };
         batches.sort_unstable_by(|a, b| b.cmp(a));
         batches.dedup();
         batches
@@ -111,8 +114,8 @@ impl PlacementProblem {
         life.steps.iter().map(|(count, shape)| self.step(device, layers, shape).map(|step| step * *count)).sum()
     }
 
-    /// Output tokens per second that a device sustains while holding these layers, in batches of this life: `T_b` of the
-    /// [module](self), or as its table of rates says, which knows no batches.
+    /// Output tokens per second that a device sustains while holding these layers, in batches of this life: `T_b` of
+    /// the [module](self), or as its table of rates says, which knows no batches.
     #[must_use]
     pub fn rate(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<TokensPerSecond> {
         match &self.timing[device.index()] {
@@ -151,8 +154,8 @@ impl PlacementProblem {
         self.end_residence(device, true, life.count(), life.tokens())
     }
 
-    /// Time that a request spends on the way from the last device of its route: sampled tokens, 4 bytes each. None as for
-    /// [`entry_residence`](Self::entry_residence).
+    /// Time that a request spends on the way from the last device of its route: sampled tokens, 4 bytes each. None as
+    /// for [`entry_residence`](Self::entry_residence).
     #[must_use]
     pub fn exit_residence(&self, device: DeviceId, life: &Life) -> Option<Seconds> {
         self.end_residence(device, false, life.count(), life.sampled())
@@ -165,8 +168,8 @@ impl PlacementProblem {
         self.graph.path(from, to, Bytes(4)).and_then(|path| spent(&path, steps, 4.0 * tokens))
     }
 
-    /// Requests in flight, in output tokens: how many requests are admitted at once, times the tokens of each answer. By
-    /// Little's law, rate times residence of a request cannot exceed it.
+    /// Requests in flight, in output tokens: how many requests are admitted at once, times the tokens of each answer.
+    /// By Little's law, rate times residence of a request cannot exceed it.
     #[must_use]
     pub fn tokens_in_flight(&self) -> f64 {
         f64::from(self.serving.requests_max) * self.workload.output_tokens.mean()

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::reader::{At, Reader};
-use crate::problem::{Limits, Objective};
+use crate::problem::{Choices, Limits, Objective};
 use crate::units::{Celsius, Hertz};
 use crate::workload::{Arrivals, Length, Serving, Workload};
 
@@ -10,6 +10,8 @@ use crate::workload::{Arrivals, Length, Serving, Workload};
 const TOKENS_MAX: u32 = 1 << 20;
 /// Most requests of a workload, and most at once.
 const REQUESTS_MAX: u32 = 10_000_000;
+/// Most devices that hold a stage together.
+const DEGREE_MAX: u32 = 64;
 /// Most steps in which a prompt is prefilled.
 const CHUNKS_MAX: u32 = 10_000;
 
@@ -147,6 +149,27 @@ pub(super) fn limits(root: &Reader<'_, '_>) -> Limits {
     limits.banned = names(banned);
     reader.done();
     limits
+}
+
+/// `[choices]`: what may be chosen for each stage. Unless stated: nothing.
+pub(super) fn choices(root: &Reader<'_, '_>) -> Choices {
+    let mut choices = Choices::default();
+    let Some(reader) = root.table("choices") else { return choices };
+    for format in reader.texts("quantisations") {
+        if choices.quantisations.contains(&format.value) {
+            reader.source.fault(format.span, Fault::Duplicate { what: "format", name: format.value });
+        } else {
+            choices.quantisations.push(format.value);
+        }
+    }
+    for batch in reader.list("batches", "numbers of requests") {
+        choices.batches.extend(reader.integer_of("batches", batch, 1, REQUESTS_MAX));
+    }
+    for degree in reader.list("tensor_parallel", "numbers of devices") {
+        choices.tensor_parallel.extend(reader.integer_of("tensor_parallel", degree, 1, DEGREE_MAX));
+    }
+    reader.done();
+    choices
 }
 
 /// `[environment]`. Unless stated: air of 25 °C.

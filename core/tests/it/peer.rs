@@ -3,12 +3,13 @@
 use crate::build::*;
 use crate::mutation::mutants;
 use isotherm_core::check::ProblemRecord;
+use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
-use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, TokensPerSecond};
+use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
 use isotherm_core::workload::Length;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -58,12 +59,20 @@ pub fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usiz
 
 /// A problem of some devices of every kind, with ways that may be missing.
 pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
-    let model = model(2 + draw.below(4));
+    let mut model = model(2 + draw.below(4));
+    let twins = draw.one_in(6);
+    if twins && !draw.one_in(5) {
+        model.kv_heads = 2;
+    }
+    let mut formats: Vec<String> = Vec::new();
+    if draw.one_in(5) {
+        formats.extend(["F32", "Q8_0", "Q4_0"][draw.below(2)..2 + draw.below(2)].iter().map(|f| (*f).to_owned()));
+    }
     let objective = [Objective::Throughput, Objective::Tpot, Objective::Ttft][draw.below(3)];
     let rates_only = objective == Objective::Throughput && draw.one_in(4);
     let names = ["a", "b", "c", "d"];
     let count = 2 + draw.below(3);
-    let mut devices = Vec::new();
+    let mut devices: Vec<Device> = Vec::new();
     for name in &names[..count] {
         let memory = 2_000 + draw.below(12_000) as u64;
         let mut device = device(name, &model, draw.between(0.01, 3.0), memory);
@@ -81,6 +90,16 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
         } else {
             device.profiles =
                 vec![profile(&model, draw.between(0.01, 3.0), draw.between(0.0, 0.2), 0.01, draw.between(0.0, 0.1))];
+        }
+        for format in formats.iter().filter(|format| **format != model.quantisation) {
+            if let Some(mut other) = device.profiles.first().filter(|_| !draw.one_in(8)).cloned() {
+                other.geometry.quantisation.clone_from(format);
+                other.step_seconds = Seconds::of(draw.between(0.0, 0.2));
+                device.profiles.push(other);
+            }
+        }
+        if let (Some(first), true) = (devices.first(), twins && *name == "b") {
+            device = Device { name: (*name).into(), ..first.clone() };
         }
         if draw.one_in(12) {
             device.memory_bytes = None;
@@ -128,6 +147,13 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
     parts.serving.step_tokens_max = 1 + draw.below(7) as u32;
     parts.serving.requests_max = 1 + draw.below(4) as u32;
     parts.limits.partial = draw.one_in(3);
+    if twins {
+        parts.limits.choices.tensor_parallel = vec![1, 2];
+    }
+    parts.limits.choices.quantisations = formats;
+    if draw.one_in(8) {
+        parts.limits.choices.batches = vec![1 + draw.below(parts.serving.requests_max as usize) as u32];
+    }
     parts.limits.stages_max = draw.one_in(5).then(|| 1 + draw.below(3) as u32);
     if draw.one_in(8) {
         parts.limits.pinned = vec![names[draw.below(count)].into()];
@@ -167,8 +193,33 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
         let share = draw.between(0.05, 0.95);
         routes = vec![(routes[0].0.clone(), share), (other, 1.0 - share)];
     }
+    // Twins may hold a stage together.
+    let first = |stages: &[(&str, u32, u32)], name: &str| stages.iter().position(|stage| stage.0 == name);
+    let together = problem.may_group() && draw.one_in(2);
+    let held = if together { first(&stages, "a").filter(|_| first(&stages, "b").is_none()) } else { None };
     let routes: Vec<(&[u32], f64)> = routes.iter().map(|(route, share)| (route.as_slice(), *share)).collect();
     let mut plan = plan(problem, &stages, &routes);
+    if let Some(held) = held {
+        plan.stages[held].devices.push("b".into());
+        plan.unused.retain(|unused| unused.device != "b");
+    }
+    if !problem.limits.choices.is_none() {
+        for stage in &mut plan.stages {
+            let formats = problem.formats();
+            let format = if draw.one_in(12) { "Q2_K" } else { &formats[draw.below(formats.len())] };
+            stage.quantisation = format.to_owned();
+            if formats.contains(&stage.quantisation) {
+                let all = problem.in_formats(|_| Some(format));
+                let members: Vec<_> = stage.devices.iter().filter_map(|name| problem.graph.find(name)).collect();
+                let grouped = all.grouped(&[members.clone()]).filter(|_| members.len() > 1);
+                stage.bytes = match &grouped {
+                    None => all.stage_bytes(members[0], stage.layers),
+                    Some(grouped) => grouped.stage_bytes(grouped.graph.find("a + b").expect("named so"), stage.layers),
+                };
+            }
+        }
+        state_objective(&mut plan, problem);
+    }
     if draw.one_in(2) && (problem.objective == Objective::Throughput || draw.one_in(6)) {
         let known = problem.batches();
         plan.batch = Some(if draw.one_in(8) { 5 } else { known[draw.below(known.len())] });

@@ -496,3 +496,16 @@ fn no_mutation_of_a_table_makes_the_reader_panic() {
         let _ = Scenario::parse(&with(""), &mut lookup).map(|scenario| scenario.problem(None, None));
     }
 }
+
+#[test]
+fn formats_that_may_be_chosen_are_known_and_named_once() {
+    let with_choice = |list: &str| with(&format!("[choices]\nquantisations = {list}\n"));
+    let problem = problem(&with_choice("[\"Q8_0\", \"Q4_0\"]"));
+    assert_eq!(problem.formats(), ["Q8_0", "Q4_0"]);
+    let refused = refusal(&with_choice("[\"Q8_0\", \"Q8_0\"]"));
+    assert!(refused.contains("Q8_0"), "{refused}");
+    let scenario = parse(&with_choice("[\"Q8_0\", \"Q3_X\"]")).expect("a list of words");
+    let errors = listed(&scenario.problem(None, None).expect_err("nobody knows the bytes of Q3_X"));
+    assert!(errors.contains("\"Q3_X\"") && errors.contains("Q4_1"), "{errors}");
+    assert_eq!(self::problem(&with("")).formats(), ["Q4_1"]);
+}

@@ -1,7 +1,7 @@
 //! What devices and ways can carry, in output tokens per second.
 
 use super::stay::Stay;
-use crate::tables::{Intervals, Tables, interval};
+use crate::tables::{Intervals, Kind, Tables, interval};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::{SINK, SOURCE};
 use isotherm_core::problem::Life;
@@ -59,25 +59,25 @@ impl<'a> Stated<'a> {
     }
 }
 
+/// Rate of a stage, by kind; zero where the layers do not fit.
+fn stages(tables: &Tables<'_>, life: &Life) -> Vec<Intervals<f64>> {
+    let rates = |kind: &Kind| {
+        Intervals::of(tables.layers, |s, e| {
+            let fits = e <= kind.reach[s];
+            let rate = || tables.problem.rate(kind.example, interval(s, e), life).map(TokensPerSecond::value);
+            fits.then(rate).flatten().unwrap_or(0.0)
+        })
+    };
+    tables.kinds.iter().map(rates).collect()
+}
+
 impl Network {
     /// Asks the problem, for batches of one life.
     pub fn new(tables: &Tables<'_>, life: &Life) -> Self {
-        let problem = tables.problem;
-        let stage = tables
-            .kinds
-            .iter()
-            .map(|kind| {
-                Intervals::of(tables.layers, |s, e| {
-                    let fits = e <= kind.reach[s];
-                    let rate = || problem.rate(kind.example, interval(s, e), life).map(TokensPerSecond::value);
-                    fits.then(rate).flatten().unwrap_or(0.0)
-                })
-            })
-            .collect();
         let stated = Stated::new(tables);
         let mut network = Self {
             layers: tables.layers,
-            stage,
+            stage: stages(tables, life),
             pair: vec![vec![0.0; tables.candidates.len()]; tables.candidates.len()],
             source: Vec::new(),
             sink: Vec::new(),
@@ -87,6 +87,12 @@ impl Network {
         network.ends(tables, &stated);
         network.ways(tables, &stated);
         network
+    }
+
+    /// The same ways for batches of another life.
+    pub fn again(&self, tables: &Tables<'_>, life: &Life) -> Self {
+        let stay = self.stay.as_ref().map(|stay| stay.again(tables, life));
+        Self { stage: stages(tables, life), stay, ..self.clone() }
     }
 
     fn ends(&mut self, tables: &Tables<'_>, stated: &Stated<'_>) {

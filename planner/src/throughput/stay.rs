@@ -1,5 +1,5 @@
-//! How long a request stays where, and what Little's law makes of it: no more than `requests_max` requests are in flight,
-//! so rate times residence cannot exceed them. It is one row, linear in what flows where.
+//! How long a request stays where, and what Little's law makes of it: no more than `requests_max` requests are in
+//! flight, so rate times residence cannot exceed them. It is one row, linear in what flows where.
 
 use super::replay::{Carried, Path};
 use crate::budget::Budget;
@@ -8,6 +8,7 @@ use crate::latency::costs::{Costs, Steps};
 use crate::latency::labels::{self, Ground};
 use crate::tables::{Intervals, Kind, Tables, interval};
 use crate::throughput::network::Network;
+use isotherm_core::ids::DeviceId;
 use isotherm_core::problem::Life;
 use isotherm_core::units::Seconds;
 
@@ -27,6 +28,13 @@ pub(crate) struct Stay {
     pub source: Vec<f64>,
     /// On the way out.
     pub sink: Vec<f64>,
+    /// Latency of the way between two candidates, and the time of one token's activations on it: the same for every
+    /// batch.
+    ways: Vec<Vec<(f64, f64)>>,
+}
+
+fn seconds(time: Option<Seconds>) -> f64 {
+    time.map_or(0.0, Seconds::value)
 }
 
 impl Stay {
@@ -36,21 +44,41 @@ impl Stay {
         if !problem.knows_times() {
             return None;
         }
-        let seconds = |time: Option<Seconds>| time.map_or(0.0, Seconds::value);
+        let row = problem.model.boundary_bytes_per_token();
+        let way = |from: DeviceId, to: DeviceId| {
+            let path = problem.graph.device_path(from, to, row).filter(|_| from != to);
+            path.map_or((0.0, 0.0), |path| {
+                (path.latency.value(), path.bandwidth.map_or(0.0, |rate| (row / rate).value()))
+            })
+        };
+        let ids: Vec<DeviceId> = tables.candidates.iter().map(|candidate| candidate.id).collect();
+        let ways = ids.iter().map(|&from| ids.iter().map(|&to| way(from, to)).collect()).collect();
+        Some(Self::of(tables, life, ways))
+    }
+
+    /// The same for batches of another life.
+    pub fn again(&self, tables: &Tables<'_>, life: &Life) -> Self {
+        Self::of(tables, life, self.ways.clone())
+    }
+
+    fn of(tables: &Tables<'_>, life: &Life, ways: Vec<Vec<(f64, f64)>>) -> Self {
+        let problem = tables.problem;
         let stage = |kind: &Kind| {
             Intervals::of(tables.layers, |s, e| {
                 if e > kind.reach[s] { 0.0 } else { seconds(problem.residence(kind.example, interval(s, e), life)) }
             })
         };
-        let way = |from, to| if from == to { 0.0 } else { seconds(problem.hop_residence(from, to, life)) };
-        let ids: Vec<_> = tables.candidates.iter().map(|candidate| candidate.id).collect();
-        Some(Self {
+        let (count, tokens) = (life.count(), life.tokens());
+        let spent = |&(latency, moving): &(f64, f64)| latency * count + moving * tokens;
+        let ids = || tables.candidates.iter().map(|candidate| candidate.id);
+        Self {
             in_flight: problem.tokens_in_flight(),
             stage: tables.kinds.iter().map(stage).collect(),
-            pair: ids.iter().map(|&from| ids.iter().map(|&to| way(from, to)).collect()).collect(),
-            source: ids.iter().map(|&id| seconds(problem.entry_residence(id, life))).collect(),
-            sink: ids.iter().map(|&id| seconds(problem.exit_residence(id, life))).collect(),
-        })
+            pair: ways.iter().map(|row| row.iter().map(spent).collect()).collect(),
+            source: ids().map(|id| seconds(problem.entry_residence(id, life))).collect(),
+            sink: ids().map(|id| seconds(problem.exit_residence(id, life))).collect(),
+            ways,
+        }
     }
 
     /// Residence on a chain of stages.
@@ -95,7 +123,7 @@ impl Stay {
     /// The chain of least residence that a search finds.
     pub fn quickest(&self, tables: &Tables<'_>, network: &Network, budget: &Budget<'_>) -> Option<Vec<Link>> {
         let costs = self.costs(tables, network);
-        let chains = Chains::new(tables, &costs, count(tables));
+        let chains = Chains::new(tables, &costs, StageCount::of(tables));
         let (band, prices) = (Band::all(&costs), chains.no_prices());
         let completions = chains.completions(&band, &prices);
         let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
@@ -123,7 +151,7 @@ impl Stay {
     }
 }
 
-/// Stages of a route. With partial inference an exact number of stages need not be passed whole.
+/// Stages of a route, for a bound: with partial inference an exact number of stages need not be passed whole.
 fn count(tables: &Tables<'_>) -> StageCount {
     match StageCount::of(tables) {
         StageCount::Exactly(_) if tables.problem.limits.partial => StageCount::Any,

@@ -5,8 +5,11 @@ mod world;
 
 mod against_enumeration;
 mod baselines;
+mod choices;
 mod explaining;
 mod helix;
+mod in_flight;
+mod infeasible;
 mod known_figures;
 mod latency;
 mod mesh;

@@ -105,7 +105,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
         .map(|&(device, layers)| Stage {
             devices: vec![problem.graph.device(device).name.clone()],
             layers,
-            quantisation: problem.model.quantisation.clone(),
+            quantisation: problem.format(device).to_owned(),
             bytes: problem.stage_bytes(device, layers),
             power_cap_watts: None,
         })

@@ -1,0 +1,181 @@
+//! Formats and groups: the best plan is the best over every way to choose them, each solved by enumeration.
+
+use crate::oracle;
+use crate::world::{Random, Recipe, problem};
+use isotherm_core::graph::{DeviceGraph, DevicesFile};
+use isotherm_core::ids::DeviceId;
+use isotherm_core::plan::BoundKind;
+use isotherm_core::problem::{Choices, Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::units::Seconds;
+use isotherm_planner::{Budget, Outcome, plan};
+
+/// The problem with other devices and choices, and no pins.
+fn changed(problem: &PlacementProblem, file: DevicesFile, choices: Choices) -> PlacementProblem {
+    PlacementProblem::new(ProblemParts {
+        name: problem.name.clone(),
+        model: problem.model.clone(),
+        graph: DeviceGraph::new(file).expect("a well-formed graph"),
+        workload: problem.workload.clone(),
+        serving: problem.serving,
+        objective: problem.objective,
+        limits: Limits { choices, pinned: Vec::new(), ..problem.limits.clone() },
+        ambient: problem.ambient,
+        inputs: problem.inputs.clone(),
+    })
+    .expect("a well-formed problem")
+}
+
+/// Devices measured in one or two formats, of which neither need be the quicker.
+fn with_formats(seed: u64, objective: Objective) -> PlacementProblem {
+    let recipe = Recipe { objective, devices_max: 3, layers_max: 4, shared: false, partial: false };
+    let plain = problem(seed, recipe);
+    let random = &mut Random(seed.wrapping_mul(31) + 5);
+    let mut file = plain.graph.file().clone();
+    for device in &mut file.devices {
+        if random.chance(80) {
+            let mut other = device.profiles[0].clone();
+            other.geometry.quantisation = "Q8_0".into();
+            other.step_seconds = Seconds::of(random.real(0.0, 4e-3));
+            device.profiles.push(other);
+        }
+    }
+    let quantisations = if random.chance(50) { ["F16", "Q8_0"] } else { ["Q8_0", "F16"] };
+    changed(&plain, file, Choices { quantisations: quantisations.map(str::to_owned).to_vec(), ..Choices::default() })
+}
+
+/// The best over every format of every device.
+fn best_in_formats(problem: &PlacementProblem) -> Option<f64> {
+    let devices = problem.graph.devices().len();
+    let better = |a: f64, b: f64| if problem.objective.maximises() { a.max(b) } else { a.min(b) };
+    let ways = problem.formats().len().pow(devices as u32);
+    let of = |way: usize| {
+        let digit = |id: DeviceId| way / problem.formats().len().pow(id.index() as u32) % problem.formats().len();
+        oracle::best(&problem.in_formats(|id| Some(problem.formats()[digit(id)].as_str())))
+    };
+    (0..ways).filter_map(of).reduce(better)
+}
+
+fn compare(problem: &PlacementProblem, seed: u64, expected: Option<f64>) -> Option<f64> {
+    let outcome = plan(problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    match (&outcome, expected) {
+        (Outcome::Optimal(found), Some(expected)) => {
+            let value = found.plan().objective_value.expect("a plan has a value");
+            assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+            found.plan().clone().check(problem).expect("holds for the problem with its choices");
+            Some(value)
+        }
+        (Outcome::Infeasible(_), None) => None,
+        other => panic!("seed {seed}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_best_formats_are_what_enumeration_finds() {
+    for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
+        let (mut plans, mut mixed) = (0, 0);
+        for seed in 0..60 {
+            let problem = with_formats(seed, objective);
+            if compare(&problem, seed, best_in_formats(&problem)).is_none() {
+                continue;
+            }
+            plans += 1;
+            let outcome = plan(&problem, &Budget::default()).expect("planned above");
+            let stages = &outcome.plan().expect("a plan").plan().stages;
+            mixed += usize::from(stages.iter().any(|stage| stage.quantisation != stages[0].quantisation));
+        }
+        assert!(plans > 20 && mixed > 0, "{objective:?}: {plans} plans, {mixed} in several formats");
+    }
+}
+
+#[test]
+fn a_smaller_format_is_chosen_where_the_larger_one_does_not_fit_or_reads_more() {
+    let mut smaller = 0;
+    for seed in 0..40 {
+        let recipe =
+            Recipe { objective: Objective::Tpot, devices_max: 3, layers_max: 4, shared: false, partial: false };
+        let plain = problem(seed, recipe);
+        let mut file = plain.graph.file().clone();
+        for device in &mut file.devices {
+            let mut other = device.profiles[0].clone();
+            other.geometry.quantisation = "Q4_0".into();
+            device.profiles.push(other);
+        }
+        let choices = Choices { quantisations: vec!["F16".into(), "Q4_0".into()], ..Choices::default() };
+        let alone = oracle::best(&changed(&plain, plain.graph.file().clone(), Choices::default()));
+        let chosen = changed(&plain, file, choices);
+        let outcome = plan(&chosen, &Budget::default()).expect("planned");
+        match (alone, outcome.plan()) {
+            (Some(alone), Some(found)) => {
+                let value = found.plan().objective_value.expect("a value");
+                assert!(value <= alone * (1.0 + 1e-9), "seed {seed}: a choice made {alone} into {value}");
+            }
+            (None, Some(_)) => smaller += 1,
+            (Some(_), None) => panic!("seed {seed}: a choice took the plan away"),
+            (None, None) => {}
+        }
+    }
+    assert!(smaller > 0, "no problem became possible");
+}
+
+/// Four devices, some of them alike; those may hold a stage together.
+fn with_groups(seed: u64, objective: Objective) -> PlacementProblem {
+    let recipe = Recipe { objective, devices_max: 3, layers_max: 4, shared: false, partial: false };
+    let plain = problem(seed, recipe);
+    let random = &mut Random(seed.wrapping_mul(57) + 3);
+    let mut file = plain.graph.file().clone();
+    for i in 1..file.devices.len() {
+        if random.chance(70) {
+            let name = file.devices[i].name.clone();
+            file.devices[i] = isotherm_core::device::Device { name, ..file.devices[0].clone() };
+        }
+    }
+    for device in &mut file.devices {
+        device.memory_pool = None;
+    }
+    // Ways that are short compared with a layer, or not, and the same between all.
+    let latency = if random.chance(70) { 1e-5 } else { 2e-3 };
+    let (devices, junctions) = (file.devices.clone(), file.junctions.clone());
+    file.links.clear();
+    let places: Vec<&String> = devices.iter().map(|d| &d.name).chain(&junctions).collect();
+    for from in &places {
+        for to in places.iter().filter(|to| *to != from) {
+            file.links.push(crate::world::link(from, to, latency, 1e7, &[]));
+        }
+    }
+    changed(&plain, file, Choices { tensor_parallel: vec![1, 2], ..Choices::default() })
+}
+
+/// The best over every set of disjoint pairs.
+fn best_in_groups(problem: &PlacementProblem) -> Option<f64> {
+    let ids: Vec<DeviceId> = problem.graph.device_ids().collect();
+    let mut pairs = vec![Vec::new()];
+    for (i, &a) in ids.iter().enumerate() {
+        pairs.extend(ids[i + 1..].iter().map(|&b| vec![vec![a, b]]));
+    }
+    let better = |a: f64, b: f64| if problem.objective.maximises() { a.max(b) } else { a.min(b) };
+    pairs.iter().filter_map(|groups| oracle::best(&problem.grouped(groups)?)).reduce(better)
+}
+
+#[test]
+fn the_best_groups_are_what_enumeration_finds() {
+    for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
+        let (mut plans, mut together) = (0, 0);
+        for seed in 0..60 {
+            let problem = with_groups(seed, objective);
+            let expected = best_in_groups(&problem);
+            let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let Some(found) = outcome.plan() else {
+                assert!(expected.is_none(), "seed {seed}: {expected:?}, and no plan was found");
+                continue;
+            };
+            let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
+            assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+            found.plan().clone().check(&problem).expect("holds for the problem with its choices");
+            let certificate = found.plan().certificate.as_ref().expect("a certificate");
+            assert_ne!(certificate.bound_kind, BoundKind::Certified, "no evidence speaks of groups");
+            plans += 1;
+            together += usize::from(found.plan().stages.iter().any(|stage| stage.devices.len() > 1));
+        }
+        assert!(plans > 20 && together > 2, "{objective:?}: {plans} plans, {together} with groups");
+    }
+}
