@@ -33,7 +33,7 @@ const COLUMNS_MAX: usize = 20_000;
 const COLUMNS_WHOLE_MAX: usize = 8_000;
 /// Additions that all steps towards better prices may take, and the fewest and most steps.
 const ADDITIONS_MAX: usize = 800_000_000;
-const STEPS: std::ops::RangeInclusive<usize> = 25..=600;
+const STEPS: std::ops::RangeInclusive<usize> = 25..=3000;
 /// Parts that the chains of several chunks are divided into, and then each that is left open.
 const SPLITS: [usize; 2] = [12, 6];
 /// Most parts: each costs the checker a table.
@@ -248,7 +248,8 @@ fn search(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, labels
         if best.parts[position].bound >= value(best) * enough(budget) {
             continue;
         }
-        let share = left / open.max(1) as u64;
+        // Those of least bound decide, so they may keep more than an equal share.
+        let share = left / open.clamp(1, 3) as u64;
         open = open.saturating_sub(1);
         let part = &best.parts[position];
         let completions = chains.completions(&part.band, &part.prices);

@@ -11,7 +11,7 @@ const SHORTER: f64 = 0.6;
 /// Steps over which a bound must gain [`GAIN_MIN`], or the search ends.
 const WINDOW: usize = 40;
 /// Least gain of a window, in shares of the distance to the known chain.
-const GAIN_MIN: f64 = 0.01;
+const GAIN_MIN: f64 = 0.003;
 
 /// What the prices found.
 pub(crate) struct Priced {
