@@ -85,11 +85,12 @@ fn both_checkers_judge_prices_alike() {
         let mut parts = draw_parts(&mut draw, &problem);
         if draw.one_in(6) {
             let spoiled = draw.below(parts.len());
+            let part = &mut parts[spoiled];
             match draw.below(4) {
-                0 => parts[spoiled].stage_seconds_max = Some(1.0),
-                1 => drop(parts[spoiled].devices.insert("nobody".into(), 0.5)),
-                2 => drop(parts[spoiled].devices.insert(problem.graph.devices()[0].name.clone(), -0.5)),
-                _ => drop(parts.pop()),
+                0 => part.stage_seconds_max = Some(1.0),
+                1 => part.devices.extend([("nobody".to_owned(), 0.5)]),
+                2 => part.devices.extend([(problem.graph.devices()[0].name.clone(), -0.5)]),
+                _ => parts.truncate(parts.len() - 1),
             }
         }
         let plan = bounded(&plan, bound, Evidence::WalkPrices { parts });

@@ -45,8 +45,8 @@ fn least_sum(a: &[f64], b: &[f64]) -> f64 {
     let rest = whole_a.remainder().iter().zip(whole_b.remainder());
     let rest = rest.fold(f64::INFINITY, |least, (x, y)| less(x + y, least));
     for (x, y) in whole_a.zip(whole_b) {
-        for lane in 0..LANES {
-            least[lane] = less(x[lane] + y[lane], least[lane]);
+        for ((least, x), y) in least.iter_mut().zip(x).zip(y) {
+            *least = less(x + y, *least);
         }
     }
     least.into_iter().fold(rest, less)
