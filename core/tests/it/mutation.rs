@@ -146,9 +146,8 @@ fn no_change_to_a_certificate_of_worths_goes_unnoticed() {
     }
 }
 
-#[test]
-fn no_change_to_a_certificate_of_sites_goes_unnoticed() {
-    // Two sites of one device, each of which holds half of the model at 10; the way between them carries 6.
+/// Two sites of one device, each of which holds half of the model at 10; the way between them carries 6.
+pub fn two_sites() -> (PlacementProblem, Plan) {
     let model = model(4);
     let mut flow = ["a", "b"].map(|name| device(name, &model, 1.0, 0)).to_vec();
     let rate = isotherm_core::units::TokensPerSecond::of;
@@ -159,6 +158,15 @@ fn no_change_to_a_certificate_of_sites_goes_unnoticed() {
     let links = vec![flow_link("a", "b", 6.0), flow_link("b", "a", 6.0)];
     let problem = problem(parts(model, devices_file(flow, links), Objective::Throughput));
     let mut plan = chain(&problem, &[("a", 0, 2), ("b", 2, 4)]);
+    let worths = BTreeMap::from([("a".to_owned(), 2.0), ("b".to_owned(), 2.0)]);
+    let sites = vec![vec!["a".to_owned()], vec!["b".to_owned()]];
+    certify(&mut plan, 6.0, Evidence::WeighedWorths { worths, ends: EndWeights::default(), sites });
+    (problem, plan)
+}
+
+#[test]
+fn no_change_to_a_certificate_of_sites_goes_unnoticed() {
+    let (problem, mut plan) = two_sites();
     let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
     let apart = || vec![vec!["a".to_owned()], vec!["b".to_owned()]];
     let plain = EndWeights::default();

@@ -34,6 +34,10 @@ pub(crate) struct Region {
 const REGIONS_MAX: usize = 48;
 /// Nodes of one integer program.
 const NODES_MAX: u64 = 400;
+/// The same for one site among several.
+const SITE_REGIONS_MAX: usize = 32;
+/// Nodes of its program.
+const SITE_NODES_MAX: u64 = 60;
 
 /// What rails may be made of.
 pub(crate) struct Stock {
@@ -80,14 +84,45 @@ pub(crate) fn divide(
     order: &[usize],
     budget: &Budget<'_>,
 ) -> Result<Option<Vec<Region>>, SolverFault> {
-    let whole = RailProgram::new(stock, kinds.to_vec(), order);
+    let build = |kinds: Vec<Rails>| RailProgram::new(stock, kinds, order);
+    let found = choose(kinds, REGIONS_MAX, NODES_MAX, stock.layers, &build, budget)?;
+    Ok(found.filter(|regions| regions.iter().map(|region| region.layers).sum::<usize>() == stock.layers))
+}
+
+/// Which kinds of regions may stand at an end of a site; any where nothing is asked.
+pub(crate) type Door<'a> = Option<&'a dyn Fn(&Rails) -> bool>;
+
+/// Regions of one site, as many layers as were found up to the stock's, of which the first and the last satisfy what lies
+/// beyond them; none where there are no such regions. Errors: the solver failed.
+pub(crate) fn fill(
+    stock: &Stock,
+    kinds: &[Rails],
+    (begin, end): (Door<'_>, Door<'_>),
+    least: usize,
+    budget: &Budget<'_>,
+) -> Result<Option<Vec<Region>>, SolverFault> {
+    let build = |kinds: Vec<Rails>| RailProgram::between(stock, kinds, begin, end);
+    choose(kinds, SITE_REGIONS_MAX, SITE_NODES_MAX, least, &build, budget)
+}
+
+/// The regions of the program that `build` makes of the kinds that are of most use; none where they are fewer than the
+/// least layers for certain, or none were found.
+fn choose(
+    kinds: &[Rails],
+    kinds_max: usize,
+    nodes_max: u64,
+    least: usize,
+    build: &dyn Fn(Vec<Rails>) -> RailProgram,
+    budget: &Budget<'_>,
+) -> Result<Option<Vec<Region>>, SolverFault> {
+    let whole = build(kinds.to_vec());
     let relaxed = solve(&whole.program.relaxed(), None, 0.0, budget)?;
     let Some(at) = relaxed.assignment.filter(|_| relaxed.verdict == Verdict::Optimal) else { return Ok(None) };
-    if whole.program.value(&at) < stock.layers as f64 - 1e-6 {
+    if whole.program.value(&at) < least as f64 - 1e-6 {
         return Ok(None);
     }
     let mut program = whole;
-    if kinds.len() > REGIONS_MAX {
+    if kinds.len() > kinds_max {
         // Regions of use to the continuous program, then those that miss it by least: the price of their rails.
         let used = |kind: usize| program.blocks.iter().filter(|b| b.kind == kind).map(|b| at[b.length]).sum::<f64>();
         let price = |kind: usize| {
@@ -98,14 +133,13 @@ pub(crate) fn divide(
         let rank = |kind: usize| if used(kind) > 1e-7 { -used(kind) } else { price(kind) };
         let mut ranked: Vec<(f64, usize)> = (0..kinds.len()).map(|kind| (rank(kind), kind)).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let mut kept: Vec<usize> = ranked.into_iter().take(REGIONS_MAX).map(|(_, kind)| kind).collect();
+        let mut kept: Vec<usize> = ranked.into_iter().take(kinds_max).map(|(_, kind)| kind).collect();
         kept.sort_unstable();
-        program = RailProgram::new(stock, kept.into_iter().map(|kind| kinds[kind].clone()).collect(), order);
+        program = build(kept.into_iter().map(|kind| kinds[kind].clone()).collect());
     }
-    let nodes = Budget { nodes_max: NODES_MAX.min(budget.nodes_max), progress: None, ..*budget };
+    let nodes = Budget { nodes_max: nodes_max.min(budget.nodes_max), progress: None, ..*budget };
     let answer = solve(&program.program, None, 1e-6, &nodes)?;
-    let Some(at) = answer.assignment else { return Ok(None) };
-    Ok((program.program.value(&at) > stock.layers as f64 - 0.5).then(|| program.regions(&at)))
+    Ok(answer.assignment.map(|at| program.regions(&at)))
 }
 
 /// A kind of region at a place.
@@ -153,6 +187,29 @@ impl RailProgram {
             for (terms, &count) in kinds.into_iter().zip(counts) {
                 built.program.row(terms, Relation::AtMost, count as f64);
             }
+        }
+        built
+    }
+
+    /// One site, whose ends may ask for regions of some kinds only.
+    fn between(stock: &Stock, kinds: Vec<Rails>, begin: Door<'_>, end: Door<'_>) -> Self {
+        let program = Program { maximise: true, ..Program::default() };
+        let mut built = Self { program, kinds, blocks: Vec::new() };
+        let mut used = vec![vec![Vec::new(); stock.counts[0].len()]];
+        for (door, here) in [(begin, begin.is_some()), (None, true), (end, end.is_some())] {
+            if !here {
+                continue;
+            }
+            for b in built.place(stock, 0, door.is_some(), &mut used) {
+                if door.is_some_and(|fits| !fits(&built.kinds[built.blocks[b].kind])) {
+                    built.program.columns[built.blocks[b].length].upper = 0.0;
+                }
+            }
+        }
+        let all = built.blocks.iter().map(|block| (block.length, 1.0)).collect();
+        built.program.row(all, Relation::AtMost, stock.layers as f64);
+        for (terms, &count) in used.into_iter().flatten().zip(&stock.counts[0]) {
+            built.program.row(terms, Relation::AtMost, count as f64);
         }
         built
     }

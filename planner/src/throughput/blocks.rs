@@ -1,28 +1,14 @@
-//! Plans of blocks and rails, improved by simulated annealing.
+//! Plans of blocks and rails.
 //!
 //! The layers are divided into *blocks*; in a block, *rails* run side by side, each a chain of devices from its first layer
 //! to its last. A chain of single devices is a row of blocks of one rail, disjoint pipelines are one block of many rails,
 //! and a crowd of devices is a block for each layer. Blocks lie in sites, sites follow one another in some order, and only
 //! between two sites do ways bind here; what a plan really carries is replayed by whoever asks.
-//!
-//! The rate of such a plan is that of its weakest block. Moves exchange devices, layers and whole rails between two blocks
-//! at a time; the sum over layers of the squared share by which a block falls short of a target is what they are judged
-//! by. The draws come from one seeded generator and their number is given, so that the same problem gives the same plan.
 
 use super::clip::Span;
-use super::random::Random;
-use crate::budget::Budget;
 
-/// Rise of the shortfall that annealing takes at most when it begins, from a rough start.
-const HOT: f64 = 3e-3;
-/// The same when it ends.
-const COLD: f64 = 3e-8;
 /// What a border between sites weighs, in layers.
 const BORDER: f64 = 4.0;
-/// Moves between two looks at the clock.
-const LOOK: u64 = 1024;
-/// Most rails of a block.
-const RAILS_MAX: usize = 96;
 
 /// Devices that are alike in kind and site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +38,7 @@ pub(crate) struct Yard {
     /// Layers held by type and position of the rate: in the middle, with the first layer, the last, both.
     holds: [Vec<u16>; 4],
     /// Whether the ends of the model cost more than its middle.
-    ends: bool,
+    pub(super) ends: bool,
 }
 
 impl Yard {
@@ -102,7 +88,7 @@ impl Yard {
     }
 
     /// Rate of a chain of devices that holds so many layers, with these ends of the model among them.
-    fn rail(&self, types: &[u16], layers: usize, flag: usize) -> f64 {
+    pub(super) fn rail(&self, types: &[u16], layers: usize, flag: usize) -> f64 {
         let (mut low, mut high) = (0, self.rates.len());
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -127,18 +113,25 @@ impl Yard {
 
     /// What rails of one site hand over to rails of another: the least cut of the complete bipartite network between them.
     fn border(&self, from: &Block, to: &Block) -> f64 {
-        let (way, trunk) = (self.between[from.site][to.site], self.trunk[from.site][to.site]);
-        let mut left: Vec<f64> = from.rails.iter().map(|rail| rail.rate).collect();
-        left.sort_by(|a, b| b.total_cmp(a));
-        let mut rest: f64 = left.iter().sum();
-        let mut least = rest;
-        for (i, rate) in left.iter().enumerate() {
-            rest -= rate;
-            let ways = (i + 1) as f64 * way;
-            least = least.min(rest + to.rails.iter().map(|rail| rail.rate.min(ways)).sum::<f64>());
-        }
-        least.min(trunk)
+        let rates = |block: &Block| block.rails.iter().map(|rail| rail.rate).collect::<Vec<f64>>();
+        let way = self.between[from.site][to.site];
+        handed(&rates(from), &rates(to), way).min(self.trunk[from.site][to.site])
     }
+}
+
+/// What some rails hand over to others where each pair of devices has a way of this rate: the least cut of the complete
+/// bipartite network between them. Of any number of rails on the near side of a cut, the fastest are cut off last.
+pub(crate) fn handed(from: &[f64], to: &[f64], way: f64) -> f64 {
+    let mut left = from.to_vec();
+    left.sort_by(|a, b| b.total_cmp(a));
+    let mut rest: f64 = left.iter().sum();
+    let mut least = rest;
+    for (i, rate) in left.iter().enumerate() {
+        rest -= rate;
+        let ways = (i + 1) as f64 * way;
+        least = least.min(rest + to.iter().map(|rate| rate.min(ways)).sum::<f64>());
+    }
+    least
 }
 
 /// A chain of devices, by type.
@@ -167,13 +160,13 @@ pub(crate) struct Block {
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     /// Blocks, in no order; those of no layers are empty places.
-    blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     /// Devices left over, by site.
-    free: Vec<Vec<u16>>,
+    pub(super) free: Vec<Vec<u16>>,
     /// The sites, as requests pass them.
-    order: Vec<usize>,
+    pub(super) order: Vec<usize>,
     /// Its first and its last block, by site.
-    doors: Vec<(usize, usize)>,
+    pub(super) doors: Vec<(usize, usize)>,
 }
 
 impl State {
@@ -200,20 +193,20 @@ impl State {
         passed == sites
     }
 
-    fn flag(&self, block: usize) -> usize {
+    pub(super) fn flag(&self, block: usize) -> usize {
         let (begin, end) = (self.order[0], self.order[self.order.len() - 1]);
         usize::from(self.doors[begin].0 == block) + 2 * usize::from(self.doors[end].1 == block)
     }
 
-    fn live(&self, site: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn live(&self, site: usize) -> impl Iterator<Item = usize> {
         (0..self.blocks.len()).filter(move |&b| self.blocks[b].layers > 0 && self.blocks[b].site == site)
     }
 
-    fn borders(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub(super) fn borders(&self) -> impl Iterator<Item = (usize, usize)> {
         self.order.windows(2).map(|pair| (self.doors[pair[0]].1, self.doors[pair[1]].0))
     }
 
-    fn refresh(&mut self, yard: &Yard, block: usize) {
+    pub(super) fn refresh(&mut self, yard: &Yard, block: usize) {
         let flag = self.flag(block);
         let block = &mut self.blocks[block];
         block.rails.retain(|rail| !rail.types.is_empty());
@@ -222,7 +215,7 @@ impl State {
         block.flow = block.rails.iter().map(|rail| rail.rate).sum();
     }
 
-    fn refresh_all(&mut self, yard: &Yard) {
+    pub(super) fn refresh_all(&mut self, yard: &Yard) {
         (0..self.blocks.len()).filter(|&b| self.blocks[b].layers > 0).collect::<Vec<_>>().into_iter().for_each(|b| {
             self.refresh(yard, b);
         });
@@ -235,7 +228,7 @@ impl State {
         blocks.chain(borders).fold(f64::INFINITY, f64::min)
     }
 
-    fn short(&self, yard: &Yard, target: f64) -> f64 {
+    pub(super) fn short(&self, yard: &Yard, target: f64) -> f64 {
         let share = |flow: f64| {
             let short = (target - flow).max(0.0) / target;
             short * short
@@ -355,365 +348,16 @@ impl State {
     }
 }
 
-/// A place in a block: a rail and a device of it.
-type Spot = (usize, usize);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The search.
-pub(crate) struct Annealing<'a> {
-    yard: &'a Yard,
-    state: State,
-    random: Random,
-    /// What was touched, as it was before.
-    before: Vec<(usize, Block)>,
-    touched_free: Option<(usize, Vec<u16>)>,
-    touched_doors: Option<(Vec<usize>, Vec<(usize, usize)>)>,
-    live: Vec<Vec<usize>>,
-}
-
-impl<'a> Annealing<'a> {
-    /// From a start.
-    pub fn new(yard: &'a Yard, state: State, seed: u64) -> Self {
-        let live = (0..yard.sites).map(|site| state.live(site).collect()).collect();
-        let (before, touched_free, touched_doors) = (Vec::new(), None, None);
-        Self { yard, state, random: Random::new(seed), before, touched_free, touched_doors, live }
-    }
-
-    /// The best state seen in so many moves, between these shares of the heat; stops where `target` is reached.
-    pub fn run(mut self, target: f64, moves: u64, heat: f64, budget: &Budget<'_>) -> State {
-        let mut best = (self.state.rate(self.yard), self.state.clone());
-        let mut now = self.state.short(self.yard, target);
-        let mut least = now;
-        // The sixty-fourth root, by square roots alone: these round alike everywhere.
-        let (mut warmth, stage) = (HOT * heat, (moves / 64).max(1));
-        let cooling = (0..6).fold(COLD / warmth, |root, _| root.sqrt());
-        for step in 0..moves {
-            if step % stage == 0 && step > 0 {
-                warmth *= cooling;
-            }
-            if step % LOOK == 0 {
-                if best.0 >= target || budget.exhausted().is_some() {
-                    break;
-                }
-            }
-            if !self.change() {
-                self.undo();
-                continue;
-            }
-            let short = self.after(now, target);
-            let risen = short - now;
-            if risen <= 0.0 || risen < warmth * self.random.real() {
-                self.accept();
-                now = short;
-                // The weakest block is looked for only where the sum of all is about as good as it was.
-                if risen < 0.0 && now < 1.2 * least {
-                    least = least.min(now);
-                    let rate = self.state.rate(self.yard);
-                    if rate > best.0 {
-                        best = (rate, self.state.clone());
-                    }
-                }
-            } else {
-                self.undo();
-            }
-        }
-        best.1
-    }
-
-    /// The shortfall after a change.
-    fn after(&mut self, now: f64, target: f64) -> f64 {
-        let yard = self.yard;
-        let share = |flow: f64| {
-            let short = (target - flow).max(0.0) / target;
-            short * short
-        };
-        let roles =
-            |state: &State, b: usize| state.order.iter().any(|&s| state.doors[s].0 == b || state.doors[s].1 == b);
-        let whole = self.touched_doors.is_some()
-            || (self.state.order.len() > 1 && self.before.iter().any(|(b, _)| roles(&self.state, *b)));
-        let mut sum = now;
-        for i in 0..self.before.len() {
-            let b = self.before[i].0;
-            let old = &self.before[i].1;
-            sum -= old.layers as f64 * share(old.flow);
-            self.state.refresh(yard, b);
-            let new = &self.state.blocks[b];
-            sum += new.layers as f64 * share(new.flow);
-        }
-        if whole {
-            if self.touched_doors.is_some() && yard.ends {
-                self.state.refresh_all(yard);
-            }
-            return self.state.short(yard, target);
-        }
-        sum.max(0.0)
-    }
-
-    fn touch(&mut self, block: usize) {
-        if !self.before.iter().any(|(b, _)| *b == block) {
-            self.before.push((block, self.state.blocks[block].clone()));
-        }
-    }
-
-    fn touch_free(&mut self, site: usize) {
-        if self.touched_free.is_none() {
-            self.touched_free = Some((site, self.state.free[site].clone()));
-        }
-    }
-
-    fn touch_doors(&mut self) {
-        if self.touched_doors.is_none() {
-            self.touched_doors = Some((self.state.order.clone(), self.state.doors.clone()));
-        }
-    }
-
-    fn accept(&mut self) {
-        let shape = self.touched_doors.is_some()
-            || self.before.iter().any(|(b, old)| (old.layers > 0) != (self.state.blocks[*b].layers > 0));
-        if shape {
-            self.live = (0..self.yard.sites).map(|site| self.state.live(site).collect()).collect();
-        }
-        self.before.clear();
-        (self.touched_free, self.touched_doors) = (None, None);
-    }
-
-    fn undo(&mut self) {
-        let doors = self.touched_doors.take();
-        let turned = doors.is_some();
-        if let Some((order, doors)) = doors {
-            (self.state.order, self.state.doors) = (order, doors);
-        }
-        while let Some((b, block)) = self.before.pop() {
-            self.state.blocks[b] = block;
-        }
-        if let Some((site, free)) = self.touched_free.take() {
-            self.state.free[site] = free;
-        }
-        if turned && self.yard.ends {
-            self.state.refresh_all(self.yard);
-        }
-    }
-
-    /// A block of a site; the lower of two where `low`.
-    fn pick(&mut self, site: usize, low: bool) -> usize {
-        let live = &self.live[site];
-        let a = live[self.random.below(live.len())];
-        let b = live[self.random.below(live.len())];
-        if low && self.state.blocks[b].flow < self.state.blocks[a].flow { b } else { a }
-    }
-
-    fn site(&mut self) -> usize {
-        let at = self.random.below(self.state.order.len());
-        self.state.order[at]
-    }
-
-    fn spot(&mut self, block: usize) -> Option<Spot> {
-        let rails = self.state.blocks[block].rails.len();
-        if rails == 0 {
-            return None;
-        }
-        let rail = self.random.below(rails);
-        let devices = self.state.blocks[block].rails[rail].types.len();
-        Some((rail, self.random.below(devices)))
-    }
-
-    /// Makes a change; false where it came to nothing.
-    fn change(&mut self) -> bool {
-        let site = self.site();
-        match self.random.below(16) {
-            0..=4 => self.exchange(site),
-            5..=7 => self.transfer(site),
-            8..=9 => self.shift(),
-            10..=11 => self.transfer(site) && self.shift(),
-            12 => self.from_free(site),
-            13 => self.exchange_free(site),
-            14 => {
-                if self.random.below(2) == 0 {
-                    self.split(site)
-                } else {
-                    self.merge(site)
-                }
-            }
-            _ => self.turn(site),
-        }
-    }
-
-    /// Two devices change places.
-    fn exchange(&mut self, site: usize) -> bool {
-        let (a, b) = (self.pick(site, true), self.pick(site, false));
-        let (Some(x), Some(y)) = (self.spot(a), self.spot(b)) else { return false };
-        let (one, other) = (self.state.blocks[a].rails[x.0].types[x.1], self.state.blocks[b].rails[y.0].types[y.1]);
-        if one == other || (a == b && x.0 == y.0) {
-            return false;
-        }
-        self.touch(a);
-        self.touch(b);
-        self.state.blocks[a].rails[x.0].types[x.1] = other;
-        self.state.blocks[b].rails[y.0].types[y.1] = one;
-        true
-    }
-
-    /// A device goes to a rail of another block, or makes a new one.
-    fn transfer(&mut self, site: usize) -> bool {
-        let (from, to) = (self.pick(site, false), self.pick(site, true));
-        let Some(x) = self.spot(from) else { return false };
-        self.touch(from);
-        self.touch(to);
-        let device = self.state.blocks[from].rails[x.0].types.swap_remove(x.1);
-        self.give(to, device)
-    }
-
-    fn give(&mut self, to: usize, device: u16) -> bool {
-        let rails = self.state.blocks[to].rails.len();
-        let at = self.random.below(rails + 1);
-        if at == rails {
-            if rails >= RAILS_MAX {
-                return false;
-            }
-            self.state.blocks[to].rails.push(Rail { types: vec![device], rate: 0.0 });
-        } else {
-            self.state.blocks[to].rails[at].types.push(device);
-        }
-        true
-    }
-
-    /// A layer goes from one block to another, of any site.
-    fn shift(&mut self) -> bool {
-        let (near, far) = (self.site(), self.site());
-        let (from, to) = (self.pick(near, true), self.pick(far, false));
-        let count = 1 + usize::from(self.random.below(4) == 0);
-        if from == to || self.state.blocks[from].layers <= count {
-            return false;
-        }
-        self.touch(from);
-        self.touch(to);
-        self.state.blocks[from].layers -= count;
-        self.state.blocks[to].layers += count;
-        true
-    }
-
-    fn from_free(&mut self, site: usize) -> bool {
-        if self.state.free[site].is_empty() {
-            // Somebody is set free.
-            let from = self.pick(site, false);
-            let Some(x) = self.spot(from).filter(|_| self.random.below(8) == 0) else { return false };
-            self.touch(from);
-            self.touch_free(site);
-            let device = self.state.blocks[from].rails[x.0].types.swap_remove(x.1);
-            self.state.free[site].push(device);
-            return true;
-        }
-        let to = self.pick(site, true);
-        self.touch(to);
-        self.touch_free(site);
-        let at = self.random.below(self.state.free[site].len());
-        let device = self.state.free[site].swap_remove(at);
-        self.give(to, device)
-    }
-
-    fn exchange_free(&mut self, site: usize) -> bool {
-        if self.state.free[site].is_empty() {
-            return self.exchange(site);
-        }
-        let a = self.pick(site, true);
-        let Some(x) = self.spot(a) else { return false };
-        self.touch(a);
-        self.touch_free(site);
-        let at = self.random.below(self.state.free[site].len());
-        std::mem::swap(&mut self.state.free[site][at], &mut self.state.blocks[a].rails[x.0].types[x.1]);
-        true
-    }
-
-    /// A block becomes two; devices of each rail are dealt out.
-    fn split(&mut self, site: usize) -> bool {
-        let a = self.pick(site, false);
-        let layers = self.state.blocks[a].layers;
-        if layers < 2 {
-            return false;
-        }
-        let b = self.state.blocks.iter().position(|block| block.layers == 0).unwrap_or_else(|| {
-            self.state.blocks.push(Block::default());
-            self.state.blocks.len() - 1
-        });
-        let first = 1 + self.random.below(layers - 1);
-        self.touch(a);
-        self.touch(b);
-        self.state.blocks[b] = Block { site, layers: layers - first, ..Block::default() };
-        self.state.blocks[a].layers = first;
-        let rails = std::mem::take(&mut self.state.blocks[a].rails);
-        for rail in rails {
-            let (mut kept, mut gone) = (Rail::default(), Rail::default());
-            for t in rail.types {
-                if self.random.below(layers) < first { kept.types.push(t) } else { gone.types.push(t) }
-            }
-            self.state.blocks[a].rails.extend(Some(kept).filter(|rail| !rail.types.is_empty()));
-            self.state.blocks[b].rails.extend(Some(gone).filter(|rail| !rail.types.is_empty()));
-        }
-        let (start, end) = self.state.doors[site];
-        if end == a {
-            self.touch_doors();
-            self.state.doors[site] = (start, b);
-        }
-        true
-    }
-
-    /// Two blocks become one; their rails are joined in the order of their rates.
-    fn merge(&mut self, site: usize) -> bool {
-        let (a, b) = (self.pick(site, false), self.pick(site, false));
-        if a == b {
-            return false;
-        }
-        self.touch(a);
-        self.touch(b);
-        let mut gone = std::mem::take(&mut self.state.blocks[b]);
-        let kept = &mut self.state.blocks[a];
-        kept.layers += gone.layers;
-        let by_rate = |x: &Rail, y: &Rail| y.rate.total_cmp(&x.rate);
-        kept.rails.sort_by(by_rate);
-        gone.rails.sort_by(by_rate);
-        for (i, rail) in gone.rails.into_iter().enumerate() {
-            match kept.rails.get_mut(i) {
-                Some(other) => other.types.extend(rail.types),
-                None => kept.rails.push(rail),
-            }
-        }
-        let (first, last) = self.state.doors[site];
-        if first == b || last == b || first == a || last == a {
-            self.touch_doors();
-            let door = |at: usize| if at == b { a } else { at };
-            let (mut first, mut last) = (door(first), door(last));
-            if first == last {
-                // Both doors fell together: another block, where there is one, takes the last.
-                let other = self.state.live(site).find(|&c| c != a);
-                (first, last) = (first, other.unwrap_or(a));
-            }
-            self.state.doors[site] = (first, last);
-        }
-        true
-    }
-
-    /// Sites or doors change places.
-    fn turn(&mut self, site: usize) -> bool {
-        if self.state.order.len() < 2 && !self.yard.ends {
-            return self.exchange(site);
-        }
-        self.touch_doors();
-        if self.state.order.len() > 1 && self.random.below(3) == 0 {
-            let sites = self.state.order.len();
-            let (a, b) = (self.random.below(sites), self.random.below(sites));
-            self.state.order.swap(a, b);
-            return a != b;
-        }
-        if self.live[site].len() < 2 {
-            return false;
-        }
-        let (first, last) = self.state.doors[site];
-        let other = self.pick(site, false);
-        self.state.doors[site] = match self.random.below(3) {
-            0 => (last, first),
-            1 if other != last => (other, last),
-            _ if other != first => (first, other),
-            _ => return false,
-        };
-        true
+    #[test]
+    fn half_a_way_for_each_pair_needs_two_takers() {
+        assert_eq!(handed(&[10.0], &[10.0], 5.0), 5.0);
+        assert_eq!(handed(&[10.0], &[5.0, 5.0], 5.0), 10.0);
+        assert_eq!(handed(&[6.0, 4.0], &[7.0, 3.0], 5.0), 10.0);
+        assert_eq!(handed(&[10.0], &[7.0, 3.0], 5.0), 8.0);
+        assert_eq!(handed(&[10.0], &[10.0], f64::INFINITY), 10.0);
     }
 }

@@ -4,11 +4,13 @@
 //! carries is estimated by a short search; the best division of all sites into such sets is then searched for long.
 
 use super::Flows;
-use super::blocks::{Annealing, Block, Rail, State, Type, Yard};
+use super::annealing::Annealing;
+use super::blocks::{Block, Rail, State, Type, Yard};
 use super::clip::{Span, Weights, bound};
 use super::network::Network;
 use super::rails::lay_rail;
 use super::replay::Carried;
+use super::sharpen::sharpen;
 use super::sites::Sites;
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
@@ -27,7 +29,7 @@ const LOOKS: u64 = 4;
 /// Rates tried, each a hundredth lower than the last, until a rail can be laid out.
 const LOWERED: usize = 40;
 /// Further searches from the best plan, for a little more than it carries.
-const AGAIN: u64 = 4;
+const AGAIN: u64 = 6;
 
 /// The yard of all sites.
 fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
@@ -132,29 +134,26 @@ pub(crate) fn search(
             .enumerate()
             .map(|(i, state)| {
                 let heat = if i == 0 { 1.0 } else { 0.1 };
-                Annealing::new(&yard, state, 7 + (round << 32)).run(goal, share / 4, heat, budget)
+                Annealing::new(&yard, state, 7 + (round << 32)).run(goal, share / 6, heat, budget)
             })
             .map(|state| (state.rate(&yard), state))
             .reduce(|a, b| if b.0 > a.0 { b } else { a });
         for again in 0..AGAIN {
             let Some((rate, state)) = found.as_mut().filter(|(rate, _)| *rate < goal) else { break };
-            let target = goal.min(*rate * 1.004);
+            let (much, heat) = if again % 2 == 0 { (1.01, 0.2) } else { (1.004, 0.03) };
+            let target = goal.min(*rate * much);
             let next =
-                Annealing::new(&yard, state.clone(), 11 + again + (round << 32)).run(target, share / 8, 0.03, budget);
+                Annealing::new(&yard, state.clone(), 11 + again + (round << 32)).run(target, share / 8, heat, budget);
             let reached = next.rate(&yard);
             if reached > *rate {
                 (*rate, *state) = (reached, next);
             }
         }
         let Some((rate, state)) = found else { continue };
-        if std::env::var_os("DBG").is_some() {
-            let shape: Vec<_> =
-                state.in_order().iter().map(|b| (b.site, b.layers, b.rails.len(), b.flow.round())).collect();
-            eprintln!(
-                "group {order:?} most {most} goal {goal} rate {rate} blocks {shape:?} caps {:?} trunk {:?}",
-                yard.between, yard.trunk
-            );
-        }
+        let state = match sharpen(&yard, spans, &state, most, budget)? {
+            Some(sharper) if sharper.rate(&yard) > rate => sharper,
+            _ => state,
+        };
         if let Some(links) = lay_out(flows, &yard, &sites, &state) {
             placement.extend(links);
         }

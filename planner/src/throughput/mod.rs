@@ -1,5 +1,6 @@
 //! Highest throughput: devices hold intervals of layers, requests flow through them.
 
+pub(crate) mod annealing;
 pub(crate) mod blocks;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
@@ -8,6 +9,7 @@ pub(crate) mod network;
 pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
+pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stay;
 pub(crate) mod worths;
@@ -33,6 +35,8 @@ const COLUMNS_SINGLE_MAX: usize = 20_000;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
+/// The same for disjoint pipelines.
+const PIPELINES_DEVICES_MAX: usize = 128;
 /// The same for positions, where a plan is known.
 const POSITIONS_DEVICES_MAX: usize = 26;
 /// Most rounds of searches for plans.
@@ -245,7 +249,8 @@ fn plans(
     if best.enough(budget) {
         return Ok(());
     }
-    if let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
+    let few = flows.tables.candidates.len() <= PIPELINES_DEVICES_MAX;
+    if few && let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
         best.offer(placement, carried, "disjoint pipelines");
         best.report(budget);
     }

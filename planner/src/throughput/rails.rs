@@ -153,7 +153,7 @@ fn orders(sites: &Sites) -> Vec<Vec<usize>> {
 
 /// What regions at a rate may be made of: one rail; two, one of which is as fast as some slot; three, two of which are;
 /// several of one rate.
-fn regions(stock: &Stock, rate: f64) -> Vec<Rails> {
+pub(crate) fn regions(stock: &Stock, rate: f64) -> Vec<Rails> {
     let mut slots: Vec<f64> = stock.greatest.iter().flatten().copied().filter(|&r| r > 0.0 && r < rate).collect();
     slots.sort_by(|a, b| b.total_cmp(a));
     slots.dedup();

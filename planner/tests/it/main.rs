@@ -10,6 +10,7 @@ mod explaining;
 mod helix;
 mod in_flight;
 mod infeasible;
+mod invariance;
 mod known_figures;
 mod latency;
 mod mesh;
