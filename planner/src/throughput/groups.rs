@@ -21,7 +21,7 @@ const SITES_MAX: usize = 5;
 /// Lengths of blocks that searches start from.
 const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 27, 40, 1000];
 /// Moves of a search for each node that the budget allows.
-const NODE_MOVES: u64 = 300;
+const NODE_MOVES: u64 = 150;
 /// The same for each pair of devices: small problems need no more.
 const PAIR_MOVES: u64 = 4000;
 /// Share of them for looks at sets of sites.
@@ -98,7 +98,10 @@ pub(crate) fn search(
     let enough = above / (1.0 + budget.gap_target.max(1e-9));
     // By set of sites, as bits: the best state of a short search and its rate.
     let mut looked: Vec<Option<(f64, State)>> = vec![None; 1 << n];
-    for set in 1..1_usize << n {
+    // All sites in a row first; then what sets of them do by themselves.
+    let whole = (1_usize << n) - 1;
+    let row = round % 2 == 0;
+    for set in if row { whole..=whole } else { 1..=whole } {
         let order: Vec<usize> = (0..n).filter(|site| set >> site & 1 == 1).collect();
         let most = most(&yard, spans, &order).min(above);
         if most <= 0.0 || budget.exhausted().is_some() {
@@ -108,7 +111,8 @@ pub(crate) fn search(
         let mut starts: Vec<(f64, State)> = starts.map(|state| (state.rate(&yard), state)).collect();
         starts.sort_by(|a, b| b.0.total_cmp(&a.0));
         let kept = if n == 1 { 4 } else { 2 };
-        let short = (moves / LOOKS / (kept << n)).max(1);
+        let sets = if row { 1 } else { whole as u64 };
+        let short = (moves / LOOKS / (kept * sets)).max(1);
         let found = starts.into_iter().take(kept as usize).map(|(_, start)| {
             let state = Annealing::new(&yard, start, set as u64 + (round << 32)).run(most, short, 1.0, budget);
             (state.rate(&yard), state)
@@ -116,7 +120,7 @@ pub(crate) fn search(
         looked[set] = found.reduce(|a, b| if b.0 > a.0 { b } else { a }).filter(|found| found.0 > 0.0);
     }
     let mut best: Option<(Vec<Link>, Carried)> = None;
-    let chosen = divide(&looked);
+    let chosen = if row { vec![whole] } else { divide(&looked) };
     let share = moves / chosen.len().max(1) as u64;
     let mut placement = Vec::new();
     for set in chosen {

@@ -274,7 +274,7 @@ fn plans(
             best.offer(placement, carried, "regions of rails");
             best.report(budget);
         }
-        if best.rate() <= before {
+        if round > 0 && best.rate() <= before {
             break;
         }
     }
