@@ -60,7 +60,7 @@ fn value(plan: Option<&Plan>) -> f64 {
 
 #[test]
 fn one_more_device_never_makes_the_optimum_worse() {
-    for seed in 0..25 {
+    for seed in 0..8 {
         let random = &mut Random(seed);
         let more = devices(random, 4);
         let fewer: Rates = more.iter().take(3).map(|(name, rates)| (name.clone(), rates.clone())).collect();
@@ -72,7 +72,7 @@ fn one_more_device_never_makes_the_optimum_worse() {
 
 #[test]
 fn a_larger_unit_of_rates_changes_nothing_else() {
-    for seed in 100..120 {
+    for seed in 100..106 {
         let random = &mut Random(seed);
         let rates = devices(random, 4);
         let slow = random.real(10.0, 120.0);
