@@ -127,6 +127,7 @@ fn assumptions(args: &Advise) -> Vec<String> {
         format!("A new device is joined to every other by a way of {latency} and {bandwidth}."),
         "Where a device was not measured with a model, its times are estimated from its bandwidth and arithmetic."
             .into(),
+        "A device that was measured with one format is taken to multiply the others too.".into(),
         "Bytes of a format are those of its blocks for every matrix; files mix formats and differ by some percent."
             .into(),
     ]

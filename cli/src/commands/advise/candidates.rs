@@ -93,10 +93,15 @@ fn here(ui: &Ui, folder: Option<&Path>) -> Result<Vec<Candidate>, Failure> {
 }
 
 /// The devices with what their measurements with one model say of any other: arithmetic from the dense time of the most
-/// tokens, bandwidth from that of one. Both are marked as estimated, and nothing that is stated is changed.
+/// tokens, bandwidth from that of one. Both are marked as estimated, and no figure that is stated is changed.
 pub(super) fn completed(mut file: DevicesFile) -> DevicesFile {
     for device in &mut file.devices {
         let Some(profile) = device.profiles.first() else { continue };
+        // A probe lists the formats it measured with, which need not be all there are.
+        let measured = |format: &String| device.profiles.iter().any(|p| p.geometry.quantisation == *format);
+        if device.formats.iter().all(measured) {
+            device.formats.clear();
+        }
         let weights = weights(&profile.geometry);
         let Some(&(tokens, time)) = profile.dense_seconds.knots().last().filter(|(_, time)| *time > Seconds::ZERO)
         else {
