@@ -98,7 +98,7 @@ impl Proposal {
 
     /// What a placement carries on the true links; none where that is nothing. Stages that no request passes are left
     /// out: a plan has none.
-    fn of(placement: &[Link], carried: Carried) -> Option<Self> {
+    fn of(placement: &[Link], carried: &Carried) -> Option<Self> {
         let passed = |stage: &usize| carried.paths.iter().any(|path| path.stops.contains(stage));
         let used: Vec<usize> = (0..placement.len()).filter(passed).collect();
         let position = |stage: &usize| used.binary_search(stage).unwrap_or(0);
@@ -110,7 +110,7 @@ impl Proposal {
 
     /// The same, asking what is carried.
     fn carried(flows: &Flows<'_>, placement: &[Link]) -> Result<Option<Self>, PlanError> {
-        Ok(Self::of(placement, flows.carried(placement)?))
+        Ok(Self::of(placement, &flows.carried(placement)?))
     }
 }
 

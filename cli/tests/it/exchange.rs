@@ -331,7 +331,7 @@ fn advice_names_what_fits_and_what_a_purchase_would_give() {
     assert_eq!(purchases[0]["currency"], "EUR");
     let (text, _) = place.expect(0, line);
     assert!(text.contains("What fits:") && text.contains("What one more device would give"), "{text}");
-    let (_, message) = place.expect(1, "advise");
+    let (_, message) = Place::new().expect(1, "advise");
     assert!(message.contains("isotherm probe"), "{message}");
 }
 

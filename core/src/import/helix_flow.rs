@@ -15,6 +15,7 @@ use super::write::{Block, blocks, list, names, number, quoted};
 use crate::artefact::TOOL_VERSION;
 use crate::objective::{SINK, SOURCE};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 /// Most layers.
 const LAYERS_MAX: f64 = 10_000.0;
@@ -140,8 +141,8 @@ fn entry<'d>(data: &'d Data, key: &'static str, place: &str) -> Result<&'d Data,
     data.get(key).ok_or_else(|| FlowError::Missing { place: place.to_owned(), key })
 }
 
-fn out_of_range(place: String, value: impl ToString, must: impl Into<String>) -> FlowError {
-    FlowError::OutOfRange { place, value: value.to_string(), must: must.into() }
+fn out_of_range(place: String, value: impl Display, must: impl Into<String>) -> FlowError {
+    FlowError::OutOfRange { place, value: format!("{value}"), must: must.into() }
 }
 
 /// A rate of zero or more.
@@ -348,21 +349,18 @@ fn ways(flow: &Flow) -> (Vec<(f64, Block)>, String) {
     let (source, sink) = (devices, devices + 1);
     let mut section = String::new();
     let mut left: Links = flow.links.clone();
-    let kinds: [(&str, &dyn Fn((usize, usize)) -> bool, usize); 3] = [
-        ("source", &|(from, _)| from == source, devices),
-        ("between_devices", &|(from, to)| from < devices && to < devices, devices * (devices - 1)),
-        ("sink", &|(_, to)| to == sink, devices),
-    ];
-    for (key, of_kind, all) in kinds {
+    let mut uniform = |key: &str, all: usize, of_kind: &dyn Fn((usize, usize)) -> bool| {
         let mut rates = flow.links.iter().filter(|(pair, _)| of_kind(**pair)).map(|(_, rate)| *rate);
-        let Some(first) = rates.next() else { continue };
+        let Some(first) = rates.next() else { return };
         let mut count = 1;
-        let uniform = rates.inspect(|_| count += 1).all(|rate| rate == first);
-        if uniform && count == all {
+        if rates.inspect(|_| count += 1).all(|rate| rate == first) && count == all {
             section.push_str(&format!("{key} = \"{} tok/s\"\n", number(first)));
             left.retain(|pair, _| !of_kind(*pair));
         }
-    }
+    };
+    uniform("source", devices, &|(from, _)| from == source);
+    uniform("between_devices", devices * (devices - 1), &|(from, to)| from < devices && to < devices);
+    uniform("sink", devices, &|(_, to)| to == sink);
     let mut by_rate: BTreeMap<u64, Vec<(usize, usize)>> = BTreeMap::new();
     for (pair, rate) in left {
         // Positive floats are in the order of their bits.

@@ -51,7 +51,7 @@ fn instance(seed: u64) -> (String, BTreeMap<String, BTreeMap<u32, f64>>, Links) 
     }
     let text = serde_json::json!({ "i": {
         "layers": 12,
-        "partial": seed % 2 == 0,
+        "partial": seed.is_multiple_of(2),
         "nodes": nodes,
         "links": links.iter().map(|((from, to), rate)| serde_json::json!([from, to, rate])).collect::<Vec<_>>(),
     }});
@@ -82,7 +82,7 @@ fn an_imported_flow_problem_has_exactly_the_stated_rates_and_links() {
             ((link.from.clone(), link.to.clone()), rate)
         };
         assert_eq!(scenario.devices.links.iter().map(of).collect::<Links>(), links, "seed {seed}");
-        assert_eq!(scenario.limits.partial, seed % 2 == 0);
+        assert_eq!(scenario.limits.partial, seed.is_multiple_of(2));
         compact += usize::from(imported.text.matches("[[links]]").count() * 4 < links.len());
     }
     assert!(compact > 50, "{compact}: equal links should be gathered");

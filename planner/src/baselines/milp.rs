@@ -32,7 +32,7 @@ impl Planned {
             let carried = flows.carried(placement)?;
             if carried.rate > most {
                 most = carried.rate;
-                best = Proposal::of(placement, carried);
+                best = Proposal::of(placement, &carried);
             }
         }
         let bound = self.bound.map(|bound| bound.max(most));

@@ -94,7 +94,7 @@ fn the_integer_program_of_helix_finds_the_optimum_of_small_meshes() {
         // By hand: d0 then d1 carry 40, d2 then d3 carry 30. In one chain of all four the slowest holds it to 70 too.
         let problem = mesh(4, &[&[90.0, 40.0], &[90.0, 40.0], &[70.0, 30.0], &[70.0, 30.0]], 1e6, partial);
         let found = value(&problem, Baseline::HelixMilp).expect("a plan");
-        assert!(found >= 70.0 * 0.995 && found <= 70.0 * (1.0 + 1e-9), "{found}");
+        assert!((70.0 * 0.995..=70.0 * (1.0 + 1e-9)).contains(&found), "{found}");
     }
 }
 
