@@ -13,7 +13,7 @@ use crate::tables::Tables;
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::worths::Worths;
-use crate::throughput::{BestFlow, Flows, Proof, best_flow, bound_at_once};
+use crate::throughput::{BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::plan::{EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
@@ -123,36 +123,46 @@ fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value:
 /// The best placement over all batches, its batch, and a bound on every plan in any batch.
 fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFlow, u32), PlanError> {
     let problem = tables.problem;
-    let mut batches: Vec<(u32, Network, f64)> = Vec::new();
+    let mut networks: Vec<Network> = Vec::new();
     for batch in problem.batches() {
         let life = problem.life(batch);
-        let network =
-            batches.first().map_or_else(|| Network::new(tables, &life), |(_, known, _)| known.again(tables, &life));
-        let most = bound_at_once(tables, &network);
-        batches.push((batch, network, most));
+        networks.push(networks.first().map_or_else(|| Network::new(tables, &life), |known| known.again(tables, &life)));
     }
-    // The most promising first: what it reaches rules out others.
-    batches.sort_by(|a, b| b.2.total_cmp(&a.2).then(b.0.cmp(&a.0)));
-    let mut found: Option<(BestFlow, u32)> = None;
-    for (batch, network, most) in &batches {
-        let known = found.as_ref().and_then(|(best, _)| best.placement.as_ref());
-        let rate = known.map_or(0.0, |(_, carried)| carried.rate);
-        let Some((before, _)) = &mut found else {
-            found = Some((best_flow(&Flows::new(tables, network), None, budget)?, *batch));
-            continue;
-        };
-        let needless = *most <= rate * (1.0 + GAP_NONE);
-        if needless || budget.exhausted().is_some() {
-            // What is known of it at once is all that is known.
-            if *most > before.bound {
-                (before.bound, before.proof) = (*most, Proof::Clip);
-            }
-            before.stopped = before.stopped.or(budget.exhausted().filter(|_| !needless));
-            continue;
+    if let ([network], [batch]) = (networks.as_slice(), problem.batches().as_slice()) {
+        return Ok((best_flow(&Flows::new(tables, network), None, Depth::Full, budget)?, *batch));
+    }
+    // What is quickly found for each batch; then the most promising first: what it reaches rules out others.
+    let quick = |network: &Network| best_flow(&Flows::new(tables, network), None, Depth::Quick, budget);
+    let mut open: Vec<(BestFlow, u32, &Network)> = Vec::new();
+    for (batch, network) in problem.batches().into_iter().zip(&networks) {
+        open.push((quick(network)?, batch, network));
+    }
+    open.sort_by(|a, b| b.0.bound.total_cmp(&a.0.bound).then(b.1.cmp(&a.1)));
+    let mut placement: Option<(Vec<Link>, f64)> = None;
+    for (flow, ..) in &open {
+        let rate = placement.as_ref().map_or(0.0, |(_, rate)| *rate);
+        if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {
+            placement = Some((known.clone(), carried.rate));
         }
-        let placement = before.placement.as_ref().map(|(placement, _)| placement.clone());
-        let other = best_flow(&Flows::new(tables, network), placement.as_deref(), budget)?;
-        found = found.map(|(before, chosen)| merged((before, chosen), (other, *batch)));
+    }
+    let mut found: Option<(BestFlow, u32)> = None;
+    for (quickly, batch, network) in open {
+        let rate = placement.as_ref().map_or(0.0, |(_, rate)| *rate);
+        let needless = quickly.bound <= rate * (1.0 + GAP_NONE);
+        let exhausted = budget.exhausted().filter(|_| found.is_some() && !needless);
+        let flow = if needless || exhausted.is_some() {
+            BestFlow { stopped: quickly.stopped.or(exhausted), ..quickly }
+        } else {
+            let known = placement.as_ref().map(|(known, _)| known.as_slice());
+            best_flow(&Flows::new(tables, network), known, Depth::Full, budget)?
+        };
+        if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {
+            placement = Some((known.clone(), carried.rate));
+        }
+        found = Some(match found {
+            None => (flow, batch),
+            Some(before) => merged(before, (flow, batch)),
+        });
     }
     Ok(found.expect("there is at least one batch"))
 }

@@ -120,25 +120,22 @@ fn planned_throughput_is_what_a_saturating_load_gets() {
         rows.extend(row("smoke/three-mixed", &problem));
         let two = scenario("smoke", "two-cpu");
         rows.extend(row("smoke/two-cpu", &saturated(&two, requests_max, fixed(64), fixed(32))));
-        let home = scenario("reference", "home-pile");
-        let problem = saturated(&home, requests_max, Length { min: 128, max: 512 }, Length { min: 64, max: 256 });
-        rows.extend(row("reference/home-pile", &problem));
         let phones = scenario("reference", "edge-phones");
         rows.extend(row("reference/edge-phones", &saturated(&phones, requests_max, fixed(256), fixed(128))));
     }
-    let sites = scenario("reference", "two-site");
-    let problem = saturated(&sites, 16, Length { min: 128, max: 768 }, Length { min: 32, max: 256 });
-    rows.extend(row("reference/two-site", &problem));
+    let home = scenario("reference", "home-pile");
+    let problem = saturated(&home, 1, Length { min: 128, max: 512 }, Length { min: 64, max: 256 });
+    rows.extend(row("reference/home-pile", &problem));
     let clusters = [
-        ("4 L4 with 6 GiB", cluster("llama-3.1-8b-q8_0", &[("nvidia-l4", 4, "6 GiB")], "0.1 ms", "10 Gbit/s")),
-        ("3 T4 + 2 L4, 5 GiB", {
-            let devices = [("nvidia-t4", 3, "5 GiB"), ("nvidia-l4", 2, "5 GiB")];
-            cluster("llama-3.1-8b-q8_0", &devices, "0.2 ms", "1 Gbit/s")
+        ("4 L4 of 400 MiB", cluster("llama-1b-synthetic-q4_0", &[("nvidia-l4", 4, "400 MiB")], "0.1 ms", "10 Gbit/s")),
+        ("2 T4 + 2 L4", {
+            let devices = [("nvidia-t4", 2, "500 MiB"), ("nvidia-l4", 2, "500 MiB")];
+            cluster("llama-1b-synthetic-q4_0", &devices, "0.2 ms", "1 Gbit/s")
         }),
-        ("6 T4, 20 ms apart", cluster("llama-3.1-8b-q8_0", &[("nvidia-t4", 6, "4 GiB")], "20 ms", "1 Gbit/s")),
+        ("4 T4, 20 ms apart", cluster("llama-1b-synthetic-q4_0", &[("nvidia-t4", 4, "500 MiB")], "20 ms", "1 Gbit/s")),
     ];
     for (name, text) in &clusters {
-        for requests_max in [2, 8, 24] {
+        for requests_max in [1, 3, 8] {
             let problem = saturated(text, requests_max, Length { min: 64, max: 448 }, Length { min: 32, max: 224 });
             rows.extend(row(name, &problem));
         }

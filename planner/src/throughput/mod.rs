@@ -41,6 +41,8 @@ const PIPELINES_DEVICES_MAX: usize = 128;
 const POSITIONS_DEVICES_MAX: usize = 26;
 /// Most rounds of searches for plans.
 const ROUNDS: u64 = 4;
+/// Nodes (labels, in hundreds) of a search for the chain of least residence that is only to begin with.
+const NODES_QUICK: u64 = 20;
 
 /// Share of the traffic that is sent by way of a pinned device for which the best plan has no use: a hundredth of the gap
 /// that counts as none.
@@ -161,10 +163,13 @@ impl<'a> Flows<'a> {
     }
 }
 
-/// A bound that takes no search: the clip bound and Little's law.
-pub(crate) fn bound_at_once(tables: &Tables<'_>, network: &Network) -> f64 {
-    let clip = clip::bound(&clip::counts(tables), &clip::spans(tables, network), network.layers, Weights::PLAIN);
-    network.stay.as_ref().map_or(clip, |stay| clip.min(stay.most(tables, network)))
+/// How far to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Bounds in closed form, and plans without any search over placements.
+    Quick,
+    /// Everything.
+    Full,
 }
 
 /// Finds the best placement.
@@ -172,6 +177,7 @@ pub(crate) fn bound_at_once(tables: &Tables<'_>, network: &Network) -> f64 {
 pub(crate) fn best_flow(
     flows: &Flows<'_>,
     known: Option<&[Link]>,
+    depth: Depth,
     budget: &Budget<'_>,
 ) -> Result<BestFlow, SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
@@ -185,7 +191,12 @@ pub(crate) fn best_flow(
         let carried = flows.carried(placement)?;
         best.offer(placement.to_vec(), carried, "placement for other batches");
     }
-    in_flight(flows, &mut best, budget)?;
+    let chains = if depth == Depth::Quick {
+        Budget { nodes_max: NODES_QUICK.min(budget.nodes_max), ..*budget }
+    } else {
+        *budget
+    };
+    in_flight(flows, &mut best, &chains)?;
     let one_chain = tables.problem.limits.stages_exact.is_some();
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
     if !one_chain
@@ -196,6 +207,9 @@ pub(crate) fn best_flow(
         best.offer(placement, carried, "chain rule");
     }
     best.report(budget);
+    if depth == Depth::Quick {
+        return Ok(best);
+    }
     let mut covers = Covers::new(&counts, &spans, network.layers, Weights::PLAIN);
     if !best.closed() {
         let (weights, weighed) = clip::weigh(&counts, &spans, network.layers);
@@ -228,8 +242,11 @@ pub(crate) fn best_flow(
 /// Lowers the bound by Little's law, and offers the chain of least residence.
 fn in_flight(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
     let Some(stay) = &flows.network.stay else { return Ok(()) };
-    best.bound = best.bound.min(stay.most(flows.tables, flows.network));
-    let chain = stay.quickest(flows.tables, flows.network, budget);
+    let (chain, most) = stay.quickest(flows.tables, flows.network, budget)?;
+    best.bound = best.bound.min(most).min(stay.most(flows.tables, flows.network));
+    // With partial inference a chain may have too few or too many stages to be the one asked for.
+    let asked = flows.tables.problem.limits.stages_exact;
+    let chain = chain.filter(|chain| asked.is_none_or(|asked| chain.len() == asked as usize));
     if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
         let carried = flows.carried(&chain)?;
         best.offer(chain, carried, "chain of least residence");

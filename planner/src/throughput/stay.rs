@@ -3,17 +3,15 @@
 
 use super::replay::{Carried, Path};
 use crate::budget::Budget;
+use crate::formulation::solve::SolverFault;
+use crate::latency::best_chain;
 use crate::latency::chains::{Band, Chains, Link, StageCount};
 use crate::latency::costs::{Costs, Steps};
-use crate::latency::labels::{self, Ground};
 use crate::tables::{Intervals, Kind, Tables, interval};
 use crate::throughput::network::Network;
 use isotherm_core::ids::DeviceId;
 use isotherm_core::problem::Life;
 use isotherm_core::units::Seconds;
-
-/// Labels of the search for the chain of least residence.
-const LABELS_MAX: u64 = 20_000;
 
 /// Residence of a request on everything, in seconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,14 +118,22 @@ impl Stay {
         if least > 0.0 && least.is_finite() { self.in_flight / least } else { f64::INFINITY }
     }
 
-    /// The chain of least residence that a search finds.
-    pub fn quickest(&self, tables: &Tables<'_>, network: &Network, budget: &Budget<'_>) -> Option<Vec<Link>> {
-        let costs = self.costs(tables, network);
-        let chains = Chains::new(tables, &costs, StageCount::of(tables));
-        let (band, prices) = (Band::all(&costs), chains.no_prices());
-        let completions = chains.completions(&band, &prices);
-        let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
-        labels::search(ground, f64::INFINITY, LABELS_MAX, budget).best.map(|(chain, _)| chain)
+    /// The chain of least residence, and what Little's law makes of the least that any chain could have. A pinned device
+    /// may be on another route.
+    pub fn quickest(
+        &self,
+        tables: &Tables<'_>,
+        network: &Network,
+        budget: &Budget<'_>,
+    ) -> Result<(Option<Vec<Link>>, f64), SolverFault> {
+        let mut free = tables.clone();
+        free.candidates.iter_mut().for_each(|candidate| candidate.pinned = false);
+        let costs = self.costs(&free, network);
+        let chains = Chains::new(&free, &costs, count(&free));
+        // What is told of progress would be times, not rates.
+        let best = best_chain(&chains, &Budget { progress: None, ..*budget })?;
+        let most = if best.bound > 0.0 && best.bound.is_finite() { self.in_flight / best.bound } else { f64::INFINITY };
+        Ok((best.chain.map(|(chain, _)| chain), most))
     }
 
     fn costs(&self, tables: &Tables<'_>, network: &Network) -> Costs {
