@@ -243,6 +243,15 @@ class Problem:
         alone = len(chunks) + decoded - batch * len(chunks)
         return steps + ([(alone, [], batch, batch)] if alone > 0 else [])
 
+    def waits(self, batch):
+        """The same, a step being as long as that of whichever batch holds up the others that go round."""
+        life, count = self.life(batch), len(self.chunks())
+        rounds = max(count + mean(self.workload["output_tokens"]) - 1, Q(batch * count))
+        others = -(-self.serving["requests_max"] // batch)
+        held_up = rounds * (1 - (1 - batch * count / rounds) ** others)
+        steps = [(held_up / count, *step) for _, *step in life[:count]]
+        return steps + ([(rounds - held_up, [], batch, batch)] if rounds > held_up else [])
+
     def life_totals(self, life):
         """Steps, tokens that pass the layers, tokens sampled."""
         count = sum(n for n, _, _, _ in life)
@@ -269,9 +278,9 @@ class Problem:
         latency = sum((Q(link["latency_seconds"]["value"]) for link in links), Q(0))
         return latency * messages + (moved / Q(min(map(self.link_rate, links))) if links else 0)
 
-    def route_residence(self, stops, life):
+    def route_residence(self, stops, life, waits):
         count, tokens, sampled = self.life_totals(life)
-        times = [self.residence(d, *held, life) for d, _, held in stops if self.timing(d) == "profile"]
+        times = [self.residence(d, *held, waits) for d, _, held in stops if self.timing(d) == "profile"]
         for (a, _, _), (b, _, _) in zip(stops, stops[1:]):
             time = self.spent(a, b, self.row_bytes(), count, self.row_bytes() * tokens)
             times.append(Q(0) if time is None and self.stated(a, b) is not None else time)
@@ -568,7 +577,7 @@ def throughput_in(problem, routes, batch):
             load(("source", stops[0][0]), share, problem.stated("source", stops[0][0]))
         if flow_out:
             load(("sink", stops[-1][0]), share, problem.stated(stops[-1][0], "sink"))
-        time = problem.route_residence(stops, life)
+        time = problem.route_residence(stops, life, problem.waits(batch))
         if time is None:
             return None
         resident += share * time
@@ -595,10 +604,10 @@ def open_batches(problem, above):
     """The batches in which Little's law leaves a rate possible: requests stay at least as long as the cheapest way of
     passing all layers, each interval on whichever device is quickest."""
     in_flight = problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
-    return [b for b in problem.batches() if not in_flight < above * least_stay(problem, problem.life(b))]
+    return [b for b in problem.batches() if not in_flight < above * least_stay(problem, problem.life(b), problem.waits(b))]
 
 
-def least_stay(problem, life):
+def least_stay(problem, life, waits):
     """A shortest path over (layers passed, device), or infinity; 0 where a device states rates alone."""
     count, tokens, sampled = problem.life_totals(life)
     holders = []
@@ -611,7 +620,7 @@ def least_stay(problem, life):
                 for end in range(start + 1, problem.layers + 1):
                     if not problem.fits(device, start, end):
                         break
-                    stays.setdefault(start, []).append((end, problem.residence(device, start, end, life)))
+                    stays.setdefault(start, []).append((end, problem.residence(device, start, end, waits)))
             holders.append((device, stays))
     far = len(holders) > 64  # then ways are left aside
 

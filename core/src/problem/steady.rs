@@ -11,10 +11,16 @@
 //! T_b = b * o / L_b                          output tokens per second of the device
 //! ```
 //!
-//! `L_b` is the *residence* of a request on the device. Where `b * C` exceeds the steps of a life, prompts alone set
+//! `L_b` is the work of one life. Where `b * C` exceeds the steps of a life, prompts alone set
 //! the pace and a life lasts as long as `b` prompts take. With `b = 1` a life is the prefill and `o - 1` decode steps.
 //! The batch passes the ways between devices in the same steps, so a way has a residence too: latency by the step,
 //! bytes by the token.
+
+//!
+//! With `m = ceil(requests_max / b)` batches going round, one that follows another waits for it: while any of them
+//! has a chunk, all move at its pace. Of the `R = max(C + o - 1, b * C)` steps of a life, `R * (1 - (1 - b * C /
+//! R)^m)` are therefore as long as one with a chunk. The time of a life with these waits is the *residence* of a
+//! request on the device; with one batch it is `L_b`.
 
 use super::{PlacementProblem, Timing};
 use crate::cost::StepShape;
@@ -32,6 +38,8 @@ pub struct Life {
     pub batch: u32,
     /// How many steps of which shape, in the mean.
     pub steps: Vec<(f64, StepShape)>,
+    /// The same, a step being as long as that of whichever batch holds up the others.
+    pub waits: Vec<(f64, StepShape)>,
 }
 
 impl Life {
@@ -93,25 +101,45 @@ impl PlacementProblem {
         let count = chunks.len() as f64;
         let beside = libm::ceil((together - 1.0).min(decoded / count)) as u32;
         let context = self.mean_context();
+        let rounds = (count + decoded).max(together * count);
+        let others = self.serving.requests_max.max(1).div_ceil(batch);
+        let without = (0..others).fold(1.0, |share, _| share * (1.0 - together * count / rounds));
+        let held_up = rounds * (1.0 - without);
         let mut steps: Vec<(f64, StepShape)> = Vec::with_capacity(chunks.len() + 1);
+        let mut waits = Vec::with_capacity(chunks.len() + 1);
         for mut shape in chunks {
             if beside > 0 {
                 (shape.decodes, shape.decode_context) = (beside, context);
                 shape.sequences += beside;
             }
+            waits.push((held_up / count, shape.clone()));
             steps.push((together, shape));
         }
         let alone = count + decoded - together * count;
         if alone > 0.0 {
             steps.push((alone, StepShape::decode(batch, context)));
         }
-        Life { batch, steps }
+        if rounds > held_up {
+            waits.push((rounds - held_up, StepShape::decode(batch, context)));
+        }
+        Life { batch, steps, waits }
     }
 
-    /// Time that a request spends on a device which holds these layers; none where no step times are known.
+    /// Time that a device which holds these layers works during a life; none where no step times are known.
+    #[must_use]
+    pub fn work(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<Seconds> {
+        self.spent_on(device, layers, &life.steps)
+    }
+
+    /// Time that a request spends on a device which holds these layers, waits included; none as for
+    /// [`work`](Self::work).
     #[must_use]
     pub fn residence(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<Seconds> {
-        life.steps.iter().map(|(count, shape)| self.step(device, layers, shape).map(|step| step * *count)).sum()
+        self.spent_on(device, layers, &life.waits)
+    }
+
+    fn spent_on(&self, device: DeviceId, layers: Layers, steps: &[(f64, StepShape)]) -> Option<Seconds> {
+        steps.iter().map(|(count, shape)| self.step(device, layers, shape).map(|step| step * *count)).sum()
     }
 
     /// Output tokens per second that a device sustains while holding these layers, in batches of this life: `T_b` of
@@ -125,10 +153,10 @@ impl PlacementProblem {
                 rates.iter().find(|(held, _)| *held == layers.len()).map(|&(_, rate)| rate)
             }
             Timing::Profile(_) => {
-                let residence = self.residence(device, layers, life)?.value();
+                let work = self.work(device, layers, life)?.value();
                 let output = f64::from(life.batch) * self.workload.output_tokens.mean();
                 // A request of no time, or next to none, has no finite rate.
-                TokensPerSecond::new(output / residence).ok().filter(|_| residence > 0.0)
+                TokensPerSecond::new(output / work).ok().filter(|_| work > 0.0)
             }
         }
     }
