@@ -201,7 +201,11 @@ fn no_change_to_a_certificate_of_weighed_layers_goes_unnoticed() {
     for device in &mut flow {
         device.profiles = vec![profile(&model, 1.0, 4.0, 0.0, 0.0)];
     }
-    let problem = problem(parts(model, devices_file(flow, Vec::new()), Objective::Throughput));
+    let mut parts = parts(model, devices_file(flow, Vec::new()), Objective::Throughput);
+    // Enough that the requests in flight bind nothing: each device has a batch of its own, and another at hand.
+    parts.serving.requests_max = 8;
+    parts.limits.choices.batches = vec![1];
+    let problem = problem(parts);
     let mut plan = plan(&problem, &[("a", 0, 4), ("b", 0, 4)], &[(&[0], 0.5), (&[1], 0.5)]);
     let value = plan.objective_value.expect("evaluated");
     let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);

@@ -286,7 +286,7 @@ fn both_checkers_judge_random_plans_alike() {
 fn both_checkers_compute_the_same_figures() {
     let mut draw = Draw(0x0123_4567_89ab_cdef);
     let mut cases = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..300 {
         let problem = draw_problem(&mut draw);
         let plan = draw_plan(&mut draw, &problem);
         cases.push((problem, serde_json::to_value(plan).expect("serialises")));
