@@ -138,7 +138,7 @@ fn class(random: &mut Random, recipe: &Recipe, index: usize) -> Device {
         Figures::Rates => {
             // From a card of a tenth of the model upwards; every third class is small.
             let most = (recipe.layers / 2) as u64;
-            let layers = if index % 3 == 0 { random.whole(4, 8) } else { random.whole(7, most) };
+            let layers = if index.is_multiple_of(3) { random.whole(4, 8) } else { random.whole(7, most) };
             let speed = random.ratio(4_000.0, 30_000.0);
             device.rates = rates(random, layers as usize, speed);
         }

@@ -211,7 +211,7 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
             if formats.contains(&stage.quantisation) {
                 let all = problem.in_formats(|_| Some(format));
                 let members: Vec<_> = stage.devices.iter().filter_map(|name| problem.graph.find(name)).collect();
-                let grouped = all.grouped(&[members.clone()]).filter(|_| members.len() > 1);
+                let grouped = all.grouped(std::slice::from_ref(&members)).filter(|_| members.len() > 1);
                 stage.bytes = match &grouped {
                     None => all.stage_bytes(members[0], stage.layers),
                     Some(grouped) => grouped.stage_bytes(grouped.graph.find("a + b").expect("named so"), stage.layers),

@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn pipelines_are_as_good_as_trying_every_division() {
-        let tables: [(&[usize], &[&[f64]], usize); 4] = [
+        type Case<'a> = (&'a [usize], &'a [&'a [f64]], usize);
+        let tables: [Case<'_>; 4] = [
             (&[3, 2], &[&[9.0, 5.0, 3.0], &[4.0, 2.0]], 3),
             (&[4], &[&[10.0, 6.0, 4.0, 3.0]], 4),
             (&[2, 2, 1], &[&[8.0, 5.0], &[6.0, 2.0], &[20.0, 12.0, 7.0, 5.0]], 4),

@@ -215,8 +215,8 @@ impl Chains<'_> {
         // Cheapest cost of reaching the start of a stage, and of reaching the end of one, by phase.
         let fresh = || vec![f64::INFINITY; (layers + 1) * n];
         let (mut arrive, mut leave) = ([fresh(), fresh()], [fresh(), fresh()]);
-        for class in 0..n {
-            arrive[self.first_phase()][class] = self.costs.entry[self.classes[class][0]];
+        for (at, members) in arrive[self.first_phase()].iter_mut().zip(&self.classes) {
+            *at = self.costs.entry[members[0]];
         }
         for start in 0..layers {
             for phase in self.phases().filter(|_| start > 0) {

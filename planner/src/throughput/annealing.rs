@@ -20,6 +20,9 @@ const RAILS_MAX: usize = 96;
 /// A place in a block: a rail and a device of it.
 type Spot = (usize, usize);
 
+/// Order of the sites, and the doors between them, as a state has them.
+type OrderAndDoors = (Vec<usize>, Vec<(usize, usize)>);
+
 /// The search.
 pub(crate) struct Annealing<'a> {
     yard: &'a Yard,
@@ -28,7 +31,7 @@ pub(crate) struct Annealing<'a> {
     /// What was touched, as it was before.
     before: Vec<(usize, Block)>,
     touched_free: Option<(usize, Vec<u16>)>,
-    touched_doors: Option<(Vec<usize>, Vec<(usize, usize)>)>,
+    touched_doors: Option<OrderAndDoors>,
     live: Vec<Vec<usize>>,
 }
 
@@ -185,7 +188,7 @@ impl<'a> Annealing<'a> {
             8..=9 => self.shift(),
             10 => self.transfer(site) && self.shift(),
             11 => self.exchange(site) && self.shift(),
-            12 => self.from_free(site),
+            12 => self.take_free(site),
             13 => self.exchange_free(site),
             14 => {
                 if self.random.below(2) == 0 {
@@ -256,7 +259,7 @@ impl<'a> Annealing<'a> {
         true
     }
 
-    fn from_free(&mut self, site: usize) -> bool {
+    fn take_free(&mut self, site: usize) -> bool {
         if self.state.free[site].is_empty() {
             // Somebody is set free.
             let from = self.pick(site, false);

@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn four_equal_devices_are_bound_by_their_rate_with_a_quarter_of_the_layers() {
-        let spans = [vec![2.0, 1.2, 0.9]
+        let spans = [[2.0, 1.2, 0.9]
             .iter()
             .enumerate()
             .map(|(i, &rate)| Span { held: i + 1, first: false, last: false, rate })

@@ -100,7 +100,7 @@ pub(crate) fn search(
     let mut looked: Vec<Option<(f64, State)>> = vec![None; 1 << n];
     // All sites in a row first; then what sets of them do by themselves.
     let whole = (1_usize << n) - 1;
-    let row = round % 2 == 0;
+    let row = round.is_multiple_of(2);
     for set in if row { whole..=whole } else { 1..=whole } {
         let order: Vec<usize> = (0..n).filter(|site| set >> site & 1 == 1).collect();
         let most = most(&yard, spans, &order).min(above);
