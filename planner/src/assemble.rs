@@ -80,7 +80,7 @@ pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) 
     });
     let gap = bound.map(|bound| relative_gap(value, bound)).filter(|gap| gap.is_finite());
     let bound = bound.filter(|_| gap.is_some());
-    plan.status = if gap.is_some_and(|gap| gap <= GAP_NONE) { Status::Optimal } else { Status::Feasible };
+    let closed = gap.is_some_and(|gap| gap <= GAP_NONE);
     plan.provenance.time_limited = stopped == Some(Limit::Time);
     let kinds = found.evidence.into_iter().map(Some).chain([None]).filter(|e| bound.is_some() || e.is_none());
     let mut refused = Vec::new();
@@ -91,6 +91,9 @@ pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) 
             (None, _) => BoundKind::Solver,
         };
         let mut candidate = plan.clone();
+        // Nobody's word makes a plan optimal.
+        let proven = closed && bound_kind == BoundKind::Certified;
+        candidate.status = if proven { Status::Optimal } else { Status::Feasible };
         candidate.certificate = Some(Certificate {
             objective: value,
             bound,
@@ -105,7 +108,11 @@ pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) 
             Ok(plan) if plan.plan().status == Status::Optimal => return Ok(Outcome::Optimal(plan)),
             Ok(plan) => {
                 let gap = gap.unwrap_or(f64::INFINITY);
-                return Ok(Outcome::Feasible { plan, gap, stopped_by: stopped.unwrap_or(Limit::Nodes) });
+                return Ok(Outcome::Feasible {
+                    plan,
+                    gap,
+                    stopped_by: stopped.unwrap_or(if closed { Limit::Gap } else { Limit::Nodes }),
+                });
             }
             Err(violations) => {
                 let evidence_only = violations.iter().all(|v| matches!(v, Violation::Bound(_)));

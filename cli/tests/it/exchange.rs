@@ -31,7 +31,7 @@ fn a_flow_problem_is_imported_planned_and_checked_and_not_simulated() {
     // a then b, held back by the link between them; beside it c, held back by its link to the sink.
     let value = plan["objective_value"].as_f64().expect("a value");
     assert!((value - (33.3 + 3.0)).abs() < 1e-9, "{value}");
-    assert_eq!(plan["status"], "optimal");
+    assert!(plan["certificate"]["gap"].as_f64().is_some_and(|gap| gap < 1e-9));
     place.expect(0, "check plan.json small.toml");
     let (_, message) = place.expect(1, "simulate plan.json small.toml");
     assert!(message.contains("only output rates") && message.contains("what to do") || message.contains("probe it"));

@@ -71,6 +71,12 @@ pub enum BoundFault {
         /// Its gap, infinite without a bound.
         gap: f64,
     },
+    /// A plan called optimal on somebody's word.
+    #[error("the status is Optimal and bound_kind is {kind:?}; only a certified bound makes a plan optimal")]
+    NotCertified {
+        /// Who vouches for the bound.
+        kind: BoundKind,
+    },
     /// The certificate does not say how it was found.
     #[error("the certificate names no method; say how the plan was found")]
     NoMethod,
@@ -211,6 +217,10 @@ pub(super) fn faults(plan: &Plan, problem: &PlacementProblem, planned: f64) -> V
         faults.push(BoundFault::NoMethod);
     }
     faults.extend(parts(certificate));
+    let kind = certificate.bound_kind;
+    if plan.status == Status::Optimal && kind != BoundKind::Certified {
+        faults.push(BoundFault::NotCertified { kind });
+    }
     faults.extend(gap(plan.status, certificate, problem.objective));
     if certificate.bound_kind == BoundKind::Certified
         && let (Some(bound), Some(evidence)) = (certificate.bound.filter(|b| b.is_finite()), &certificate.evidence)

@@ -7,7 +7,7 @@ use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
-use isotherm_core::plan::{BoundKind, EndWeights, Evidence, Plan};
+use isotherm_core::plan::{BoundKind, EndWeights, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
 use isotherm_core::workload::Length;
@@ -261,6 +261,7 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
             certify(&mut plan, bound, Evidence::ClipBound);
             let certificate = plan.certificate.as_mut().expect("given");
             (certificate.bound_kind, certificate.evidence) = (BoundKind::Solver, None);
+            plan.status = Status::Feasible;
         }
     }
     plan

@@ -1,6 +1,6 @@
 //! Throughput counts the requests in flight: a deep chain wins on flow and loses where few requests keep it busy.
 
-use crate::world::{Recipe, link, model, problem, profile};
+use crate::world::{Recipe, closed, link, model, problem, profile};
 use isotherm_core::artefact::Header;
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
@@ -8,7 +8,7 @@ use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, Celsius};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
-use isotherm_planner::{Budget, Outcome, plan};
+use isotherm_planner::{Budget, plan};
 use std::collections::BTreeMap;
 
 /// Twelve layers. One quick device that holds them all, and six devices of which each holds two, slower by the layer;
@@ -64,8 +64,7 @@ fn deep_or_single(requests_max: u32) -> PlacementProblem {
 fn solved(requests_max: u32) -> (usize, u32, f64) {
     let problem = deep_or_single(requests_max);
     let outcome = plan(&problem, &Budget::default()).expect("planned");
-    let Outcome::Optimal(found) = &outcome else { panic!("{outcome:?}") };
-    let found = found.plan();
+    let found = closed(&outcome).unwrap_or_else(|| panic!("{outcome:?}")).plan();
     (found.stages.len(), found.batch.expect("a batch"), found.objective_value.expect("a value"))
 }
 

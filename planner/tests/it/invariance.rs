@@ -1,7 +1,7 @@
 //! What must not change an optimum, or only one way.
 
 use crate::helix::flow_problem;
-use crate::world::Random;
+use crate::world::{Random, closed};
 use isotherm_core::graph::{Link, LinkKind};
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::units::TokensPerSecond;
@@ -48,9 +48,8 @@ fn devices(random: &mut Random, count: usize) -> Rates {
 fn optimum(rates: &Rates, links: Vec<Link>) -> Option<Plan> {
     let problem = flow_problem("invariance", 5, rates.clone(), links, false);
     match plan(&problem, &Budget::default()).expect("plans") {
-        Outcome::Optimal(plan) => Some(plan.into_plan()),
         Outcome::Infeasible(_) => None,
-        other => panic!("{other:?}"),
+        outcome => Some(closed(&outcome).unwrap_or_else(|| panic!("{outcome:?}")).plan().clone()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Small random problems: a few devices, a few layers, links some of which are missing, memory that is tight.
 
 use isotherm_core::artefact::Header;
+use isotherm_core::check::FeasiblePlan;
 use isotherm_core::cost::{Curve, Grid, OperatorProfile};
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::{Figure, How};
@@ -9,6 +10,7 @@ use isotherm_core::model::Model;
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
+use isotherm_planner::Outcome;
 use std::collections::BTreeMap;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers everywhere.
@@ -216,4 +218,13 @@ pub fn problem(seed: u64, recipe: Recipe) -> PlacementProblem {
         inputs: Vec::new(),
     })
     .expect("a well-formed problem")
+}
+
+/// The plan of an outcome that leaves no gap, whoever vouches for its bound.
+pub fn closed(outcome: &Outcome) -> Option<&FeasiblePlan> {
+    match outcome {
+        Outcome::Optimal(plan) => Some(plan),
+        Outcome::Feasible { plan, gap, .. } if *gap <= 1e-6 => Some(plan),
+        _ => None,
+    }
 }
