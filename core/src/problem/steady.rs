@@ -92,7 +92,14 @@ impl PlacementProblem {
         self.timing.iter().any(|timing| matches!(timing, Timing::Profile(_)))
     }
 
-    /// The steps of a batch of so many requests during the life of one of them. See the [module](self).
+    /// The steps of a batch of `b` requests during the life of one of them, with prompts of `C` chunks and answers of `o`
+    /// tokens. Its steps on a device take
+    ///
+    /// ```text
+    /// L_b(device, layers) = b * sum over chunks of step(chunk + k decodes) + max(0, C + o - 1 - b * C) * step(b decodes)
+    /// k   = ceil(min(b - 1, (o - 1) / C))        decodes beside a chunk
+    /// T_b = b * o / L_b                          output tokens per second of the device
+    /// ```
     #[must_use]
     pub fn life(&self, batch: u32) -> Life {
         let batch = batch.max(1);
@@ -143,7 +150,7 @@ impl PlacementProblem {
     }
 
     /// Output tokens per second that a device sustains while holding these layers, in batches of this life: `T_b` of
-    /// the [module](self), or as its table of rates says, which knows no batches.
+    /// [`PlacementProblem::life`], or as its table of rates says, which knows no batches.
     #[must_use]
     pub fn rate(&self, device: DeviceId, layers: Layers, life: &Life) -> Option<TokensPerSecond> {
         match &self.timing[device.index()] {
