@@ -92,11 +92,11 @@ impl PlacementProblem {
         self.timing.iter().any(|timing| matches!(timing, Timing::Profile(_)))
     }
 
-    /// The steps of a batch of `b` requests during the life of one of them, with prompts of `C` chunks and answers of `o`
-    /// tokens. Its steps on a device take
+    /// The steps of a batch of `b` requests during the life of one of them, with prompts of `C` chunks and answers of
+    /// `o` tokens. Its steps on a device take
     ///
     /// ```text
-    /// L_b(device, layers) = b * sum over chunks of step(chunk + k decodes) + max(0, C + o - 1 - b * C) * step(b decodes)
+    /// L_b = b * sum over chunks of step(chunk + k decodes) + max(0, C + o - 1 - b * C) * step(b decodes)
     /// k   = ceil(min(b - 1, (o - 1) / C))        decodes beside a chunk
     /// T_b = b * o / L_b                          output tokens per second of the device
     /// ```
