@@ -4,5 +4,5 @@ set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
 bash scripts/bootstrap.sh
-cargo build --locked -p isotherm-cli
+cargo build --locked --workspace --bins
 PATH="$(cd "$target" && pwd)/debug:$PATH" exec python3 scripts/status.py "$@"
