@@ -604,7 +604,8 @@ def open_batches(problem, above):
     """The batches in which Little's law leaves a rate possible: requests stay at least as long as the cheapest way of
     passing all layers, each interval on whichever device is quickest."""
     in_flight = problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
-    return [b for b in problem.batches() if not in_flight < above * least_stay(problem, problem.life(b), problem.waits(b))]
+    batches = sorted({b for _ in problem.variants() for b in problem.batches()}, reverse=True)
+    return [b for b in batches if not in_flight < above * least_stay(problem, problem.life(b), problem.waits(b))]
 
 
 def least_stay(problem, life, waits):

@@ -48,7 +48,11 @@ pub(super) fn open(problem: &PlacementProblem, variants: &[Cow<'_, PlacementProb
         let least = exact(seconds * (1.0 - slack)).filter(positive);
         least.is_none_or(|least| &in_flight / least >= *above)
     };
-    problem.batches().into_iter().map(|batch| problem.life(batch)).filter(reaches).collect()
+    // A format may bring times where another has rates alone, and with them batches.
+    let mut batches: Vec<u32> = variants.iter().flat_map(|variant| variant.batches()).collect();
+    batches.sort_unstable_by(|a, b| b.cmp(a));
+    batches.dedup();
+    batches.into_iter().map(|batch| problem.life(batch)).filter(reaches).collect()
 }
 
 /// One of each set of holders that hold the same layers in the same time.

@@ -35,6 +35,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most partial covers that the search for a cheap cover looks at.
 pub const COVERS_MAX: u64 = 2_000_000;
 
+/// Most ways to use devices on a layer: the search goes as deep, and has a stack of 2 MiB at least.
+const SLOTS_MAX: usize = 4000;
+
 /// Parts into which the rate asked for, and the price of a layer, are divided where numbers have a fixed size.
 const PARTS_BITS: u32 = 50;
 
@@ -259,7 +262,13 @@ struct Need<'a> {
 impl Need<'_> {
     /// A cover that does it, as a fault; none where there is none.
     fn refute(&self, problem: &PlacementProblem, slots: &[Slot], free: &[u64]) -> Option<BoundFault> {
-        if let Ok(None) = Search::new(slots, free, self.rounded(slots)).cheap_cover() {
+        if slots.len() > SLOTS_MAX {
+            let (count, max) = (slots.len() as u128, SLOTS_MAX as u128);
+            return Some(BoundFault::TooLarge { what: "ways to use devices on a layer", count, max });
+        }
+        if let Some(figures) = self.rounded(slots)
+            && let Ok(None) = Search::new(slots, free, figures).cheap_cover()
+        {
             return None;
         }
         match Search::new(slots, free, self.exactly(slots)).cheap_cover() {
@@ -282,20 +291,21 @@ impl Need<'_> {
         }
     }
 
-    /// In parts of the rate and of the price of a layer, rounded so that no cover is missed.
-    fn rounded(&self, slots: &[Slot]) -> Figures<u128> {
+    /// In parts of the rate and of the price of a layer, rounded so that no cover is missed; none where the price is too
+    /// high for numbers of this size.
+    fn rounded(&self, slots: &[Slot]) -> Option<Figures<u128>> {
         let parts = whole(1 << PARTS_BITS);
         let up = |value: Exact| value.ceil().to_integer().to_u128();
-        let most = up(&self.price * &parts).unwrap_or(u128::from(u64::MAX)).min(u128::from(u64::MAX));
+        let most = up(&self.price * &parts).filter(|&most| most <= u128::from(u64::MAX))?;
         let rate = |slot: &Slot| up(&slot.rate / self.rate * &parts).unwrap_or(1 << PARTS_BITS);
         let price = |slot: &Slot| (&slot.price * &parts).floor().to_integer().to_u128().unwrap_or(most).min(most);
-        Figures {
+        Some(Figures {
             rates: slots.iter().map(rate).collect(),
             prices: slots.iter().map(price).collect(),
             need: 1 << PARTS_BITS,
             price: most,
             several: self.several,
-        }
+        })
     }
 
     /// Over common denominators.
