@@ -21,21 +21,25 @@ use crate::ids::{DeviceId, Layers};
 use crate::problem::{Life, PlacementProblem};
 use num_traits::{Signed, Zero};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most intervals of layers, over all devices, whose rates are tabulated.
-pub(super) const INTERVALS_MAX: u128 = 50_000_000;
+const INTERVALS_MAX: u128 = 50_000_000;
+
+/// An interval: number of layers, whether it holds the first, the last.
+pub(super) type Shape = (u32, bool, bool);
 
 /// Devices with the same rates.
-struct Class {
-    devices: Vec<DeviceId>,
-    /// Number of layers, greatest rate with so many; only what fits.
-    rates: Vec<(u32, Exact)>,
+pub(super) struct Class {
+    /// The devices.
+    pub devices: Vec<DeviceId>,
+    /// Greatest rate by shape; only what fits.
+    pub rates: Vec<(Shape, Exact)>,
 }
 
 /// The devices by equal tables of rates, as far as they matter to plans of rate `above`. Errors: too many intervals to
 /// tabulate.
-fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, BoundFault> {
+pub(super) fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, BoundFault> {
     let layers = u128::from(problem.layers());
     let count = layers * (layers + 1) / 2 * problem.graph.devices().len() as u128;
     if count > INTERVALS_MAX {
@@ -43,46 +47,39 @@ fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, Boun
     }
     let variants = problem.variants();
     let lives = in_flight::open(problem, &variants, above);
-    let mut by_table: BTreeMap<Vec<(u32, u64)>, Vec<DeviceId>> = BTreeMap::new();
+    let mut by_table: BTreeMap<Vec<(Shape, u64)>, Vec<DeviceId>> = BTreeMap::new();
     for device in problem.graph.device_ids() {
-        let table = greatest_rates(&variants, device, &lives);
-        by_table.entry(table.into_iter().map(|(k, rate)| (k, rate.to_bits())).collect()).or_default().push(device);
+        by_table.entry(greatest_rates(&variants, device, &lives)).or_default().push(device);
     }
-    let class = |(table, devices): (Vec<(u32, u64)>, Vec<DeviceId>)| {
-        let rates = table.into_iter().filter_map(|(k, bits)| Some((k, exact(f64::from_bits(bits))?))).collect();
+    let class = |(table, devices): (Vec<(Shape, u64)>, Vec<DeviceId>)| {
+        let rates: Vec<_> = table.into_iter().filter_map(|(s, bits)| Some((s, exact(f64::from_bits(bits))?))).collect();
         Class { devices, rates }
     };
-    Ok(by_table.into_iter().map(class).collect())
+    Ok(by_table.into_iter().map(class).filter(|class| !class.rates.is_empty()).collect())
 }
 
-/// For each number of layers that fits somewhere, the greatest rate over the intervals of that length. A rate depends
-/// on an interval's length, its format and on which ends of the model it holds, so at most four are asked for.
-fn greatest_rates(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
-    let mut table: BTreeMap<u32, f64> = BTreeMap::new();
+/// For each shape that fits somewhere, its greatest rate in any format and batch, as bits. A rate depends on the shape, the
+/// format and the batch alone.
+fn greatest_rates(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, lives: &[Life]) -> Vec<(Shape, u64)> {
+    let mut greatest: BTreeMap<Shape, f64> = BTreeMap::new();
     for problem in variants.iter().filter(|problem| problem.usable(device)) {
-        for (k, rate) in rates_of(problem, device, lives) {
-            let greatest = table.entry(k).or_insert(rate);
-            *greatest = greatest.max(rate);
-        }
-    }
-    table.into_iter().collect()
-}
-
-fn rates_of(problem: &PlacementProblem, device: DeviceId, lives: &[Life]) -> Vec<(u32, f64)> {
-    let total = problem.layers();
-    let greatest = |k: u32| {
-        let mut asked: [Option<Option<f64>>; 4] = [None; 4];
-        for start in 0..=total - k {
-            let layers = Layers::new(start, start + k);
-            let ends = usize::from(start == 0) + 2 * usize::from(layers.end == total);
-            if asked[ends].is_none() && holds(problem, device, layers) {
-                let rates = lives.iter().filter_map(|life| problem.rate(device, layers, life));
-                asked[ends] = Some(rates.map(|rate| rate.value()).max_by(f64::total_cmp));
+        let mut seen: BTreeSet<Shape> = BTreeSet::new();
+        let total = problem.layers();
+        for k in 1..=total {
+            for start in 0..=total - k {
+                let layers = Layers::new(start, start + k);
+                let shape = (k, start == 0, layers.end == total);
+                if !seen.contains(&shape) && holds(problem, device, layers) {
+                    seen.insert(shape);
+                    let rates = lives.iter().filter_map(|life| problem.rate(device, layers, life));
+                    let rate = rates.map(|rate| rate.value()).fold(0.0, f64::max);
+                    let known = greatest.entry(shape).or_insert(rate);
+                    *known = known.max(rate);
+                }
             }
         }
-        asked.into_iter().flatten().flatten().filter(|&rate| rate > 0.0).max_by(f64::total_cmp)
-    };
-    (1..=total).filter_map(|k| Some((k, greatest(k)?))).collect()
+    }
+    greatest.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(shape, rate)| (shape, rate.to_bits())).collect()
 }
 
 pub(super) fn clipped(rate: &Exact, at: &Exact) -> Exact {
@@ -96,7 +93,7 @@ pub(super) fn clip(problem: &PlacementProblem, bound: f64, above: &Exact) -> Vec
         Err(fault) => return vec![fault],
     };
     let most = |class: &Class| {
-        class.rates.iter().map(|(k, rate)| clipped(rate, above) * whole((*k).into())).fold(Exact::zero(), larger)
+        class.rates.iter().map(|((k, ..), rate)| clipped(rate, above) * whole((*k).into())).fold(Exact::zero(), larger)
     };
     let sum = classes.iter().fold(Exact::zero(), |sum, class| sum + most(class) * whole(class.devices.len() as u64));
     if above.is_positive() && sum < above * whole(problem.layers().into()) {

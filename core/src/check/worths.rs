@@ -21,15 +21,13 @@
 //! something, the search is made again without rounding.
 
 use super::certificate::BoundFault;
-use super::cover::{INTERVALS_MAX, clipped};
-use super::{holds, in_flight};
+use super::cover::{Class, Shape, classes, clipped};
 use crate::exact::{Exact, exact, nearest, whole};
-use crate::ids::{DeviceId, Layers};
+use crate::ids::DeviceId;
 use crate::plan::EndWeights;
-use crate::problem::{Life, PlacementProblem};
+use crate::problem::PlacementProblem;
 use num_bigint::BigInt;
 use num_traits::{One, Signed, ToPrimitive, Zero};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most partial covers that the search for a cheap cover looks at.
@@ -49,60 +47,6 @@ pub(super) struct Claim<'a> {
     pub ends: EndWeights,
     /// Names of the devices of each site; none where ways are left aside.
     pub sites: &'a [Vec<String>],
-}
-
-/// An interval: number of layers, whether it holds the first, the last.
-type Shape = (u32, bool, bool);
-
-/// Devices with the same rates.
-struct Class {
-    devices: Vec<DeviceId>,
-    /// Greatest rate by shape; only what fits.
-    rates: Vec<(Shape, Exact)>,
-}
-
-/// The devices by equal tables of rates. Errors: too many intervals to tabulate.
-fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, BoundFault> {
-    let layers = u128::from(problem.layers());
-    let count = layers * (layers + 1) / 2 * problem.graph.devices().len() as u128;
-    if count > INTERVALS_MAX {
-        return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
-    }
-    let variants = problem.variants();
-    let lives = in_flight::open(problem, &variants, above);
-    let mut by_table: BTreeMap<Vec<(Shape, u64)>, Vec<DeviceId>> = BTreeMap::new();
-    for device in problem.graph.device_ids() {
-        by_table.entry(greatest_rates(&variants, device, &lives)).or_default().push(device);
-    }
-    let class = |(table, devices): (Vec<(Shape, u64)>, Vec<DeviceId>)| {
-        let rates: Vec<_> = table.into_iter().filter_map(|(s, bits)| Some((s, exact(f64::from_bits(bits))?))).collect();
-        Class { devices, rates }
-    };
-    Ok(by_table.into_iter().map(class).filter(|class| !class.rates.is_empty()).collect())
-}
-
-/// For each shape that fits somewhere, its greatest rate in any format and batch, as bits. A rate depends on the shape, the
-/// format and the batch alone.
-fn greatest_rates(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, lives: &[Life]) -> Vec<(Shape, u64)> {
-    let mut greatest: BTreeMap<Shape, f64> = BTreeMap::new();
-    for problem in variants.iter().filter(|problem| problem.usable(device)) {
-        let mut seen: BTreeSet<Shape> = BTreeSet::new();
-        let total = problem.layers();
-        for k in 1..=total {
-            for start in 0..=total - k {
-                let layers = Layers::new(start, start + k);
-                let shape = (k, start == 0, layers.end == total);
-                if !seen.contains(&shape) && holds(problem, device, layers) {
-                    seen.insert(shape);
-                    let rates = lives.iter().filter_map(|life| problem.rate(device, layers, life));
-                    let rate = rates.map(|rate| rate.value()).fold(0.0, f64::max);
-                    let known = greatest.entry(shape).or_insert(rate);
-                    *known = known.max(rate);
-                }
-            }
-        }
-    }
-    greatest.into_iter().filter(|(_, rate)| *rate > 0.0).map(|(shape, rate)| (shape, rate.to_bits())).collect()
 }
 
 /// Proves from worths that no plan reaches `above`, or says why not.
