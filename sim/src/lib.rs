@@ -2,12 +2,12 @@
 //! Discrete-event simulation of a plan in time and temperature.
 //!
 //! [`simulate`] answers: if this plan served this load, how long would requests take, how busy, how warm and how hungry
-//! would the devices be? It runs the same [`Scheduler`](isotherm_core::serving::Scheduler) that the runtime runs, on
-//! devices that take the time that [`PlacementProblem::step`] says.
+//! would the devices be? It runs the same [`Scheduler`](isotherm_core::serving::Scheduler) that the runtime runs, or
+//! another named [`policy`], on devices that take the time that [`PlacementProblem::step`] says.
 //!
 //! What a replication contains:
 //!
-//! * a coordinator that forms batches, one scheduler per route, and deals requests to routes by share;
+//! * a coordinator that forms batches, one [`policy`] per route, and deals requests to routes by share;
 //! * one server per device, first come first served, whose speed follows its clock and its co-run sets;
 //! * links and shared capacities, first come first served ([`network`]);
 //! * power, energy and temperature of each device, exact between events ([`body`]).
@@ -20,6 +20,7 @@ pub mod body;
 mod events;
 mod load;
 pub mod network;
+pub mod policy;
 pub mod queue;
 pub mod random;
 mod report;
@@ -32,6 +33,7 @@ use isotherm_core::record::SimulationReport;
 use isotherm_core::serving::ServingError;
 use isotherm_core::units::Watts;
 use isotherm_core::workload::Workload;
+use policy::PolicyName;
 use rayon::prelude::*;
 
 /// How to simulate.
@@ -41,6 +43,8 @@ pub struct Options {
     pub seed: u64,
     /// Number of independent replications, at least 1.
     pub seeds: u32,
+    /// What decides which request runs next.
+    pub policy: PolicyName,
     /// Whether the report holds the trace of the first replication.
     pub trace: bool,
     /// Most events of one replication: a guard against inputs that would take for ever.
@@ -49,7 +53,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, seeds: 1, trace: false, events_max: 1_000_000_000 }
+        Self { seed: 0, seeds: 1, policy: PolicyName::Isotherm, trace: false, events_max: 1_000_000_000 }
     }
 }
 
@@ -164,10 +168,7 @@ pub fn simulate(
     let setup = setup::Setup::new(&spoken, &chosen, workload)?;
     let outcomes: Vec<world::Outcome> = (0..options.seeds)
         .into_par_iter()
-        .map(|replication| {
-            let sampled = options.trace && replication == 0;
-            world::World::new(&setup, options.seed, replication, sampled)?.run(options.events_max)
-        })
+        .map(|replication| world::World::new(&setup, options, replication)?.run(options.events_max))
         .collect::<Result<_, _>>()?;
     Ok(report::report(plan.plan(), &setup, outcomes, options))
 }

@@ -4,16 +4,17 @@
 //! one at a time, in order of arrival. The speed of what it works on changes when its clock does (heat, power cap) and
 //! when another device of a co-run set starts or stops; the work left is then rescheduled exactly.
 
-use crate::SimulateError;
 use crate::body::Body;
 use crate::events::Log;
 use crate::load::Load;
 use crate::network::{Lane, Network};
+use crate::policy::Policy;
 use crate::queue::EventQueue;
 use crate::setup::Setup;
+use crate::{Options, SimulateError};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
-use isotherm_core::serving::{Batch, Dealer, Scheduler};
+use isotherm_core::serving::{Batch, Dealer};
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use std::collections::VecDeque;
@@ -75,7 +76,7 @@ struct Server {
 
 #[derive(Debug)]
 struct Chain<'a> {
-    scheduler: Scheduler,
+    policy: Box<dyn Policy>,
     /// Batches in flight; a slot is reused when its batch is back.
     batches: Vec<Option<Batch>>,
     /// To each stop, and from the last back to the coordinator.
@@ -110,8 +111,10 @@ pub struct Outcome {
 }
 
 impl<'a> World<'a> {
-    /// The world before its first event. `sampled` keeps each device's state over time.
-    pub fn new(setup: &'a Setup<'a>, seed: u64, replication: u32, sampled: bool) -> Result<Self, SimulateError> {
+    /// The world before its first event. The first replication keeps each device's state over time where a trace is
+    /// asked for.
+    pub fn new(setup: &'a Setup<'a>, options: &Options, replication: u32) -> Result<Self, SimulateError> {
+        let sampled = options.trace && replication == 0;
         let graph = &setup.problem.graph;
         let coordinator = graph.file().coordinator.as_deref();
         let mut chains = Vec::with_capacity(setup.routes.len());
@@ -121,8 +124,8 @@ impl<'a> World<'a> {
             let mut lanes = vec![ends(coordinator, names.first().copied())];
             lanes.extend(names.windows(2).map(|pair| ends(Some(pair[0]), Some(pair[1]))));
             lanes.push(ends(names.last().copied(), coordinator));
-            let scheduler = Scheduler::new(route.resources)?;
-            chains.push(Chain { scheduler, batches: Vec::new(), lanes, scheduling: false });
+            let policy = options.policy.start(route.resources)?;
+            chains.push(Chain { policy, batches: Vec::new(), lanes, scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
             waiting: VecDeque::new(),
@@ -138,7 +141,7 @@ impl<'a> World<'a> {
             servers: servers.collect(),
             queue: EventQueue::new(),
             log: Log::new(),
-            load: Load::new(setup.workload, seed, replication),
+            load: Load::new(setup.workload, options.seed, replication),
             dealer: Dealer::new(setup.routes.iter().map(|route| route.share)),
             network: Network::new(graph),
             busy: vec![0; setup.sets.len()],
@@ -215,7 +218,7 @@ impl<'a> World<'a> {
             finished_ns: SimTime::NEVER,
         });
         let route = self.dealer.deal().ok_or(SimulateError::NoRoute)?;
-        self.chains[route].scheduler.submit(request)?;
+        self.chains[route].policy.submit(request, &[])?;
         self.schedule_soon(now, route);
         self.announce();
         Ok(())
@@ -230,7 +233,7 @@ impl<'a> World<'a> {
     fn form_batches(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
         let chain = &mut self.chains[route as usize];
         chain.scheduling = false;
-        while let Some(batch) = chain.scheduler.next_batch(now) {
+        while let Some(batch) = chain.policy.next_batch(now) {
             let bytes = Bytes(4).saturating_mul(batch.shape.tokens().into());
             let free = chain.batches.iter().position(Option::is_none);
             let slot = free.unwrap_or_else(|| {
@@ -362,17 +365,18 @@ impl<'a> World<'a> {
         let chain = &mut self.chains[route as usize];
         let batch = chain.batches[slot as usize].take().expect("a batch returns once");
         // Ends of answers depend on what a model says; a simulated answer has its full length.
-        let completed = chain.scheduler.complete(batch, &[], now);
+        let completed = chain.policy.complete(batch, &[], now);
         for token in completed.tokens.iter().filter(|token| token.ordinal == 1) {
             self.requests[token.request.index()].first_token_ns = now;
         }
-        for RequestId(id) in completed.finished {
+        for &RequestId(id) in &completed.finished {
             self.requests[id as usize].finished_ns = now;
             self.finished += 1;
             if self.load.sends_again() {
                 self.queue.schedule(now, Event::Arrive);
             }
         }
+        self.chains[route as usize].policy.reuse(completed);
         self.schedule_soon(now, route as usize);
     }
 
