@@ -72,7 +72,7 @@ fn problem(model: Model, devices: Vec<Device>, links: Vec<Link>, objective: Obje
             output_tokens: Length::fixed(256),
             requests: 100,
         },
-        serving: Serving { requests_max: 8, step_tokens_max: 512, kv_block_tokens: 16 },
+        serving: Serving { requests_max: 8, step_tokens_max: 512, kv_block_tokens: 16, ..Serving::default() },
         objective,
         limits: Limits::default(),
         ambient: Celsius::of(25.0),

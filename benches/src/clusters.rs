@@ -326,7 +326,7 @@ pub fn cluster(recipe: &Recipe, seed: u64) -> PlacementProblem {
             output_tokens: Length::fixed(output),
             requests: 100,
         },
-        serving: Serving { requests_max: 8, step_tokens_max: 512, kv_block_tokens: 16 },
+        serving: Serving { requests_max: 8, step_tokens_max: 512, kv_block_tokens: 16, ..Serving::default() },
         objective: Objective::Throughput,
         limits: Limits { partial: recipe.partial, ..Limits::default() },
         ambient: Celsius::of(25.0),

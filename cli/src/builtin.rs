@@ -16,6 +16,7 @@ const MODELS: &[(&str, &str)] = &[
 const DEVICES: &[(&str, &str)] = &[
     ("apple-m2-max", include_str!("../../scenarios/devices/apple-m2-max.toml")),
     ("cpu-2core", include_str!("../../scenarios/devices/cpu-2core.toml")),
+    ("dgx-h100-tp8", include_str!("../../scenarios/devices/dgx-h100-tp8.toml")),
     ("laptop-ryzen-7840u", include_str!("../../scenarios/devices/laptop-ryzen-7840u.toml")),
     ("nvidia-a100-40gb", include_str!("../../scenarios/devices/nvidia-a100-40gb.toml")),
     ("nvidia-l4", include_str!("../../scenarios/devices/nvidia-l4.toml")),

@@ -10,8 +10,14 @@
 //!      + head(sequences)        where the stage holds the last layer
 //! ```
 //!
+//! or, where a serving engine was measured only from outside, a table of whole steps ([`IterationTable`]).
+//!
 //! Tables are interpolated linearly between their knots and extrapolated with the slope of the last segment (never
 //! below zero), because each operator is affine in its argument once it is large.
+
+mod iterations;
+
+pub use iterations::{IterationTable, MIXED_FACTOR_MAX};
 
 use crate::device::Device;
 use crate::figure::How;
@@ -39,6 +45,9 @@ pub enum TableError {
         /// The one after it.
         second: u32,
     },
+    /// The factor of a mixed step makes no sense.
+    #[error("the factor of a mixed step is {0}; give a number from 0 to {MIXED_FACTOR_MAX}")]
+    Factor(f64),
     /// A time is below zero.
     #[error("a cost table holds {0} seconds at one knot; times are zero or more")]
     Negative(f64),
@@ -231,6 +240,9 @@ pub struct OperatorProfile {
     pub embedding_seconds: Curve,
     /// Cost of a step that does not depend on what is in it.
     pub step_seconds: Seconds,
+    /// Times of whole steps, where only those are known: they stand in the place of all of the above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<IterationTable>,
 }
 
 /// What one step asks of a stage.
@@ -270,6 +282,9 @@ impl OperatorProfile {
     /// Time of one step through `layers` of a model with `layers_total` layers.
     #[must_use]
     pub fn step(&self, layers: Layers, layers_total: u32, shape: &StepShape) -> Seconds {
+        if let Some(table) = &self.iterations {
+            return table.step(shape) * (f64::from(layers.len()) / f64::from(layers_total.max(1)));
+        }
         let tokens = f64::from(shape.tokens());
         let mut layer = self.dense_seconds.at(tokens);
         for &(chunk, cached) in &shape.prefills {
@@ -345,6 +360,7 @@ pub fn roofline(device: &Device, model: &Model) -> Option<OperatorProfile> {
         head_seconds: matrix(model.head_weights(), model.head_bytes.0 as f64),
         embedding_seconds: Curve::constant(Seconds::ZERO),
         step_seconds: Seconds::ZERO,
+        iterations: None,
     })
 }
 

@@ -102,7 +102,7 @@ impl Default for Limits {
 pub struct StageBytes {
     /// Weights of its layers, and of embedding and head where it is an end.
     pub weights: Bytes,
-    /// Key-value cache of all admitted requests at their greatest length, in whole blocks.
+    /// Key-value cache, in whole blocks: as many as are stated, or for all admitted requests at their greatest length.
     pub kv: Bytes,
     /// Scratch of one step.
     pub activations: Bytes,
@@ -194,6 +194,9 @@ pub enum ProblemError {
     /// A count that must be at least one is zero.
     #[error("{0} is 0; it must be at least 1")]
     Zero(&'static str),
+    /// A watermark that is no share.
+    #[error("serving.kv_watermark is {0}; it is a share of the cache blocks, at least 0 and below 1")]
+    Watermark(f64),
     /// A batch that may be chosen is empty, or more than are admitted.
     #[error("choices.batches names {batch}; a batch has from 1 to serving.requests_max = {requests_max} requests")]
     Batch {
@@ -260,6 +263,12 @@ impl PlacementProblem {
                 let known = graph.devices().iter().map(|d| d.name.as_str()).take(20).collect::<Vec<_>>().join(", ");
                 errors.push(ProblemError::UnknownDevice { list, name: name.clone(), known });
             }
+        }
+        if serving.kv_blocks == Some(0) {
+            errors.push(ProblemError::Zero("serving.kv_blocks"));
+        }
+        if let Some(share) = serving.kv_watermark.filter(|share| !(0.0..1.0).contains(share)) {
+            errors.push(ProblemError::Watermark(share));
         }
         errors.extend(choices::errors(&limits.choices, &model, serving.requests_max));
         if !errors.is_empty() {
@@ -375,9 +384,15 @@ impl PlacementProblem {
         if matches!(self.timing[device.index()], Timing::Rates) {
             return StageBytes::default();
         }
-        let longest = u64::from(self.workload.prompt_tokens.max) + u64::from(self.workload.output_tokens.max);
         let block = u64::from(self.serving.kv_block_tokens);
-        let tokens = longest.div_ceil(block).saturating_mul(block).saturating_mul(self.serving.requests_max.into());
+        let blocks = self.serving.kv_blocks.map_or_else(
+            || {
+                let longest = u64::from(self.workload.prompt_tokens.max) + u64::from(self.workload.output_tokens.max);
+                longest.div_ceil(block).saturating_mul(self.serving.requests_max.into())
+            },
+            u64::from,
+        );
+        let tokens = blocks.saturating_mul(block);
         let per_layer = self.model.kv_bytes_per_token_layer().saturating_mul(tokens);
         let weights = self.weight_bytes(device, layers);
         // Heads are divided evenly over a group.

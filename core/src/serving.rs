@@ -40,7 +40,7 @@ use crate::workload::Serving;
 use std::collections::VecDeque;
 
 /// What a [`Scheduler`] may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Resources {
     /// Limits of the serving loop.
     pub serving: Serving,

@@ -56,7 +56,7 @@ pub struct Workload {
 }
 
 /// Limits of the serving loop, the same in simulator and runtime.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Serving {
     /// Most requests admitted at once; each holds key-value cache.
     pub requests_max: u32,
@@ -64,10 +64,17 @@ pub struct Serving {
     pub step_tokens_max: u32,
     /// Tokens in one block of the key-value cache.
     pub kv_block_tokens: u32,
+    /// Blocks of the key-value cache; absent where the cache is to hold every admitted request at its greatest length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_blocks: Option<u32>,
+    /// Share of the blocks that a policy with a watermark leaves free when it admits a request; absent where none is
+    /// stated, which is a share of zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_watermark: Option<f64>,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { requests_max: 1, step_tokens_max: 256, kv_block_tokens: 16 }
+        Self { requests_max: 1, step_tokens_max: 256, kv_block_tokens: 16, kv_blocks: None, kv_watermark: None }
     }
 }

@@ -80,9 +80,12 @@ impl PlacementProblem {
             if device.memory_pool.is_some() {
                 return Some(format!("{} shares its memory", device.name));
             }
-            let Timing::Profile(_) = &self.timing[id.index()] else {
+            let Timing::Profile(profile) = &self.timing[id.index()] else {
                 return Some(format!("the time of a step on {} is not known", device.name));
             };
+            if profile.iterations.is_some() {
+                return Some(format!("only whole steps were timed on {}, and nobody knows what divides", device.name));
+            }
             if self.timing_key(id) != self.timing_key(one) {
                 return Some(format!("{} and {} are not alike", first.name, device.name));
             }
@@ -247,8 +250,12 @@ impl PlacementProblem {
     }
 }
 
-/// A profile of which each of `parts` devices does its part, adding results up twice a layer.
+/// A profile of which each of `parts` devices does its part, adding results up twice a layer; none where only whole
+/// steps were timed, of which nobody knows what divides.
 fn divided(profile: &OperatorProfile, parts: f64, added: impl Fn(f64) -> Option<Seconds>) -> Option<OperatorProfile> {
+    if profile.iterations.is_some() {
+        return None;
+    }
     let grid = |whole: &Grid| {
         let seconds = whole.seconds().iter().map(|&time| time / parts).collect();
         Grid::new(whole.rows().to_vec(), whole.columns().to_vec(), seconds).ok()

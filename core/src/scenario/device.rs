@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::reader::{At, Reader, Says};
 use super::tables::Tables;
-use crate::cost::{Curve, Grid, OperatorProfile, TableError};
+use crate::cost::{Curve, Grid, IterationTable, MIXED_FACTOR_MAX, OperatorProfile, TableError};
 use crate::device::{Device, DeviceKind};
 use crate::figure::How;
 use crate::thermal::ThermalRecord;
@@ -164,17 +164,27 @@ fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Opti
         reader.missing("model", "model = \"llama-3.1-8b-f16\"");
     }
     let geometry = model.and_then(|name| tables.model(&reader, &name)).map(|model| model.geometry());
-    let milliseconds =
-        |reader: &Reader<'_, '_>, value: &_| Some(Seconds::of(reader.number_of("ms", value, 0.0, 1e9)? / 1e3));
-    let curve = |key: &'static str| {
-        let knots = reader.pairs(key, |value| milliseconds(&reader, value));
-        reader.has(key).then(|| kept(&reader, key, Curve::new(knots)))
-    };
-    if !reader.has("dense_ms") {
-        reader.missing("dense_ms", "dense_ms = [[1, 0.8], [256, 1.9]]");
-    }
-    let dense = curve("dense_ms").flatten();
+    let curve = |key: &'static str| reader.has(key).then(|| curve(&reader, key));
     let nothing = || Curve::constant(Seconds::ZERO);
+    let whole_steps = match reader.table("iterations") {
+        Some(table) => Some(iterations(table)),
+        // Something else stands there, and was reported.
+        None => reader.has("iterations").then_some(None),
+    };
+    let dense = match (curve("dense_ms"), reader.has("iterations")) {
+        (Some(dense), false) => dense,
+        (None, true) => Some(nothing()),
+        (Some(_), true) => {
+            let what = "a profile has both iterations and dense_ms".to_owned();
+            let remedy = "keep iterations (times of whole steps) or the times of the operators".to_owned();
+            reader.fault(Fault::Conflict { what, remedy });
+            None
+        }
+        (None, false) => {
+            reader.missing("dense_ms", "dense_ms = [[1, 0.8], [256, 1.9]]");
+            None
+        }
+    };
     let head = curve("head_ms").unwrap_or_else(|| Some(nothing()));
     let embedding = curve("embedding_ms").unwrap_or_else(|| Some(nothing()));
     let grid = |key: &'static str, rows: &'static str, columns: &'static str| {
@@ -224,7 +234,40 @@ fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Opti
         head_seconds: head?,
         embedding_seconds: embedding?,
         step_seconds: step?,
+        iterations: match whole_steps {
+            Some(table) => Some(table?),
+            None => None,
+        },
     })
+}
+
+fn milliseconds(reader: &Reader<'_, '_>, value: &toml::Spanned<toml::de::DeValue<'_>>) -> Option<Seconds> {
+    Some(Seconds::of(reader.number_of("ms", value, 0.0, 1e9)? / 1e3))
+}
+
+fn curve(reader: &Reader<'_, '_>, key: &'static str) -> Option<Curve> {
+    let knots = reader.pairs(key, |value| milliseconds(reader, value));
+    kept(reader, key, Curve::new(knots))
+}
+
+/// Times of whole steps: `prefill_ms` over tokens, `decode_ms` over sequences, and what a step of both takes over a
+/// prefill of as many tokens.
+fn iterations(reader: Reader<'_, '_>) -> Option<IterationTable> {
+    for (key, example) in [
+        ("prefill_ms", "prefill_ms = [[128, 58.2], [2048, 134.4]]"),
+        ("decode_ms", "decode_ms = [[1, 29.8], [64, 31.0]]"),
+        ("mixed_factor", "mixed_factor = 1.1"),
+    ] {
+        if !reader.has(key) {
+            reader.missing(key, example);
+        }
+    }
+    let (prefill, decode) = (curve(&reader, "prefill_ms"), curve(&reader, "decode_ms"));
+    let factor = reader.get("mixed_factor");
+    let factor = factor.and_then(|value| reader.number_of("mixed_factor", value, 0.0, MIXED_FACTOR_MAX));
+    let table = kept(&reader, "mixed_factor", IterationTable::new(prefill?, decode?, factor?));
+    reader.done();
+    table
 }
 
 /// A cost table, or its fault.

@@ -78,7 +78,8 @@ fn length(reader: &Reader<'_, '_>, key: &'static str) -> Option<Length> {
 }
 
 /// `[serving]`. Unless stated: as many requests at once as there are clients, or 8 where they come by themselves;
-/// steps of 256 tokens; cache blocks of 16 tokens.
+/// steps of 256 tokens; cache blocks of 16 tokens, enough for every admitted request at its greatest length; no
+/// watermark.
 pub(super) fn serving(root: &Reader<'_, '_>, workload: &Workload) -> Serving {
     let requests_max = match workload.arrivals {
         Arrivals::ClosedLoop { clients } => clients,
@@ -96,6 +97,9 @@ pub(super) fn serving(root: &Reader<'_, '_>, workload: &Workload) -> Serving {
             *limit = given;
         }
     }
+    serving.kv_blocks = reader.integer("kv_blocks", 1, u32::MAX);
+    serving.kv_watermark =
+        reader.get("kv_watermark").and_then(|share| reader.number_of("kv_watermark", share, 0.0, 0.99));
     let chunks = workload.prompt_tokens.max.div_ceil(serving.step_tokens_max);
     if chunks > CHUNKS_MAX {
         let must = format!("large enough for {CHUNKS_MAX} steps to prefill a prompt");

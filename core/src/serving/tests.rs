@@ -4,7 +4,7 @@ use proptest::test_runner::RngSeed;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn resources(requests_max: u32, step_tokens_max: u32, kv_blocks: u32, in_flight_max: u32) -> Resources {
-    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 16 };
+    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 16, ..Serving::default() };
     Resources { serving, kv_blocks, in_flight_max }
 }
 

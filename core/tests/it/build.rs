@@ -57,6 +57,7 @@ pub fn profile(model: &Model, dense: f64, head: f64, embedding: f64, step: f64) 
         head_seconds: Curve::constant(Seconds::of(head)),
         embedding_seconds: Curve::constant(Seconds::of(embedding)),
         step_seconds: Seconds::of(step),
+        iterations: None,
     }
 }
 
@@ -119,7 +120,7 @@ pub fn parts(model: Model, file: DevicesFile, objective: Objective) -> ProblemPa
             output_tokens: Length::fixed(3),
             requests: 4,
         },
-        serving: Serving { requests_max: 1, step_tokens_max: 2, kv_block_tokens: 16 },
+        serving: Serving { requests_max: 1, step_tokens_max: 2, kv_block_tokens: 16, ..Serving::default() },
         objective,
         limits: Limits { reserve_bytes: Bytes(10), ..Limits::default() },
         ambient: Celsius::of(25.0),

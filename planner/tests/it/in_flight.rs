@@ -51,7 +51,7 @@ fn deep_or_single(requests_max: u32) -> PlacementProblem {
             output_tokens: Length::fixed(32),
             requests: 1,
         },
-        serving: Serving { requests_max, step_tokens_max: 16, kv_block_tokens: 4 },
+        serving: Serving { requests_max, step_tokens_max: 16, kv_block_tokens: 4, ..Serving::default() },
         objective: Objective::Throughput,
         limits: Limits { reserve_bytes: Bytes(100), ..Limits::default() },
         ambient: Celsius::of(25.0),

@@ -86,6 +86,7 @@ fn profile(model: &Model, token: f64, chunk: f64, step: f64) -> OperatorProfile 
         head_seconds: Curve::constant(Seconds::of(token)),
         embedding_seconds: Curve::constant(Seconds::of(token / 20.0)),
         step_seconds: Seconds::of(step),
+        iterations: None,
     }
 }
 
@@ -160,7 +161,7 @@ pub fn problem(seed: u64, count: usize, ways: Ways, objective: Objective) -> Pla
             output_tokens: Length::fixed(200),
             requests: 1,
         },
-        serving: Serving { requests_max: 1, step_tokens_max: 512, kv_block_tokens: 16 },
+        serving: Serving { requests_max: 1, step_tokens_max: 512, kv_block_tokens: 16, ..Serving::default() },
         objective,
         limits: Limits::default(),
         ambient: Celsius::of(25.0),

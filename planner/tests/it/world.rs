@@ -101,6 +101,7 @@ pub fn profile(model: &Model, dense: f64, attention: f64, head: f64, step: f64) 
         head_seconds: line(head),
         embedding_seconds: Curve::constant(Seconds::of(head / 3.0)),
         step_seconds: Seconds::of(step),
+        iterations: None,
     }
 }
 
@@ -211,7 +212,12 @@ pub fn problem(seed: u64, recipe: Recipe) -> PlacementProblem {
             output_tokens: Length { min: 1, max: random.whole(1, 20) as u32 },
             requests: 1,
         },
-        serving: Serving { requests_max: random.whole(1, 3) as u32, step_tokens_max: 4, kv_block_tokens: 4 },
+        serving: Serving {
+            requests_max: random.whole(1, 3) as u32,
+            step_tokens_max: 4,
+            kv_block_tokens: 4,
+            ..Serving::default()
+        },
         objective: recipe.objective,
         limits,
         ambient: Celsius::of(25.0),

@@ -80,7 +80,7 @@ fn planned(stages: usize, together: u32, longest: u32, cores: &[u32]) -> Planned
             output_tokens: Length::fixed(longest - longest / 2),
             requests: 1,
         },
-        serving: Serving { requests_max: together, step_tokens_max: 24, kv_block_tokens: 16 },
+        serving: Serving { requests_max: together, step_tokens_max: 24, kv_block_tokens: 16, ..Serving::default() },
         objective: Objective::Tpot,
         limits: Limits { reserve_bytes: Bytes(0), ..Limits::default() },
         ambient: Celsius::of(25.0),

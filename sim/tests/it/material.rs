@@ -73,6 +73,7 @@ impl Costs {
             head_seconds: line(self.head),
             embedding_seconds: line(self.embedding),
             step_seconds: units(self.step),
+            iterations: None,
         }
     }
 }
@@ -111,7 +112,7 @@ impl Case {
             costs: costs.to_vec(),
             layers: (0..count).map(|i| Layers::new(i * layers_each, (i + 1) * layers_each)).collect(),
             routes: vec![((0..count).collect(), 1.0)],
-            serving: Serving { requests_max: 1, step_tokens_max: 256, kv_block_tokens: 16 },
+            serving: Serving { requests_max: 1, step_tokens_max: 256, kv_block_tokens: 16, ..Serving::default() },
             workload,
             links: true,
             co_run: Vec::new(),
