@@ -326,7 +326,14 @@ impl DeviceGraph {
     #[must_use]
     pub fn path(&self, from: &str, to: &str, size: Bytes) -> Option<Path> {
         let (&start, &goal) = (self.place_of.get(from)?, self.place_of.get(to)?);
-        self.describe_way(&self.ways(start, Some(goal), size), start, goal)
+        self.describe_way(&self.ways(start, Some(goal), size, &BTreeSet::new()), start, goal)
+    }
+
+    /// The same way where these links are lost.
+    #[must_use]
+    pub fn path_without(&self, from: &str, to: &str, size: Bytes, lost: &BTreeSet<LinkId>) -> Option<Path> {
+        let (&start, &goal) = (self.place_of.get(from)?, self.place_of.get(to)?);
+        self.describe_way(&self.ways(start, Some(goal), size, lost), start, goal)
     }
 
     /// Times of a message of `size` bytes from one device to every device, each as [`Self::device_path`] gives it, in
@@ -338,12 +345,18 @@ impl DeviceGraph {
     pub fn times_from(&self, from: DeviceId, size: Bytes) -> Vec<Option<Seconds>> {
         let places = || self.file.devices.iter().map(|device| self.place_of.get(&device.name).copied());
         let Some(start) = self.place_of.get(&self.device(from).name).copied() else { return Vec::new() };
-        let came_by = self.ways(start, None, size);
+        let came_by = self.ways(start, None, size, &BTreeSet::new());
         places().map(|goal| Some(self.describe_way(&came_by, start, goal?)?.time(size))).collect()
     }
 
     /// For each place, the link by which the quickest way reaches it, and from where; settled for `goal`, or for all.
-    fn ways(&self, start: NodeIndex, goal: Option<NodeIndex>, size: Bytes) -> Vec<Option<(NodeIndex, LinkId)>> {
+    fn ways(
+        &self,
+        start: NodeIndex,
+        goal: Option<NodeIndex>,
+        size: Bytes,
+        lost: &BTreeSet<LinkId>,
+    ) -> Vec<Option<(NodeIndex, LinkId)>> {
         let devices = self.file.devices.len();
         let mut best = vec![f64::INFINITY; self.places.node_count()];
         let mut came_by: Vec<Option<(NodeIndex, LinkId)>> = vec![None; self.places.node_count()];
@@ -356,7 +369,7 @@ impl DeviceGraph {
             if seconds > best[place.index()] || (place != start && place.index() < devices) {
                 continue;
             }
-            for edge in self.places.edges(place) {
+            for edge in self.places.edges(place).filter(|edge| !lost.contains(edge.weight())) {
                 let link = &self.file.links[edge.weight().index()];
                 let (Some(latency), Some(rate)) = (&link.latency_seconds, self.link_rate(link)) else {
                     continue;

@@ -3,6 +3,7 @@
 
 pub mod artefact;
 pub mod check;
+pub mod conditions;
 pub mod cost;
 pub mod device;
 pub mod digest;

@@ -10,6 +10,7 @@ pub use choices::Choices;
 pub use groups::group_name;
 pub use steady::Life;
 
+use crate::conditions::Conditions;
 use crate::cost::{OperatorProfile, StepShape, roofline};
 use crate::digest::Digest;
 use crate::figure::How;
@@ -133,6 +134,8 @@ pub struct PlacementProblem {
     pub ambient: Celsius,
     /// Digests of scenario, devices and model file.
     pub inputs: Vec<Digest>,
+    /// What a simulation meets beside plan and load; planning does not see it. None unless set.
+    pub conditions: Conditions,
     /// Per device: how this model's steps are timed on it.
     timing: Vec<Timing>,
     /// Per device: the format of the layers that it would hold.
@@ -276,8 +279,22 @@ impl PlacementProblem {
         }
         let timing: Vec<Timing> = graph.devices().iter().map(|device| choices::timing(device, &model)).collect();
         let (format, degree) = (vec![model.quantisation.clone(); timing.len()], vec![1; timing.len()]);
-        let problem =
-            Self { name, model, graph, workload, serving, objective, limits, ambient, inputs, timing, format, degree };
+        let conditions = Conditions::default();
+        let problem = Self {
+            name,
+            model,
+            graph,
+            workload,
+            serving,
+            objective,
+            limits,
+            ambient,
+            inputs,
+            conditions,
+            timing,
+            format,
+            degree,
+        };
         // Until a plan chooses, each device has the preferred format that it can multiply.
         let preferred = |id: DeviceId| {
             let able = &problem.graph.device(id).formats;

@@ -36,6 +36,7 @@ impl Log {
             Event::Finish { server, version } => (3, [server, version, 0]),
             Event::Return { route, slot } => (4, [route, slot, 0]),
             Event::Clock { server, version } => (5, [server, version, 0]),
+            Event::Links { version } => (6, [version, 0, 0]),
         };
         let mut entry = [0; ENTRY];
         entry[..8].copy_from_slice(&now.0.to_le_bytes());

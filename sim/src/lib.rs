@@ -9,7 +9,7 @@
 //!
 //! * a coordinator that forms batches, one [`policy`] per route, and deals requests to routes by share;
 //! * one server per device, first come first served, whose speed follows its clock and its co-run sets;
-//! * links and shared capacities, first come first served ([`network`]);
+//! * links and shared capacities, divided max-min fairly or served in turn ([`network`]);
 //! * power, energy and temperature of each device, exact between events ([`body`]).
 //!
 //! Time is whole nanoseconds, order is (time, sequence) ([`queue`]), chance is a seeded stream per name ([`random`]).
@@ -86,6 +86,23 @@ pub enum SimulateError {
         /// Where it would end.
         to: String,
     },
+    /// A condition names a link that is not there.
+    #[error("the conditions name a link from {from:?} to {to:?}, and the device graph has none; name one of its links")]
+    UnknownLink {
+        /// Where it would begin.
+        from: String,
+        /// Where it would end.
+        to: String,
+    },
+    /// A condition names a shared capacity that is not there.
+    #[error("cross traffic loads the shared capacity {0:?}, which is not in the device graph; name one of its groups")]
+    UnknownGroup(String),
+    /// Capacities change while messages are served in turn.
+    #[error(
+        "links that fail, and cross traffic that comes and goes, change capacities under way, and first-come-first-served \
+         links settle each message when it is sent; use fair sharing"
+    )]
+    ChangingFifo,
     /// A count that must be at least one is zero.
     #[error("{0} is 0; it must be above zero")]
     Zero(&'static str),

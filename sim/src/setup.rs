@@ -2,6 +2,7 @@
 
 use crate::SimulateError;
 use crate::body::Body;
+use crate::network::{LaneEnds, LaneId, Layout};
 use isotherm_core::device::Device;
 use isotherm_core::figure::How;
 use isotherm_core::ids::{DeviceId, Layers};
@@ -10,7 +11,9 @@ use isotherm_core::plan::{Plan, Route, Stage};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
 use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
+use isotherm_core::units::Bytes;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
+use std::collections::BTreeSet;
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
 #[derive(Debug, Clone)]
@@ -47,6 +50,9 @@ pub struct RouteSetup {
     pub share: f64,
     /// What its scheduler may use.
     pub resources: Resources,
+    /// Its first lane in [`Setup::layout`]: to the first stop. The next ones lead from stop to stop, the last one back to
+    /// the coordinator.
+    pub lane: LaneId,
 }
 
 /// Everything that replications share.
@@ -62,6 +68,8 @@ pub struct Setup<'a> {
     pub sets: Vec<SetSetup>,
     /// The routes, in the plan's order.
     pub routes: Vec<RouteSetup>,
+    /// The lanes of all routes.
+    pub layout: Layout<'a>,
 }
 
 impl<'a> Setup<'a> {
@@ -73,12 +81,38 @@ impl<'a> Setup<'a> {
         let sets = sets(problem, &mut servers);
         let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
         let routes = (0..plan.routes.len()).map(|r| route_setup(r, plan, problem, workload, &servers, &in_flight));
-        let routes: Vec<RouteSetup> = routes.collect::<Result<_, _>>()?;
+        let mut routes: Vec<RouteSetup> = routes.collect::<Result<_, _>>()?;
         if routes.is_empty() {
             return Err(SimulateError::NoRoute);
         }
-        Ok(Self { problem, workload, servers, sets, routes })
+        let lanes = lanes(problem, &servers, &mut routes);
+        let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &BTreeSet::new())?;
+        Ok(Self { problem, workload, servers, sets, routes, layout })
     }
+}
+
+/// Most tokens of a batch that any policy forms, for the sizes of messages.
+const BATCH_TOKENS_MAX: u64 = 1 << 20;
+
+/// The lanes of all routes, each with the sizes of its messages; routes learn which are theirs.
+fn lanes<'a>(
+    problem: &'a PlacementProblem,
+    servers: &[ServerSetup],
+    routes: &mut [RouteSetup],
+) -> Vec<(LaneEnds<'a>, (Bytes, Bytes))> {
+    let coordinator = problem.graph.file().coordinator.as_deref();
+    let row = problem.model.boundary_bytes_per_token();
+    let (token, rows) = (Bytes(4), (row, row.saturating_mul(BATCH_TOKENS_MAX)));
+    let mut lanes = Vec::new();
+    for route in routes {
+        let names = route.stops.iter().map(|&(server, _)| problem.graph.device(servers[server].device).name.as_str());
+        let names: Vec<&str> = names.collect();
+        route.lane = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+        lanes.push((coordinator.zip(names.first().copied()), (token, token.saturating_mul(BATCH_TOKENS_MAX))));
+        lanes.extend(names.windows(2).map(|pair| (Some((pair[0], pair[1])), rows)));
+        lanes.push((names.last().copied().zip(coordinator), (Bytes(0), token.saturating_mul(BATCH_TOKENS_MAX))));
+    }
+    lanes
 }
 
 fn check_workload(workload: &Workload) -> Result<(), SimulateError> {
@@ -217,5 +251,5 @@ fn route_setup(
         }
     }
     let resources = Resources { serving, kv_blocks, in_flight_max: own.batches };
-    Ok(RouteSetup { stops, share: route.share, resources })
+    Ok(RouteSetup { stops, share: route.share, resources, lane: 0 })
 }

@@ -7,7 +7,7 @@
 use crate::body::Body;
 use crate::events::Log;
 use crate::load::Load;
-use crate::network::{Lane, Network};
+use crate::network::{Delivery, Network};
 use crate::policy::Policy;
 use crate::queue::EventQueue;
 use crate::setup::Setup;
@@ -34,6 +34,8 @@ pub enum Event {
     Return { route: u32, slot: u32 },
     /// A device's clock may change, unless an earlier moment was found since.
     Clock { server: u32, version: u32 },
+    /// Something happens on the links, unless an earlier moment was found since.
+    Links { version: u32 },
 }
 
 /// A batch at a stop.
@@ -75,12 +77,10 @@ struct Server {
 }
 
 #[derive(Debug)]
-struct Chain<'a> {
+struct Chain {
     policy: Box<dyn Policy>,
     /// Batches in flight; a slot is reused when its batch is back.
     batches: Vec<Option<Batch>>,
-    /// To each stop, and from the last back to the coordinator.
-    lanes: Vec<Lane<'a>>,
     scheduling: bool,
 }
 
@@ -92,11 +92,14 @@ pub struct World<'a> {
     log: Log,
     load: Load<'a>,
     dealer: Dealer,
-    network: Network<'a>,
+    network: Network<'a, Event>,
+    /// Moment of the pending event of the links.
+    links_event: Option<SimTime>,
+    links_version: u32,
     servers: Vec<Server>,
     /// Number of busy members of each co-run set.
     busy: Vec<usize>,
-    chains: Vec<Chain<'a>>,
+    chains: Vec<Chain>,
     requests: Vec<RequestRecord>,
     finished: u32,
 }
@@ -115,17 +118,10 @@ impl<'a> World<'a> {
     /// asked for.
     pub fn new(setup: &'a Setup<'a>, options: &Options, replication: u32) -> Result<Self, SimulateError> {
         let sampled = options.trace && replication == 0;
-        let graph = &setup.problem.graph;
-        let coordinator = graph.file().coordinator.as_deref();
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
-            let names: Vec<&str> = route.stops.iter().map(|&(s, _)| setup.servers[s].name.as_str()).collect();
-            let ends = |from: Option<&'a str>, to: Option<&'a str>| Lane::new(from.zip(to));
-            let mut lanes = vec![ends(coordinator, names.first().copied())];
-            lanes.extend(names.windows(2).map(|pair| ends(Some(pair[0]), Some(pair[1]))));
-            lanes.push(ends(names.last().copied(), coordinator));
             let policy = options.policy.start(route.resources)?;
-            chains.push(Chain { policy, batches: Vec::new(), lanes, scheduling: false });
+            chains.push(Chain { policy, batches: Vec::new(), scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
             waiting: VecDeque::new(),
@@ -143,7 +139,9 @@ impl<'a> World<'a> {
             log: Log::new(),
             load: Load::new(setup.workload, options.seed, replication),
             dealer: Dealer::new(setup.routes.iter().map(|route| route.share)),
-            network: Network::new(graph),
+            network: Network::new(&setup.layout, options.seed, replication),
+            links_event: None,
+            links_version: 0,
             busy: vec![0; setup.sets.len()],
             chains,
             requests: Vec::new(),
@@ -162,6 +160,7 @@ impl<'a> World<'a> {
             self.queue.schedule(SimTime::ZERO, Event::Arrive);
         }
         self.announce();
+        self.watch_links();
         while self.finished < self.setup.workload.requests {
             let (now, event) = self.queue.pop().expect("every request ends, so something is pending until then");
             if now == SimTime::NEVER {
@@ -194,8 +193,13 @@ impl<'a> World<'a> {
             Event::Clock { server, version } if self.servers[server as usize].clock_version == version => {
                 self.clock(now, server as usize);
             }
+            Event::Links { version } if self.links_version == version => {
+                self.links_event = None;
+                self.network.wake(now);
+                self.deliver();
+            }
             // Superseded: the speed, or the moment of the change, is another since.
-            Event::Finish { .. } | Event::Clock { .. } => {}
+            Event::Finish { .. } | Event::Clock { .. } | Event::Links { .. } => {}
         }
         Ok(())
     }
@@ -241,10 +245,32 @@ impl<'a> World<'a> {
                 chain.batches.len() - 1
             });
             chain.batches[slot] = Some(batch);
-            let reached = self.network.send(now, &mut chain.lanes[0], bytes).ok_or(SimulateError::NoRoute)?;
-            self.queue.schedule(reached, Event::Reach { route, stop: 0, slot: slot as u32 });
+            let (lane, event) =
+                (self.setup.routes[route as usize].lane, Event::Reach { route, stop: 0, slot: slot as u32 });
+            if !self.network.send(now, lane, bytes, event) {
+                return Err(SimulateError::NoRoute);
+            }
         }
+        self.deliver();
         Ok(())
+    }
+
+    /// Schedules the arrivals that the network knows of, and its next event.
+    fn deliver(&mut self) {
+        for Delivery { at, message, .. } in self.network.take_arrived() {
+            self.queue.schedule(at, message);
+        }
+        self.watch_links();
+    }
+
+    /// Makes sure that an event of the links is pending no later than the next thing that happens there.
+    fn watch_links(&mut self) {
+        let Some(due) = self.network.due() else { return };
+        if self.links_event.is_none_or(|pending| due < pending) {
+            self.links_event = Some(due);
+            self.links_version = self.links_version.wrapping_add(1);
+            self.queue.schedule(due, Event::Links { version: self.links_version });
+        }
     }
 
     /// An idle device takes the next batch that waits for it.
@@ -355,9 +381,11 @@ impl<'a> World<'a> {
             let row = self.setup.problem.model.boundary_bytes_per_token();
             (row.saturating_mul(tokens), Event::Reach { route, stop: stop + 1, slot })
         };
-        let lane = &mut self.chains[route as usize].lanes[stop as usize + 1];
-        let reached = self.network.send(now, lane, bytes).ok_or(SimulateError::NoRoute)?;
-        self.queue.schedule(reached, event);
+        let lane = self.setup.routes[route as usize].lane + stop + 1;
+        if !self.network.send(now, lane, bytes, event) {
+            return Err(SimulateError::NoRoute);
+        }
+        self.deliver();
         Ok(())
     }
 

@@ -183,6 +183,12 @@ impl PlacementProblem {
             inputs: self.inputs.clone(),
         })
         .ok()?;
+        // What happens to a member happens to its group.
+        let group = |place: &str| {
+            let of = self.graph.find(place).and_then(|id| group_of.get(&id));
+            Some(of.map_or_else(|| place.to_owned(), |&position| named[position].clone()))
+        };
+        grouped.conditions = self.conditions.renamed(rename, group);
         for (members, name) in groups.iter().zip(&named) {
             let id = grouped.graph.find(name)?;
             grouped.degree[id.index()] = u32::try_from(members.len()).ok()?;

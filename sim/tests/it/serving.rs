@@ -1,6 +1,7 @@
 //! Batches, shares and preemption as the report shows them.
 
 use crate::material::{Case, Costs, UNIT, closed, poisson};
+use isotherm_core::conditions::Sharing;
 use isotherm_core::workload::{Length, Workload};
 use isotherm_sim::{Options, simulate};
 
@@ -30,9 +31,17 @@ fn routes_through_one_stage_take_turns_on_its_device() {
     case.routes = vec![(vec![0, 1], 0.5), (vec![0, 2], 0.5)];
     case.serving.requests_max = 2;
     let trace = case.trace();
-    // Both requests reach device 0 over one link: at 6 and 7. Then 4 units each, a hop of 4, a step of 8, 6 back.
-    let ends: Vec<u64> = trace.requests.iter().map(|r| r.finished_ns.0 / UNIT).collect();
-    assert_eq!(ends, [6 + 4 + 4 + 8 + 6, 6 + 4 + 4 + 4 + 8 + 6]);
+    // Both requests share the link to device 0 and reach it at 7. Then 4 units each, a hop of 4, a step of 8, 6 back.
+    let ends = |trace: isotherm_core::trace::Trace| -> Vec<u64> {
+        trace.requests.iter().map(|r| r.finished_ns.0 / UNIT).collect()
+    };
+    assert_eq!(ends(trace), [7 + 4 + 4 + 8 + 6, 7 + 4 + 4 + 4 + 8 + 6]);
+    // Served in turn the link brings them at 6 and 7.
+    let mut problem = case.problem();
+    problem.conditions.sharing = Sharing::Fifo;
+    let options = Options { trace: true, ..Options::default() };
+    let report = simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates");
+    assert_eq!(ends(report.trace.expect("asked for")), [6 + 4 + 4 + 8 + 6, 6 + 4 + 4 + 4 + 8 + 6]);
 }
 
 #[test]
