@@ -144,7 +144,7 @@ impl<'a, M: Copy> Network<'a, M> {
         };
         let pending = Pending { size, message };
         if self.layout.lanes()[lane as usize].apart || self.layout.sharing() == Sharing::Fifo {
-            return self.send_in_turn(now, lane, pending);
+            return self.send_in_turn(now, lane, &pending);
         }
         if self.lost.is_empty() && self.way(lane, size).is_none() {
             return false;
@@ -267,7 +267,7 @@ impl<'a, M: Copy> Network<'a, M> {
     }
 
     /// A message whose arrival follows from what was sent before it.
-    fn send_in_turn(&mut self, now: SimTime, lane: LaneId, pending: Pending<M>) -> bool {
+    fn send_in_turn(&mut self, now: SimTime, lane: LaneId, pending: &Pending<M>) -> bool {
         let Some(way) = self.way(lane, pending.size) else { return false };
         let way = way.clone();
         let (extra, again) = self.chance(lane, &way.links, way.latency, pending.size);
