@@ -1,6 +1,6 @@
 """Writes the first seeds of the corpora: small well-formed inputs from which a fuzzer finds the rest.
 
-    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario, helix
+    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario, helix, replay
     python3 fuzz/seeds.py PLAN DEVICES    and those two files as seeds of their targets
 """
 
@@ -170,6 +170,17 @@ def tokenizer():
     return struct.pack("<H", len(file)) + file + "the 42 Öfen<|im_end|> don't".encode()
 
 
+# Recorded loads, one of each form.
+LOADS = {
+    "seconds": "arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,374,44\n4.314579,396,109\n1e1,879,55\n",
+    "dates": "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
+    "2024-05-10T00:00:00.009930+02:00,396,109\n",
+    "blocks": '{"timestamp": 0, "input_length": 1100, "output_length": 5, "hash_ids": [7, 8, 9]}\n'
+    '{"timestamp": 27.5, "input_length": 600, "output_length": 5, "hash_ids": [7, 10]}\n',
+    "tokens": '{"input_toks": 3, "output_toks": 2, "arrival_time_ns": 71, "input_tok_ids": [1, 2, 3]}\n',
+}
+
+
 def write(target, name, data):
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -186,6 +197,8 @@ def main():
         write("scenario", f"seed-{scenario.stem}", scenario.read_bytes())
     write("helix", "seed-flow", FLOW.encode())
     write("helix", "seed-cluster", CLUSTER.encode())
+    for name, load in LOADS.items():
+        write("replay", f"seed-{name}", load.encode())
     for target, path in zip(["plan", "devices"], sys.argv[1:]):
         write(target, "seed-" + target, pathlib.Path(path).read_bytes())
 

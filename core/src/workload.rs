@@ -1,5 +1,8 @@
 //! What is asked of a plan: how requests arrive and how long they are.
 
+pub mod replay;
+
+use crate::digest::Digest;
 use crate::units::Hertz;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +19,11 @@ pub enum Arrivals {
     Poisson {
         /// Mean arrivals per second.
         rate: Hertz,
+    },
+    /// Requests arrive as they were recorded, see [`replay`].
+    Recorded {
+        /// Digest of the recording.
+        digest: Digest,
     },
 }
 

@@ -22,6 +22,8 @@ mod helix;
 mod plan;
 #[path = "../../../fuzz/checks/quantity.rs"]
 mod quantity;
+#[path = "../../../fuzz/checks/replay.rs"]
+mod replayed;
 #[path = "../../../fuzz/checks/scenario.rs"]
 mod scenario;
 #[path = "../../../fuzz/checks/tokenizer.rs"]
@@ -137,4 +139,14 @@ fn saved_flows_and_clusters_keep_the_promise() {
     replay("helix", as_text(helix::check));
     let text = String::from_utf8(seed("helix", "seed-flow")).expect("the seed is text");
     helix_flow::scenario(&text, "a").expect("the seed is a flow problem");
+}
+
+#[test]
+fn saved_loads_keep_the_promise() {
+    use isotherm_core::workload::replay::Replay;
+    replay("replay", as_text(replayed::check));
+    for name in ["seed-seconds", "seed-dates", "seed-blocks", "seed-tokens"] {
+        let text = String::from_utf8(seed("replay", name)).expect("the seed is text");
+        Replay::parse(&text).expect("the seed is a load");
+    }
 }

@@ -83,7 +83,7 @@ fn length(reader: &Reader<'_, '_>, key: &'static str) -> Option<Length> {
 pub(super) fn serving(root: &Reader<'_, '_>, workload: &Workload) -> Serving {
     let requests_max = match workload.arrivals {
         Arrivals::ClosedLoop { clients } => clients,
-        Arrivals::Poisson { .. } => 8,
+        Arrivals::Poisson { .. } | Arrivals::Recorded { .. } => 8,
     };
     let mut serving = Serving { requests_max, ..Serving::default() };
     let Some(reader) = root.table("serving") else { return serving };
