@@ -222,7 +222,7 @@ mod tests {
         let mean = bytes as f64 / runs as f64 / (packets * PACKET_BYTES) as f64;
         assert!((mean / 0.25 - 1.0).abs() < 0.01, "{mean}");
         // The rounds are one less than the greatest of a thousand geometric numbers: P(rounds < n) = (1 - loss^n)^1000.
-        let tail = |n: i32| 1.0 - (1.0 - 0.2_f64.powi(n)).powi(1_000);
+        let tail = |n: i32| 1.0 - libm::pow(1.0 - libm::pow(0.2, f64::from(n)), 1_000.0);
         let expected: f64 = (1..40).map(tail).sum();
         assert!((rounds as f64 / runs as f64 / expected - 1.0).abs() < 0.02, "{rounds} {expected}");
         assert_eq!(resent(10, 0.0, &mut stream), (0, 0));
