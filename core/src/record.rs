@@ -36,6 +36,65 @@ pub struct DeviceSummary {
     pub source: String,
 }
 
+/// How losses were dealt with, added up over runs.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Reliability {
+    /// Failures of devices and links, slowdowns included.
+    pub incidents: u64,
+    /// Requests that were answered with an error.
+    pub failed_requests: u64,
+    /// Times that a request was computed again.
+    pub recomputed_requests: u64,
+    /// Tokens whose cache was lost and was computed again for them, as far as their requests had begun to answer.
+    pub recomputed_tokens: u64,
+    /// Simulated time.
+    pub total_seconds: Seconds,
+    /// Time during which at least one route served.
+    pub serving_seconds: Seconds,
+    /// Time weighted by the shares of the routes that served: over the total, the availability.
+    pub available_seconds: Seconds,
+    /// Losses after which requests got on again, or which hit none.
+    pub recoveries: u64,
+    /// Time from each such loss until the last of its requests had its next token, summed; where none was hit, until
+    /// the loss was noticed.
+    pub recovery_seconds_sum: Seconds,
+    /// The longest; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_seconds_max: Option<Seconds>,
+}
+
+impl Reliability {
+    /// Share of the time, weighted by the shares of the routes, that routes served.
+    #[must_use]
+    pub fn availability(&self) -> f64 {
+        if self.total_seconds > Seconds::ZERO { self.available_seconds / self.total_seconds } else { 1.0 }
+    }
+
+    /// Mean time to recover; none without a recovery.
+    #[must_use]
+    pub fn recovery_seconds_mean(&self) -> Option<Seconds> {
+        (self.recoveries > 0).then(|| self.recovery_seconds_sum / self.recoveries as f64)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        let most = [self.recovery_seconds_max, other.recovery_seconds_max].into_iter().flatten();
+        Self {
+            incidents: self.incidents + other.incidents,
+            failed_requests: self.failed_requests + other.failed_requests,
+            recomputed_requests: self.recomputed_requests + other.recomputed_requests,
+            recomputed_tokens: self.recomputed_tokens + other.recomputed_tokens,
+            total_seconds: self.total_seconds + other.total_seconds,
+            serving_seconds: self.serving_seconds + other.serving_seconds,
+            available_seconds: self.available_seconds + other.available_seconds,
+            recoveries: self.recoveries + other.recoveries,
+            recovery_seconds_sum: self.recovery_seconds_sum + other.recovery_seconds_sum,
+            recovery_seconds_max: most.reduce(Seconds::max),
+        }
+    }
+}
+
 /// A prediction: what the simulator says of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimulationReport {
@@ -54,6 +113,9 @@ pub struct SimulationReport {
     pub metrics: BTreeMap<String, Statistic>,
     /// The plan's devices.
     pub devices: Vec<DeviceSummary>,
+    /// How losses were dealt with, over all runs; absent where nothing may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Reliability>,
     /// Trace of the first seed; absent where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,

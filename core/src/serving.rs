@@ -576,8 +576,13 @@ impl Dealer {
 
     /// The route of the next request; none where no share is above zero.
     pub fn deal(&mut self) -> Option<usize> {
+        self.deal_among(|_| true)
+    }
+
+    /// The same among the routes that are open.
+    pub fn deal_among(&mut self, is_open: impl Fn(usize) -> bool) -> Option<usize> {
         let after = |&(share, dealt): &(f64, u64)| (dealt + 1) as f64 / share;
-        let open = self.routes.iter().enumerate().filter(|(_, route)| route.0 > 0.0);
+        let open = self.routes.iter().enumerate().filter(|&(route, dealt)| dealt.0 > 0.0 && is_open(route));
         let (next, _) = open.min_by(|a, b| after(a.1).total_cmp(&after(b.1)))?;
         self.routes[next].1 += 1;
         Some(next)

@@ -37,6 +37,8 @@ impl Log {
             Event::Return { route, slot } => (4, [route, slot, 0]),
             Event::Clock { server, version } => (5, [server, version, 0]),
             Event::Links { version } => (6, [version, 0, 0]),
+            Event::Incident => (7, [0; 3]),
+            Event::Detect { route } => (8, [route, 0, 0]),
         };
         let mut entry = [0; ENTRY];
         entry[..8].copy_from_slice(&now.0.to_le_bytes());

@@ -18,6 +18,7 @@
 
 pub mod body;
 mod events;
+mod failures;
 mod load;
 pub mod network;
 pub mod policy;
@@ -97,6 +98,9 @@ pub enum SimulateError {
     /// A condition names a shared capacity that is not there.
     #[error("cross traffic loads the shared capacity {0:?}, which is not in the device graph; name one of its groups")]
     UnknownGroup(String),
+    /// A failure names a device that is not there.
+    #[error("a failure names device {0:?}, which is not in the device graph; name one of its devices")]
+    UnknownFailing(String),
     /// Capacities change while messages are served in turn.
     #[error(
         "links that fail, and cross traffic that comes and goes, change capacities under way, and first-come-first-served \

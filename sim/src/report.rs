@@ -6,7 +6,7 @@ use crate::world::Outcome;
 use isotherm_core::artefact::Header;
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::Plan;
-use isotherm_core::record::{DeviceSummary, SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::record::{DeviceSummary, Reliability, SIMULATION_SCHEMA, SimulationReport};
 use isotherm_core::trace::{Statistic, Trace};
 use isotherm_core::units::{Joules, Seconds};
 use std::collections::BTreeMap;
@@ -17,6 +17,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     let mut inputs = vec![plan_digest];
     inputs.extend(setup.problem.inputs.iter().copied());
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
+    let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
     let mut traces: Vec<Trace> = outcomes.into_iter().map(|outcome| outcome.trace).collect();
     let each = |of: fn(&Trace) -> Vec<f64>| merged(traces.iter().map(of));
     let metrics: BTreeMap<String, Statistic> = [
@@ -37,6 +38,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         seeds: options.seeds,
         metrics,
         devices,
+        reliability,
         trace: options.trace.then(|| traces.swap_remove(0)),
         digest: Digest::of(&digests),
     }

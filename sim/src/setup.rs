@@ -2,6 +2,7 @@
 
 use crate::SimulateError;
 use crate::body::Body;
+use crate::failures::{self, FailureSetup};
 use crate::network::{LaneEnds, LaneId, Layout};
 use isotherm_core::device::Device;
 use isotherm_core::figure::How;
@@ -13,7 +14,6 @@ use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
 use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
 use isotherm_core::units::Bytes;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
-use std::collections::BTreeSet;
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
 #[derive(Debug, Clone)]
@@ -70,6 +70,8 @@ pub struct Setup<'a> {
     pub routes: Vec<RouteSetup>,
     /// The lanes of all routes.
     pub layout: Layout<'a>,
+    /// What may fail.
+    pub failures: Vec<FailureSetup>,
 }
 
 impl<'a> Setup<'a> {
@@ -86,8 +88,9 @@ impl<'a> Setup<'a> {
             return Err(SimulateError::NoRoute);
         }
         let lanes = lanes(problem, &servers, &mut routes);
-        let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &BTreeSet::new())?;
-        Ok(Self { problem, workload, servers, sets, routes, layout })
+        let failures = failures::resolve(&problem.conditions, &problem.graph, &servers)?;
+        let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &failures::unsteady(&failures))?;
+        Ok(Self { problem, workload, servers, sets, routes, layout, failures })
     }
 }
 

@@ -8,16 +8,20 @@ use crate::body::Body;
 use crate::events::Log;
 use crate::load::Load;
 use crate::network::{Delivery, Network};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyName};
 use crate::queue::EventQueue;
 use crate::setup::Setup;
 use crate::{Options, SimulateError};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
+use isotherm_core::record::Reliability;
 use isotherm_core::serving::{Batch, Dealer};
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
+use recovery::Failing;
 use std::collections::VecDeque;
+
+mod recovery;
 
 /// What can happen.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +40,10 @@ pub enum Event {
     Clock { server: u32, version: u32 },
     /// Something happens on the links, unless an earlier moment was found since.
     Links { version: u32 },
+    /// Something fails or comes back.
+    Incident,
+    /// The coordinator learns of a loss on a route.
+    Detect { route: u32 },
 }
 
 /// A batch at a stop.
@@ -102,6 +110,9 @@ pub struct World<'a> {
     chains: Vec<Chain>,
     requests: Vec<RequestRecord>,
     finished: u32,
+    policy: PolicyName,
+    /// None where nothing may fail.
+    failing: Option<Failing>,
 }
 
 /// What came of a replication.
@@ -111,6 +122,8 @@ pub struct Outcome {
     pub trace: Trace,
     /// Digest of every event.
     pub digest: Digest,
+    /// How failures were dealt with; none where nothing may fail.
+    pub reliability: Option<Reliability>,
 }
 
 impl<'a> World<'a> {
@@ -146,6 +159,12 @@ impl<'a> World<'a> {
             chains,
             requests: Vec::new(),
             finished: 0,
+            policy: options.policy,
+            failing: (!setup.failures.is_empty()).then(|| {
+                let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
+                let recovery = setup.problem.conditions.recovery;
+                Failing::new(&setup.failures, recovery, counts, (options.seed, replication))
+            }),
             setup,
         })
     }
@@ -161,6 +180,7 @@ impl<'a> World<'a> {
         }
         self.announce();
         self.watch_links();
+        self.watch_failures();
         while self.finished < self.setup.workload.requests {
             let (now, event) = self.queue.pop().expect("every request ends, so something is pending until then");
             if now == SimTime::NEVER {
@@ -179,6 +199,7 @@ impl<'a> World<'a> {
         match event {
             Event::Arrive => self.arrive(now)?,
             Event::Schedule { route } => self.form_batches(now, route)?,
+            Event::Reach { route, slot, .. } | Event::Return { route, slot } if self.is_doomed(route, slot) => {}
             Event::Reach { route, stop, slot } => {
                 let server = self.setup.routes[route as usize].stops[stop as usize].0;
                 self.servers[server].waiting.push_back(Task { route, stop, slot });
@@ -198,6 +219,8 @@ impl<'a> World<'a> {
                 self.network.wake(now);
                 self.deliver();
             }
+            Event::Incident => self.incidents(now)?,
+            Event::Detect { route } => self.detect(now, route)?,
             // Superseded: the speed, or the moment of the change, is another since.
             Event::Finish { .. } | Event::Clock { .. } | Event::Links { .. } => {}
         }
@@ -221,6 +244,10 @@ impl<'a> World<'a> {
             first_token_ns: SimTime::NEVER,
             finished_ns: SimTime::NEVER,
         });
+        if self.failing.is_some() {
+            self.announce();
+            return self.admit(now, request.id.index());
+        }
         let route = self.dealer.deal().ok_or(SimulateError::NoRoute)?;
         self.chains[route].policy.submit(request, &[])?;
         self.schedule_soon(now, route);
@@ -237,6 +264,9 @@ impl<'a> World<'a> {
     fn form_batches(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
         let chain = &mut self.chains[route as usize];
         chain.scheduling = false;
+        if self.failing.as_ref().is_some_and(|failing| !failing.sends(route)) {
+            return Ok(());
+        }
         while let Some(batch) = chain.policy.next_batch(now) {
             let bytes = Bytes(4).saturating_mul(batch.shape.tokens().into());
             let free = chain.batches.iter().position(Option::is_none);
@@ -245,6 +275,9 @@ impl<'a> World<'a> {
                 chain.batches.len() - 1
             });
             chain.batches[slot] = Some(batch);
+            if let Some(failing) = &mut self.failing {
+                failing.passes(route, slot as u32, 0);
+            }
             let (lane, event) =
                 (self.setup.routes[route as usize].lane, Event::Reach { route, stop: 0, slot: slot as u32 });
             if !self.network.send(now, lane, bytes, event) {
@@ -296,6 +329,10 @@ impl<'a> World<'a> {
         self.servers[server].current = Some(current);
     }
 
+    fn is_doomed(&self, route: u32, slot: u32) -> bool {
+        self.failing.as_ref().is_some_and(|failing| failing.is_doomed(route, slot))
+    }
+
     fn batch(&self, route: u32, slot: u32) -> &Batch {
         self.chains[route as usize].batches[slot as usize].as_ref().expect("a batch keeps its slot until it returns")
     }
@@ -306,6 +343,9 @@ impl<'a> World<'a> {
         for &set in &self.setup.servers[server].sets {
             let slowdown = &self.setup.sets[set].slowdown;
             speed /= slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
+        }
+        if let Some(failing) = &self.failing {
+            speed *= failing.speed(server);
         }
         speed
     }
@@ -372,6 +412,12 @@ impl<'a> World<'a> {
     /// Sends a batch from a stop to the next, or its tokens back to the coordinator.
     fn pass_on(&mut self, now: SimTime, task: Task) -> Result<(), SimulateError> {
         let Task { route, stop, slot } = task;
+        if let Some(failing) = &mut self.failing {
+            if failing.is_doomed(route, slot) {
+                return Ok(());
+            }
+            failing.passes(route, slot, stop + 1);
+        }
         let shape = &self.batch(route, slot).shape;
         let (tokens, sequences) = (u64::from(shape.tokens()), u64::from(shape.sequences));
         let last = stop as usize + 1 == self.setup.routes[route as usize].stops.len();
@@ -394,11 +440,21 @@ impl<'a> World<'a> {
         let batch = chain.batches[slot as usize].take().expect("a batch returns once");
         // Ends of answers depend on what a model says; a simulated answer has its full length.
         let completed = chain.policy.complete(batch, &[], now);
-        for token in completed.tokens.iter().filter(|token| token.ordinal == 1) {
-            self.requests[token.request.index()].first_token_ns = now;
+        for token in &completed.tokens {
+            let request = self.request_of(token.request);
+            if token.ordinal == 1 && self.requests[request].first_token_ns == SimTime::NEVER {
+                self.requests[request].first_token_ns = now;
+            }
+            if let Some(failing) = &mut self.failing {
+                failing.token(now, request);
+            }
         }
-        for &RequestId(id) in &completed.finished {
-            self.requests[id as usize].finished_ns = now;
+        for &job in &completed.finished {
+            let request = self.request_of(job);
+            self.requests[request].finished_ns = now;
+            if let Some(failing) = &mut self.failing {
+                failing.over(request);
+            }
             self.finished += 1;
             if self.load.sends_again() {
                 self.queue.schedule(now, Event::Arrive);
@@ -406,6 +462,11 @@ impl<'a> World<'a> {
         }
         self.chains[route as usize].policy.reuse(completed);
         self.schedule_soon(now, route as usize);
+    }
+
+    /// The request of what a policy calls a request: another one only where requests are computed again.
+    fn request_of(&self, job: RequestId) -> usize {
+        self.failing.as_ref().map_or(job.index(), |failing| failing.request_of(job))
     }
 
     /// Makes sure that a clock event is pending no later than the next change. One that comes too early finds nothing
@@ -432,8 +493,12 @@ impl<'a> World<'a> {
         self.watch_clock(server);
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(mut self) -> Outcome {
         let end = self.queue.now();
+        let shares: Vec<f64> = self.setup.routes.iter().map(|route| route.share).collect();
+        let reliability = self.failing.map(|failing| failing.finish(end, &shares));
+        // Requests that were answered with an error have no times.
+        self.requests.retain(|request| request.finished_ns < SimTime::NEVER);
         let mut devices = Vec::with_capacity(self.servers.len());
         let mut stages = Vec::with_capacity(self.servers.len());
         for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
@@ -455,6 +520,6 @@ impl<'a> World<'a> {
             stages.push(record);
         }
         let trace = Trace { origin: Origin::Predicted, requests: self.requests, stages, devices, end_ns: end };
-        Outcome { trace, digest: self.log.digest() }
+        Outcome { trace, digest: self.log.digest(), reliability }
     }
 }

@@ -22,6 +22,7 @@ mod traffic;
 
 pub use chance::{draw, normal_quantile, resent};
 pub use fair::fair_rates;
+pub(crate) use layout::link_of;
 pub use layout::{LaneEnds, Layout};
 
 use crate::random::Stream;

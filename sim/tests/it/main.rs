@@ -2,6 +2,7 @@
 
 mod contention;
 mod determinism;
+mod failures;
 mod heat;
 mod material;
 mod pipelines;
