@@ -15,9 +15,13 @@
 //! Tables are interpolated linearly between their knots and extrapolated with the slope of the last segment (never
 //! below zero), because each operator is affine in its argument once it is large.
 
+mod attention;
 mod iterations;
+mod layerwise;
 
+pub use attention::{AXES, AttentionTable};
 pub use iterations::{IterationTable, MIXED_FACTOR_MAX};
+pub use layerwise::{Collective, Experts, LayerwiseProfile, Residual, Skew, SkewBucket, Span};
 
 use crate::device::Device;
 use crate::figure::How;

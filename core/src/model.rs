@@ -1,5 +1,9 @@
 //! A model as planning sees it: geometry and bytes, no weights.
 
+mod public;
+
+pub use public::{ExpertShape, PublicModel};
+
 use crate::digest::Digest;
 use crate::ids::Layers;
 use crate::units::Bytes;

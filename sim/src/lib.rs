@@ -24,6 +24,7 @@ pub mod network;
 pub mod policy;
 pub mod queue;
 pub mod random;
+pub mod replica;
 mod report;
 mod setup;
 mod world;

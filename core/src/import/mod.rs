@@ -6,6 +6,7 @@
 mod data;
 pub mod helix;
 pub mod helix_flow;
+pub mod llmservingsim;
 mod write;
 
 /// A scenario made of somebody else's measurements.

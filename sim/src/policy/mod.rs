@@ -8,8 +8,10 @@
 //! To add one: a file with a type that is a [`Policy`], a [`PolicyName`], and its line in [`PolicyName::start`].
 
 mod isotherm;
+mod vllm;
 
 pub use isotherm::Isotherm;
+pub use vllm::{Vllm, VllmCounts, VllmOptions};
 
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError};
@@ -52,17 +54,20 @@ pub enum PolicyName {
     /// The runtime's own, see [`isotherm_core::serving`].
     #[default]
     Isotherm,
+    /// vLLM's V1 engine, see [`Vllm`].
+    Vllm,
 }
 
 impl PolicyName {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Isotherm];
+    pub const ALL: [Self; 2] = [Self::Isotherm, Self::Vllm];
 
     /// How users write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Isotherm => "isotherm",
+            Self::Vllm => "vllm",
         }
     }
 
@@ -70,6 +75,7 @@ impl PolicyName {
     pub fn start(self, resources: Resources) -> Result<Box<dyn Policy>, ServingError> {
         Ok(match self {
             Self::Isotherm => Box::new(Isotherm::new(resources)?),
+            Self::Vllm => Box::new(Vllm::new(resources, VllmOptions::default())?),
         })
     }
 }

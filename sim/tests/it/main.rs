@@ -4,6 +4,7 @@ mod contention;
 mod determinism;
 mod failures;
 mod heat;
+mod llmservingsim;
 mod material;
 mod pipelines;
 mod queueing;

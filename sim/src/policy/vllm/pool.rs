@@ -1,0 +1,248 @@
+//! Blocks of the key-value cache under prefix caching: who holds them, what they contain, which goes next.
+//!
+//! A block that nobody holds keeps its content until it is given out again, so a request that comes back, or another
+//! with the same beginning, finds it. Free blocks stand in the order in which they will be given out: those never used
+//! first, then those freed longest ago; of one request the last block goes before the first, because a beginning
+//! without its continuation is still worth something and a continuation without its beginning is not.
+
+use std::collections::BTreeMap;
+
+/// What a full block holds, together with all blocks before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Content {
+    /// A block of a prompt, by the name that was given with the request.
+    Prompt(u64),
+    /// A block that only this request can have: the number of the request, the block's position.
+    Own(u32, u32),
+}
+
+const NONE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    /// Requests that hold it.
+    holders: u32,
+    /// What it holds, once it is full and known.
+    content: Option<Content>,
+    /// Neighbours in the list of free blocks, while nobody holds it.
+    before: u32,
+    after: u32,
+}
+
+/// All blocks of one cache.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    blocks: Vec<Block>,
+    /// First and last free block.
+    first: u32,
+    last: u32,
+    free: u32,
+    /// Blocks by content, in the order in which they were filled: equal content may be there more than once.
+    known: BTreeMap<Content, Vec<u32>>,
+}
+
+impl Pool {
+    /// A pool of empty blocks.
+    pub fn new(blocks: u32) -> Self {
+        let block = |i: u32| Block {
+            holders: 0,
+            content: None,
+            before: if i == 0 { NONE } else { i - 1 },
+            after: if i + 1 == blocks { NONE } else { i + 1 },
+        };
+        let ends = if blocks == 0 { (NONE, NONE) } else { (0, blocks - 1) };
+        Self {
+            blocks: (0..blocks).map(block).collect(),
+            first: ends.0,
+            last: ends.1,
+            free: blocks,
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Blocks that nobody holds.
+    pub const fn free(&self) -> u32 {
+        self.free
+    }
+
+    /// A block with this content: the one filled first, where there are several.
+    pub fn find(&self, content: Content) -> Option<u32> {
+        self.known.get(&content).and_then(|blocks| blocks.first()).copied()
+    }
+
+    /// Whether nobody holds a block.
+    pub fn is_free(&self, block: u32) -> bool {
+        self.blocks[block as usize].holders == 0
+    }
+
+    /// Gives out the next free block; what it held is lost.
+    pub fn take(&mut self) -> Option<u32> {
+        let block = self.first;
+        if block == NONE {
+            return None;
+        }
+        self.unlink(block);
+        if let Some(content) = self.blocks[block as usize].content.take() {
+            self.forget(content, block);
+        }
+        self.blocks[block as usize].holders = 1;
+        Some(block)
+    }
+
+    /// One more request holds this block.
+    pub fn hold(&mut self, block: u32) {
+        if self.is_free(block) {
+            self.unlink(block);
+        }
+        self.blocks[block as usize].holders += 1;
+    }
+
+    /// A request lets go of its blocks, which are given in order of position.
+    pub fn release(&mut self, blocks: &[u32]) {
+        for &block in blocks.iter().rev() {
+            self.blocks[block as usize].holders -= 1;
+            if self.is_free(block) {
+                self.append(block);
+            }
+        }
+    }
+
+    /// A block that is held is now full of this.
+    pub fn fill(&mut self, block: u32, content: Content) {
+        self.blocks[block as usize].content = Some(content);
+        self.known.entry(content).or_default().push(block);
+    }
+
+    fn forget(&mut self, content: Content, block: u32) {
+        if let Some(blocks) = self.known.get_mut(&content) {
+            blocks.retain(|&other| other != block);
+            if blocks.is_empty() {
+                self.known.remove(&content);
+            }
+        }
+    }
+
+    fn unlink(&mut self, block: u32) {
+        let Block { before, after, .. } = self.blocks[block as usize];
+        if before == NONE {
+            self.first = after;
+        } else {
+            self.blocks[before as usize].after = after;
+        }
+        if after == NONE {
+            self.last = before;
+        } else {
+            self.blocks[after as usize].before = before;
+        }
+        self.free -= 1;
+    }
+
+    fn append(&mut self, block: u32) {
+        let last = self.last;
+        let entry = &mut self.blocks[block as usize];
+        (entry.before, entry.after) = (last, NONE);
+        if last == NONE {
+            self.first = block;
+        } else {
+            self.blocks[last as usize].after = block;
+        }
+        self.last = block;
+        self.free += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// The same rules over plain lists that are searched from end to end.
+    #[derive(Debug)]
+    struct Naive {
+        free: VecDeque<u32>,
+        holders: Vec<u32>,
+        /// In order of filling.
+        filled: Vec<(Content, u32)>,
+    }
+
+    impl Naive {
+        fn take(&mut self) -> Option<u32> {
+            let block = self.free.pop_front()?;
+            self.filled.retain(|&(_, b)| b != block);
+            self.holders[block as usize] = 1;
+            Some(block)
+        }
+
+        fn release(&mut self, block: u32) {
+            self.holders[block as usize] -= 1;
+            if self.holders[block as usize] == 0 {
+                self.free.push_back(block);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_pool_does_what_plain_lists_do(steps in prop::collection::vec((0u8..4, 0u32..12), 0..300)) {
+            let (mut pool, mut naive) = (Pool::new(9), Naive {
+                free: (0..9).collect(), holders: vec![0; 9], filled: Vec::new(),
+            });
+            let mut held: Vec<u32> = Vec::new();
+            for (what, n) in steps {
+                match what {
+                    0 => {
+                        let block = pool.take();
+                        prop_assert_eq!(block, naive.take());
+                        held.extend(block);
+                    }
+                    1 if !held.is_empty() => {
+                        let block = held.swap_remove(n as usize % held.len());
+                        pool.release(&[block]);
+                        naive.release(block);
+                    }
+                    2 => {
+                        let empty = |b: &&u32| naive.filled.iter().all(|&(_, other)| other != **b);
+                        if let Some(&block) = held.iter().find(empty) {
+                            pool.fill(block, Content::Prompt(u64::from(n % 5)));
+                            naive.filled.push((Content::Prompt(u64::from(n % 5)), block));
+                        }
+                    }
+                    _ => {
+                        let content = Content::Prompt(u64::from(n % 5));
+                        let found = naive.filled.iter().find(|&&(c, _)| c == content).map(|&(_, b)| b);
+                        prop_assert_eq!(pool.find(content), found);
+                        if let Some(block) = found {
+                            pool.hold(block);
+                            if naive.holders[block as usize] == 0 {
+                                naive.free.retain(|&b| b != block);
+                            }
+                            naive.holders[block as usize] += 1;
+                            held.push(block);
+                        }
+                    }
+                }
+                prop_assert_eq!(pool.free() as usize, naive.free.len());
+            }
+        }
+    }
+
+    #[test]
+    fn of_one_request_the_last_block_is_given_out_first() {
+        let mut pool = Pool::new(3);
+        let blocks: Vec<u32> = (0..3).map_while(|_| pool.take()).collect();
+        pool.release(&blocks);
+        assert_eq!((pool.take(), pool.take(), pool.take(), pool.take()), (Some(2), Some(1), Some(0), None));
+    }
+
+    #[test]
+    fn a_block_keeps_its_content_until_it_is_given_out_again() {
+        let mut pool = Pool::new(1);
+        let block = pool.take().expect("a free block");
+        pool.fill(block, Content::Own(4, 0));
+        pool.release(&[block]);
+        assert_eq!(pool.find(Content::Own(4, 0)), Some(block));
+        assert_eq!(pool.take(), Some(block));
+        assert_eq!(pool.find(Content::Own(4, 0)), None);
+    }
+}
