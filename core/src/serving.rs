@@ -83,6 +83,19 @@ pub enum ServingError {
         /// Blocks there are.
         blocks: u32,
     },
+    /// The prompt does not fit one step, under a policy that divides none.
+    #[error(
+        "request {request} has a prompt of {prompt_tokens} tokens and a step takes {step_tokens_max}, under a policy that \
+         divides no prompt; raise serving.step_tokens_max, or choose a policy with chunked prefill"
+    )]
+    PromptTooLong {
+        /// The request.
+        request: u32,
+        /// Tokens of its prompt.
+        prompt_tokens: u32,
+        /// Most tokens of a step.
+        step_tokens_max: u32,
+    },
     /// The identifier is not above those submitted before.
     #[error("request {request} was submitted after request {last}; identifiers rise in order of arrival")]
     OutOfOrder {

@@ -26,6 +26,7 @@ pub mod queue;
 pub mod random;
 pub mod replica;
 mod report;
+pub mod router;
 mod setup;
 mod world;
 
@@ -34,9 +35,11 @@ use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::SimulationReport;
 use isotherm_core::serving::ServingError;
 use isotherm_core::units::Watts;
-use isotherm_core::workload::Workload;
+use isotherm_core::workload::replay::Replay;
+use isotherm_core::workload::{Arrivals, Workload};
 use policy::PolicyName;
 use rayon::prelude::*;
+use router::RouterName;
 
 /// How to simulate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +50,8 @@ pub struct Options {
     pub seeds: u32,
     /// What decides which request runs next.
     pub policy: PolicyName,
+    /// Which route a request takes.
+    pub router: RouterName,
     /// Whether the report holds the trace of the first replication.
     pub trace: bool,
     /// Most events of one replication: a guard against inputs that would take for ever.
@@ -55,7 +60,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, seeds: 1, policy: PolicyName::Isotherm, trace: false, events_max: 1_000_000_000 }
+        Self {
+            seed: 0,
+            seeds: 1,
+            policy: PolicyName::Isotherm,
+            router: RouterName::Share,
+            trace: false,
+            events_max: 1_000_000_000,
+        }
     }
 }
 
@@ -166,6 +178,22 @@ pub enum SimulateError {
     /// A replication would take longer than 584 years.
     #[error("a replication would take more than 584 simulated years; raise the rates or shorten the load")]
     Endless,
+    /// The load is recorded, and the recording was not given.
+    #[error("the load is recorded; give the recording")]
+    NoRecording,
+    /// Nothing is pending and requests are unanswered: the policy can never serve them.
+    #[error(
+        "policy {policy} can serve none of the {waiting} requests that wait: the next one does not fit the step of at \
+         most {step_tokens_max} tokens or the cache; raise serving.step_tokens_max or serving.kv_blocks"
+    )]
+    Stuck {
+        /// The policy.
+        policy: PolicyName,
+        /// Requests that wait.
+        waiting: u32,
+        /// Tokens of a step.
+        step_tokens_max: u32,
+    },
     /// The serving policy refused a limit or a request.
     #[error("the serving loop refused: {0}")]
     Serving(#[from] ServingError),
@@ -183,11 +211,40 @@ pub fn simulate(
     workload: &Workload,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
+    if matches!(workload.arrivals, Arrivals::Recorded { .. }) {
+        return Err(SimulateError::NoRecording);
+    }
+    replications(plan, problem, workload, None, options)
+}
+
+/// Predicts what a plan does under a recorded load, in the place of the problem's own.
+///
+/// As [`simulate`], but that nothing of the load is drawn.
+pub fn replay(
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    load: &Replay,
+    options: &Options,
+) -> Result<SimulationReport, SimulateError> {
+    let (prompt_tokens, output_tokens) = load.lengths();
+    let requests = u32::try_from(load.requests().len()).unwrap_or(u32::MAX);
+    let arrivals = Arrivals::Recorded { digest: load.digest() };
+    let workload = Workload { arrivals, prompt_tokens, output_tokens, requests };
+    replications(plan, problem, &workload, Some(load), options)
+}
+
+fn replications(
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    recording: Option<&Replay>,
+    options: &Options,
+) -> Result<SimulationReport, SimulateError> {
     if options.seeds == 0 {
         return Err(SimulateError::Zero("the number of seeds"));
     }
     let (chosen, spoken) = problem.spoken(plan.plan());
-    let setup = setup::Setup::new(&spoken, &chosen, workload)?;
+    let setup = setup::Setup::new(&spoken, &chosen, workload, recording)?;
     let outcomes: Vec<world::Outcome> = (0..options.seeds)
         .into_par_iter()
         .map(|replication| world::World::new(&setup, options, replication)?.run(options.events_max))

@@ -4,12 +4,16 @@ use crate::random::Stream;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::Request;
 use isotherm_core::units::{Seconds, SimTime};
+use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Workload};
 
 /// The requests of one replication, in order of arrival.
 #[derive(Debug)]
 pub struct Load<'a> {
     workload: &'a Workload,
+    recording: Option<&'a Replay>,
+    /// Names of the blocks of the prompt of the last request.
+    prompt: Vec<u64>,
     arrivals: Stream,
     prompts: Stream,
     outputs: Stream,
@@ -24,10 +28,21 @@ pub struct Load<'a> {
 impl<'a> Load<'a> {
     /// The load of one replication of a seed.
     #[must_use]
-    pub fn new(workload: &'a Workload, seed: u64, replication: u32) -> Self {
+    pub fn new(workload: &'a Workload, recording: Option<&'a Replay>, seed: u64, replication: u32) -> Self {
         let stream = |name| Stream::new(seed, replication, name);
         let (arrivals, prompts, outputs) = (stream("arrivals"), stream("prompts"), stream("outputs"));
-        Self { workload, arrivals, prompts, outputs, made: 0, announced: 0, last_arrival: SimTime::ZERO, carried: 0.0 }
+        Self {
+            workload,
+            recording,
+            prompt: Vec::new(),
+            arrivals,
+            prompts,
+            outputs,
+            made: 0,
+            announced: 0,
+            last_arrival: SimTime::ZERO,
+            carried: 0.0,
+        }
     }
 
     /// How many requests arrive without waiting for an answer at time zero: one per client.
@@ -38,16 +53,23 @@ impl<'a> Load<'a> {
                 self.announced = clients.min(self.workload.requests);
                 self.announced
             }
-            Arrivals::Poisson { .. } => 0,
+            Arrivals::Poisson { .. } | Arrivals::Recorded { .. } => 0,
         }
     }
 
     /// When the next request of an open stream arrives; none after the last, and in a closed loop.
     pub fn next_arrival(&mut self) -> Option<SimTime> {
-        let Arrivals::Poisson { rate } = self.workload.arrivals else { return None };
         if self.announced == self.workload.requests {
             return None;
         }
+        let rate = match self.workload.arrivals {
+            Arrivals::ClosedLoop { .. } => return None,
+            Arrivals::Poisson { rate } => rate,
+            Arrivals::Recorded { .. } => {
+                self.announced += 1;
+                return self.recording?.requests().get(self.announced as usize - 1).map(|request| request.arrival);
+            }
+        };
         self.announced += 1;
         let gap = Seconds::new(self.arrivals.exponential() / rate.value()).unwrap_or(Seconds::of(f64::MAX));
         let (whole, rest) = gap.whole_nanoseconds(self.carried);
@@ -64,12 +86,19 @@ impl<'a> Load<'a> {
         again
     }
 
-    /// The request that arrives now.
-    pub fn request(&mut self) -> Request {
+    /// The request that arrives now, and the names of its prompt's blocks of this many tokens as far as they are known.
+    pub fn request(&mut self, block_tokens: u32) -> (Request, &[u64]) {
         let id = RequestId(self.made);
         self.made += 1;
+        let recorded = self.recording.and_then(|load| Some((load, load.requests().get(id.index())?)));
+        if let Some((load, recorded)) = recorded {
+            load.prompt_blocks(recorded, block_tokens, &mut self.prompt);
+            let (prompt_tokens, output_tokens) = (recorded.prompt_tokens, recorded.output_tokens);
+            return (Request { id, prompt_tokens, output_tokens }, &self.prompt);
+        }
         let (prompt, output) = (self.workload.prompt_tokens, self.workload.output_tokens);
         let prompt_tokens = self.prompts.between(prompt.min, prompt.max);
-        Request { id, prompt_tokens, output_tokens: self.outputs.between(output.min, output.max) }
+        let output_tokens = self.outputs.between(output.min, output.max);
+        (Request { id, prompt_tokens, output_tokens }, &[])
     }
 }

@@ -13,6 +13,7 @@ use isotherm_core::problem::PlacementProblem;
 use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
 use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
 use isotherm_core::units::Bytes;
+use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
@@ -62,6 +63,8 @@ pub struct Setup<'a> {
     pub problem: &'a PlacementProblem,
     /// The load.
     pub workload: &'a Workload,
+    /// Its requests, where they are recorded.
+    pub recording: Option<&'a Replay>,
     /// The devices of the stages, in the plan's order.
     pub servers: Vec<ServerSetup>,
     /// Co-run sets.
@@ -76,7 +79,12 @@ pub struct Setup<'a> {
 
 impl<'a> Setup<'a> {
     /// Resolves a plan.
-    pub fn new(plan: &Plan, problem: &'a PlacementProblem, workload: &'a Workload) -> Result<Self, SimulateError> {
+    pub fn new(
+        plan: &Plan,
+        problem: &'a PlacementProblem,
+        workload: &'a Workload,
+        recording: Option<&'a Replay>,
+    ) -> Result<Self, SimulateError> {
         check_workload(workload)?;
         let mut servers: Vec<ServerSetup> =
             plan.stages.iter().map(|stage| server(stage, problem)).collect::<Result<_, _>>()?;
@@ -90,7 +98,7 @@ impl<'a> Setup<'a> {
         let lanes = lanes(problem, &servers, &mut routes);
         let failures = failures::resolve(&problem.conditions, &problem.graph, &servers)?;
         let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &failures::unsteady(&failures))?;
-        Ok(Self { problem, workload, servers, sets, routes, layout, failures })
+        Ok(Self { problem, workload, recording, servers, sets, routes, layout, failures })
     }
 }
 
@@ -217,7 +225,9 @@ fn route_setup(
     let (route, own) = (&plan.routes[position], in_flight[position]);
     let serving = Serving { requests_max: own.requests, ..problem.serving };
     let longest = u64::from(workload.prompt_tokens.max) + u64::from(workload.output_tokens.max) - 1;
-    let needed = blocks_for(longest, &serving);
+    // Of recorded requests the longest prompt and the longest answer need not be of one: each is judged by itself.
+    let recorded = matches!(workload.arrivals, Arrivals::Recorded { .. });
+    let needed = if recorded { 1 } else { blocks_for(longest, &serving) };
     let mut stops = Vec::with_capacity(route.stages.len());
     let mut kv_blocks = u32::MAX;
     for stop in &route.stages {

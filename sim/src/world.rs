@@ -8,14 +8,15 @@ use crate::body::Body;
 use crate::events::Log;
 use crate::load::Load;
 use crate::network::{Delivery, Network};
-use crate::policy::{Policy, PolicyName};
+use crate::policy::Policy;
 use crate::queue::EventQueue;
+use crate::router::Router;
 use crate::setup::Setup;
 use crate::{Options, SimulateError};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
-use isotherm_core::serving::{Batch, Dealer};
+use isotherm_core::serving::Batch;
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use recovery::Failing;
@@ -99,7 +100,8 @@ pub struct World<'a> {
     queue: EventQueue<Event>,
     log: Log,
     load: Load<'a>,
-    dealer: Dealer,
+    router: Router,
+    options: &'a Options,
     network: Network<'a, Event>,
     /// Moment of the pending event of the links.
     links_event: Option<SimTime>,
@@ -110,7 +112,6 @@ pub struct World<'a> {
     chains: Vec<Chain>,
     requests: Vec<RequestRecord>,
     finished: u32,
-    policy: PolicyName,
     /// None where nothing may fail.
     failing: Option<Failing>,
 }
@@ -129,11 +130,11 @@ pub struct Outcome {
 impl<'a> World<'a> {
     /// The world before its first event. The first replication keeps each device's state over time where a trace is
     /// asked for.
-    pub fn new(setup: &'a Setup<'a>, options: &Options, replication: u32) -> Result<Self, SimulateError> {
+    pub fn new(setup: &'a Setup<'a>, options: &'a Options, replication: u32) -> Result<Self, SimulateError> {
         let sampled = options.trace && replication == 0;
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
-            let policy = options.policy.start(route.resources)?;
+            let policy = options.policy.start(route.resources, route.stops.len())?;
             chains.push(Chain { policy, batches: Vec::new(), scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
@@ -146,12 +147,14 @@ impl<'a> World<'a> {
             clock_version: 0,
             record: StageRecord { stage, device: server.name.clone(), steps: 0, tokens: 0, busy_ns: SimDuration(0) },
         });
+        let shares: Vec<f64> = setup.routes.iter().map(|route| route.share).collect();
         Ok(Self {
             servers: servers.collect(),
             queue: EventQueue::new(),
             log: Log::new(),
-            load: Load::new(setup.workload, options.seed, replication),
-            dealer: Dealer::new(setup.routes.iter().map(|route| route.share)),
+            load: Load::new(setup.workload, setup.recording, options.seed, replication),
+            router: Router::new(options.router, &shares),
+            options,
             network: Network::new(&setup.layout, options.seed, replication),
             links_event: None,
             links_version: 0,
@@ -159,7 +162,6 @@ impl<'a> World<'a> {
             chains,
             requests: Vec::new(),
             finished: 0,
-            policy: options.policy,
             failing: (!setup.failures.is_empty()).then(|| {
                 let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
                 let recovery = setup.problem.conditions.recovery;
@@ -182,7 +184,7 @@ impl<'a> World<'a> {
         self.watch_links();
         self.watch_failures();
         while self.finished < self.setup.workload.requests {
-            let (now, event) = self.queue.pop().expect("every request ends, so something is pending until then");
+            let Some((now, event)) = self.queue.pop() else { return Err(self.stuck()) };
             if now == SimTime::NEVER {
                 return Err(SimulateError::Endless);
             }
@@ -234,8 +236,29 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whoever arrives at this moment, so that requests that arrive together can share a batch.
     fn arrive(&mut self, now: SimTime) -> Result<(), SimulateError> {
-        let request = self.load.request();
+        loop {
+            self.take_in(now)?;
+            match self.load.next_arrival() {
+                Some(time) if time == now => {}
+                Some(time) => {
+                    self.queue.schedule(time, Event::Arrive);
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn take_in(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        // Where routes may be lost, who takes the request is decided when it is placed.
+        let chosen = match self.failing {
+            Some(_) => None,
+            None => Some(self.router.route().ok_or(SimulateError::NoRoute)?),
+        };
+        let serving = &self.setup.routes[chosen.unwrap_or(0)].resources.serving;
+        let (request, prompt) = self.load.request(serving.kv_block_tokens);
         self.requests.push(RequestRecord {
             id: request.id.0,
             arrival_ns: now,
@@ -244,15 +267,19 @@ impl<'a> World<'a> {
             first_token_ns: SimTime::NEVER,
             finished_ns: SimTime::NEVER,
         });
-        if self.failing.is_some() {
-            self.announce();
-            return self.admit(now, request.id.index());
-        }
-        let route = self.dealer.deal().ok_or(SimulateError::NoRoute)?;
-        self.chains[route].policy.submit(request, &[])?;
+        let Some(route) = chosen else { return self.admit(now, request.id.index()) };
+        self.chains[route].policy.submit(request, prompt)?;
         self.schedule_soon(now, route);
-        self.announce();
         Ok(())
+    }
+
+    /// Why nothing is pending although requests wait.
+    fn stuck(&self) -> SimulateError {
+        SimulateError::Stuck {
+            policy: self.options.policy,
+            waiting: self.setup.workload.requests - self.finished,
+            step_tokens_max: self.setup.problem.serving.step_tokens_max,
+        }
     }
 
     fn schedule_soon(&mut self, now: SimTime, route: usize) {
@@ -456,6 +483,7 @@ impl<'a> World<'a> {
                 failing.over(request);
             }
             self.finished += 1;
+            self.router.settled(route as usize);
             if self.load.sends_again() {
                 self.queue.schedule(now, Event::Arrive);
             }

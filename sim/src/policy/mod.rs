@@ -8,6 +8,7 @@
 //! To add one: a file with a type that is a [`Policy`], a [`PolicyName`], and its line in [`PolicyName::start`].
 
 mod isotherm;
+pub mod vidur;
 mod vllm;
 
 pub use isotherm::Isotherm;
@@ -17,6 +18,7 @@ use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError};
 use isotherm_core::units::SimTime;
 use std::fmt;
+use vidur::{Lists, Lockstep, Rule};
 
 /// What decides which request runs next.
 ///
@@ -27,6 +29,9 @@ use std::fmt;
 /// ```
 ///
 /// Batches of one route come back in the order in which they were formed.
+///
+/// The world reads of a batch its shape and who was preempted, and of what it brought the first tokens of requests
+/// (ordinal 1) and who is done. A policy may leave out the rest.
 pub trait Policy: fmt::Debug {
     /// Takes a request in. Identifiers rise in order of arrival.
     ///
@@ -54,30 +59,49 @@ pub enum PolicyName {
     /// The runtime's own, see [`isotherm_core::serving`].
     #[default]
     Isotherm,
+    /// Vidur's `vllm`, see [`vidur`].
+    VidurVllm,
+    /// Vidur's `sarathi`, see [`vidur`].
+    VidurSarathi,
     /// vLLM's V1 engine, see [`Vllm`].
     Vllm,
 }
 
 impl PolicyName {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Isotherm, Self::Vllm];
+    pub const ALL: [Self; 4] = [Self::Isotherm, Self::VidurVllm, Self::VidurSarathi, Self::Vllm];
 
     /// How users write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Isotherm => "isotherm",
+            Self::VidurVllm => "vidur-vllm",
+            Self::VidurSarathi => "vidur-sarathi",
             Self::Vllm => "vllm",
         }
     }
 
-    /// The policy of this name, without requests. Errors: a limit is zero.
-    pub fn start(self, resources: Resources) -> Result<Box<dyn Policy>, ServingError> {
+    /// The policy of this name on a route of so many stages, without requests. The policy `isotherm` has as many
+    /// batches in flight as the plan says, others one for each stage. Errors: a limit is zero.
+    pub fn start(self, resources: Resources, stages: usize) -> Result<Box<dyn Policy>, ServingError> {
+        let stages = u32::try_from(stages).unwrap_or(u32::MAX);
+        let one_each = Resources { in_flight_max: stages, ..resources };
         Ok(match self {
             Self::Isotherm => Box::new(Isotherm::new(resources)?),
+            Self::VidurVllm => vidur(Rule::Vllm, one_each)?,
+            Self::VidurSarathi => vidur(Rule::Sarathi, one_each)?,
             Self::Vllm => Box::new(Vllm::new(resources, VllmOptions::default())?),
         })
     }
+}
+
+fn vidur(rule: Rule, resources: Resources) -> Result<Box<dyn Policy>, ServingError> {
+    Ok(if resources.in_flight_max == 1 {
+        Box::new(Lockstep::new(rule, resources)?)
+    } else {
+        Box::new(Lists::new(rule, resources)?)
+    })
 }
 
 impl fmt::Display for PolicyName {

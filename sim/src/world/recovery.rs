@@ -344,7 +344,7 @@ impl World<'_> {
             self.network.clear(now, lane);
         }
         self.forget_doomed();
-        self.chains[route].policy = self.policy.start(setup.resources)?;
+        self.chains[route].policy = self.options.policy.start(setup.resources, setup.stops.len())?;
         let failing = self.failing();
         let of_route = |standing: &&Standing| standing.route == Some(route as u32) && !standing.over;
         let waiting = failing.requests.iter().filter(of_route).count() as u32;
@@ -367,6 +367,8 @@ impl World<'_> {
                 failing.resume(now, request);
             }
             failing.requests[request].outage = Some(outage);
+            self.router.settled(route);
+            let failing = self.failing();
             if failing.policy.in_flight == InFlight::Fail || attempts > failing.policy.attempts_max {
                 self.fail(now, request);
             } else {
@@ -441,7 +443,7 @@ impl World<'_> {
     fn place(&mut self, now: SimTime, request: usize) -> Result<(), SimulateError> {
         let Some(failing) = &mut self.failing else { return Ok(()) };
         let routes = &failing.routes;
-        let Some(route) = self.dealer.deal_among(|route| !routes[route].given_up) else {
+        let Some(route) = self.router.route_among(|route| !routes[route].given_up) else {
             failing.orphans.push_back(request as u32);
             return Ok(());
         };

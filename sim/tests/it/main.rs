@@ -6,6 +6,7 @@ mod failures;
 mod heat;
 mod llmservingsim;
 mod material;
+mod peers;
 mod pipelines;
 mod queueing;
 mod refusals;

@@ -7,7 +7,7 @@ use isotherm_core::cost::{Curve, Grid, OperatorProfile};
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::{Figure, How};
 use isotherm_core::graph::{CoRun, DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
-use isotherm_core::ids::Layers;
+use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::model::Model;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
@@ -194,18 +194,7 @@ impl Case {
     }
 
     pub fn plan(&self, problem: &PlacementProblem) -> FeasiblePlan {
-        let stages: Vec<Stage> = self
-            .layers
-            .iter()
-            .zip(problem.graph.device_ids())
-            .map(|(&layers, id)| Stage {
-                devices: vec![problem.graph.device(id).name.clone()],
-                layers,
-                quantisation: problem.model.quantisation.clone(),
-                bytes: problem.stage_bytes(id, layers),
-                power_cap_watts: None,
-            })
-            .collect();
+        let stages = self.layers.iter().zip(problem.graph.device_ids()).map(|(&layers, id)| stage(problem, id, layers));
         let routes = self
             .routes
             .iter()
@@ -214,35 +203,7 @@ impl Case {
                 share: *share,
             })
             .collect();
-        let mut plan = Plan {
-            header: Header::new(PLAN_SCHEMA, Vec::new()),
-            scenario: problem.name.clone(),
-            model: problem.model.name.clone(),
-            status: Status::Feasible,
-            objective_name: problem.objective.name().into(),
-            objective_value: None,
-            unit: problem.objective.unit().into(),
-            certificate: None,
-            stages,
-            routes,
-            unused: Vec::<Unused>::new(),
-            reasons: Vec::new(),
-            batch: None,
-            provenance: Provenance::default(),
-        };
-        let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");
-        plan.objective_value = Some(value);
-        plan.certificate = Some(Certificate {
-            objective: value,
-            bound: None,
-            gap: None,
-            bound_kind: BoundKind::None,
-            method: "by hand".into(),
-            solver: None,
-            nodes: None,
-            evidence: None,
-        });
-        plan.check(problem).expect("a feasible plan")
+        checked(problem, stages.collect(), routes)
     }
 
     /// Simulates the case once and returns its trace.
@@ -254,6 +215,58 @@ impl Case {
         let problem = self.problem();
         simulate(&self.plan(&problem), &problem, &self.workload, options).expect("simulates")
     }
+}
+
+fn stage(problem: &PlacementProblem, id: DeviceId, layers: Layers) -> Stage {
+    Stage {
+        devices: vec![problem.graph.device(id).name.clone()],
+        layers,
+        quantisation: problem.model.quantisation.clone(),
+        bytes: problem.stage_bytes(id, layers),
+        power_cap_watts: None,
+    }
+}
+
+/// Every device of a problem as a replica of the whole model, with equal shares.
+pub fn replicas_of(problem: &PlacementProblem) -> FeasiblePlan {
+    let layers = Layers::new(0, problem.layers());
+    let stages: Vec<Stage> = problem.graph.device_ids().map(|id| stage(problem, id, layers)).collect();
+    let share = 1.0 / stages.len() as f64;
+    let route = |stage| Route { stages: vec![Stop { stage, layers }], share };
+    let routes = (0..stages.len() as u32).map(route).collect();
+    checked(problem, stages, routes)
+}
+
+fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>) -> FeasiblePlan {
+    let mut plan = Plan {
+        header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
+        scenario: problem.name.clone(),
+        model: problem.model.name.clone(),
+        status: Status::Feasible,
+        objective_name: problem.objective.name().into(),
+        objective_value: None,
+        unit: problem.objective.unit().into(),
+        certificate: None,
+        stages,
+        routes,
+        unused: Vec::<Unused>::new(),
+        reasons: Vec::new(),
+        batch: None,
+        provenance: Provenance::default(),
+    };
+    let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");
+    plan.objective_value = Some(value);
+    plan.certificate = Some(Certificate {
+        objective: value,
+        bound: None,
+        gap: None,
+        bound_kind: BoundKind::None,
+        method: "by hand".into(),
+        solver: None,
+        nodes: None,
+        evidence: None,
+    });
+    plan.check(problem).unwrap_or_else(|violations| panic!("{violations:?}"))
 }
 
 fn model(layers: u32) -> Model {
