@@ -75,7 +75,9 @@ struct Current {
 struct Server {
     waiting: VecDeque<Task>,
     current: Option<Current>,
-    /// Remainder of the last work, below a nanosecond: the next one starts that much late.
+    /// When the last work ended, and what its end leaves of the last nanosecond: work that follows at once starts that
+    /// much late.
+    ended: SimTime,
     carried: f64,
     version: u32,
     body: Option<Body>,
@@ -140,6 +142,7 @@ impl<'a> World<'a> {
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
             waiting: VecDeque::new(),
             current: None,
+            ended: SimTime::ZERO,
             carried: 0.0,
             version: 0,
             body: server.body.clone().map(|body| if sampled { body.sampled() } else { body }),
@@ -351,7 +354,8 @@ impl<'a> World<'a> {
         let step = setup.problem.step(setup.servers[server].device, layers, shape);
         let left = step.expect("setup refused devices without a profile");
         let tokens = shape.tokens();
-        let offset = self.servers[server].carried;
+        let held = &self.servers[server];
+        let offset = if held.ended == now { held.carried } else { 0.0 };
         let current = Current { task, tokens, started: now, left, since: now, offset, speed: 0.0, rest: 0.0 };
         self.servers[server].current = Some(current);
     }
@@ -419,6 +423,7 @@ impl<'a> World<'a> {
     fn finish(&mut self, now: SimTime, server: usize) -> Result<(), SimulateError> {
         let held = &mut self.servers[server];
         let Some(current) = held.current.take() else { return Ok(()) };
+        held.ended = now;
         held.carried = current.rest;
         held.record.steps += 1;
         held.record.tokens += u64::from(current.tokens);

@@ -8,10 +8,12 @@
 //! To add one: a file with a type that is a [`Policy`], a [`PolicyName`], and its line in [`PolicyName::start`].
 
 mod isotherm;
+pub mod splitwise;
 pub mod vidur;
 mod vllm;
 
 pub use isotherm::Isotherm;
+pub use splitwise::Splitwise;
 pub use vllm::{Vllm, VllmCounts, VllmOptions};
 
 use isotherm_core::ids::RequestId;
@@ -63,13 +65,15 @@ pub enum PolicyName {
     VidurVllm,
     /// Vidur's `sarathi`, see [`vidur`].
     VidurSarathi,
+    /// SplitwiseSim's mixed instance, see [`splitwise`].
+    Splitwise,
     /// vLLM's V1 engine, see [`Vllm`].
     Vllm,
 }
 
 impl PolicyName {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Isotherm, Self::VidurVllm, Self::VidurSarathi, Self::Vllm];
+    pub const ALL: [Self; 5] = [Self::Isotherm, Self::VidurVllm, Self::VidurSarathi, Self::Splitwise, Self::Vllm];
 
     /// How users write it.
     #[must_use]
@@ -78,6 +82,7 @@ impl PolicyName {
             Self::Isotherm => "isotherm",
             Self::VidurVllm => "vidur-vllm",
             Self::VidurSarathi => "vidur-sarathi",
+            Self::Splitwise => "splitwise",
             Self::Vllm => "vllm",
         }
     }
@@ -91,6 +96,7 @@ impl PolicyName {
             Self::Isotherm => Box::new(Isotherm::new(resources)?),
             Self::VidurVllm => vidur(Rule::Vllm, one_each)?,
             Self::VidurSarathi => vidur(Rule::Sarathi, one_each)?,
+            Self::Splitwise => Box::new(Splitwise::new(one_each)?),
             Self::Vllm => Box::new(Vllm::new(resources, VllmOptions::default())?),
         })
     }

@@ -88,6 +88,22 @@ fn every_request_takes_the_time_that_vidur_says_under_sarathi() {
     agrees_with_vidur("every_request_takes_the_time_that_vidur_says_under_sarathi", PolicyName::VidurSarathi, 2048);
 }
 
+#[test]
+fn every_request_takes_the_time_that_splitwise_says() {
+    let test = "every_request_takes_the_time_that_splitwise_says";
+    let Some(load) = shared(test, "peers/azure-conv-2000.csv") else { return };
+    let Some(answers) = shared(test, "peers/splitwise-2000.csv") else { return };
+    // Its memory less its weights, over two numbers of two bytes for each of 64 heads' 128 and 80 layers.
+    let tokens = (8_u64 * 85_899_345_920 - 135_000_000_000) / (2 * 8192 * 80 * 2);
+    let serving = format!("requests_max = 512\nstep_tokens_max = 8192\nkv_block_tokens = 1\nkv_blocks = {tokens}\n");
+    let trace = trace(PolicyName::Splitwise, 1, &serving, &load);
+    let answers: Vec<_> = rows(&answers).iter().map(|row| (row[0] as usize, [row[3], row[1]])).collect();
+        eprintln!("{id} {theirs:?} {:?}", seconds(&trace.requests[*id]));
+    }
+    let worst = worst(&trace, &answers);
+    assert!(worst < 5e-8, "the worst of {} requests differs by {worst:e}", answers.len());
+}
+
 /// A prefill step of 374 tokens and 43 steps of one decode, on the published table.
 #[test]
 fn a_lone_request_takes_the_time_of_its_steps() {
