@@ -98,8 +98,6 @@ fn every_request_takes_the_time_that_splitwise_says() {
     let serving = format!("requests_max = 512\nstep_tokens_max = 8192\nkv_block_tokens = 1\nkv_blocks = {tokens}\n");
     let trace = trace(PolicyName::Splitwise, 1, &serving, &load);
     let answers: Vec<_> = rows(&answers).iter().map(|row| (row[0] as usize, [row[3], row[1]])).collect();
-        eprintln!("{id} {theirs:?} {:?}", seconds(&trace.requests[*id]));
-    }
     let worst = worst(&trace, &answers);
     assert!(worst < 5e-8, "the worst of {} requests differs by {worst:e}", answers.len());
 }
