@@ -1,8 +1,10 @@
 //! The command line, as clap reads it.
 
 mod exchange;
+mod service;
 
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
+pub use service::Service;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
@@ -271,12 +273,15 @@ pub struct Simulate {
     /// Devices and model it was made with.
     #[command(flatten)]
     pub sources: Sources,
-    /// Number of independent runs.
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub seeds: u32,
+    /// Number of independent runs: 5 unless stated, and one with a recorded workload, of which nothing is drawn.
+    #[arg(long, value_name = "N")]
+    pub seeds: Option<u32>,
     /// Seed of the first run.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
+    /// How load is served.
+    #[command(flatten)]
+    pub service: Service,
     /// Folder for the prediction with the trace of its first run, its tables, and what `isotherm report` needs besides.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! `isotherm simulate`: what a plan will do, before anything is touched.
 
-use crate::args::{PlanAndScenario, Simulate};
+use crate::args::{PlanAndScenario, Service, Simulate};
 use crate::commands::{plan, report};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
@@ -11,6 +11,7 @@ use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::{Statistic, Trace};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
+use isotherm_core::workload::replay::Replay;
 use isotherm_reports::tables::Source;
 use isotherm_sim::Options;
 use std::path::{Path, PathBuf};
@@ -32,13 +33,17 @@ impl Default for Seeds {
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Simulate) -> Done {
-    if args.seeds == 0 {
+    if args.seeds == Some(0) {
         return Err(Failure::new(Code::Usage, "--seeds is 0; simulate at least one run"));
     }
     let named =
         PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources: args.sources.clone() };
     let (feasible, question) = plan::load_feasible(ui, &named)?;
-    let report = predict(&feasible, &question.problem, Seeds { count: args.seeds, first: args.seed })?;
+    let load = recorded(ui, &args.service)?;
+    let count = args.seeds.unwrap_or(if load.is_some() { 1 } else { Seeds::default().count });
+    let options =
+        Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
+    let report = serve(&feasible, &question.problem, load.as_ref(), &options)?;
     if let Some(directory) = &args.output {
         write(directory, args, &feasible, &question.problem, &report)?;
     }
@@ -82,7 +87,7 @@ const PROMISE_SHARE: f64 = 0.05;
 /// A plan for least time states the time of a request that has the devices to itself. With one client that is what is
 /// simulated, so the plan must keep it: a device that throttles, or a link that is shared, breaks it.
 fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &SimulationReport) -> Done {
-    let alone = matches!(problem.workload.arrivals, Arrivals::ClosedLoop { clients: 1 });
+    let alone = matches!(report.workload.arrivals, Arrivals::ClosedLoop { clients: 1 });
     let metric = match problem.objective {
         Objective::Tpot => "tpot_seconds",
         Objective::Ttft => "ttft_seconds",
@@ -100,11 +105,40 @@ fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &Simul
         .remedy("see which device throttles or waits above, and plan without it or with more cooling"))
 }
 
+fn of(seeds: u32, seed: u64) -> Options {
+    Options { seeds, seed, trace: true, ..Options::default() }
+}
+
+/// The recorded load that the user names.
+fn recorded(ui: &Ui, service: &Service) -> Result<Option<Replay>, Failure> {
+    let Some(path) = &service.workload else { return Ok(None) };
+    let load = Replay::parse(&files::read_text(path)?).map_err(|e| Failure::io(format!("{}: {e}", path.display())))?;
+    if load.dropped() > 0 {
+        ui.note(format!("  {} requests without prompt or answer are left out", load.dropped()));
+    }
+    Ok(Some(match service.first {
+        Some(count) => load.first(count),
+        None => load,
+    }))
+}
+
 /// Simulates a plan under its own workload, with the trace of the first run.
 pub fn predict(plan: &FeasiblePlan, problem: &PlacementProblem, seeds: Seeds) -> Result<SimulationReport, Failure> {
-    let options = Options { seeds: seeds.count, seed: seeds.first, trace: true, ..Options::default() };
-    isotherm_sim::simulate(plan, problem, &problem.workload, &options)
-        .map_err(|e| Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))))
+    serve(plan, problem, None, &of(seeds.count, seeds.first))
+}
+
+/// Simulates a plan under a recorded load, or under its own.
+fn serve(
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    load: Option<&Replay>,
+    options: &Options,
+) -> Result<SimulationReport, Failure> {
+    match load {
+        Some(load) => isotherm_sim::replay(plan, problem, load, options),
+        None => isotherm_sim::simulate(plan, problem, &problem.workload, options),
+    }
+    .map_err(|e| Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))))
 }
 
 /// One row per request: the columns of the `--requests-out` contract.

@@ -1,0 +1,88 @@
+//! How a simulated load is served: policy, router, recorded load.
+
+use clap::{Args, ValueEnum};
+use isotherm_sim::policy::PolicyName;
+use isotherm_sim::router::RouterName;
+use std::path::PathBuf;
+
+/// Arguments of `isotherm simulate` about the serving loop.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Service {
+    /// What decides which request runs next: the runtime's own rule, or that of another system.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
+    pub policy: Policy,
+    /// Which route a request takes.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t)]
+    pub router: Router,
+    /// Recorded requests in place of the scenario's load: CSV or JSON lines with arrival, prompt and output tokens.
+    #[arg(long, value_name = "FILE")]
+    pub workload: Option<PathBuf>,
+    /// Only so many of the recorded requests.
+    #[arg(long, value_name = "N", requires = "workload")]
+    pub first: Option<usize>,
+}
+
+/// Serving policies by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Policy {
+    /// The runtime's own: decodes, then chunks of prompts, the youngest preempted and computed again.
+    #[default]
+    Isotherm,
+    /// Vidur's vllm: a step prefills whole prompts or decodes.
+    VidurVllm,
+    /// Vidur's sarathi: decodes, then chunks of prompts.
+    VidurSarathi,
+    /// SplitwiseSim's mixed instance: whole prompts beside decodes.
+    Splitwise,
+}
+
+impl From<Policy> for PolicyName {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Isotherm => Self::Isotherm,
+            Policy::VidurVllm => Self::VidurVllm,
+            Policy::VidurSarathi => Self::VidurSarathi,
+            Policy::Splitwise => Self::Splitwise,
+        }
+    }
+}
+
+/// Routers by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Router {
+    /// By the plan's shares.
+    #[default]
+    Share,
+    /// One route after another.
+    RoundRobin,
+    /// The route with fewest unanswered requests.
+    LeastOutstanding,
+}
+
+impl From<Router> for RouterName {
+    fn from(router: Router) -> Self {
+        match router {
+            Router::Share => Self::Share,
+            Router::RoundRobin => Self::RoundRobin,
+            Router::LeastOutstanding => Self::LeastOutstanding,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_policy_and_router_can_be_named_as_the_simulator_names_it() {
+        for (policy, name) in Policy::value_variants().iter().zip(PolicyName::ALL) {
+            assert_eq!(PolicyName::from(*policy), name);
+            assert_eq!(policy.to_possible_value().expect("not hidden").get_name(), name.name());
+        }
+        assert_eq!(Policy::value_variants().len(), PolicyName::ALL.len());
+        for (router, name) in Router::value_variants().iter().zip(RouterName::ALL) {
+            assert_eq!(RouterName::from(*router), name);
+            assert_eq!(router.to_possible_value().expect("not hidden").get_name(), name.name());
+        }
+    }
+}
