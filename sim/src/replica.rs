@@ -241,3 +241,78 @@ pub fn spans(batch: &Batch) -> impl Iterator<Item = Span> + '_ {
         yields: item.work.yields(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Vllm, VllmOptions};
+    use isotherm_core::serving::Resources;
+    use isotherm_core::workload::Serving;
+
+    fn engine() -> Box<dyn Policy> {
+        let serving = Serving { requests_max: 4, step_tokens_max: 64, kv_block_tokens: 4 };
+        let resources = Resources { serving, kv_blocks: 100, in_flight_max: 1 };
+        Box::new(Vllm::new(resources, VllmOptions::default()).expect("limits"))
+    }
+
+    fn arrival(id: u32, at: u64, output_tokens: u32) -> Arrival {
+        Arrival {
+            at: SimTime(at),
+            request: Request { id: RequestId(id), prompt_tokens: 8, output_tokens },
+            prompt: vec![],
+        }
+    }
+
+    fn run(engines: usize, arrivals: &[Arrival], together: bool) -> Served {
+        let mut engines: Vec<Box<dyn Policy>> = (0..engines).map(|_| engine()).collect();
+        let mut pass = |batches: &[Option<&Batch>]| {
+            let longest = batches.iter().flatten().map(|batch| batch.shape.tokens()).max().unwrap_or(0);
+            Seconds::of(f64::from(longest) * 1e-6)
+        };
+        serve(&mut engines, arrivals, together, &mut pass).expect("served")
+    }
+
+    #[test]
+    fn a_request_alone_takes_its_prompt_and_then_one_step_for_each_further_token() {
+        let served = run(1, &[arrival(0, 500, 3)], false);
+        let at = |ns: u64| SimTime(500 + ns);
+        let expected = Answer { queued: at(0), first_token: at(8_000), last_token: at(10_000) };
+        assert_eq!((served.answers.as_slice(), served.steps), ([expected].as_slice(), 3));
+        assert!((served.busy.value() - 10e-6).abs() < 1e-15);
+    }
+
+    #[test]
+    fn who_comes_during_a_step_is_seen_when_it_is_over_and_served_after_the_one_that_was_formed() {
+        // The prompt runs until 8 us and the first decode, formed when the prompt began, until 9 us.
+        let served = run(1, &[arrival(0, 0, 4), arrival(1, 1_000, 1)], false);
+        assert_eq!(served.answers[1].queued, SimTime(8_000));
+        // Formed at 8 us behind the decode: the decode of the first and the prompt of the second.
+        assert_eq!(served.answers[1].first_token, SimTime(9_000 + 9_000));
+    }
+
+    #[test]
+    fn engines_apart_work_side_by_side_and_engines_together_wait_for_the_slowest() {
+        let requests = [arrival(0, 0, 2), arrival(1, 0, 6)];
+        let apart = run(2, &requests, false);
+        assert_eq!(apart.answers[0].last_token, SimTime(9_000));
+        assert_eq!(apart.answers[1].last_token, SimTime(13_000));
+        assert_eq!(run(2, &requests, true).answers, apart.answers);
+        // One engine with both in its step has sixteen tokens to do first.
+        assert_eq!(run(1, &requests, false).answers[0].first_token, SimTime(16_000));
+    }
+
+    #[test]
+    fn requests_go_to_the_engine_that_is_known_to_have_least() {
+        let requests: Vec<Arrival> = (0..4).map(|id| arrival(id, 0, 50)).collect();
+        let served = run(2, &requests, false);
+        // Two prompts in the first step of each engine.
+        assert!(served.answers.iter().all(|answer| answer.first_token == SimTime(16_000)), "{served:?}");
+    }
+
+    #[test]
+    fn requests_out_of_order_are_refused() {
+        let mut engines = vec![engine()];
+        let requests = [arrival(0, 10, 1), arrival(1, 5, 1)];
+        assert!(serve(&mut engines, &requests, false, &mut |_| Seconds::of(1e-9)).is_err());
+    }
+}

@@ -14,9 +14,11 @@ mod run;
 mod table;
 
 pub use catalogue::{Assembly, Catalogue, Link, ProfileTexts, Residuals};
-pub use compare::{METRICS, Metric, PerRequest, Row, Times, per_request, rows};
+pub use compare::{METRICS, Metric, PerRequest, Row, Times, per_request, rows, widen};
 pub use meta::{ProfileMeta, SkewMeta, read_link};
-pub use run::{Engine, MeasuredRequest, ReplayRequest, engine, measured, other_prediction, prompt_names, workload};
+pub use run::{
+    Engine, MeasuredRequest, ReplayRequest, config_link, engine, measured, other_prediction, prompt_names, workload,
+};
 
 /// Why a file of a profile or a run cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

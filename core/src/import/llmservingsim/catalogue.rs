@@ -54,18 +54,34 @@ pub struct Link {
 }
 
 /// What surrounds the operators: how many devices divide them and how an engine pads its steps.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Assembly {
     /// Devices of the tensor-parallel group, at least 1.
     pub tensor_parallel: u32,
-    /// Devices that divide the experts among them, 1 where each has all.
-    pub expert_parallel: u32,
+    /// Engines that share the experts, at least 1.
+    pub data_parallel: u32,
+    /// Whether devices have whole experts, in the place of a share of each.
+    pub expert_parallel: bool,
     /// The link between them; without it collectives take no time.
     pub link: Option<Link>,
     /// Bytes of one number between layers.
     pub element_bytes: u32,
     /// Numbers of tokens that a step is padded to.
     pub padded: Vec<u32>,
+}
+
+impl Default for Assembly {
+    /// One device, numbers of two bytes, no padding.
+    fn default() -> Self {
+        Self {
+            tensor_parallel: 1,
+            data_parallel: 1,
+            expert_parallel: false,
+            link: None,
+            element_bytes: 2,
+            padded: Vec::new(),
+        }
+    }
 }
 
 /// All operators of one degree of tensor parallelism.
@@ -215,7 +231,7 @@ impl Catalogue {
             skew: self.skew.clone(),
             tail: sum("per_sequence.csv", &tail)?,
             collective: group(around.tensor_parallel),
-            exchange: group(around.expert_parallel).filter(|_| self.has_experts()),
+            exchange: group(around.data_parallel).filter(|_| self.has_experts()),
             padded: around.padded.clone(),
         })
     }
@@ -233,13 +249,14 @@ impl Catalogue {
         // One token goes to as many experts as the profiled layer chose for it.
         let of_one = self.moe.iter().filter(|(_, curve)| curve.knots()[0].0 <= 1).map(|&(activated, _)| activated);
         let measured_per_token = of_one.max().unwrap_or(experts.per_token).min(experts.per_token).max(1);
-        let divided = around.expert_parallel.max(1);
+        let all = around.tensor_parallel.max(1).saturating_mul(around.data_parallel.max(1));
+        let (devices, width) = if around.expert_parallel { (all, 1) } else { (1, all) };
         Ok(Some(Experts {
             count: experts.count,
             per_token: experts.per_token,
             layers: experts.layers.min(model.layers),
-            devices: divided,
-            width: if divided > 1 { 1 } else { around.tensor_parallel.max(1) },
+            devices,
+            width,
             measured_per_token,
             by_activated: self.moe.clone(),
         }))

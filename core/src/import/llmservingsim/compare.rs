@@ -76,6 +76,9 @@ pub struct Row {
     pub predicted_ms: f64,
     /// Predicted over measured, less 1.
     pub error: f64,
+    /// Least and greatest of the predictions with all costs moved by their residual; none where none was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted_band_ms: Option<(f64, f64)>,
 }
 
 /// Errors request by request.
@@ -117,10 +120,19 @@ pub fn rows(measured: &[Times], predicted: &[Times]) -> Vec<Row> {
         for (name, share) in STATISTICS {
             let (measured_ms, predicted_ms) = (statistic(&truth, share), statistic(&said, share));
             let error = if measured_ms == 0.0 { 0.0 } else { predicted_ms / measured_ms - 1.0 };
-            rows.push(Row { metric, statistic: name, measured_ms, predicted_ms, error });
+            rows.push(Row { metric, statistic: name, measured_ms, predicted_ms, error, predicted_band_ms: None });
         }
     }
     rows
+}
+
+/// Writes into rows how far each statistic moves in other predictions of the same requests.
+pub fn widen(rows: &mut [Row], others: &[Vec<Row>]) {
+    for (i, row) in rows.iter_mut().enumerate() {
+        let of_others = others.iter().filter_map(|rows| Some(rows.get(i)?.predicted_ms));
+        let (low, high) = of_others.fold((row.predicted_ms, row.predicted_ms), |(a, b), v| (a.min(v), b.max(v)));
+        row.predicted_band_ms = Some((low, high));
+    }
 }
 
 /// Errors of one metric request by request; none where no request has it in both.

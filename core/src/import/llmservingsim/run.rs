@@ -1,7 +1,7 @@
 //! A run: what the engine was set to, what was asked of it and what it answered.
 
-use super::LlmServingSimError;
 use super::table::Table;
+use super::{LlmServingSimError, Times};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -271,23 +271,35 @@ pub fn prompt_names(requests: &[ReplayRequest], block_tokens: u32) -> Vec<Vec<u6
     names.collect()
 }
 
-/// Milliseconds of a request's time to first token, time per further token (none for a single token) and latency.
-pub type OtherRow = (f64, Option<f64>, f64);
-
-/// Reads `sim.csv`, what LLMServingSim itself predicted, request by request.
-pub fn other_prediction(text: &str) -> Result<Vec<OtherRow>, LlmServingSimError> {
+/// Reads `sim.csv`, what LLMServingSim itself predicted: the number of each request and its times.
+pub fn other_prediction(text: &str) -> Result<Vec<(usize, Times)>, LlmServingSimError> {
     const FILE: &str = "sim.csv";
     // The list of token times is quoted and holds commas: what stands before it is what is read.
-    let plain: String =
-        text.lines().map(|line| line.split('"').next().unwrap_or("").trim_end_matches(',').to_owned() + "\n").collect();
+    let before = |line: &str| line.split('"').next().unwrap_or("").trim_end_matches(',').to_owned() + "\n";
+    let plain: String = text.lines().map(before).collect();
     let plain = plain.replacen(",ITL", "", 1);
     let table = Table::read(FILE, &plain)?;
-    let (output, latency) = (table.column("output")?, table.column("latency")?);
+    let (id, output, latency) = (table.column("request id")?, table.column("output")?, table.column("latency")?);
     let (ttft, tpot) = (table.column("TTFT")?, table.column("TPOT")?);
     let row = |row| {
         let ms = |column| Ok::<_, LlmServingSimError>(table.number(row, column)? / 1e6);
         let several = table.count(row, output)? > 1;
-        Ok((ms(ttft)?, if several { Some(ms(tpot)?) } else { None }, ms(latency)?))
+        let tpot = if several { Some(ms(tpot)?) } else { None };
+        Ok((table.count(row, id)? as usize, Times { ttft: ms(ttft)?, tpot, latency: ms(latency)? }))
     };
     table.rows().iter().map(row).collect()
+}
+
+/// Bandwidth (gigabytes per second) and latency (nanoseconds) of the link that `config.json` of a run states for its
+/// devices; none where it does not state both.
+#[must_use]
+pub fn config_link(text: &str) -> Option<(f64, f64)> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let number = |key: &str| {
+        let places = [value.get(key), value.pointer(&format!("/nodes/0/{key}"))];
+        let found = places.into_iter().flatten().next()?;
+        // One number for each dimension of a topology; the first is that of the devices side by side.
+        found.as_f64().or_else(|| found.get(0)?.as_f64()).filter(|number| number.is_finite() && *number >= 0.0)
+    };
+    Some((number("link_bw").filter(|&rate| rate > 0.0)?, number("link_latency")?))
 }

@@ -32,7 +32,7 @@ fn texts<'a>() -> ProfileTexts<'a> {
 }
 
 fn around() -> Assembly {
-    Assembly { tensor_parallel: 1, expert_parallel: 1, link: None, element_bytes: 2, padded: Vec::new() }
+    Assembly::default()
 }
 
 fn decode(cached: u32) -> Span {
@@ -123,8 +123,6 @@ fn without_experts_in_every_layer_a_missing_feed_forward_is_named() {
 fn a_group_takes_what_it_lacks_from_one_device_and_pays_for_its_messages() {
     let halves: String =
         DENSE.lines().filter(|line| !line.contains("norm")).fold(String::new(), |all, line| all + line + "\n");
-    let group = "layernorm needed\n";
-    assert!(!group.is_empty());
     let own = ProfileTexts { dense: Some(&halves), ..texts() };
     let catalogue = Catalogue::read(ProfileMeta::default(), own, texts()).expect("norms of one device");
     assert_eq!(catalogue.notes.len(), 2);
@@ -239,5 +237,15 @@ fn blocks_have_one_name_only_with_everything_before_them() {
 fn another_simulators_prediction_is_read_past_its_list_of_tokens() {
     let text = "instance id,request id,output,latency,TTFT,TPOT,ITL\n0,5,3,9000000,3000000,3000000,\"[1, 2]\"\n\
         0,6,1,4000000,4000000,0,\"[]\"\n";
-    assert_eq!(other_prediction(text).expect("a table"), [(3.0, Some(3.0), 9.0), (4.0, None, 4.0)]);
+    let times = |ttft, tpot, latency| Times { ttft, tpot, latency };
+    let expected = [(5, times(3.0, Some(3.0), 9.0)), (6, times(4.0, None, 4.0))];
+    assert_eq!(other_prediction(text).expect("a table"), expected);
+}
+
+#[test]
+fn a_link_is_stated_for_the_cluster_or_for_its_node() {
+    assert_eq!(config_link(r#"{"link_bw": 16, "link_latency": 1000}"#), Some((16.0, 1000.0)));
+    let nested = r#"{"nodes": [{"link_bw": [32, 8], "link_latency": [500]}]}"#;
+    assert_eq!(config_link(nested), Some((32.0, 500.0)));
+    assert_eq!((config_link(r#"{"link_bw": 16}"#), config_link("x")), (None, None));
 }
