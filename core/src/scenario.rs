@@ -208,7 +208,7 @@ fn model_source(root: &Reader<'_, '_>, tables: &mut Tables<'_>) -> Option<ModelS
         let name = reader.name("name").map_or_else(|| "flow".to_owned(), |n| n.value);
         reader.integer("layers", 1, model::LAYERS_MAX).map(|layers| ModelSource::Written(layers_only(name, layers)))
     } else if model::KEYS.iter().any(|key| reader.has(key)) {
-        model::read(&reader, "model").map(ModelSource::Written)
+        model::read(&reader, "model").inspect(|model| tables.know(model)).map(ModelSource::Written)
     } else if let Some(name) = reader.name("name") {
         tables.model(&reader, &name).map(ModelSource::Written)
     } else {

@@ -11,6 +11,7 @@ mod catalogue;
 mod compare;
 mod meta;
 mod run;
+mod scenario;
 mod table;
 
 pub use catalogue::{Assembly, Catalogue, Link, ProfileTexts, Residuals};
@@ -19,6 +20,7 @@ pub use meta::{ProfileMeta, SkewMeta, read_link};
 pub use run::{
     Engine, MeasuredRequest, ReplayRequest, config_link, engine, measured, other_prediction, prompt_names, workload,
 };
+pub use scenario::{DeviceFacts, scenario};
 
 /// Why a file of a profile or a run cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

@@ -24,6 +24,11 @@ impl<'l> Tables<'l> {
         Self { lookup, models: BTreeMap::new(), devices: BTreeMap::new(), faults: Vec::new() }
     }
 
+    /// Makes a model known that the scenario itself writes down, so that operator times can name it.
+    pub(super) fn know(&mut self, model: &Model) {
+        self.models.insert(model.name.clone(), Some(model.clone()));
+    }
+
     /// The model of this name; a fault at `name` where there is none.
     pub(super) fn model(&mut self, reader: &Reader<'_, '_>, name: &At<String>) -> Option<Model> {
         if let Some(known) = self.models.get(&name.value) {

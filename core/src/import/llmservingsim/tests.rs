@@ -249,3 +249,28 @@ fn a_link_is_stated_for_the_cluster_or_for_its_node() {
     assert_eq!(config_link(nested), Some((32.0, 500.0)));
     assert_eq!((config_link(r#"{"link_bw": 16}"#), config_link("x")), (None, None));
 }
+
+#[test]
+fn a_profile_becomes_a_scenario_whose_device_takes_the_measured_times() {
+    let moe = "tokens,activated_experts,time_us\n1,2,10\n100,2,208\n1,4,20\n100,4,218\n";
+    for (moe, experts) in [(None, None), (Some(moe), Some(ExpertShape { count: 4, per_token: 2, layers: 2 }))] {
+        let meta = ProfileMeta::read("hardware: RTX 4090\nmeasurement_iterations: 3\nvariant: bf16\n", 1);
+        let catalogue =
+            Catalogue::read(meta, ProfileTexts { moe, ..texts() }, ProfileTexts::default()).expect("a profile");
+        let model = model(experts);
+        let facts = DeviceFacts { memory: crate::units::Bytes(1 << 30), count: 2 };
+        let imported = scenario(&catalogue, &model, facts).expect("a scenario");
+        let mut none = |_, _: &str| Err(Vec::new());
+        let read = crate::scenario::Scenario::parse(&imported.text, &mut none);
+        let read = read.unwrap_or_else(|faults| panic!("{faults:?}\n{}", imported.text));
+        let device = &read.devices.devices[0];
+        assert_eq!((read.devices.devices.len(), device.name.starts_with("RTX-4090")), (2, true));
+        let profile = &device.profiles[0];
+        let pass = catalogue.assemble(&model, &Assembly::default()).expect("a pass");
+        let step = |shape: &crate::cost::StepShape| profile.step(crate::ids::Layers::new(0, 3), 3, shape);
+        let alone = step(&crate::cost::StepShape::decode(1, 16.0));
+        near(alone, micros(pass.pass(&[decode(16)])));
+        let chunk = Span { cached: 16, tokens: 16, yields: true };
+        near(step(&crate::cost::StepShape::prefill(16, 16, true)), micros(pass.pass(&[chunk])));
+    }
+}
