@@ -95,6 +95,71 @@ impl Reliability {
     }
 }
 
+/// Why a request did not get on, or what got it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Waits to be admitted and for its first batch.
+    Admission,
+    /// Waits for its next batch: others are served, or it was preempted.
+    Turn,
+    /// Lost its cache and waits for a route, or for the loss to be noticed.
+    Recovery,
+    /// Its batch waits for a device.
+    Wait,
+    /// A device computes, as much as it would take at full speed.
+    Compute,
+    /// What a device takes longer because of its clock: heat or a power cap.
+    Throttle,
+    /// What a device takes longer because a failure slows it.
+    Straggling,
+    /// What a device takes longer because others of a co-run set are busy.
+    Contention,
+    /// On a way, as long as it takes with nothing else there.
+    Link,
+    /// What a way takes longer: other messages, cross traffic, jitter, loss.
+    LinkContention,
+}
+
+impl Cause {
+    /// The cause in words.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Admission => "admission",
+            Self::Turn => "turn",
+            Self::Recovery => "recovery",
+            Self::Wait => "wait for device",
+            Self::Compute => "compute",
+            Self::Throttle => "throttle",
+            Self::Straggling => "straggling",
+            Self::Contention => "co-run contention",
+            Self::Link => "link",
+            Self::LinkContention => "link contention",
+        }
+    }
+}
+
+/// One part of the time of requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Why.
+    pub cause: Cause,
+    /// Device, or way as `from -> to`; empty for the coordinator and for ways that cost nothing.
+    pub place: String,
+    /// Mean share in the time to the first token.
+    pub ttft_seconds: f64,
+    /// Mean share in the time per output token after it.
+    pub tpot_seconds: f64,
+}
+
+/// Where the time of requests went: the parts add up to the mean times to first token and per output token.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Attribution {
+    /// The parts, by cause and place; those that took no time are left out.
+    pub parts: Vec<Part>,
+}
+
 /// A prediction: what the simulator says of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimulationReport {
@@ -113,6 +178,9 @@ pub struct SimulationReport {
     pub metrics: BTreeMap<String, Statistic>,
     /// The plan's devices.
     pub devices: Vec<DeviceSummary>,
+    /// Where the time of requests went, over all runs; absent where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
     /// How losses were dealt with, over all runs; absent where nothing may fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reliability: Option<Reliability>,

@@ -52,6 +52,8 @@ pub struct Options {
     pub policy: PolicyName,
     /// Which route a request takes.
     pub router: RouterName,
+    /// Whether the report says where the time of requests went.
+    pub attribution: bool,
     /// Whether the report holds the trace of the first replication.
     pub trace: bool,
     /// Most events of one replication: a guard against inputs that would take for ever.
@@ -65,6 +67,7 @@ impl Default for Options {
             seeds: 1,
             policy: PolicyName::Isotherm,
             router: RouterName::Share,
+            attribution: false,
             trace: false,
             events_max: 1_000_000_000,
         }

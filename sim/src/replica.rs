@@ -250,7 +250,7 @@ mod tests {
     use isotherm_core::workload::Serving;
 
     fn engine() -> Box<dyn Policy> {
-        let serving = Serving { requests_max: 4, step_tokens_max: 64, kv_block_tokens: 4 };
+        let serving = Serving { requests_max: 4, step_tokens_max: 64, kv_block_tokens: 4, ..Serving::default() };
         let resources = Resources { serving, kv_blocks: 100, in_flight_max: 1 };
         Box::new(Vllm::new(resources, VllmOptions::default()).expect("limits"))
     }

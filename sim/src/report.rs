@@ -6,7 +6,7 @@ use crate::world::Outcome;
 use isotherm_core::artefact::Header;
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::Plan;
-use isotherm_core::record::{DeviceSummary, Reliability, SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::record::{Attribution, DeviceSummary, Reliability, SIMULATION_SCHEMA, SimulationReport};
 use isotherm_core::trace::{Statistic, Trace};
 use isotherm_core::units::{Joules, Seconds};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     inputs.extend(setup.problem.inputs.iter().copied());
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
     let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
+    let attribution = attribution(setup, &outcomes);
     let mut traces: Vec<Trace> = outcomes.into_iter().map(|outcome| outcome.trace).collect();
     let each = |of: fn(&Trace) -> Vec<f64>| merged(traces.iter().map(of));
     let metrics: BTreeMap<String, Statistic> = [
@@ -38,10 +39,21 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         seeds: options.seeds,
         metrics,
         devices,
+        attribution,
         reliability,
         trace: options.trace.then(|| traces.swap_remove(0)),
         digest: Digest::of(&digests),
     }
+}
+
+/// Where the time of requests went, over all replications.
+fn attribution(setup: &Setup<'_>, outcomes: &[Outcome]) -> Option<Attribution> {
+    let mut sums = outcomes.iter().filter_map(|outcome| outcome.sums.as_ref());
+    let mut all = sums.next()?.clone();
+    sums.for_each(|other| all.add(other));
+    let servers: Vec<&str> = setup.servers.iter().map(|server| server.name.as_str()).collect();
+    let lanes: Vec<_> = setup.layout.lane_ends().collect();
+    Some(all.attribution(&servers, &lanes))
 }
 
 /// Statistics over the values of all replications together; the confidence interval is of the replications' means.

@@ -13,6 +13,7 @@ use crate::queue::EventQueue;
 use crate::router::Router;
 use crate::setup::Setup;
 use crate::{Options, SimulateError};
+use accounts::{Accounts, Speeds};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
@@ -22,7 +23,10 @@ use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use recovery::Failing;
 use std::collections::VecDeque;
 
+mod accounts;
 mod recovery;
+
+pub use accounts::Sums;
 
 /// What can happen.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +120,8 @@ pub struct World<'a> {
     finished: u32,
     /// None where nothing may fail.
     failing: Option<Failing>,
+    /// None where nobody asked where the time went.
+    accounts: Option<Accounts>,
 }
 
 /// What came of a replication.
@@ -127,6 +133,8 @@ pub struct Outcome {
     pub digest: Digest,
     /// How failures were dealt with; none where nothing may fail.
     pub reliability: Option<Reliability>,
+    /// Where the time of requests went; none where nobody asked.
+    pub sums: Option<Sums>,
 }
 
 impl<'a> World<'a> {
@@ -165,6 +173,7 @@ impl<'a> World<'a> {
             chains,
             requests: Vec::new(),
             finished: 0,
+            accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
             failing: (!setup.failures.is_empty()).then(|| {
                 let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
                 let recovery = setup.problem.conditions.recovery;
@@ -270,6 +279,9 @@ impl<'a> World<'a> {
             first_token_ns: SimTime::NEVER,
             finished_ns: SimTime::NEVER,
         });
+        if let Some(accounts) = &mut self.accounts {
+            accounts.arrive(now, request.id.0);
+        }
         let Some(route) = chosen else { return self.admit(now, request.id.index()) };
         self.chains[route].policy.submit(request, prompt)?;
         self.schedule_soon(now, route);
@@ -308,6 +320,9 @@ impl<'a> World<'a> {
             if let Some(failing) = &mut self.failing {
                 failing.passes(route, slot as u32, 0);
             }
+            if let Some(accounts) = &mut self.accounts {
+                accounts.form(now, route, slot as u32);
+            }
             let (lane, event) =
                 (self.setup.routes[route as usize].lane, Event::Reach { route, stop: 0, slot: slot as u32 });
             if !self.network.send(now, lane, bytes, event) {
@@ -320,7 +335,17 @@ impl<'a> World<'a> {
 
     /// Schedules the arrivals that the network knows of, and its next event.
     fn deliver(&mut self) {
-        for Delivery { at, message, .. } in self.network.take_arrived() {
+        for Delivery { at, alone, message } in self.network.take_arrived() {
+            if let Some(accounts) = &mut self.accounts {
+                let (route, slot, hop) = match message {
+                    Event::Reach { route, stop, slot } => (route, slot, stop),
+                    Event::Return { route, slot } => {
+                        (route, slot, self.setup.routes[route as usize].stops.len() as u32)
+                    }
+                    _ => unreachable!("only batches travel"),
+                };
+                accounts.hop((route, slot), self.setup.routes[route as usize].lane + hop, at, alone);
+            }
             self.queue.schedule(at, message);
         }
         self.watch_links();
@@ -356,6 +381,9 @@ impl<'a> World<'a> {
         let tokens = shape.tokens();
         let held = &self.servers[server];
         let offset = if held.ended == now { held.carried } else { 0.0 };
+        if let Some(accounts) = &mut self.accounts {
+            accounts.begin(now, server, task.route, task.slot);
+        }
         let current = Current { task, tokens, started: now, left, since: now, offset, speed: 0.0, rest: 0.0 };
         self.servers[server].current = Some(current);
     }
@@ -368,26 +396,30 @@ impl<'a> World<'a> {
         self.chains[route as usize].batches[slot as usize].as_ref().expect("a batch keeps its slot until it returns")
     }
 
-    /// Full speed over the slowdown of every co-run set, times the clock.
-    fn speed(&self, server: usize) -> f64 {
-        let mut speed = self.servers[server].body.as_ref().map_or(1.0, Body::clock);
+    /// A device's speed, full speed being 1, and what slows it: its clock, the co-run sets, failures.
+    fn speed(&self, server: usize) -> (f64, Speeds) {
+        let clock = self.servers[server].body.as_ref().map_or(1.0, Body::clock);
+        let (mut speed, mut co_run) = (clock, 1.0);
         for &set in &self.setup.servers[server].sets {
             let slowdown = &self.setup.sets[set].slowdown;
-            speed /= slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
+            let factor = slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
+            speed /= factor;
+            co_run /= factor;
         }
-        if let Some(failing) = &self.failing {
-            speed *= failing.speed(server);
-        }
-        speed
+        let failures = self.failing.as_ref().map_or(1.0, |failing| failing.speed(server));
+        (speed * failures, Speeds { clock, co_run, failures })
     }
 
     /// Brings a device's work up to now and schedules its end at its present speed, where that has changed.
     fn reschedule(&mut self, now: SimTime, server: usize) {
-        let speed = self.speed(server);
+        let (speed, speeds) = self.speed(server);
         let held = &mut self.servers[server];
         let Some(current) = &mut held.current else { return };
         if current.speed.total_cmp(&speed).is_eq() {
             return;
+        }
+        if let Some(accounts) = &mut self.accounts {
+            accounts.pace(now, server, speeds);
         }
         let elapsed = now.since(current.since).0;
         if elapsed > 0 {
@@ -425,6 +457,9 @@ impl<'a> World<'a> {
         let Some(current) = held.current.take() else { return Ok(()) };
         held.ended = now;
         held.carried = current.rest;
+        if let Some(accounts) = &mut self.accounts {
+            accounts.finish(now, server, current.task.route, current.task.slot);
+        }
         held.record.steps += 1;
         held.record.tokens += u64::from(current.tokens);
         held.record.busy_ns = SimDuration(held.record.busy_ns.0.saturating_add(now.since(current.started).0));
@@ -470,12 +505,20 @@ impl<'a> World<'a> {
     fn take_back(&mut self, now: SimTime, route: u32, slot: u32) {
         let chain = &mut self.chains[route as usize];
         let batch = chain.batches[slot as usize].take().expect("a batch returns once");
+        if let Some(accounts) = &mut self.accounts {
+            let failing = &self.failing;
+            let request_of = |job| failing.as_ref().map_or(job, |failing| failing.request_of(RequestId(job)) as u32);
+            accounts.take_back(now, (route, slot), &batch, request_of);
+        }
         // Ends of answers depend on what a model says; a simulated answer has its full length.
         let completed = chain.policy.complete(batch, &[], now);
         for token in &completed.tokens {
             let request = self.request_of(token.request);
             if token.ordinal == 1 && self.requests[request].first_token_ns == SimTime::NEVER {
                 self.requests[request].first_token_ns = now;
+                if let Some(accounts) = &mut self.accounts {
+                    accounts.first_token(now, request as u32);
+                }
             }
             if let Some(failing) = &mut self.failing {
                 failing.token(now, request);
@@ -484,6 +527,9 @@ impl<'a> World<'a> {
         for &job in &completed.finished {
             let request = self.request_of(job);
             self.requests[request].finished_ns = now;
+            if let Some(accounts) = &mut self.accounts {
+                accounts.answered(now, request as u32, self.requests[request].output_tokens);
+            }
             if let Some(failing) = &mut self.failing {
                 failing.over(request);
             }
@@ -553,6 +599,6 @@ impl<'a> World<'a> {
             stages.push(record);
         }
         let trace = Trace { origin: Origin::Predicted, requests: self.requests, stages, devices, end_ns: end };
-        Outcome { trace, digest: self.log.digest(), reliability }
+        Outcome { trace, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
     }
 }

@@ -160,6 +160,17 @@ impl<'a> Layout<'a> {
         figure.map_or(f64::INFINITY, |figure| figure.value.value())
     }
 
+    /// Number of lanes.
+    #[must_use]
+    pub fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Ends of every lane.
+    pub fn lane_ends(&self) -> impl Iterator<Item = LaneEnds<'a>> + '_ {
+        self.lanes.iter().map(|lane| lane.ends)
+    }
+
     pub(super) fn lanes(&self) -> &[LaneLayout<'a>] {
         &self.lanes
     }

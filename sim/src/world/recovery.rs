@@ -361,6 +361,11 @@ impl World<'_> {
             }
             standing.route = None;
             standing.attempts += 1;
+            if let Some(accounts) = &mut self.accounts {
+                accounts.recover(now, request as u32);
+            }
+            let Some(failing) = &mut self.failing else { return Ok(()) };
+            let standing = &mut failing.requests[request];
             // A request that is thrown back again counts with its latest outage; the one before has it back.
             let (attempts, before) = (standing.attempts, standing.outage);
             if before.is_some() {
@@ -390,6 +395,9 @@ impl World<'_> {
         failing.requests[request].route = None;
         failing.resume(now, request);
         failing.tally.failed_requests += 1;
+        if let Some(accounts) = &mut self.accounts {
+            accounts.forget(request as u32);
+        }
         self.finished += 1;
         if self.load.sends_again() {
             self.queue.schedule(now, Event::Arrive);
@@ -447,6 +455,9 @@ impl World<'_> {
             failing.orphans.push_back(request as u32);
             return Ok(());
         };
+        if let Some(accounts) = &mut self.accounts {
+            accounts.recover(now, request as u32);
+        }
         failing.requests[request].route = Some(route as u32);
         let produced = failing.requests[request].produced;
         let id = RequestId(failing.jobs.len() as u32);

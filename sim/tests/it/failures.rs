@@ -26,7 +26,7 @@ fn run(case: &Case, failures: Vec<Failure>, recovery: Recovery) -> SimulationRep
 fn run_with(case: &Case, conditions: Conditions, seeds: u32) -> SimulationReport {
     let mut problem = case.problem();
     problem.conditions = conditions;
-    let options = Options { trace: true, seeds, ..Options::default() };
+    let options = Options { trace: true, attribution: true, seeds, ..Options::default() };
     simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates")
 }
 
@@ -176,7 +176,7 @@ fn batches_that_have_passed_a_lost_stage_still_bring_their_tokens_home() {
 }
 
 /// Something of everything, at random.
-fn turmoil() -> Conditions {
+pub fn turmoil() -> Conditions {
     let random = |target, severity, between: f64, repair: f64| Failure {
         target,
         severity,
@@ -196,7 +196,7 @@ fn turmoil() -> Conditions {
     }
 }
 
-fn busy_case() -> Case {
+pub fn busy_case() -> Case {
     let costs = Costs { step: 2.1, token: 0.3, cached: 0.01, head: 0.7, embedding: 0.01 };
     let mut case = Case::chain(&[costs; 3], 3, poisson(4.0, 300, 1, 1));
     case.layers[2] = case.layers[1];

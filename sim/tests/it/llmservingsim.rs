@@ -58,6 +58,7 @@ fn predict(data: &Path, look: impl Fn(&mut VllmOptions, &mut Resources)) -> (Vec
         requests_max: engine.requests_max,
         step_tokens_max: engine.step_tokens_max,
         kv_block_tokens: engine.block_tokens,
+        ..Serving::default()
     };
     let mut resources = Resources { serving, kv_blocks: engine.blocks.expect("blocks") - 1, in_flight_max: 1 };
     let mut options = VllmOptions::default();

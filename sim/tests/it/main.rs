@@ -1,5 +1,6 @@
 //! Integration tests of the simulator: hand formulas, queueing theory, conservation, determinism.
 
+mod accounts;
 mod contention;
 mod determinism;
 mod failures;

@@ -5,7 +5,7 @@ use isotherm_core::workload::Serving;
 use proptest::prelude::*;
 
 fn resources(requests_max: u32, step_tokens_max: u32, kv_blocks: u32) -> Resources {
-    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 4 };
+    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 4, ..Serving::default() };
     Resources { serving, kv_blocks, in_flight_max: 1 }
 }
 
