@@ -102,6 +102,8 @@ pub enum Target {
     Device(String),
     /// A link in one direction.
     Link(Between),
+    /// The links in both directions.
+    Cable(Between),
 }
 
 /// How bad a failure is.
@@ -244,7 +246,7 @@ impl Conditions {
         });
         renamed.failures.retain_mut(|failure| match &mut failure.target {
             Target::Device(device) => device_named(device).map(|new| *device = new).is_some(),
-            Target::Link(at) => link(at).map(|new| *at = new).is_some(),
+            Target::Link(at) | Target::Cable(at) => link(at).map(|new| *at = new).is_some(),
         });
         renamed
     }

@@ -8,6 +8,7 @@
 //! (`scenarios/devices/NAME.toml`) hold the keys of a `[[devices]]` entry that state figures; model tables
 //! (`scenarios/models/NAME.toml`) the keys of an inline `[model]`.
 
+mod conditions;
 mod device;
 mod fault;
 mod load;
@@ -20,6 +21,7 @@ pub use fault::{Fault, Kind, Origin, ScenarioError};
 pub use tables::Lookup;
 
 use crate::artefact::{Header, WrongSchema};
+use crate::conditions::Conditions;
 use crate::digest::Digest;
 use crate::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, GraphError};
 use crate::model::Model;
@@ -60,6 +62,8 @@ pub struct Scenario {
     pub limits: Limits,
     /// Temperature of the air around the devices.
     pub ambient: Celsius,
+    /// What a simulation meets beside plan and load.
+    pub conditions: Conditions,
     /// Digest of the scenario's text.
     pub digest: Digest,
 }
@@ -134,7 +138,10 @@ impl Scenario {
             ambient: self.ambient,
             inputs,
         };
-        PlacementProblem::new(parts).map_err(|errors| errors.into_iter().map(BuildError::Problem).collect())
+        let problem = PlacementProblem::new(parts);
+        let mut problem = problem.map_err(|errors| errors.into_iter().map(BuildError::Problem).collect::<Vec<_>>())?;
+        problem.conditions = self.conditions.clone();
+        Ok(problem)
     }
 
     /// A scenario to start from: every key with its default or an example, explained.
@@ -161,6 +168,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
     let workload = load::workload(root);
     let serving = load::serving(root, &workload);
     let (objective, ambient) = (load::objective(root), load::ambient(root));
+    let conditions = conditions::read(root);
     let limits = Limits { choices: load::choices(root), ..load::limits(root) };
     let mut places = BTreeSet::new();
     for device in &devices {
@@ -192,6 +200,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
         objective,
         limits,
         ambient,
+        conditions,
         digest,
     })
 }

@@ -4,7 +4,7 @@ use crate::SimulateError;
 use crate::network::link_of;
 use crate::random::Stream;
 use crate::setup::ServerSetup;
-use isotherm_core::conditions::{Conditions, Moment, Severity, Target};
+use isotherm_core::conditions::{Between, Conditions, Moment, Severity, Target};
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::ids::LinkId;
 use isotherm_core::units::{Seconds, SimDuration, SimTime};
@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 pub enum Hit {
     /// A server.
     Server(usize),
-    /// A link.
-    Link(LinkId),
+    /// A link, and the one back where both fail together.
+    Link(LinkId, Option<LinkId>),
 }
 
 /// A failure whose names are resolved.
@@ -40,7 +40,11 @@ pub fn resolve(
     let mut failures = Vec::new();
     for failure in &conditions.failures {
         let hit = match &failure.target {
-            Target::Link(between) => Hit::Link(link_of(graph, between)?),
+            Target::Link(between) => Hit::Link(link_of(graph, between)?, None),
+            Target::Cable(between) => {
+                let back = Between { from: between.to.clone(), to: between.from.clone() };
+                Hit::Link(link_of(graph, between)?, Some(link_of(graph, &back)?))
+            }
             Target::Device(name) => {
                 let id = graph.find(name).ok_or_else(|| SimulateError::UnknownFailing(name.clone()))?;
                 let Some(server) = servers.iter().position(|server| server.device == id) else { continue };
@@ -55,11 +59,11 @@ pub fn resolve(
 /// Links that may fail.
 #[must_use]
 pub fn unsteady(failures: &[FailureSetup]) -> BTreeSet<LinkId> {
-    let links = failures.iter().filter_map(|failure| match failure.hit {
-        Hit::Link(link) => Some(link),
-        Hit::Server(_) => None,
+    let links = failures.iter().flat_map(|failure| match failure.hit {
+        Hit::Link(link, back) => [Some(link), back],
+        Hit::Server(_) => [None; 2],
     });
-    links.collect()
+    links.flatten().collect()
 }
 
 /// Something fails or comes back.

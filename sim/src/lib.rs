@@ -104,12 +104,16 @@ pub enum SimulateError {
         to: String,
     },
     /// A condition names a link that is not there.
-    #[error("the conditions name a link from {from:?} to {to:?}, and the device graph has none; name one of its links")]
+    #[error(
+        "the conditions name a link from {from:?} to {to:?}, and the device graph has none; links of these places: {known}"
+    )]
     UnknownLink {
         /// Where it would begin.
         from: String,
         /// Where it would end.
         to: String,
+        /// Links that begin or end there.
+        known: String,
     },
     /// A condition names a shared capacity that is not there.
     #[error("cross traffic loads the shared capacity {0:?}, which is not in the device graph; name one of its groups")]

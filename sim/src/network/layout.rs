@@ -229,12 +229,18 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// The first link from one place straight to another.
+/// The first link from one place straight to another. A place that is no device or junction is a host or site.
 pub(crate) fn link_of(graph: &DeviceGraph, between: &Between) -> Result<LinkId, SimulateError> {
-    let links = (0..).zip(&graph.file().links);
-    links
-        .filter(|(_, link)| link.from == between.from && link.to == between.to)
-        .map(|(position, _)| LinkId(position))
-        .next()
-        .ok_or_else(|| SimulateError::UnknownLink { from: between.from.clone(), to: between.to.clone() })
+    let means = |known: &str, name: &str| {
+        let rest = known.strip_prefix("host:").or_else(|| known.strip_prefix("site:"));
+        known == name || rest == Some(name)
+    };
+    let mut links = (0..).zip(&graph.file().links);
+    let found = links.find(|(_, link)| means(&link.from, &between.from) && means(&link.to, &between.to));
+    found.map(|(position, _)| LinkId(position)).ok_or_else(|| {
+        let near =
+            graph.file().links.iter().filter(|link| means(&link.from, &between.from) || means(&link.to, &between.to));
+        let known: Vec<String> = near.take(10).map(|link| format!("{} -> {}", link.from, link.to)).collect();
+        SimulateError::UnknownLink { from: between.from.clone(), to: between.to.clone(), known: known.join(", ") }
+    })
 }

@@ -183,6 +183,21 @@ impl Failing {
     }
 }
 
+/// Losses under way, and the share of the speed that slowdowns leave, after one more of these begins or ends.
+fn turn(state: &mut (u32, f64), severity: Severity, begins: bool) -> (u32, f64) {
+    match (severity, begins) {
+        (Severity::Lost, true) => state.0 += 1,
+        (Severity::Lost, false) => state.0 -= 1,
+        (Severity::Slowed(factor), true) => state.1 *= factor,
+        (Severity::Slowed(factor), false) => state.1 /= factor,
+    }
+    // Dividing by what was multiplied by may leave the last digit wrong.
+    if (state.1 - 1.0).abs() < 1e-12 {
+        state.1 = 1.0;
+    }
+    *state
+}
+
 impl World<'_> {
     fn failing(&mut self) -> &mut Failing {
         self.failing.as_mut().expect("only worlds in which something may fail come here")
@@ -219,33 +234,22 @@ impl World<'_> {
     fn incident(&mut self, now: SimTime, Incident { hit, severity, begins }: Incident) {
         let failing = self.failing();
         failing.tally.incidents += u64::from(begins);
-        let state = match hit {
-            Hit::Server(server) => &mut failing.servers[server],
-            Hit::Link(link) => &mut failing.links[link.index()],
-        };
-        match (severity, begins) {
-            (Severity::Lost, true) => state.0 += 1,
-            (Severity::Lost, false) => state.0 -= 1,
-            (Severity::Slowed(factor), true) => state.1 *= factor,
-            (Severity::Slowed(factor), false) => state.1 /= factor,
-        }
-        let (losses, mut share) = *state;
-        if (share - 1.0).abs() < 1e-12 {
-            // Dividing by what was multiplied by may leave the last digit wrong.
-            state.1 = 1.0;
-            share = 1.0;
-        }
         match hit {
-            Hit::Link(link) => {
-                self.network.degrade(now, link, if losses > 0 { 0.0 } else { share });
+            Hit::Link(link, back) => {
+                for link in std::iter::once(link).chain(back) {
+                    let state = turn(&mut self.failing().links[link.index()], severity, begins);
+                    self.network.degrade(now, link, if state.0 > 0 { 0.0 } else { state.1 });
+                }
                 self.halt_cut_routes(now);
             }
-            Hit::Server(server) if severity == Severity::Lost => {
-                if begins && losses == 1 {
-                    self.lose_server(now, server);
+            Hit::Server(server) => {
+                let losses = turn(&mut failing.servers[server], severity, begins).0;
+                match severity {
+                    Severity::Lost if begins && losses == 1 => self.lose_server(now, server),
+                    Severity::Lost => {}
+                    Severity::Slowed(_) => self.reschedule(now, server),
                 }
             }
-            Hit::Server(server) => self.reschedule(now, server),
         }
     }
 
