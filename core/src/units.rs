@@ -292,8 +292,11 @@ impl Seconds {
     #[must_use]
     pub fn whole_nanoseconds(self, carried: f64) -> (SimDuration, f64) {
         let nanoseconds = self.0.max(0.0) * 1e9 + carried;
-        let whole = libm::floor(nanoseconds);
-        (SimDuration(whole as u64), nanoseconds - whole)
+        // Towards zero, which is down; past the last nanosecond it saturates.
+        let whole = nanoseconds as u64;
+        // From 2^53 on, a double is whole.
+        let rest = if whole < 1 << 53 { nanoseconds - whole as f64 } else { 0.0 };
+        (SimDuration(whole), rest)
     }
 }
 
