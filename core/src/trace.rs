@@ -162,6 +162,10 @@ pub struct Statistic {
     /// Half width of the 95 % confidence interval of the mean over seeds; absent with a single seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ci95: Option<f64>,
+    /// Share by which the percentiles may differ from the exact ones, which are not kept of very many values; absent
+    /// where they are exact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative_error: Option<f64>,
 }
 
 impl Statistic {
@@ -172,7 +176,7 @@ impl Statistic {
         let count = values.len();
         let rank = |p: usize| values.get((p * count).div_ceil(100).max(1) - 1).copied();
         let mean = values.iter().sum::<f64>() / count as f64;
-        Some(Self { mean, p50: rank(50)?, p90: rank(90)?, p99: rank(99)?, ci95: None })
+        Some(Self { mean, p50: rank(50)?, p90: rank(90)?, p99: rank(99)?, ci95: None, relative_error: None })
     }
 }
 

@@ -27,7 +27,9 @@ pub mod random;
 pub mod replica;
 mod report;
 pub mod router;
+pub mod sample;
 mod setup;
+mod tally;
 mod world;
 
 use isotherm_core::check::FeasiblePlan;

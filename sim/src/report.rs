@@ -1,14 +1,17 @@
 //! From replications to a report.
 
 use crate::Options;
+use crate::sample::Sample;
 use crate::setup::Setup;
+use crate::tally::Tally;
 use crate::world::Outcome;
 use isotherm_core::artefact::Header;
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::Plan;
 use isotherm_core::record::{Attribution, DeviceSummary, Reliability, SIMULATION_SCHEMA, SimulationReport};
-use isotherm_core::trace::{Statistic, Trace};
+use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Joules, Seconds};
+use isotherm_core::workload::replay::Replay;
 use std::collections::BTreeMap;
 
 /// The report on a plan's replications, in their order.
@@ -16,21 +19,23 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     let plan_digest = plan.digest();
     let mut inputs = vec![plan_digest];
     inputs.extend(setup.problem.inputs.iter().copied());
+    inputs.extend(setup.recording.map(Replay::digest));
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
     let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
     let attribution = attribution(setup, &outcomes);
-    let mut traces: Vec<Trace> = outcomes.into_iter().map(|outcome| outcome.trace).collect();
-    let each = |of: fn(&Trace) -> Vec<f64>| merged(traces.iter().map(of));
+    let each = |of: fn(&Tally) -> &Sample| merged(outcomes.iter().map(|outcome| of(&outcome.tally)));
+    let rates = outcomes.iter().filter_map(|outcome| outcome.tally.tokens_per_second());
+    let rates: Vec<Sample> = rates.map(|rate| std::iter::once(rate).collect()).collect();
     let metrics: BTreeMap<String, Statistic> = [
-        ("ttft_seconds", each(Trace::ttfts)),
-        ("tpot_seconds", each(Trace::tpots)),
-        ("e2e_seconds", each(Trace::e2es)),
-        ("tokens_per_second", each(|trace| trace.tokens_per_second().into_iter().collect())),
+        ("ttft_seconds", each(|tally| &tally.ttft)),
+        ("tpot_seconds", each(|tally| &tally.tpot)),
+        ("e2e_seconds", each(|tally| &tally.e2e)),
+        ("tokens_per_second", merged(rates.iter())),
     ]
     .into_iter()
     .filter_map(|(name, statistic)| Some((name.to_owned(), statistic?)))
     .collect();
-    let devices = (0..setup.servers.len()).map(|server| summary(setup, &traces, server)).collect();
+    let devices = (0..setup.servers.len()).map(|server| summary(setup, &outcomes, server)).collect();
     SimulationReport {
         header: Header::new(SIMULATION_SCHEMA, inputs),
         plan: plan_digest,
@@ -41,7 +46,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         devices,
         attribution,
         reliability,
-        trace: options.trace.then(|| traces.swap_remove(0)),
+        trace: outcomes.into_iter().next().filter(|_| options.trace).map(|outcome| outcome.trace),
         digest: Digest::of(&digests),
     }
 }
@@ -57,16 +62,13 @@ fn attribution(setup: &Setup<'_>, outcomes: &[Outcome]) -> Option<Attribution> {
 }
 
 /// Statistics over the values of all replications together; the confidence interval is of the replications' means.
-fn merged(replications: impl Iterator<Item = Vec<f64>>) -> Option<Statistic> {
-    let (mut all, mut means) = (Vec::new(), Vec::new());
-    for values in replications {
-        if !values.is_empty() {
-            means.push(values.iter().sum::<f64>() / values.len() as f64);
-        }
-        all.extend(values);
+fn merged<'s>(replications: impl Iterator<Item = &'s Sample>) -> Option<Statistic> {
+    let (mut all, mut means) = (Sample::default(), Vec::new());
+    for sample in replications {
+        means.extend(sample.mean());
+        all.merge(sample);
     }
-    let statistic = Statistic::of(all)?;
-    Some(Statistic { ci95: half_width(&means), ..statistic })
+    Some(Statistic { ci95: half_width(&means), ..all.statistic()? })
 }
 
 /// Half width of the 95 % confidence interval of the mean of independent values; none for fewer than two.
@@ -94,11 +96,11 @@ fn student_97_5(freedom: usize) -> f64 {
         + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * z) / (384.0 * n * n * n)
 }
 
-fn summary(setup: &Setup<'_>, traces: &[Trace], server: usize) -> DeviceSummary {
+fn summary(setup: &Setup<'_>, outcomes: &[Outcome], server: usize) -> DeviceSummary {
     let known = &setup.servers[server];
-    let records = || traces.iter().map(|trace| &trace.devices[server]);
-    let runs = traces.len() as f64;
-    let total: f64 = traces.iter().map(|trace| trace.end_ns.seconds().value()).sum();
+    let records = || outcomes.iter().map(|outcome| &outcome.trace.devices[server]);
+    let runs = outcomes.len() as f64;
+    let total: f64 = outcomes.iter().map(|outcome| outcome.trace.end_ns.seconds().value()).sum();
     let busy: f64 = records().map(|record| record.busy_ns.seconds().value()).sum();
     let energy: Option<Joules> = records().map(|record| record.energy_joules).sum();
     let throttled: Option<Seconds> = records().map(|record| record.throttled_ns.map(|t| t.seconds())).sum();
@@ -126,10 +128,14 @@ mod tests {
         }
     }
 
+    fn sample(values: &[f64]) -> Sample {
+        values.iter().copied().collect()
+    }
+
     #[test]
     fn percentiles_are_of_all_values_together() {
         // The mean of the two medians would be 50.5.
-        let merged = merged([vec![1.0, 1.0, 1.0], vec![100.0]].into_iter()).expect("values");
+        let merged = merged([&sample(&[1.0, 1.0, 1.0]), &sample(&[100.0])].into_iter()).expect("values");
         assert_eq!((merged.p50, merged.p99, merged.mean), (1.0, 100.0, 25.75));
         let by_hand = 12.706 * libm::sqrt(2.0 * 49.5 * 49.5 / 2.0);
         assert!((merged.ci95.expect("two replications") - by_hand).abs() < 1e-9);
@@ -137,7 +143,7 @@ mod tests {
 
     #[test]
     fn one_replication_has_no_confidence_interval() {
-        assert_eq!(merged([vec![1.0, 2.0]].into_iter()).expect("values").ci95, None);
+        assert_eq!(merged([&sample(&[1.0, 2.0])].into_iter()).expect("values").ci95, None);
         assert_eq!(merged(std::iter::empty()), None);
     }
 }

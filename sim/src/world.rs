@@ -12,13 +12,14 @@ use crate::policy::Policy;
 use crate::queue::EventQueue;
 use crate::router::Router;
 use crate::setup::Setup;
+use crate::tally::{Requests, Tally};
 use crate::{Options, SimulateError};
 use accounts::{Accounts, Speeds};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
 use isotherm_core::serving::Batch;
-use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
+use isotherm_core::trace::{DeviceRecord, Origin, StageRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use recovery::Failing;
 use std::collections::VecDeque;
@@ -116,8 +117,7 @@ pub struct World<'a> {
     /// Number of busy members of each co-run set.
     busy: Vec<usize>,
     chains: Vec<Chain>,
-    requests: Vec<RequestRecord>,
-    finished: u32,
+    requests: Requests,
     /// None where nothing may fail.
     failing: Option<Failing>,
     /// None where nobody asked where the time went.
@@ -127,8 +127,10 @@ pub struct World<'a> {
 /// What came of a replication.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What happened.
+    /// What happened; its requests are there only where a trace is asked for.
     pub trace: Trace,
+    /// What the requests took.
+    pub tally: Tally,
     /// Digest of every event.
     pub digest: Digest,
     /// How failures were dealt with; none where nothing may fail.
@@ -171,8 +173,7 @@ impl<'a> World<'a> {
             links_version: 0,
             busy: vec![0; setup.sets.len()],
             chains,
-            requests: Vec::new(),
-            finished: 0,
+            requests: Requests::new(sampled),
             accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
             failing: (!setup.failures.is_empty()).then(|| {
                 let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
@@ -195,13 +196,13 @@ impl<'a> World<'a> {
         self.announce();
         self.watch_links();
         self.watch_failures();
-        while self.finished < self.setup.workload.requests {
+        while self.requests.answered() < self.setup.workload.requests {
             let Some((now, event)) = self.queue.pop() else { return Err(self.stuck()) };
             if now == SimTime::NEVER {
                 return Err(SimulateError::Endless);
             }
             if self.log.len() >= events_max {
-                return Err(SimulateError::TooManyEvents { events_max, finished: self.finished });
+                return Err(SimulateError::TooManyEvents { events_max, finished: self.requests.answered() });
             }
             self.handle(now, event)?;
         }
@@ -271,14 +272,7 @@ impl<'a> World<'a> {
         };
         let serving = &self.setup.routes[chosen.unwrap_or(0)].resources.serving;
         let (request, prompt) = self.load.request(serving.kv_block_tokens);
-        self.requests.push(RequestRecord {
-            id: request.id.0,
-            arrival_ns: now,
-            prompt_tokens: request.prompt_tokens,
-            output_tokens: request.output_tokens,
-            first_token_ns: SimTime::NEVER,
-            finished_ns: SimTime::NEVER,
-        });
+        self.requests.arrive(&request, now);
         if let Some(accounts) = &mut self.accounts {
             accounts.arrive(now, request.id.0);
         }
@@ -292,7 +286,7 @@ impl<'a> World<'a> {
     fn stuck(&self) -> SimulateError {
         SimulateError::Stuck {
             policy: self.options.policy,
-            waiting: self.setup.workload.requests - self.finished,
+            waiting: self.setup.workload.requests - self.requests.answered(),
             step_tokens_max: self.setup.problem.serving.step_tokens_max,
         }
     }
@@ -512,28 +506,27 @@ impl<'a> World<'a> {
         }
         // Ends of answers depend on what a model says; a simulated answer has its full length.
         let completed = chain.policy.complete(batch, &[], now);
-        for token in &completed.tokens {
+        let watched = self.failing.is_some();
+        for token in completed.tokens.iter().filter(|token| token.ordinal == 1 || watched) {
             let request = self.request_of(token.request);
-            if token.ordinal == 1 && self.requests[request].first_token_ns == SimTime::NEVER {
-                self.requests[request].first_token_ns = now;
+            if token.ordinal == 1 && self.requests.first_token(request, now) {
                 if let Some(accounts) = &mut self.accounts {
-                    accounts.first_token(now, request as u32);
+                    accounts.first_token(now, request.0);
                 }
             }
             if let Some(failing) = &mut self.failing {
-                failing.token(now, request);
+                failing.token(now, request.index());
             }
         }
         for &job in &completed.finished {
             let request = self.request_of(job);
-            self.requests[request].finished_ns = now;
+            let output_tokens = self.requests.finish(request, now);
             if let Some(accounts) = &mut self.accounts {
-                accounts.answered(now, request as u32, self.requests[request].output_tokens);
+                accounts.answered(now, request.0, output_tokens);
             }
             if let Some(failing) = &mut self.failing {
-                failing.over(request);
+                failing.over(request.index());
             }
-            self.finished += 1;
             self.router.settled(route as usize);
             if self.load.sends_again() {
                 self.queue.schedule(now, Event::Arrive);
@@ -544,8 +537,8 @@ impl<'a> World<'a> {
     }
 
     /// The request of what a policy calls a request: another one only where requests are computed again.
-    fn request_of(&self, job: RequestId) -> usize {
-        self.failing.as_ref().map_or(job.index(), |failing| failing.request_of(job))
+    fn request_of(&self, job: RequestId) -> RequestId {
+        self.failing.as_ref().map_or(job, |failing| RequestId(failing.request_of(job) as u32))
     }
 
     /// Makes sure that a clock event is pending no later than the next change. One that comes too early finds nothing
@@ -572,12 +565,10 @@ impl<'a> World<'a> {
         self.watch_clock(server);
     }
 
-    fn outcome(mut self) -> Outcome {
+    fn outcome(self) -> Outcome {
         let end = self.queue.now();
         let shares: Vec<f64> = self.setup.routes.iter().map(|route| route.share).collect();
         let reliability = self.failing.map(|failing| failing.finish(end, &shares));
-        // Requests that were answered with an error have no times.
-        self.requests.retain(|request| request.finished_ns < SimTime::NEVER);
         let mut devices = Vec::with_capacity(self.servers.len());
         let mut stages = Vec::with_capacity(self.servers.len());
         for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
@@ -598,7 +589,8 @@ impl<'a> World<'a> {
             });
             stages.push(record);
         }
-        let trace = Trace { origin: Origin::Predicted, requests: self.requests, stages, devices, end_ns: end };
-        Outcome { trace, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
+        let (tally, requests) = self.requests.into_parts();
+        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end };
+        Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
     }
 }

@@ -383,7 +383,7 @@ impl World<'_> {
             } else {
                 let standing = failing.requests[request];
                 failing.tally.recomputed_requests += 1;
-                let prompt = self.requests[request].prompt_tokens;
+                let prompt = self.requests.lengths(RequestId(request as u32)).0;
                 self.failing().tally.recomputed_tokens +=
                     u64::from(if standing.produced > 0 { prompt + standing.produced - 1 } else { 0 });
                 self.failing().orphans.push_back(request as u32);
@@ -402,7 +402,7 @@ impl World<'_> {
         if let Some(accounts) = &mut self.accounts {
             accounts.forget(request as u32);
         }
-        self.finished += 1;
+        self.requests.fail(RequestId(request as u32));
         if self.load.sends_again() {
             self.queue.schedule(now, Event::Arrive);
         }
@@ -466,8 +466,8 @@ impl World<'_> {
         let produced = failing.requests[request].produced;
         let id = RequestId(failing.jobs.len() as u32);
         failing.jobs.push(request as u32);
-        let record = &self.requests[request];
-        let (prompt_tokens, output_tokens) = (record.prompt_tokens + produced, record.output_tokens - produced);
+        let (prompt, output) = self.requests.lengths(RequestId(request as u32));
+        let (prompt_tokens, output_tokens) = (prompt + produced, output - produced);
         self.chains[route].policy.submit(Request { id, prompt_tokens, output_tokens }, &[])?;
         self.schedule_soon(now, route);
         Ok(())
