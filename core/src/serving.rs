@@ -32,6 +32,10 @@
 //! Another policy is another type with these three operations and the same [`Batch`] and [`Completed`]; policies of
 //! peers live beside the simulator, not here.
 
+mod dealer;
+
+pub use dealer::Dealer;
+
 use crate::cost::StepShape;
 use crate::ids::{Layers, RequestId};
 use crate::model::Model;
@@ -246,6 +250,8 @@ struct Live {
     cached: u32,
     /// Batches in flight that hold it.
     in_flight: u32,
+    /// Whether it has ended and is about to leave.
+    done: bool,
     /// Its blocks, in order of position.
     blocks: Vec<u32>,
 }
@@ -259,6 +265,7 @@ impl Live {
             issued: 0,
             cached: 0,
             in_flight: 0,
+            done: false,
             blocks: Vec::new(),
         }
     }
@@ -284,6 +291,9 @@ pub struct Scheduler {
     preempted: Vec<RequestId>,
     preemptions: u64,
     now: SimTime,
+    /// Keep their allocations from batch to batch.
+    items: Vec<Item>,
+    completed: Completed,
 }
 
 impl Scheduler {
@@ -311,6 +321,8 @@ impl Scheduler {
             preempted: Vec::new(),
             preemptions: 0,
             now: SimTime::ZERO,
+            items: Vec::new(),
+            completed: Completed::default(),
         })
     }
 
@@ -346,7 +358,7 @@ impl Scheduler {
         if self.in_flight == self.resources.in_flight_max {
             return None;
         }
-        let mut items = Vec::new();
+        let mut items = std::mem::take(&mut self.items);
         let mut budget = self.resources.serving.step_tokens_max;
         self.take_decodes(&mut items, &mut budget);
         self.take_chunks(&mut items, &mut budget, 0);
@@ -355,6 +367,7 @@ impl Scheduler {
         self.admit(budget);
         self.take_chunks(&mut items, &mut budget, admitted_from);
         if items.is_empty() {
+            self.items = items;
             return None;
         }
         let batch = Batch {
@@ -378,9 +391,14 @@ impl Scheduler {
         self.tick(now);
         assert!(self.in_flight > 0 && batch.number < self.formed, "batch {} is not in flight", batch.number);
         self.in_flight -= 1;
-        let mut completed = Completed::default();
-        for item in batch.items {
-            let position = self.position(item.request);
+        let mut completed = std::mem::take(&mut self.completed);
+        completed.tokens.reserve(batch.items.len());
+        // Items stand in order of age, decodes and prefills each, so the next is mostly right behind the last.
+        let mut next = 0;
+        for item in &batch.items {
+            let follows = self.running.get(next).is_some_and(|live| live.request.id == item.request);
+            let position = if follows { next } else { self.position(item.request) };
+            next = position + 1;
             let live = &mut self.running[position];
             assert_eq!(item.work.start(), live.cached, "{:?} came back out of order", item.request);
             live.in_flight -= 1;
@@ -392,12 +410,17 @@ impl Scheduler {
             // From here on the request decodes: each token that it produces is fed next.
             live.target = live.cached;
             completed.tokens.push(Yield { request: item.request, ordinal: live.produced });
-            if live.produced == live.request.output_tokens || ended.contains(&item.request) {
-                let done = self.running.remove(position);
-                self.ledger.give_back(done.blocks);
+            if live.produced == live.request.output_tokens || (!ended.is_empty() && ended.contains(&item.request)) {
+                self.ledger.give_back(std::mem::take(&mut live.blocks));
+                live.done = true;
                 completed.finished.push(item.request);
             }
         }
+        if !completed.finished.is_empty() {
+            self.running.retain(|live| !live.done);
+        }
+        self.items = batch.items;
+        self.items.clear();
         for request in ended {
             assert!(
                 completed.finished.contains(request),
@@ -406,6 +429,13 @@ impl Scheduler {
             );
         }
         completed
+    }
+
+    /// Takes back what [`complete`](Self::complete) gave, to use its memory again.
+    pub fn reuse(&mut self, mut completed: Completed) {
+        completed.tokens.clear();
+        completed.finished.clear();
+        self.completed = completed;
     }
 
     /// Requests that wait for admission.
@@ -466,8 +496,10 @@ impl Scheduler {
     }
 
     fn take_decodes(&mut self, items: &mut Vec<Item>, budget: &mut u32) {
-        let decoding = self.running.iter().filter(|live| live.decodes()).count();
-        let share = decoding.div_ceil(self.resources.in_flight_max as usize);
+        let share = match self.resources.in_flight_max {
+            1 => usize::MAX,
+            batches => self.running.iter().filter(|live| live.decodes()).count().div_ceil(batches as usize),
+        };
         let mut i = 0;
         while i < self.running.len() && items.len() < share && *budget > 0 {
             let live = &self.running[i];
@@ -523,8 +555,9 @@ impl Scheduler {
     /// Makes sure that the request at `i` has a block for one more token. False where it cannot have one now: it
     /// waits for the youngest, which is in flight, or it was the youngest and is preempted itself.
     fn make_room(&mut self, i: usize) -> bool {
-        let held = self.running[i].blocks.len() as u64;
-        if blocks_for(u64::from(self.running[i].cached) + 1, &self.resources.serving) <= held {
+        let live = &self.running[i];
+        let room = live.blocks.len() as u64 * u64::from(self.resources.serving.kv_block_tokens);
+        if u64::from(live.cached) < room {
             return true;
         }
         while self.ledger.free() == 0 {
@@ -570,36 +603,6 @@ fn shape_of(items: &[Item]) -> StepShape {
         shape.decode_context = context / f64::from(shape.decodes);
     }
     shape
-}
-
-/// Deals requests to routes by share, as evenly as whole requests allow: the next goes where the number dealt, it
-/// included, is least over the share; the first of equals takes it.
-#[derive(Debug, Clone)]
-pub struct Dealer {
-    /// Per route: its share, requests dealt to it.
-    routes: Vec<(f64, u64)>,
-}
-
-impl Dealer {
-    /// A dealer over these shares; a share that is not above zero gets nothing.
-    #[must_use]
-    pub fn new(shares: impl IntoIterator<Item = f64>) -> Self {
-        Self { routes: shares.into_iter().map(|share| (share, 0)).collect() }
-    }
-
-    /// The route of the next request; none where no share is above zero.
-    pub fn deal(&mut self) -> Option<usize> {
-        self.deal_among(|_| true)
-    }
-
-    /// The same among the routes that are open.
-    pub fn deal_among(&mut self, is_open: impl Fn(usize) -> bool) -> Option<usize> {
-        let after = |&(share, dealt): &(f64, u64)| (dealt + 1) as f64 / share;
-        let open = self.routes.iter().enumerate().filter(|&(route, dealt)| dealt.0 > 0.0 && is_open(route));
-        let (next, _) = open.min_by(|a, b| after(a.1).total_cmp(&after(b.1)))?;
-        self.routes[next].1 += 1;
-        Some(next)
-    }
 }
 
 #[cfg(test)]

@@ -28,4 +28,8 @@ impl Policy for Isotherm {
     fn complete(&mut self, batch: Batch, ended: &[RequestId], now: SimTime) -> Completed {
         self.0.complete(batch, ended, now)
     }
+
+    fn reuse(&mut self, completed: Completed) {
+        self.0.reuse(completed);
+    }
 }
