@@ -179,6 +179,22 @@ LOADS = {
     '{"timestamp": 27.5, "input_length": 600, "output_length": 5, "hash_ids": [7, 10]}\n',
     "tokens": '{"input_toks": 3, "output_toks": 2, "arrival_time_ns": 71, "input_tok_ids": [1, 2, 3]}\n',
 }
+OPERATORS = {
+    "embedding": 5, "layernorm": 1, "qkv_proj": 10, "qk_norm": 2, "rotary_emb": 2, "o_proj": 3, "gate_up_proj": 20,
+    "act_fn": 1, "down_proj": 7, "final_layernorm": 4,
+}
+PROFILE = "\0".join([
+    "model: meta-llama/Llama-3.1-8B\nhardware: card\nmeasurement_iterations: 3\nskew_fit:\n  enabled: true\n",
+    "layer,tokens,time_us\n" + "".join(f"{name},{n},{t + n / 16}\n" for name, t in OPERATORS.items() for n in (1, 16, 512)),
+    "layer,sequences,time_us\nlm_head,1,30\nlm_head,16,40\nsampler,1,6\nsampler,16,12\n",
+    "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,1,16,9\n0,0,1,64,11\n0,0,8,16,12\n0,0,8,64,30\n"
+    "16,0,0,0,20\n16,64,0,0,24\n512,0,0,0,90\n512,64,0,0,99\n16,0,1,16,25\n16,0,8,64,50\n",
+    "tokens,activated_experts,time_us\n1,2,10\n512,2,208\n1,8,20\n512,8,218\n",
+    "pc,n_label,skew_rate_label,kv_big_label,kp_label,alpha,n_samples\n0,n<=8,sr<=40%,kvB<=1k,kp=0,0.1,4\n"
+    "16,n>8,sr>70%,kvB>16k,kp>8k,-0.05,2\n",
+])
+RUN = """{"input_toks": 20, "output_toks": 3, "arrival_time_ns": 5, "input_tok_ids": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17], "request_id": "bench-0", "queued_ts": 1.5, "first_token_ts": 2.0, "last_token_ts": 3.0}
+"""
 
 
 def write(target, name, data):
@@ -199,6 +215,8 @@ def main():
     write("helix", "seed-cluster", CLUSTER.encode())
     for name, load in LOADS.items():
         write("replay", f"seed-{name}", load.encode())
+    write("llmservingsim", "seed-profile", PROFILE.encode())
+    write("llmservingsim", "seed-run", RUN.encode())
     for target, path in zip(["plan", "devices"], sys.argv[1:]):
         write(target, "seed-" + target, pathlib.Path(path).read_bytes())
 

@@ -2,9 +2,11 @@
 
 mod exchange;
 mod service;
+mod validate;
 
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use service::Service;
+pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
@@ -79,6 +81,9 @@ pub enum Command {
     /// Turn other people's measurements into scenarios.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Set predictions against somebody's real run.
+    #[command(subcommand)]
+    Validate(ValidateCommand),
     /// Write a plan as a command line or configuration of another engine, and what that engine cannot express.
     Export(Export),
     /// Say which models fit the devices at hand, how fast, and what one more device would give.

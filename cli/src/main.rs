@@ -8,6 +8,7 @@ mod execution;
 mod failure;
 mod files;
 mod interrupt;
+mod llmservingsim;
 mod models;
 mod question;
 mod registry;
@@ -49,6 +50,7 @@ fn run(cli: &Cli) -> Done {
         Command::Report(args) => commands::report::run(&ui, args),
         Command::Batch(args) => commands::batch::run(&ui, args),
         Command::Import(command) => commands::import::run(&ui, command),
+        Command::Validate(command) => commands::validate::run(&ui, command),
         Command::Export(args) => commands::export::run(&ui, args),
         Command::Advise(args) => commands::advise::run(&ui, args),
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),

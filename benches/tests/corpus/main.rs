@@ -18,6 +18,8 @@ mod devices;
 mod gguf;
 #[path = "../../../fuzz/checks/helix.rs"]
 mod helix;
+#[path = "../../../fuzz/checks/llmservingsim.rs"]
+mod llmservingsim;
 #[path = "../../../fuzz/checks/plan.rs"]
 mod plan;
 #[path = "../../../fuzz/checks/quantity.rs"]

@@ -12,6 +12,9 @@ pub enum ImportCommand {
     HelixFlow(ImportHelixFlow),
     /// A cluster of Helix with its profiles: memory, operator times, network cards, links with latency.
     Helix(ImportHelix),
+    /// Operator times of a model on a device, as LLMServingSim's profiler takes them out of vLLM.
+    #[command(name = "llmservingsim")]
+    LlmServingSim(super::ImportLlmServingSim),
 }
 
 /// Arguments of `isotherm import helix-flow`.

@@ -1,11 +1,12 @@
 //! `isotherm import`: other people's measurements as scenarios.
 
-use crate::args::{ImportCommand, ImportHelix, ImportHelixFlow};
+use crate::args::{ImportCommand, ImportHelix, ImportHelixFlow, ImportLlmServingSim};
 use crate::failure::{Done, Failure};
+use crate::llmservingsim::{Profile, shape};
 use crate::ui::Ui;
 use crate::{files, question};
 use isotherm_core::import::helix::{Phase, Texts};
-use isotherm_core::import::{Imported, helix, helix_flow};
+use isotherm_core::import::{Imported, helix, helix_flow, llmservingsim};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ pub fn run(ui: &Ui, command: &ImportCommand) -> Done {
     match command {
         ImportCommand::HelixFlow(args) => flow(ui, args),
         ImportCommand::Helix(args) => cluster(ui, args),
+        ImportCommand::LlmServingSim(args) => profile(ui, args),
     }
 }
 
@@ -49,6 +51,16 @@ fn cluster(ui: &Ui, args: &ImportHelix) -> Done {
         None => Failure::file(&args.cluster, e),
     })?;
     keep(ui, &imported, &args.output)
+}
+
+fn profile(ui: &Ui, args: &ImportLlmServingSim) -> Done {
+    let named = args.model.clone().unwrap_or_default();
+    let found = Profile::find(&args.profile, &named, 1, "bf16")?;
+    let name = args.model.clone().or_else(|| found.catalogue.meta.model.clone()).unwrap_or_default();
+    let model = shape(&name, &args.shape)?;
+    let facts = llmservingsim::DeviceFacts { memory: args.memory, count: args.count };
+    let imported = llmservingsim::scenario(&found.catalogue, &model, facts);
+    keep(ui, &imported.map_err(|e| Failure::file(&found.folder, e))?, &args.output)
 }
 
 /// The one machine file beside a cluster file.

@@ -19,4 +19,5 @@ pub mod seal;
 pub mod simulate;
 pub mod tour;
 pub mod truth;
+pub mod validate;
 pub mod verify;

@@ -3,6 +3,7 @@
 mod exchange;
 mod scenarios;
 mod tables;
+mod validate;
 
 use std::path::Path;
 use std::process::{Command, Output};

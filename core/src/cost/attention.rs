@@ -24,6 +24,8 @@ pub struct AttentionTable {
     strides: [usize; 4],
     /// Points that were measured.
     measured: usize,
+    /// Errors of measured points predicted from measured neighbours.
+    residuals: Vec<f64>,
 }
 
 /// Where a count lies on an axis: the knots around it, and how far from the first to the second, above 1 beyond the
@@ -74,6 +76,7 @@ impl AttentionTable {
             known[index] = Some(time.value());
         }
         let measured = known.iter().flatten().count();
+        let residuals = residuals(&known, &knots, strides);
         // A value that is alone on its line says how the time depends on that count only where the count means nothing:
         // the context of no decodes, what was cached before no chunk. Elsewhere other axes may know better, so that
         // lone values are carried along their lines only in a second pass, which leaves no hole.
@@ -89,7 +92,7 @@ impl AttentionTable {
             complete(&mut known, &knots[axis], strides[axis], |_| true);
         }
         let seconds = known.into_iter().map(|value| value.unwrap_or(0.0)).collect();
-        Ok(Self { knots, seconds, strides, measured })
+        Ok(Self { knots, seconds, strides, measured, residuals })
     }
 
     /// The time of one kernel with a chunk of `chunk` tokens after `cached`, and `sequences` decodes at `context` each.
@@ -125,24 +128,32 @@ impl AttentionTable {
         self.measured
     }
 
-    /// Relative errors of the inner points of every line when each is predicted from its neighbours.
+    /// Relative errors of measured points that lie between measured neighbours on a line, when each is predicted from
+    /// these. What was completed counts nowhere.
     #[must_use]
-    pub fn residuals(&self) -> Vec<f64> {
-        let mut errors = Vec::new();
-        for axis in 0..4 {
-            let (knots, stride) = (&self.knots[axis], self.strides[axis]);
-            for at in 0..self.seconds.len() {
-                let i = at / stride % knots.len();
-                if i == 0 || i + 1 == knots.len() || self.seconds[at] <= 0.0 {
-                    continue;
-                }
-                let (low, high) = (self.seconds[at - stride], self.seconds[at + stride]);
+    pub fn residuals(&self) -> &[f64] {
+        &self.residuals
+    }
+}
+
+fn residuals(known: &[Option<f64>], knots: &[Vec<u32>; 4], strides: [usize; 4]) -> Vec<f64> {
+    let mut errors = Vec::new();
+    for (knots, stride) in knots.iter().zip(strides) {
+        for (at, truth) in known.iter().enumerate() {
+            let i = at / stride % knots.len();
+            if i == 0 || i + 1 == knots.len() {
+                continue;
+            }
+            let (Some(low), Some(truth), Some(high)) = (known[at - stride], *truth, known[at + stride]) else {
+                continue;
+            };
+            if truth > 0.0 {
                 let (a, x, b) = (f64::from(knots[i - 1]), f64::from(knots[i]), f64::from(knots[i + 1]));
-                errors.push((low + (high - low) * (x - a) / (b - a)) / self.seconds[at] - 1.0);
+                errors.push((low + (high - low) * (x - a) / (b - a)) / truth - 1.0);
             }
         }
-        errors
     }
+    errors
 }
 
 fn position(knots: &[u32], at: u32) -> usize {
@@ -263,6 +274,12 @@ mod tests {
         assert_eq!(table.at(8.0, 32.0, 0.0, 0.0), table.at(8.0, 32.0, 0.0, 999.0));
         assert_eq!(table.at(0.0, 0.0, 2.0, 24.0), table.at(0.0, 50.0, 2.0, 24.0));
         assert_eq!(table.at(0.0, 0.0, 2.0, 24.0), Seconds::of(3.5));
+    }
+
+    #[test]
+    fn only_measured_points_between_measured_neighbours_tell_how_well_a_table_is_known() {
+        let table = table(&[([0, 0, 1, 16], 1.0), ([0, 0, 1, 32], 4.0), ([0, 0, 1, 48], 3.0), ([8, 0, 0, 0], 5.0)]);
+        assert_eq!(table.residuals(), [-0.5]);
     }
 
     #[test]

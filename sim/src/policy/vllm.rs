@@ -192,6 +192,11 @@ impl Vllm {
         tokens.div_ceil(self.resources.serving.kv_block_tokens)
     }
 
+    /// Longest sequence of a request: a prompt that fills the context is answered with one token all the same.
+    fn context_max(&self, live: &Live) -> u32 {
+        self.options.context_max.max(live.request.prompt_tokens + 1)
+    }
+
     /// At most as many tokens of one request as a step may hold.
     fn limited(&self, tokens: u32) -> u32 {
         let most = self.options.long_prefill_tokens;
@@ -206,7 +211,7 @@ impl Vllm {
             let last_is_coming =
                 live.coming > 0 && u64::from(live.computed) + 2 >= live.total() + u64::from(live.coming);
             let behind = live.known + live.coming - live.computed;
-            let room = self.options.context_max.saturating_sub(1).saturating_sub(live.computed);
+            let room = self.context_max(live).saturating_sub(1).saturating_sub(live.computed);
             let tokens = self.limited(behind).min(*budget).min(room);
             if last_is_coming || tokens == 0 {
                 i += 1;

@@ -18,6 +18,9 @@ const TAIL: [&str; 2] = ["lm_head", "sampler"];
 /// What no model does without.
 const NEEDED: [&str; 3] = ["qkv_proj", "o_proj", "layernorm"];
 
+/// Greatest share of the way to the longest decode that is taken for one.
+const ALPHA_MAX: f64 = 100.0;
+
 /// Text of the files of one degree of tensor parallelism.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ProfileTexts<'a> {
@@ -267,7 +270,7 @@ impl Catalogue {
     pub fn residuals(&self) -> Residuals {
         Residuals {
             dense: Residual::of(self.dense.values().flat_map(Curve::residuals).collect()),
-            attention: Residual::of(self.attention.residuals()),
+            attention: Residual::of(self.attention.residuals().to_vec()),
             tail: Residual::of(self.per_sequence.values().flat_map(Curve::residuals).collect()),
         }
     }
@@ -331,6 +334,9 @@ fn skew(text: &str, default: Option<f64>) -> Result<Skew, LlmServingSimError> {
             *bound = read;
         }
         let share = table.number(row, alpha)?;
+        if share.abs() > ALPHA_MAX {
+            return Err(table.bad(row.0, format!("alpha is {share}, beyond {ALPHA_MAX}")));
+        }
         let counted = samples.map(|column| table.number(row, column)).transpose()?.unwrap_or(1.0).max(0.0);
         sum += share * counted;
         weight += counted;

@@ -76,6 +76,9 @@ pub struct MeasuredRequest {
 }
 
 const META: &str = "meta.json";
+/// Most engines and cache blocks of a run: a bound on what its text can make us allocate.
+const ENGINES_MAX: u32 = 1024;
+const BLOCKS_MAX: u32 = 1 << 26;
 
 /// Reads `meta.json`. Errors: it is no JSON object, or the run has something that is not predicted.
 pub fn engine(text: &str) -> Result<Engine, LlmServingSimError> {
@@ -111,6 +114,12 @@ pub fn engine(text: &str) -> Result<Engine, LlmServingSimError> {
         count(&["/kv_cache/block_size", "/resolved_config/cache_config/block_size"]).unwrap_or(16).max(1);
     let blocks = count(&["/kv_cache/num_gpu_blocks", "/resolved_config/cache_config/num_gpu_blocks"])
         .or_else(|| count(&["/kv_cache/num_kv_tokens"]).map(|tokens| tokens / block_tokens));
+    if parallel("data_parallel_size") > ENGINES_MAX {
+        return refuse(format!("more than {ENGINES_MAX} engines"), "predict a run of fewer");
+    }
+    if blocks.is_some_and(|blocks| blocks > BLOCKS_MAX) {
+        return refuse(format!("more than {BLOCKS_MAX} cache blocks"), "predict a run of fewer");
+    }
     let dtype = word(&["/engine_kwargs/dtype", "/resolved_config/model_config/dtype"]).unwrap_or_default();
     Ok(Engine {
         model: word(&["/model", "/engine_kwargs/model"]).unwrap_or_default(),

@@ -7,6 +7,10 @@ use crate::import::write::{list, number, quoted};
 use crate::model::PublicModel;
 use crate::units::{Bytes, Seconds};
 
+/// Longest context and longest time, in milliseconds, that a scenario holds.
+const CONTEXT_MAX: u32 = 1 << 24;
+const MS_MAX: f64 = 1e9;
+
 /// What a profile does not say of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceFacts {
@@ -46,7 +50,7 @@ pub fn scenario(
         residuals.attention.median * 100.0
     ));
     let knots = catalogue.attention().knots();
-    let context = knots[3].last().max(knots[1].last()).copied().unwrap_or(0).saturating_add(1);
+    let context = knots[3].last().max(knots[1].last()).copied().unwrap_or(0).saturating_add(1).min(CONTEXT_MAX);
     notes.push(format!("The longest context is {context}, the longest that was measured."));
     let mut text = format!("# A profile of LLMServingSim, imported by isotherm {TOOL_VERSION}.\n");
     text.extend(notes.iter().map(|note| format!("# {note}\n")));
@@ -70,9 +74,14 @@ pub fn scenario(
     if let Some(when) = &meta.profiled_at {
         text.push_str(&format!("when = {}\n", quoted(when)));
     }
-    let ms = |time: Seconds| number(time.value() * 1e3);
+    let longest = std::cell::Cell::new(0.0_f64);
+    let ms = |time: Seconds| {
+        longest.set(longest.get().max(time.value() * 1e3));
+        number(time.value() * 1e3)
+    };
     let pairs = |key: &str, points: &[(u32, Seconds)]| {
-        list(key, &points.iter().map(|&(count, time)| format!("[{count}, {}]", ms(time))).collect::<Vec<_>>())
+        let points = points.iter().filter(|point| point.0 > 0);
+        list(key, &points.map(|&(count, time)| format!("[{count}, {}]", ms(time))).collect::<Vec<_>>())
     };
     // Layers are alike to a plan: where only some have experts, each takes the mean of all.
     let expert_layers = profile.experts.as_ref().map_or(0, |experts| experts.layers);
@@ -118,8 +127,17 @@ pub fn scenario(
         }
         text.push_str("]\n");
     }
+    if longest.get() > MS_MAX {
+        let problem = format!("a step would take {:e} ms, and a scenario holds {MS_MAX:e} at most", longest.get());
+        return Err(LlmServingSimError::Document { file: "the profile", problem });
+    }
+    if let Some((what, _)) = [("dense.csv", &dense[..]), ("per_sequence.csv", profile.tail.knots())]
+        .into_iter()
+        .find(|(_, points)| points.iter().all(|point| point.0 == 0))
+    {
+        return Err(LlmServingSimError::Document { file: what, problem: "has no count above zero".to_owned() });
+    }
     text.push_str("\n[serving]\n");
-    text.push_str(&format!("requests_max = {}\n", meta.sequences_max.unwrap_or(256).max(1)));
     text.push_str(&format!("step_tokens_max = {}\n", meta.step_tokens_max.unwrap_or(2048).max(1)));
     text.push_str("\n[workload]\nclients = 16\nprompt_tokens = 512\noutput_tokens = 128\nrequests = 64\n");
     Ok(Imported { text, notes })

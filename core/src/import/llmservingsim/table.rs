@@ -5,6 +5,9 @@ use crate::cost::Curve;
 use crate::units::Seconds;
 use std::collections::BTreeMap;
 
+/// Longest time of one operator that is taken for one: a thousand seconds.
+const MICROS_MAX: f64 = 1e9;
+
 /// A table whose cells are looked up by column.
 #[derive(Debug)]
 pub(super) struct Table<'a> {
@@ -69,8 +72,8 @@ impl<'a> Table<'a> {
     /// A time in a cell, stated in microseconds.
     pub fn micros(&self, row: &(usize, Vec<&str>), column: usize) -> Result<f64, LlmServingSimError> {
         let micros = self.number(row, column)?;
-        if micros < 0.0 {
-            return Err(self.bad(row.0, format!("{micros} microseconds is below zero")));
+        if !(0.0..=MICROS_MAX).contains(&micros) {
+            return Err(self.bad(row.0, format!("{micros} microseconds is not between 0 and {MICROS_MAX}")));
         }
         Ok(micros * 1e-6)
     }

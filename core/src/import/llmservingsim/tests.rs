@@ -175,7 +175,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
     let text = message(ProfileTexts { dense: Some("layer,tokens,time_us\nqkv_proj,x,1\n"), ..texts() });
     assert_eq!(text, "dense.csv, line 2: \"x\" is not a count");
     let text = message(ProfileTexts { dense: Some("layer,tokens,time_us\nqkv_proj,1,-1\n"), ..texts() });
-    assert!(text.contains("below zero"), "{text}");
+    assert!(text.contains("not between 0 and"), "{text}");
     assert!(
         message(ProfileTexts { dense: Some("layer,tokens,time_us\nqkv_proj,1,1\n"), ..texts() }).contains("o_proj")
     );
