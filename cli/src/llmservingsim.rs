@@ -64,8 +64,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// Finds and reads the profile of a model (any, where that is empty) at a degree of tensor parallelism. `variant` is
-    /// preferred where there are several.
+    /// Finds and reads the profile of a model (any, where that is empty) at a degree of tensor parallelism. `variant`
+    /// is preferred where there are several.
     pub fn find(named: &Path, model: &str, degree: u32, variant: &str) -> Result<Self, Failure> {
         let tp = format!("tp{degree}");
         let (folder, own) = if named.join("attention.csv").is_file() {

@@ -34,6 +34,8 @@ pub enum Policy {
     VidurSarathi,
     /// SplitwiseSim's mixed instance: whole prompts beside decodes.
     Splitwise,
+    /// vLLM's V1 engine: whoever runs, then the queue; blocks of the preempted stay in the prefix cache.
+    Vllm,
 }
 
 impl From<Policy> for PolicyName {
@@ -43,6 +45,7 @@ impl From<Policy> for PolicyName {
             Policy::VidurVllm => Self::VidurVllm,
             Policy::VidurSarathi => Self::VidurSarathi,
             Policy::Splitwise => Self::Splitwise,
+            Policy::Vllm => Self::Vllm,
         }
     }
 }

@@ -117,8 +117,8 @@ impl Experts {
 
     /// The time of one layer on one device, of a group whose steps have `tokens` tokens together.
     ///
-    /// What a kernel works on are pairs of token and expert. Where they were measured with fewer experts for each token,
-    /// as many more tokens make the same number of pairs.
+    /// What a kernel works on are pairs of token and expert. Where they were measured with fewer experts for each
+    /// token, as many more tokens make the same number of pairs.
     #[must_use]
     pub fn at(&self, tokens: f64) -> Seconds {
         let devices = f64::from(self.devices.max(1));

@@ -3,9 +3,9 @@
 //!
 //! A profile is a folder `HARDWARE/MODEL/VARIANT` with `meta.yaml` and, for each degree of tensor parallelism, `tpN`
 //! with `dense.csv` (layer, tokens), `per_sequence.csv` (layer, sequences), `attention.csv` (four counts), for models
-//! with experts `moe.csv` (tokens, activated_experts) and, where uneven batches were measured, `skew_fit.csv`. Times are
-//! microseconds of one layer. Columns are found by name; what is absent is absent. Files are read elsewhere; here text
-//! becomes types.
+//! with experts `moe.csv` (tokens, activated_experts) and, where uneven batches were measured, `skew_fit.csv`. Times
+//! are microseconds of one layer. Columns are found by name; what is absent is absent. Files are read elsewhere; here
+//! text becomes types.
 
 mod catalogue;
 mod compare;

@@ -97,7 +97,7 @@ impl PolicyName {
             Self::VidurVllm => vidur(Rule::Vllm, one_each)?,
             Self::VidurSarathi => vidur(Rule::Sarathi, one_each)?,
             Self::Splitwise => Box::new(Splitwise::new(one_each)?),
-            Self::Vllm => Box::new(Vllm::new(resources, VllmOptions::default())?),
+            Self::Vllm => Box::new(Vllm::new(one_each, VllmOptions::default())?),
         })
     }
 }

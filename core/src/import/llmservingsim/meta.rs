@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn what_uneven_batches_cost_is_read_for_the_degree_that_was_asked_for() {
-        let text = "skew_fit:\n  enabled: true\n  per_tp:\n    1:\n      alpha_default: 0.25\n    '2':\n      alpha_default: 0.5\n";
+        let text = "skew_fit:\n  enabled: true\n  per_tp:\n    1:\n      alpha_default: 0.25\n    '2':\n      \
+                    alpha_default: 0.5\n";
         assert_eq!(ProfileMeta::read(text, 1).skew, SkewMeta { enabled: Some(true), default: Some(0.25) });
         assert_eq!(ProfileMeta::read(text, 2).skew.default, Some(0.5));
         assert_eq!(ProfileMeta::read(text, 4).skew.default, None);

@@ -20,7 +20,7 @@ pub struct DeviceFacts {
     pub count: u32,
 }
 
-/// The scenario of a profile of one device. Errors: as [`Catalogue::assemble`], or the model's shape is not known whole.
+/// The scenario of a profile of one device. Errors: as [`Catalogue::assemble`], or the model's shape is not known.
 pub fn scenario(
     catalogue: &Catalogue,
     model: &PublicModel,
