@@ -38,7 +38,7 @@ pub struct ValidateLlmServingSim {
     /// What the profile does not say of the model.
     #[command(flatten)]
     pub model: ModelShape,
-    /// Blocks of the cache, where meta.json does not state them.
+    /// Blocks of one engine's cache, where meta.json does not state them.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub kv_blocks: Option<u32>,
     /// Rate of one device of a group to the next, in the place of the run's or the profile's.

@@ -196,7 +196,9 @@ fn keep_answered(
 }
 
 fn resources(args: &ValidateLlmServingSim, engine: &Engine, run: &Path) -> Result<Resources, Failure> {
-    let blocks = args.kv_blocks.or(engine.blocks).ok_or_else(|| {
+    // The front end of several engines reports the sum of their blocks (vLLM's `v1/engine/utils.py`).
+    let stated = engine.blocks.map(|blocks| blocks / engine.data_parallel);
+    let blocks = args.kv_blocks.or(stated).ok_or_else(|| {
         Failure::file(&run.join("meta.json"), "does not state kv_cache.num_gpu_blocks")
             .remedy("give the number of cache blocks with --kv-blocks")
     })?;
