@@ -196,8 +196,9 @@ impl Slo {
     /// Whether these times keep it.
     #[must_use]
     pub fn kept(&self, ttft: SimDuration, tpot_seconds: Option<f64>) -> bool {
-        self.ttft.is_none_or(|most| ttft.seconds() <= most)
-            && self.tpot.is_none_or(|most| tpot_seconds.is_none_or(|tpot| tpot <= most.value()))
+        // Times are whole nanoseconds, and a mean of them has the error of a division; limits are decimal.
+        self.ttft.is_none_or(|most| ttft.0 as f64 <= libm::round(most.value() * 1e9))
+            && self.tpot.is_none_or(|most| tpot_seconds.is_none_or(|tpot| tpot <= most.value() * (1.0 + 1e-12)))
     }
 }
 

@@ -15,6 +15,7 @@ pub mod ids;
 pub mod import;
 pub mod model;
 pub mod objective;
+pub mod percentile;
 pub mod plan;
 pub mod problem;
 pub mod record;

@@ -1,8 +1,10 @@
 //! Records of predictions and of runs, and the comparison of the two.
 
 use crate::artefact::Header;
+use crate::conditions::Slo;
 use crate::digest::Digest;
 use crate::figure::How;
+use crate::percentile::Percentile;
 use crate::trace::{Statistic, Trace};
 use crate::units::{Celsius, Joules, Seconds};
 use crate::workload::Workload;
@@ -95,6 +97,24 @@ impl Reliability {
     }
 }
 
+/// Requests that kept the times asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Goodput {
+    /// The times.
+    pub slo: Slo,
+    /// Requests, those answered with an error included.
+    pub requests: u64,
+    /// Those that kept them.
+    pub kept: u64,
+    /// Their share.
+    pub share: f64,
+    /// Half width of the 95 % confidence interval of the share over runs; absent with a single run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ci95: Option<f64>,
+    /// Those that kept them, per second of simulated time.
+    pub requests_per_second: f64,
+}
+
 /// Why a request did not get on, or what got it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -176,6 +196,12 @@ pub struct SimulationReport {
     pub seeds: u32,
     /// `ttft_seconds`, `tpot_seconds`, `e2e_seconds` over all requests of all runs; `tokens_per_second` over runs.
     pub metrics: BTreeMap<String, Statistic>,
+    /// Percentiles of the times of requests, over all requests of all runs together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub percentiles: BTreeMap<String, Vec<Percentile>>,
+    /// Requests that kept the times asked for; absent where none were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goodput: Option<Goodput>,
     /// The plan's devices.
     pub devices: Vec<DeviceSummary>,
     /// Where the time of requests went, over all runs; absent where it was not asked for.

@@ -1,14 +1,16 @@
 //! From replications to a report.
 
 use crate::Options;
-use crate::sample::Sample;
+use crate::sample::{Ranked, Sample};
 use crate::setup::Setup;
 use crate::tally::Tally;
 use crate::world::Outcome;
 use isotherm_core::artefact::Header;
+use isotherm_core::conditions::Slo;
 use isotherm_core::digest::Digest;
+use isotherm_core::percentile::{PERCENTS, Percentile};
 use isotherm_core::plan::Plan;
-use isotherm_core::record::{Attribution, DeviceSummary, Reliability, SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::record::{Attribution, DeviceSummary, Goodput, Reliability, SIMULATION_SCHEMA, SimulationReport};
 use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Joules, Seconds};
 use isotherm_core::workload::replay::Replay;
@@ -43,12 +45,60 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         requests: setup.workload.requests,
         seeds: options.seeds,
         metrics,
+        percentiles: percentiles(&outcomes),
+        goodput: goodput(&setup.problem.conditions.slo, &outcomes, setup.workload.requests),
         devices,
         attribution,
         reliability,
         trace: outcomes.into_iter().next().filter(|_| options.trace).map(|outcome| outcome.trace),
         digest: Digest::of(&digests),
     }
+}
+
+/// Percentiles of the times of requests.
+fn percentiles(outcomes: &[Outcome]) -> BTreeMap<String, Vec<Percentile>> {
+    let times: [(&str, fn(&Tally) -> &Sample); 3] = [
+        ("ttft_seconds", |tally| &tally.ttft),
+        ("tpot_seconds", |tally| &tally.tpot),
+        ("e2e_seconds", |tally| &tally.e2e),
+    ];
+    let mut percentiles = BTreeMap::new();
+    for (name, of) in times {
+        let mut all = Sample::default();
+        outcomes.iter().for_each(|outcome| all.merge(of(&outcome.tally)));
+        let all = all.ranked();
+        let runs: Vec<Ranked> = outcomes.iter().map(|outcome| of(&outcome.tally).clone().ranked()).collect();
+        let of_metric: Vec<Percentile> = PERCENTS
+            .iter()
+            .filter_map(|&percent| {
+                let single: Vec<f64> = runs.iter().filter_map(|run| Some(run.percentile(percent)?.value)).collect();
+                Some(Percentile { ci95: half_width(&single), ..all.percentile(percent)? })
+            })
+            .collect();
+        if !of_metric.is_empty() {
+            percentiles.insert(name.to_owned(), of_metric);
+        }
+    }
+    percentiles
+}
+
+/// Requests that kept the times asked for, of all that a run has.
+fn goodput(slo: &Slo, outcomes: &[Outcome], of_run: u32) -> Option<Goodput> {
+    if slo.is_none() {
+        return None;
+    }
+    let counts: Vec<u64> = outcomes.iter().map(|outcome| outcome.tally.kept).collect();
+    let shares: Vec<f64> = counts.iter().map(|&kept| kept as f64 / f64::from(of_run)).collect();
+    let (kept, requests) = (counts.iter().sum::<u64>(), u64::from(of_run) * outcomes.len() as u64);
+    let seconds: f64 = outcomes.iter().map(|outcome| outcome.trace.end_ns.seconds().value()).sum();
+    Some(Goodput {
+        slo: *slo,
+        requests,
+        kept,
+        share: kept as f64 / requests as f64,
+        ci95: half_width(&shares),
+        requests_per_second: if seconds > 0.0 { kept as f64 / seconds } else { 0.0 },
+    })
 }
 
 /// Where the time of requests went, over all replications.

@@ -4,6 +4,7 @@
 //! leading [`BITS`] bits of fraction, whose middle differs from it by at most [`RELATIVE_ERROR`]; so memory stays bounded
 //! however many values come, and two samples merge into the sample of both.
 
+use isotherm_core::percentile::Percentile;
 use isotherm_core::trace::Statistic;
 use std::collections::VecDeque;
 
@@ -116,28 +117,55 @@ impl Sample {
         if self.count <= EXACT_MAX as u64 {
             return Statistic::of(self.values);
         }
-        let percentile = |p: u64| {
-            let rank = (u128::from(p) * u128::from(self.count)).div_ceil(100).max(1);
-            let mut below = u128::from(self.zeros);
-            if rank <= below {
-                return 0.0;
-            }
-            let holds = |&(count, _): &(&u64, u64)| {
-                below += u128::from(*count);
-                below >= rank
-            };
-            let bucket = self.counts.iter().zip(self.first..).find(holds).map_or(self.first, |(_, bucket)| bucket);
-            let edge = |bucket: u64| f64::from_bits(bucket << (f64::MANTISSA_DIGITS - 1 - BITS));
-            (edge(bucket) + edge(bucket + 1)) / 2.0
-        };
+        let mean = self.sum / self.count as f64;
+        let ranked = self.ranked();
+        let percentile = |percent| Some(ranked.percentile(percent)?.value);
         Some(Statistic {
-            mean: self.sum / self.count as f64,
-            p50: percentile(50),
-            p90: percentile(90),
-            p99: percentile(99),
+            mean,
+            p50: percentile(50.0)?,
+            p90: percentile(90.0)?,
+            p99: percentile(99.0)?,
             ci95: None,
             relative_error: Some(RELATIVE_ERROR),
         })
+    }
+
+    /// The values by rank.
+    #[must_use]
+    pub fn ranked(mut self) -> Ranked {
+        self.values.sort_by(f64::total_cmp);
+        Ranked(self)
+    }
+}
+
+/// Values of one metric by rank.
+#[derive(Debug)]
+pub struct Ranked(Sample);
+
+impl Ranked {
+    /// A percentile; none without values.
+    #[must_use]
+    pub fn percentile(&self, percent: f64) -> Option<Percentile> {
+        Percentile::by_rank(self.0.count, percent, |rank| self.at(rank))
+    }
+
+    /// The value of a rank from 1 to the number of values, or the middle of its bucket.
+    fn at(&self, rank: u64) -> f64 {
+        let Sample { values, counts, first, zeros, .. } = &self.0;
+        if let Some(&value) = values.get(rank as usize - 1) {
+            return value;
+        }
+        let mut below = *zeros;
+        if rank <= below {
+            return 0.0;
+        }
+        let holds = |&(count, _): &(&u64, u64)| {
+            below += *count;
+            below >= rank
+        };
+        let bucket = counts.iter().zip(*first..).find(holds).map_or(*first, |(_, bucket)| bucket);
+        let edge = |bucket: u64| f64::from_bits(bucket << (f64::MANTISSA_DIGITS - 1 - BITS));
+        (edge(bucket) + edge(bucket + 1)) / 2.0
     }
 }
 

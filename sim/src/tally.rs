@@ -1,6 +1,7 @@
 //! What the requests of one replication took: statistics of all, records of those that are wanted.
 
 use crate::sample::Sample;
+use isotherm_core::conditions::Slo;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::Request;
 use isotherm_core::trace::RequestRecord;
@@ -16,6 +17,10 @@ pub struct Tally {
     pub tpot: Sample,
     /// Seconds to the last token.
     pub e2e: Sample,
+    /// Requests that kept the times asked for.
+    pub kept: u64,
+    /// Those times.
+    slo: Slo,
     /// Tokens of the answers.
     tokens: u64,
     /// First arrival and last end.
@@ -24,6 +29,7 @@ pub struct Tally {
 
 impl Tally {
     fn add(&mut self, record: &RequestRecord) {
+        self.kept += u64::from(self.slo.kept(record.ttft(), record.tpot_seconds()));
         self.ttft.add(record.ttft().seconds().value());
         self.e2e.add(record.e2e().seconds().value());
         if let Some(tpot) = record.tpot_seconds() {
@@ -60,14 +66,14 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// No requests. `recorded` keeps the record of each.
+    /// No requests. `recorded` keeps the record of each; those that keep `slo` are counted.
     #[must_use]
-    pub fn new(recorded: bool) -> Self {
+    pub fn new(recorded: bool, slo: Slo) -> Self {
         Self {
             oldest: 0,
             window: VecDeque::new(),
             records: recorded.then(Vec::new),
-            tally: Tally::default(),
+            tally: Tally { slo, ..Tally::default() },
             answered: 0,
         }
     }
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_answered_leaves_the_window_and_counts_once() {
-        let mut requests = Requests::new(true);
+        let mut requests = Requests::new(true, Slo::default());
         for id in 0..4 {
             requests.arrive(&request(id), SimTime(u64::from(id) * 10));
         }
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn without_records_memory_is_that_of_the_window() {
-        let mut requests = Requests::new(false);
+        let mut requests = Requests::new(false, Slo::default());
         for id in 0..10_000 {
             requests.arrive(&request(id), SimTime(id.into()));
             if id >= 7 {

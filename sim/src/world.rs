@@ -173,7 +173,7 @@ impl<'a> World<'a> {
             links_version: 0,
             busy: vec![0; setup.sets.len()],
             chains,
-            requests: Requests::new(sampled),
+            requests: Requests::new(sampled, setup.problem.conditions.slo),
             accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
             failing: (!setup.failures.is_empty()).then(|| {
                 let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());

@@ -273,7 +273,11 @@ pub fn simulation(plan: &Plan, stages: &[StageTime<'_>], requests: u32) -> Store
         requests,
         seeds: 20,
         metrics: metrics(&trace),
+        percentiles: BTreeMap::new(),
+        goodput: None,
         devices,
+        attribution: None,
+        reliability: None,
         digest: Digest::of(plan.digest().bytes()),
         trace: Some(trace),
     };

@@ -1,7 +1,7 @@
 //! Batches, shares and preemption as the report shows them.
 
 use crate::material::{Case, Costs, UNIT, closed, poisson};
-use isotherm_core::conditions::Sharing;
+use isotherm_core::conditions::{Sharing, Slo};
 use isotherm_core::workload::{Length, Workload};
 use isotherm_sim::{Options, simulate};
 
@@ -66,4 +66,28 @@ fn each_token_passes_each_stage_once_unless_its_request_is_preempted() {
     assert_eq!(trace.requests.len(), 50);
     assert!(trace.stages[0].tokens > needed(&trace) + 100, "nothing was recomputed: {}", trace.stages[0].tokens);
     assert!(trace.requests.iter().all(|r| r.arrival_ns < r.first_token_ns && r.first_token_ns <= r.finished_ns));
+}
+
+#[test]
+fn goodput_counts_the_requests_that_kept_their_times_and_percentiles_are_of_all_runs() {
+    // Three clients, one admitted at a time, steps of 10: first tokens after 10, 30, 50, then always 50.
+    let case = Case::single(Costs::fixed(10.0), closed(3, 9, 1, 2));
+    let mut problem = case.problem();
+    let options = Options { seeds: 2, ..Options::default() };
+    for (ttft, tpot, kept) in [(30.0, None, 2), (50.0, Some(10.0), 9), (50.0, Some(9.0), 0), (9.0, None, 0)] {
+        let after = |units| crate::material::units(units);
+        problem.conditions.slo = Slo { ttft: Some(after(ttft)), tpot: tpot.map(after) };
+        let report = simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates");
+        let goodput = report.goodput.expect("asked for");
+        assert_eq!((goodput.kept, goodput.requests, goodput.ci95), (2 * kept, 18, Some(0.0)), "{ttft} {tpot:?}");
+        // Nine requests of two steps of 10 units take 180.
+        assert!((goodput.requests_per_second - kept as f64 / (180.0 / 512.0)).abs() < 1e-9);
+    }
+    problem.conditions.slo = Slo::default();
+    let report = simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates");
+    assert_eq!(report.goodput, None);
+    let p90 = report.percentiles["ttft_seconds"][1];
+    assert_eq!((p90.percent, p90.value, p90.queries, p90.queries_min), (90.0, 50.0 / 512.0, 18, 64));
+    assert!(!p90.is_supported() && p90.interval.is_none() && p90.ci95 == Some(0.0));
+    assert_eq!(report.metrics["ttft_seconds"].p50, report.percentiles["ttft_seconds"][0].value);
 }
