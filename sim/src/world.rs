@@ -146,7 +146,7 @@ impl<'a> World<'a> {
         let sampled = options.trace && replication == 0;
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
-            let policy = options.policy.start(route.resources, route.stops.len())?;
+            let policy = options.policy.start(route.resources, route.stops.len(), !setup.failures.is_empty())?;
             chains.push(Chain { policy, batches: Vec::new(), scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {

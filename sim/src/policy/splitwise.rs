@@ -369,9 +369,7 @@ impl Policy for Splitwise {
             live.produced += 1;
             let (request, ordinal) = (live.request.id, live.produced);
             let done = ordinal == live.request.output_tokens || ended.contains(&request);
-            if ordinal == 1 {
-                self.completed.tokens.push(Yield { request, ordinal });
-            }
+            self.completed.tokens.push(Yield { request, ordinal });
             if done {
                 self.finish(slot);
                 // The batch is chosen anew when one of its tasks is over.

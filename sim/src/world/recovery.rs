@@ -348,7 +348,7 @@ impl World<'_> {
             self.network.clear(now, lane);
         }
         self.forget_doomed();
-        self.chains[route].policy = self.options.policy.start(setup.resources, setup.stops.len())?;
+        self.chains[route].policy = self.options.policy.start(setup.resources, setup.stops.len(), true)?;
         let failing = self.failing();
         let of_route = |standing: &&Standing| standing.route == Some(route as u32) && !standing.over;
         let waiting = failing.requests.iter().filter(of_route).count() as u32;

@@ -18,8 +18,8 @@ struct Live {
     processed: u32,
     /// Blocks that it holds; none before it is admitted.
     blocks: u32,
-    /// Whether it has yielded a token.
-    yielded: bool,
+    /// Tokens that it has yielded.
+    produced: u32,
 }
 
 impl Live {
@@ -175,7 +175,7 @@ impl Lists {
 impl Policy for Lists {
     fn submit(&mut self, request: Request, _prompt: &[u64]) -> Result<(), ServingError> {
         self.limits.admissible(&request, &self.resources)?;
-        self.queue.push_back(Live { request, target: request.prompt_tokens, processed: 0, blocks: 0, yielded: false });
+        self.queue.push_back(Live { request, target: request.prompt_tokens, processed: 0, blocks: 0, produced: 0 });
         Ok(())
     }
 
@@ -221,9 +221,8 @@ impl Policy for Lists {
                 live.processed += 1;
             }
             if live.decodes() {
-                if !std::mem::replace(&mut live.yielded, true) {
-                    completed.tokens.push(Yield { request, ordinal: 1 });
-                }
+                live.produced += 1;
+                completed.tokens.push(Yield { request, ordinal: live.produced });
             }
             if live.processed == live.total() || (live.decodes() && ended.contains(&request)) {
                 self.free += live.blocks;
