@@ -152,3 +152,13 @@ fn saved_loads_keep_the_promise() {
         Replay::parse(&text).expect("the seed is a load");
     }
 }
+
+#[test]
+fn saved_profiles_and_runs_keep_the_promise() {
+    use isotherm_core::import::llmservingsim::{measured, workload};
+    replay("llmservingsim", as_text(llmservingsim::check));
+    let profile = String::from_utf8(seed("llmservingsim", "seed-profile")).expect("the seed is text");
+    assert_eq!(profile.split('\0').count(), 6, "all files of a profile");
+    let run = String::from_utf8(seed("llmservingsim", "seed-run")).expect("the seed is text");
+    assert_eq!((workload(&run).expect("requests").len(), measured(&run).expect("answers").len()), (1, 1));
+}

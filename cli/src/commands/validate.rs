@@ -206,6 +206,7 @@ fn resources(args: &ValidateLlmServingSim, engine: &Engine, run: &Path) -> Resul
         requests_max: engine.requests_max,
         step_tokens_max: engine.step_tokens_max,
         kv_block_tokens: engine.block_tokens,
+        ..Serving::default()
     };
     // One block is the engine's own: it stands for positions that hold nothing.
     Ok(Resources { serving, kv_blocks: blocks.saturating_sub(1), in_flight_max: 1 })

@@ -247,7 +247,7 @@ fn made_up() -> Vec<(u64, u32, Vec<u64>, u32)> {
 /// Serves the made-up load where a step of `n` tokens takes 5 ms and 20 us for each; gives the digest of all steps and
 /// of all first and last tokens, the number of steps and of preemptions, and the end.
 fn replay(blocks: u32, budget: u32, requests_max: u32) -> (u64, u64, u64, u64) {
-    let serving = Serving { requests_max, step_tokens_max: budget, kv_block_tokens: 16, ..Serving::default() };
+    let serving = Serving { requests_max, step_tokens_max: budget, ..Serving::default() };
     let resources = Resources { serving, kv_blocks: blocks - 1, in_flight_max: 1 };
     let mut engine = engine(resources, VllmOptions { context_max: 32_768, ..VllmOptions::default() });
     let load = made_up();
