@@ -244,9 +244,12 @@ impl LayerwiseProfile {
         total
     }
 
-    /// Attention of one layer.
+    /// Attention of one layer; none where nobody is served, as when an engine passes a token through for others.
     #[must_use]
     pub fn attention(&self, spans: &[Span]) -> Seconds {
+        if spans.is_empty() {
+            return Seconds::ZERO;
+        }
         let mut batch = Mixed::default();
         for span in spans {
             batch.add(span);

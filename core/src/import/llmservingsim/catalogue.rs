@@ -246,7 +246,7 @@ impl Catalogue {
         let Some(experts) = model.experts else {
             return Err(LlmServingSimError::Missing {
                 file: "the model's number of experts",
-                remedy: "give its config.json with --model-config, or --experts and --experts-per-token",
+                remedy: "give its config.json with --model-config",
             });
         };
         // One token goes to as many experts as the profiled layer chose for it.
