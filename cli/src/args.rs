@@ -1,10 +1,12 @@
 //! The command line, as clap reads it.
 
 mod exchange;
+mod heat;
 mod service;
 mod validate;
 
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
+pub use heat::{FitThermal, PowerSource};
 pub use service::Service;
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
@@ -78,6 +80,8 @@ pub enum Command {
     Report(Report),
     /// Plan and simulate every scenario of a directory.
     Batch(Batch),
+    /// Identify how a device warms from logs of its power and temperature.
+    FitThermal(FitThermal),
     /// Turn other people's measurements into scenarios.
     #[command(subcommand)]
     Import(ImportCommand),

@@ -1,4 +1,12 @@
 //! How a device warms, cools and throttles: a linear thermal network, exact between events.
+//!
+//! One node and its throttle stand here; [`network`] has several nodes, [`fit`] identifies them from a [`log`].
+
+pub mod crossing;
+pub mod fit;
+pub mod log;
+pub mod matrix;
+pub mod network;
 
 use crate::figure::Figure;
 use crate::units::{Celsius, Joules, JoulesPerKelvin, Kelvin, KelvinPerWatt, Seconds, Watts};
@@ -20,6 +28,36 @@ pub struct ThermalRecord {
     /// Speed while throttled as a share of full speed, above 0 and at most 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_speed: Option<Figure<f64>>,
+    /// A die on top of the node above, which then is its sink; absent where the device is one node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub die: Option<Branch>,
+    /// What shares the heat of the node above and gives it to nothing else: board, brackets, walls of a case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<Branch>,
+    /// A fan that cools better when the device is hot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan: Option<Fan>,
+}
+
+/// A node beside the one that gives heat to the air, and what joins them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Thermal resistance between the two.
+    pub resistance_kelvin_per_watt: Figure<KelvinPerWatt>,
+    /// Heat capacity of this node.
+    pub capacity_joules_per_kelvin: Figure<JoulesPerKelvin>,
+}
+
+/// A fan that follows the temperature of the device: over `start_celsius` each kelvin adds to the conductance to the air.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fan {
+    /// Temperature up to which it runs at its slowest; what the resistance was stated for.
+    pub start_celsius: Figure<Celsius>,
+    /// Conductance that each kelvin above adds, in W/K per K.
+    pub watts_per_kelvin_squared: Figure<f64>,
+    /// Temperature from which it runs at its fastest; absent where that was never reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_celsius: Option<Figure<Celsius>>,
 }
 
 /// One thermal node and the air around it: `C dT/dt = P - (T - T_air) / R`.
@@ -232,6 +270,9 @@ mod tests {
             throttle_celsius: Some(Figure::declared(Celsius::of(throttle), "test")),
             resume_celsius: Some(Figure::declared(Celsius::of(resume), "test")),
             throttled_speed: Some(Figure::declared(speed, "test")),
+            die: None,
+            case: None,
+            fan: None,
         }
     }
 

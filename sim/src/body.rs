@@ -217,6 +217,9 @@ mod tests {
             throttle_celsius: Some(Figure::declared(Celsius::of(80.0), "test")),
             resume_celsius: Some(Figure::declared(Celsius::of(70.0), "test")),
             throttled_speed: Some(Figure::declared(0.5, "test")),
+            die: None,
+            case: None,
+            fan: None,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod bench_planner;
 pub mod devices;
 pub mod explain;
 pub mod export;
+pub mod fit_thermal;
 pub mod generate;
 pub mod import;
 pub mod model;

@@ -90,6 +90,9 @@ pub fn device(name: &str, kind: DeviceKind, gib: u64, gigabytes_per_second: f64,
             throttle_celsius: Some(Figure::declared(Celsius::of(throttle), "data sheet")),
             resume_celsius: Some(Figure::declared(Celsius::of(throttle - 5.0), "assumed")),
             throttled_speed: None,
+            die: None,
+            case: None,
+            fan: None,
         }),
         ..Device::named(name, if name.starts_with("cpu") { "desk" } else { "rack" }, kind)
     }

@@ -17,6 +17,9 @@ fn heated(device: &mut Device, idle: f64, busy: f64, capacity: f64) {
         throttle_celsius: Some(Figure::declared(Celsius::of(80.0), source)),
         resume_celsius: Some(Figure::declared(Celsius::of(70.0), source)),
         throttled_speed: Some(Figure::declared(0.5, source)),
+        die: None,
+        case: None,
+        fan: None,
     });
 }
 

@@ -1,0 +1,76 @@
+//! Logs of several tools.
+
+use super::*;
+
+fn rows(heading: &str, row: impl Fn(usize) -> String) -> String {
+    (0..30).fold(format!("{heading}\n"), |text, i| format!("{text}{}\n", row(i)))
+}
+
+#[test]
+fn a_log_of_nvidia_smi_is_read_with_its_units() {
+    let text = rows(
+        "timestamp, name, temperature.gpu, power.draw [W], power.limit [W], clocks.current.sm [MHz], \
+         clocks.current.memory [MHz], utilization.gpu [%], utilization.memory [%], fan.speed [%]",
+        |i| {
+            format!(
+                "2025/02/27 03:29:{:02}.500, NVIDIA X, {}, {}.50 W, 130.00 W, 1500 MHz, 9001 MHz, 80 %, 20 %, {} %",
+                i,
+                40 + i,
+                30 + i,
+                30 + i
+            )
+        },
+    );
+    let log = ThermalLog::parse(&text).expect("read");
+    assert_eq!((log.len(), log.celsius[3], log.watts[3]), (30, 43.0, 33.5));
+    assert!((log.seconds[1] - log.seconds[0] - 1.0).abs() < 1e-6);
+    assert_eq!((log.cap.as_ref().expect("there")[0], log.clock.as_ref().expect("there")[0]), (130.0, 1500.0));
+    assert!((log.utilisation.as_ref().expect("there")[0] - 0.8).abs() < 1e-12);
+    assert!((log.memory.as_ref().expect("there")[0] - 0.2).abs() < 1e-12);
+    assert!((log.fan.as_ref().expect("there")[29] - 1.0).abs() < 1e-12);
+    assert_eq!(log.ambient, None);
+}
+
+#[test]
+fn units_come_from_heading_cell_or_size() {
+    let log = |heading: &str, time: &dyn Fn(usize) -> String, power: &str| {
+        let text = rows(heading, |i| format!("{};{power};{}", time(i), 40 + i % 3));
+        ThermalLog::parse(&text).expect(heading)
+    };
+    let seconds = |log: &ThermalLog| log.seconds[4] - log.seconds[0];
+    let a = log("time_ms;power (mW);temp_c", &|i| (i * 500).to_string(), "42500");
+    assert!((seconds(&a) - 2.0).abs() < 1e-9 && (a.watts[0] - 42.5).abs() < 1e-12);
+    let b = log("Timestamp;Power;Temperature", &|i| (1_740_626_971_958 + 1_000 * i).to_string(), "0.0425 kW");
+    assert!((seconds(&b) - 4.0).abs() < 1e-6 && (b.watts[0] - 42.5).abs() < 1e-12, "{b:?}");
+    let c = log("time;Power;GPU Temp (C)", &|i| format!("2025-02-27T03:29:{i:02}Z"), "42500");
+    assert!((seconds(&c) - 4.0).abs() < 1e-6 && (c.watts[0] - 42.5).abs() < 1e-12);
+    assert!(c.notes.iter().any(|note| note.contains("0.001")), "{:?}", c.notes);
+}
+
+#[test]
+fn limits_memory_and_air_are_not_taken_for_the_device() {
+    let text = rows(
+        "Time,PowerCap,Power (W),Ambient (C),Temperature (C),memory.temp,temperature.gpu.tlimit,Frequency,GPU Utilization (%)",
+        |i| format!("{i},30000,{}.5,21,{},99,33,{},100", 40 + i, 50 + i, 210 + i),
+    );
+    let log = ThermalLog::parse(&text).expect("read");
+    assert_eq!((log.watts[2], log.celsius[2]), (42.5, 52.0));
+    assert_eq!((log.ambient.as_ref().expect("there")[0], log.cap.as_ref().expect("there")[0]), (21.0, 30.0));
+    assert_eq!(log.clock.as_ref().expect("there")[2], 212.0);
+}
+
+#[test]
+fn what_cannot_be_read_is_said() {
+    let parse = |text: &str| ThermalLog::parse(text).expect_err("refused").to_string();
+    assert!(parse("").contains("empty"));
+    assert!(parse("time,power\n1,2\n").contains("temperature"), "{}", parse("time,power\n1,2\n"));
+    let holes = rows("time,power,temp", |i| format!("{i},{},50", if i < 25 { "[N/A]" } else { "40" }));
+    assert!(parse(&holes).contains("only 5 of 30"), "{}", parse(&holes));
+    let back = rows("time,power,temp", |i| format!("{},40,50", (i + 10) % 30));
+    assert!(parse(&back).contains("time goes back"), "{}", parse(&back));
+    let kelvin = rows("time,power,temp", |i| format!("{i},40,{}", 310 + i));
+    assert!(parse(&kelvin).contains("check the unit"), "{}", parse(&kelvin));
+    let few = rows("time,power,temp", |i| format!("{i},{},50", if i < 5 { "[N/A]" } else { "40" }));
+    let log = ThermalLog::parse(&few).expect("most is readable");
+    assert!(log.len() == 25 && log.notes.iter().any(|note| note.contains("5 of 30 rows")), "{:?}", log.notes);
+}
