@@ -1,7 +1,8 @@
 //! Plans made-up clusters and prints one row each: what was found, how well it is bounded, and what it cost.
 //!
 //! `cargo run --profile dev --example clusters -- SET FIRST_SEED LAST_SEED [SECONDS]`; `SET` is a name of
-//! [`isotherm_benches::clusters::SETS`] or `all`.
+//! [`isotherm_benches::clusters::SETS`] or `all`. With `CPU` in the environment, seconds are those of the processor, which
+//! is fairer where others use the machine; with `TELL`, progress is told; with `PLAN`, the stages are listed.
 
 use isotherm_benches::clusters::{Recipe, SETS, cluster};
 use isotherm_core::units::Seconds;
@@ -23,7 +24,9 @@ fn row(recipe: &Recipe, seed: u64, seconds: f64) {
     let problem = cluster(recipe, seed);
     let classes: std::collections::BTreeSet<_> = problem.graph.devices().iter().map(|d| &d.class).collect();
     let (before, begun) = (spent().0, Instant::now());
-    let left = || Seconds::of((seconds - begun.elapsed().as_secs_f64()).max(0.0));
+    let by_processor = std::env::var_os("CPU").is_some();
+    let passed = || if by_processor { spent().0 - before } else { begun.elapsed().as_secs_f64() };
+    let left = || Seconds::of((seconds - passed()).max(0.0));
     let tell = |progress: Progress| {
         if std::env::var_os("TELL").is_some() {
             eprintln!("{:7.2} {progress:?}", begun.elapsed().as_secs_f64());
@@ -37,6 +40,15 @@ fn row(recipe: &Recipe, seed: u64, seconds: f64) {
         println!("{:10} {seed:3}: {outcome:?}", recipe.name);
         return;
     };
+    if std::env::var_os("PLAN").is_some() {
+        let mut stages: Vec<_> = plan.stages.iter().collect();
+        stages.sort_by_key(|stage| (stage.layers.start, stage.layers.end));
+        for stage in stages {
+            let device = problem.graph.find(&stage.devices[0]).map(|id| problem.graph.device(id));
+            let (class, site) = device.map_or(("", ""), |d| (d.class.as_str(), d.site.as_deref().unwrap_or("")));
+            println!("  {:3}..{:3} {class} {site}", stage.layers.start, stage.layers.end);
+        }
+    }
     let begun = Instant::now();
     plan.clone().check(&problem).expect("a plan that was checked");
     let checked = begun.elapsed().as_secs_f64();

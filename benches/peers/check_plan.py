@@ -479,11 +479,20 @@ def form(plan):
         optional(certificate.get("bound"), number, "certificate.bound")
         optional(certificate.get("gap"), number, "certificate.gap")
         need(certificate.get("bound_kind") in ("certified", "solver", "none"), "certificate.bound_kind")
-        evidence = certificate.get("evidence")
-        if evidence is not None:
+        top = certificate.get("evidence")
+        entries = [] if top is None else [top]
+        if isinstance(top, dict) and top.get("kind") == "batches":
+            need(isinstance(top.get("batches"), list), "evidence.batches")
+            for entry in top["batches"]:
+                need(isinstance(entry, dict), "evidence.batches")
+                count(entry.get("batch"), U32, "evidence.batch")
+                need(isinstance(entry.get("evidence"), dict), "evidence.batches")
+                need(entry["evidence"].get("kind") != "batches", "evidence.batches")
+                entries.append(entry["evidence"])
+        for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
-            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "weighed_worths", "walk_prices"),
-                 "evidence.kind")
+            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "weighed_worths", "walk_prices",
+                                          "batches"), "evidence.kind")
             if evidence["kind"] in ("device_worths", "weighed_worths"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
@@ -672,9 +681,9 @@ def greatest_rates(problem, name, batches):
     return table
 
 
-def clip_bound(problem, bound):
+def clip_bound(problem, bound, batch=None):
     above = Q(bound) * (1 + AGREE)
-    batches = open_batches(problem, above)
+    batches = open_batches(problem, above) if batch is None else [batch]
     covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d, batches).items()), default=Q(0))
                   for d in problem.devices)
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
@@ -706,7 +715,7 @@ def cheap_cover(choices, above, limit, several):
     return False
 
 
-def worths_prove(problem, bound, worths, first=0, last=0, sites=()):
+def worths_prove(problem, bound, worths, first=0, last=0, sites=(), batch=None):
     above, first, last = Q(bound) * (1 + AGREE), Q(first), Q(last)
     if any(d not in problem.devices or w < 0 for d, w in worths.items()):
         return ["a worth is negative or of no device"]
@@ -714,7 +723,7 @@ def worths_prove(problem, bound, worths, first=0, last=0, sites=()):
         return ["an end of the model has a negative weight"]
     if above <= 0:
         return ["no positive bound"]
-    batches = open_batches(problem, above)
+    batches = open_batches(problem, above) if batch is None else [batch]
     tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
     worth = {d: Q(worths.get(d, 0)) for d in tables}
     choices = []
@@ -754,6 +763,31 @@ def worths_prove(problem, bound, worths, first=0, last=0, sites=()):
     limit = (1 + total - whole) * (1 + Q(1, 10**12))
     if cheap_cover(choices, above, limit, True):
         wrong.append("several devices carry a layer for too little")
+    return wrong
+
+
+def rate_proves(problem, bound, evidence, batch=None):
+    """Evidence for a bound on throughput, in batches of one size where one is named."""
+    if evidence["kind"] == "clip_bound":
+        return clip_bound(problem, bound, batch)
+    if evidence["kind"] == "device_worths":
+        return worths_prove(problem, bound, evidence["worths"], batch=batch)
+    if evidence["kind"] == "weighed_worths":
+        ends = evidence.get("ends", {})
+        return worths_prove(problem, bound, evidence["worths"], ends.get("first", 0), ends.get("last", 0),
+                            evidence.get("sites", ()), batch)
+    return ["evidence for a batch does not speak of throughput"]
+
+
+def batches_prove(problem, bound, entries):
+    """Each batch that Little's law leaves open has evidence, and all that there is holds."""
+    named = [entry["batch"] for entry in entries]
+    wrong = ["a batch is without evidence" for b in open_batches(problem, Q(bound) * (1 + AGREE)) if b not in named]
+    known = {b for _ in problem.variants() for b in problem.batches()}
+    if len(set(named)) < len(named) or not set(named) <= known:
+        return wrong + ["a batch is named twice, or is none of this problem"]
+    for entry in entries:
+        wrong += rate_proves(problem, bound, entry["evidence"], entry["batch"])
     return wrong
 
 
@@ -1043,21 +1077,16 @@ def certificate_faults(problem, plan):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         kind = c["evidence"]["kind"]
-        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths")):
+        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths", "batches")):
             wrong.append("evidence of the wrong kind")
         elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
             wrong.append("evidence says nothing of devices that hold a stage together")
         elif kind in ("enumeration", "walk_prices") and len(problem.formats) > 1:
             wrong.append("evidence speaks of one format where several may be chosen")
-        elif kind == "clip_bound":
-            wrong += clip_bound(problem, c["bound"])
-        elif kind == "device_worths":
-            wrong += worths_prove(problem, c["bound"], c["evidence"]["worths"])
-        elif kind == "weighed_worths":
-            e = c["evidence"]
-            ends = e.get("ends", {})
-            wrong += worths_prove(problem, c["bound"], e["worths"], ends.get("first", 0), ends.get("last", 0),
-                                  e.get("sites", ()))
+        elif kind == "batches":
+            wrong += batches_prove(problem, c["bound"], c["evidence"]["batches"])
+        elif maximise:
+            wrong += rate_proves(problem, c["bound"], c["evidence"])
         elif kind == "walk_prices":
             wrong += walk_prices(problem, c["bound"], c["evidence"]["parts"])
         else:

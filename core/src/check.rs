@@ -17,7 +17,7 @@ mod violation;
 mod walk;
 mod worths;
 
-pub use certificate::{BoundFault, GAP_OPTIMAL_MAX};
+pub use certificate::{BoundFault, GAP_OPTIMAL_MAX, open_batches};
 pub use enumeration::ENUMERATED_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;

@@ -89,12 +89,27 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sites: Vec<Vec<String>>,
     },
+    /// Throughput: evidence for each batch in which requests may go round; none for those that Little's law rules out at
+    /// the bound.
+    Batches {
+        /// By batch.
+        batches: Vec<BatchEvidence>,
+    },
     /// Latency: prices under which the cheapest walk through the layers, less all prices, is the bound; what remains
     /// open the checker searches, dropping beginnings of chains that the same prices rule out.
     WalkPrices {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
     },
+}
+
+/// What proves a bound on every plan in batches of one size.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BatchEvidence {
+    /// Requests in a batch.
+    pub batch: u32,
+    /// The evidence: for throughput, and not for batches again.
+    pub evidence: Evidence,
 }
 
 /// What the first and the last layer weigh beyond the 1 of every layer, in a certificate.

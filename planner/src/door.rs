@@ -14,7 +14,8 @@ use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::worths::Worths;
 use crate::throughput::{BestFlow, Depth, Flows, Proof, best_flow};
-use isotherm_core::plan::{EndWeights, Evidence, Unused};
+use isotherm_core::check::open_batches;
+use isotherm_core::plan::{BatchEvidence, EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
 /// Most chains that a plan's reader is asked to enumerate.
@@ -121,7 +122,9 @@ fn unused_in_chain(chains: &Chains<'_>, best: &BestChain, chain: &[Link], value:
 }
 
 /// The best placement over all batches, its batch, and a bound on every plan in any batch.
-fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFlow, u32), PlanError> {
+///
+/// What proves the bound of each batch comes third.
+fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFlow, u32, Vec<BatchProof>), PlanError> {
     let problem = tables.problem;
     let mut networks: Vec<Network> = Vec::new();
     for batch in problem.batches() {
@@ -129,7 +132,7 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         networks.push(networks.first().map_or_else(|| Network::new(tables, &life), |known| known.again(tables, &life)));
     }
     if let ([network], [batch]) = (networks.as_slice(), problem.batches().as_slice()) {
-        return Ok((best_flow(&Flows::new(tables, network), None, Depth::Full, budget)?, *batch));
+        return Ok((best_flow(&Flows::new(tables, network), None, Depth::Full, budget)?, *batch, Vec::new()));
     }
     // What is quickly found for each batch; then the most promising first: what it reaches rules out others.
     let quick = |network: &Network| best_flow(&Flows::new(tables, network), None, Depth::Quick, budget);
@@ -146,6 +149,7 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         }
     }
     let mut found: Option<(BestFlow, u32)> = None;
+    let mut proofs: Vec<BatchProof> = Vec::new();
     for (quickly, batch, network) in open {
         let rate = placement.as_ref().map_or(0.0, |(_, rate)| *rate);
         let needless = quickly.bound <= rate * (1.0 + GAP_NONE);
@@ -159,12 +163,14 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {
             placement = Some((known.clone(), carried.rate));
         }
+        proofs.push((batch, flow.proof.clone()));
         found = Some(match found {
             None => (flow, batch),
             Some(before) => merged(before, (flow, batch)),
         });
     }
-    Ok(found.expect("there is at least one batch"))
+    let (flow, batch) = found.expect("there is at least one batch");
+    Ok((flow, batch, proofs))
 }
 
 /// The better of two, under a bound on both.
@@ -179,7 +185,7 @@ fn merged(a: (BestFlow, u32), b: (BestFlow, u32)) -> (BestFlow, u32) {
 }
 
 fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
-    let (best, batch) = best_over_batches(tables, budget)?;
+    let (best, batch, proofs) = best_over_batches(tables, budget)?;
     let Some((placement, carried)) = &best.placement else {
         return Ok(match best.stopped {
             Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },
@@ -202,7 +208,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         placement: used,
         routes,
         bound: Some(best.bound),
-        evidence: evidence(tables, &best.proof),
+        evidence: evidence(tables, &best.proof).into_iter().chain(by_batch(tables, &best, &proofs)).collect(),
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
@@ -213,6 +219,23 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
     assemble(tables, parts)
+}
+
+/// A batch and what proves the bound on its plans.
+type BatchProof = (u32, Proof);
+
+/// What proves the bound batch by batch, where the proof of one does not speak for the others; none where a solver's word
+/// is among it.
+fn by_batch(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Option<Evidence> {
+    if proofs.len() < 2 {
+        return None;
+    }
+    let open = open_batches(tables.problem, best.bound);
+    let needed = proofs.iter().filter(|(batch, _)| open.contains(batch));
+    let proven = |(batch, proof): &BatchProof| {
+        evidence(tables, proof).into_iter().next().map(|evidence| BatchEvidence { batch: *batch, evidence })
+    };
+    Some(Evidence::Batches { batches: needed.map(proven).collect::<Option<Vec<_>>>()? })
 }
 
 /// What proves a bound on the rate without a solver.

@@ -5,10 +5,10 @@
 //! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::enumeration`]
 //! and [`super::walk`].
 
-use super::walk::WalkFault;
 use super::{cover, enumeration, walk, worths};
-use crate::exact::{agree, agreement, exact, nearest, whole};
-use crate::plan::{BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
+use super::{in_flight, walk::WalkFault};
+use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
+use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
 use crate::problem::{Objective, PlacementProblem};
 use num_traits::{Signed, Zero};
 
@@ -177,6 +177,14 @@ pub enum BoundFault {
         /// What it leaves out.
         what: &'static str,
     },
+    /// A batch with evidence that does not speak for it, or none.
+    #[error("the batch of {batch} requests {what}")]
+    Batch {
+        /// Requests in the batch.
+        batch: u32,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// More work than the checker takes upon itself.
     #[error("{what}: {count} are too many to certify by enumeration; at most {max}")]
     TooLarge {
@@ -293,17 +301,14 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
     if problem.may_group() {
         return vec![BoundFault::Choices { evidence: "for a bound", what: "devices that hold a stage together" }];
     }
+    if let Some(faults) = rate(problem, bound, &above, evidence, None).filter(|_| throughput) {
+        return faults;
+    }
     match evidence {
-        Evidence::ClipBound if throughput => cover::clip(problem, bound, &above),
+        Evidence::Batches { batches } if throughput => by_batch(problem, bound, &above, batches),
+        Evidence::Batches { .. } => wrong("batches"),
         Evidence::ClipBound => wrong("clip_bound"),
-        Evidence::DeviceWorths { worths } if throughput => {
-            let claim = worths::Claim { worths, ends: EndWeights::default(), sites: &[] };
-            worths::worths(problem, &above, &claim)
-        }
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
-        Evidence::WeighedWorths { worths, ends, sites } if throughput => {
-            worths::worths(problem, &above, &worths::Claim { worths, ends: *ends, sites })
-        }
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration if problem.formats().len() > 1 => {
@@ -316,4 +321,49 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
         }
         Evidence::WalkPrices { parts } => walk::prices(problem, bound, parts),
     }
+}
+
+/// Verifies evidence for a bound on throughput, in batches of one size where one is named; none where it is not for that.
+fn rate(
+    problem: &PlacementProblem,
+    bound: f64,
+    above: &Exact,
+    evidence: &Evidence,
+    batch: Option<u32>,
+) -> Option<Vec<BoundFault>> {
+    let claim = match evidence {
+        Evidence::ClipBound => return Some(cover::clip(problem, bound, above, batch)),
+        Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },
+        Evidence::WeighedWorths { worths, ends, sites } => worths::Claim { worths, ends: *ends, sites, batch },
+        _ => return None,
+    };
+    Some(worths::worths(problem, above, &claim))
+}
+
+/// Verifies evidence by batch: each that Little's law leaves open has some, and all that there is holds.
+fn by_batch(problem: &PlacementProblem, bound: f64, above: &Exact, batches: &[BatchEvidence]) -> Vec<BoundFault> {
+    let mut faults = Vec::new();
+    let named = |batch: u32| batches.iter().filter(|of| of.batch == batch).count();
+    for batch in in_flight::batches(problem, above).into_iter().filter(|&batch| named(batch) == 0) {
+        faults.push(BoundFault::Batch { batch, what: "has no evidence, and is not ruled out by Little's law" });
+    }
+    let known = in_flight::batches_of(&problem.variants());
+    for of in batches {
+        if !known.contains(&of.batch) || named(of.batch) > 1 {
+            let what = "must be one that plans of this problem may have, named once";
+            faults.push(BoundFault::Batch { batch: of.batch, what });
+            continue;
+        }
+        let found = rate(problem, bound, above, &of.evidence, Some(of.batch));
+        let wrong = "must have evidence that speaks of throughput";
+        faults.extend(found.unwrap_or_else(|| vec![BoundFault::Batch { batch: of.batch, what: wrong }]));
+    }
+    faults
+}
+
+/// The batches for which a bound on throughput needs evidence: those that Little's law leaves open just above it.
+#[must_use]
+pub fn open_batches(problem: &PlacementProblem, bound: f64) -> Vec<u32> {
+    let above = exact(bound).map(|stated| stated * (whole(1) + agreement()));
+    above.map_or_else(|| in_flight::batches_of(&problem.variants()), |above| in_flight::batches(problem, &above))
 }

@@ -37,16 +37,19 @@ pub(super) struct Class {
     pub rates: Vec<(Shape, Exact)>,
 }
 
-/// The devices by equal tables of rates, as far as they matter to plans of rate `above`. Errors: too many intervals to
-/// tabulate.
-pub(super) fn classes(problem: &PlacementProblem, above: &Exact) -> Result<Vec<Class>, BoundFault> {
+/// The devices by equal tables of rates, as far as they matter to plans of rate `above`, in batches of one size where one
+/// is named. Errors: too many intervals to tabulate.
+pub(super) fn classes(problem: &PlacementProblem, above: &Exact, only: Option<u32>) -> Result<Vec<Class>, BoundFault> {
     let layers = u128::from(problem.layers());
     let count = layers * (layers + 1) / 2 * problem.graph.devices().len() as u128;
     if count > INTERVALS_MAX {
         return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
     }
     let variants = problem.variants();
-    let lives = in_flight::open(problem, &variants, above);
+    let lives = match only {
+        Some(batch) => vec![problem.life(batch)],
+        None => in_flight::open(problem, &variants, above),
+    };
     let mut by_table: BTreeMap<Vec<(Shape, u64)>, Vec<DeviceId>> = BTreeMap::new();
     for device in problem.graph.device_ids() {
         by_table.entry(greatest_rates(&variants, device, &lives)).or_default().push(device);
@@ -87,8 +90,8 @@ pub(super) fn clipped(rate: &Exact, at: &Exact) -> Exact {
 }
 
 /// Proves that no plan reaches `above`, or says why not.
-pub(super) fn clip(problem: &PlacementProblem, bound: f64, above: &Exact) -> Vec<BoundFault> {
-    let classes = match classes(problem, above) {
+pub(super) fn clip(problem: &PlacementProblem, bound: f64, above: &Exact, only: Option<u32>) -> Vec<BoundFault> {
+    let classes = match classes(problem, above, only) {
         Ok(classes) => classes,
         Err(fault) => return vec![fault],
     };

@@ -48,11 +48,20 @@ pub(super) fn open(problem: &PlacementProblem, variants: &[Cow<'_, PlacementProb
         let least = exact(seconds * (1.0 - slack)).filter(positive);
         least.is_none_or(|least| &in_flight / least >= *above)
     };
-    // A format may bring times where another has rates alone, and with them batches.
+    batches_of(variants).into_iter().map(|batch| problem.life(batch)).filter(reaches).collect()
+}
+
+/// The same, by their sizes.
+pub(super) fn batches(problem: &PlacementProblem, above: &Exact) -> Vec<u32> {
+    open(problem, &problem.variants(), above).into_iter().map(|life| life.batch).collect()
+}
+
+/// The batches of plans in any format: one may bring times where another has rates alone, and with them batches.
+pub(super) fn batches_of(variants: &[Cow<'_, PlacementProblem>]) -> Vec<u32> {
     let mut batches: Vec<u32> = variants.iter().flat_map(|variant| variant.batches()).collect();
     batches.sort_unstable_by(|a, b| b.cmp(a));
     batches.dedup();
-    batches.into_iter().map(|batch| problem.life(batch)).filter(reaches).collect()
+    batches
 }
 
 /// One of each set of holders that hold the same layers in the same time.

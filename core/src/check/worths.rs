@@ -47,6 +47,8 @@ pub(super) struct Claim<'a> {
     pub ends: EndWeights,
     /// Names of the devices of each site; none where ways are left aside.
     pub sites: &'a [Vec<String>],
+    /// The batch that it speaks of; all where none is named.
+    pub batch: Option<u32>,
 }
 
 /// Proves from worths that no plan reaches `above`, or says why not.
@@ -68,7 +70,7 @@ pub(super) fn worths(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_
     if !above.is_positive() {
         return vec![BoundFault::CheapCover { cost: 0.0, cover: vec!["no device".to_owned()] }];
     }
-    let classes = match classes(problem, above) {
+    let classes = match classes(problem, above, claim.batch) {
         Ok(classes) => classes,
         Err(fault) => return vec![fault],
     };

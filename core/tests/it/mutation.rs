@@ -1,7 +1,7 @@
 //! Every figure, name and position of a valid plan is changed, one at a time; the checker must refuse each change.
 
 use crate::build::*;
-use isotherm_core::plan::{EndWeights, Evidence, Plan};
+use isotherm_core::plan::{BatchEvidence, EndWeights, Evidence, Plan};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -221,4 +221,43 @@ fn no_change_to_a_certificate_of_weighed_layers_goes_unnoticed() {
     assert!(!holds(of(enough, enough), 2.0, 0.0), "the head costs, not the embedding");
     assert!(!holds(of(enough, 1.9), 0.0, 2.0), "b carries two layers' weight for too little");
     assert!(!holds(of(3.1, 3.1), 0.0, 2.0));
+}
+
+#[test]
+fn no_change_to_a_certificate_by_batch_goes_unnoticed() {
+    let model = model(4);
+    let mut flow = ["a", "b"].map(|name| device(name, &model, 1.0, 1 << 40)).to_vec();
+    for device in &mut flow {
+        device.profiles = vec![profile(&model, 1.0, 4.0, 0.0, 0.0)];
+    }
+    let mut parts = parts(model, devices_file(flow, Vec::new()), Objective::Throughput);
+    parts.serving.requests_max = 8;
+    parts.limits.choices.batches = vec![1, 2];
+    let problem = problem(parts);
+    let mut plan = plan(&problem, &[("a", 0, 4), ("b", 0, 4)], &[(&[0], 0.5), (&[1], 0.5)]);
+    let value = plan.objective_value.expect("evaluated");
+    let of = |batch: u32, evidence: Evidence| BatchEvidence { batch, evidence };
+    let mut holds = |bound: f64, batches: Vec<BatchEvidence>| {
+        certify(&mut plan, bound, Evidence::Batches { batches });
+        plan.status = isotherm_core::plan::Status::Feasible;
+        plan.clone().check(&problem).is_ok()
+    };
+    let clip = || Evidence::ClipBound;
+    let bound = (0..40).map(|i| value * 1.1_f64.powi(i)).find(|&bound| {
+        isotherm_core::check::open_batches(&problem, bound).len() == 2
+            && holds(bound, vec![of(1, clip()), of(2, clip())])
+    });
+    let bound = bound.expect("some bound is proved while both batches are open");
+    assert!(holds(bound, vec![of(2, clip()), of(1, clip())]), "in any order");
+    assert!(!holds(bound, vec![of(1, clip())]), "nothing speaks for batches of 2");
+    assert!(!holds(bound, vec![of(2, clip())]), "nothing speaks for batches of 1");
+    assert!(!holds(bound, Vec::new()));
+    assert!(!holds(bound, vec![of(1, clip()), of(2, clip()), of(2, clip())]), "named twice");
+    assert!(!holds(bound, vec![of(1, clip()), of(2, clip()), of(3, clip())]), "no plan has batches of 3");
+    assert!(!holds(bound, vec![of(1, clip()), of(2, Evidence::Enumeration)]), "that is for latencies");
+    let nested = Evidence::Batches { batches: vec![of(2, clip())] };
+    assert!(!holds(bound, vec![of(1, clip()), of(2, nested)]), "batches within a batch");
+    let worths = BTreeMap::from([("a".to_owned(), 2.0), ("b".to_owned(), 2.0)]);
+    assert!(!holds(bound, vec![of(1, clip()), of(2, Evidence::DeviceWorths { worths })]), "worth all layers");
+    assert!(!holds(value * 0.9, vec![of(1, clip()), of(2, clip())]), "the plan beats it");
 }

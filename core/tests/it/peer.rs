@@ -7,7 +7,7 @@ use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
-use isotherm_core::plan::{BoundKind, EndWeights, Evidence, Plan, Status};
+use isotherm_core::plan::{BatchEvidence, BoundKind, EndWeights, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
 use isotherm_core::workload::Length;
@@ -254,6 +254,9 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
                 }
                 Evidence::WeighedWorths { worths, ends, sites }
             };
+            let of_batch = |batch| BatchEvidence { batch, evidence: evidence.clone() };
+            let batches: Vec<BatchEvidence> = problem.batches().into_iter().map(of_batch).collect();
+            let evidence = if draw.one_in(3) { Evidence::Batches { batches } } else { evidence };
             certify(&mut plan, bound, evidence);
         }
         1 | 2 => certify(&mut plan, bound, Evidence::Enumeration),

@@ -83,6 +83,12 @@ impl Yard {
         Self { layers, types, sites, between, trunk, rates, holds, ends }
     }
 
+    /// Most layers of the model's middle with which a device of a type carries `rate`.
+    pub(super) fn most_held(&self, t: u16, rate: f64) -> usize {
+        let slower = self.rates.partition_point(|&other| other >= rate * (1.0 - 1e-12));
+        slower.checked_sub(1).map_or(0, |at| self.held(0, t, at))
+    }
+
     fn held(&self, flag: usize, t: u16, rate: usize) -> usize {
         self.holds[flag][t as usize * self.rates.len() + rate] as usize
     }

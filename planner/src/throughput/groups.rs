@@ -32,7 +32,7 @@ const LOWERED: usize = 40;
 const AGAIN: u64 = 6;
 
 /// The yard of all sites.
-fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
+pub(super) fn yard(flows: &Flows<'_>, sites: &Sites, spans: &[Vec<Span>]) -> Yard {
     let (tables, network) = (flows.tables, flows.network);
     let mut types: Vec<Type> = Vec::new();
     for (site, members) in sites.members.iter().enumerate() {

@@ -4,11 +4,13 @@ pub(crate) mod annealing;
 pub(crate) mod blocks;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
+pub(crate) mod dive;
 pub(crate) mod groups;
 pub(crate) mod network;
 pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
+pub(crate) mod series;
 pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stay;
@@ -23,6 +25,7 @@ use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
 use crate::latency::chains::Link;
 use crate::tables::Tables;
 use clip::{Span, Weights};
+use dive::Dives;
 use network::Network;
 use replay::{Carried, Path, replay};
 use sites::Sites;
@@ -39,6 +42,8 @@ const RAILS_DEVICES_MAX: usize = 64;
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// The same for positions, where a plan is known.
 const POSITIONS_DEVICES_MAX: usize = 26;
+/// Dives of a round.
+const DIVES: u64 = 40;
 /// Most rounds of searches for plans.
 const ROUNDS: u64 = 4;
 /// Nodes (labels, in hundreds) of a search for the chain of least residence that is only to begin with.
@@ -271,8 +276,17 @@ fn plans(
         best.offer(placement, carried, "disjoint pipelines");
         best.report(budget);
     }
+    let mut dives = Dives::new(flows, spans, best.bound);
     for round in 0..ROUNDS {
         let before = best.rate();
+        // With many devices at several sites, annealing gets further in the same time.
+        let late = dives.sites() > 1 && flows.tables.candidates.len() > RAILS_DEVICES_MAX;
+        if (!late || round > 0)
+            && let Some((placement, carried)) = dives.search(flows, best.rate(), best.bound, DIVES, budget)?
+        {
+            best.offer(placement, carried, "dives over blocks");
+            best.report(budget);
+        }
         if best.enough(budget) {
             return Ok(());
         }

@@ -75,7 +75,10 @@ pub(crate) fn replay(tables: &Tables<'_>, network: &Network, placement: &[Link])
     let (_, flows) = dinics(&graph, source, sink);
     let carried =
         arcs.into_iter().zip(flows).filter(|&((from, to), flow)| flow > 0 && (from.is_some() || to.is_some()));
-    paths(placement.len(), carried.collect(), unit)
+    let mut carried: Vec<(Arc, u64)> = carried.collect();
+    // In the order in which layers end, so that one round over all arcs finds the widest path to every stage.
+    carried.sort_by_key(|((from, _), _)| from.map(|from| placement[from].2));
+    paths(placement.len(), carried, unit)
 }
 
 /// Takes the widest path out of a flow until none is left. Stages pass layers on in order, so there are no circles.

@@ -1,0 +1,292 @@
+//! Blocks of devices in series and side by side, nested, of the least price.
+//!
+//! A *piece* holds so many layers at a rate: a device that carries it; two pieces one after the other, of the same rate; or
+//! two side by side, whose rates add to it. Pieces meet only where both their layers end, so what ends there hands over
+//! everything and no partial inference is needed. Rates are whole parts of the rate of the plan, those of devices rounded
+//! down, so that what a table over (layers, parts) finds is what devices can do.
+
+use super::blocks::Yard;
+
+/// Parts into which the rate of a plan is divided.
+pub(crate) const PARTS: usize = 1000;
+
+/// Devices and how they are joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// A device, by position of its type, and the layers it holds.
+    Device(usize, usize),
+    /// One after the other.
+    Then(Box<Piece>, Box<Piece>),
+    /// Side by side.
+    Beside(Box<Piece>, Box<Piece>),
+}
+
+impl Piece {
+    /// Counts the devices by type.
+    pub fn count(&self, counts: &mut [u16]) {
+        match self {
+            Self::Device(t, _) => counts[*t] += 1,
+            Self::Then(a, b) | Self::Beside(a, b) => {
+                a.count(counts);
+                b.count(counts);
+            }
+        }
+    }
+
+    /// Tells each device where its layers begin, the piece beginning at `start`; returns where it ends.
+    pub fn lay(&self, start: usize, place: &mut impl FnMut(usize, usize, usize)) -> usize {
+        match self {
+            Self::Device(t, held) => {
+                place(*t, start, start + held);
+                start + held
+            }
+            Self::Then(a, b) => {
+                let middle = a.lay(start, place);
+                b.lay(middle, place)
+            }
+            Self::Beside(a, b) => {
+                a.lay(start, place);
+                b.lay(start, place)
+            }
+        }
+    }
+}
+
+/// How the cheapest piece of a table entry is made.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Nothing,
+    Device(u32),
+    /// Layers of the first.
+    Then(u32),
+    /// Parts of the first.
+    Beside(u32),
+    /// As for so many more parts.
+    Wider(u32),
+}
+
+/// How many layers each type of device holds at a rate.
+pub(crate) struct Holds {
+    /// By type and parts of the rate; none at nothing.
+    held: Vec<Vec<u16>>,
+}
+
+impl Holds {
+    /// Of the devices of a yard.
+    pub fn new(yard: &Yard, rate: f64) -> Self {
+        let of_type = |t: usize| {
+            let parts = (1..=PARTS).map(|x| yard.most_held(t as u16, rate * x as f64 / PARTS as f64) as u16);
+            std::iter::once(0).chain(parts).collect()
+        };
+        Self { held: (0..yard.types.len()).map(of_type).collect() }
+    }
+}
+
+/// The cheapest pieces at given prices of devices.
+pub(crate) struct Series {
+    layers: usize,
+    price: Vec<f32>,
+    how: Vec<How>,
+}
+
+/// Prices that differ by less are the same.
+const NEAR: f32 = 1e-6;
+
+impl Series {
+    /// Of up to so many layers; a type without a price is left out.
+    pub fn new(holds: &Holds, prices: &[Option<f64>], layers: usize) -> Self {
+        let width = PARTS + 1;
+        let mut made = Self {
+            layers,
+            price: vec![f32::INFINITY; (layers + 1) * width],
+            how: vec![How::Nothing; (layers + 1) * width],
+        };
+        for l in 1..=layers {
+            let (before, rest) = made.price.split_at_mut(l * width);
+            let (price, how) = (&mut rest[..width], &mut made.how[l * width..(l + 1) * width]);
+            for (t, of_type) in prices.iter().enumerate() {
+                let Some(of_type) = of_type.map(|price| price as f32 + NEAR) else { continue };
+                for x in (1..=PARTS).take_while(|&x| usize::from(holds.held[t][x]) >= l) {
+                    if of_type < price[x] {
+                        (price[x], how[x]) = (of_type, How::Device(t as u32));
+                    }
+                }
+            }
+            for first in 1..=l / 2 {
+                let (a, b) = (&before[first * width..(first + 1) * width], &before[(l - first) * width..][..width]);
+                for x in 1..=PARTS {
+                    let sum = a[x] + b[x];
+                    if sum < price[x] - NEAR {
+                        (price[x], how[x]) = (sum, How::Then(first as u32));
+                    }
+                }
+            }
+            // The same prices backwards, so that both parts of a pair lie in a row.
+            let mut back: Vec<f32> = price.iter().rev().copied().collect();
+            for x in 2..=PARTS {
+                let (near, far) = (&price[1..=x / 2], &back[width - x..][..x / 2]);
+                if let Some((sum, first)) = cheapest_pair(near, far, price[x] - NEAR) {
+                    (price[x], how[x]) = (sum, How::Beside(first as u32 + 1));
+                    back[PARTS - x] = sum;
+                }
+            }
+            for x in (1..PARTS).rev() {
+                if price[x + 1] < price[x] - NEAR {
+                    let wider = if let How::Wider(wider) = how[x + 1] { wider } else { x as u32 + 1 };
+                    (price[x], how[x]) = (price[x + 1], How::Wider(wider));
+                }
+            }
+        }
+        made
+    }
+
+    /// The cheapest piece of `layers` layers at the whole rate, where nothing that begins or ends it passes more than
+    /// `most` parts.
+    pub fn piece(&self, layers: usize, most: usize) -> Option<Piece> {
+        if layers > self.layers {
+            return None;
+        }
+        if most >= PARTS {
+            return self.made(layers, PARTS);
+        }
+        let row = &self.price[layers * (PARTS + 1)..][..=PARTS];
+        let (mut price, mut last) = (row.to_vec(), vec![0; PARTS + 1]);
+        for x in most + 1..=PARTS {
+            price[x] = f32::INFINITY;
+            for one in 1..=most {
+                let sum = row[one] + price[x - one];
+                if sum < price[x] {
+                    (price[x], last[x]) = (sum, one);
+                }
+            }
+        }
+        let (mut x, mut piece) = (PARTS, None);
+        while x > 0 {
+            let one = if x <= most { x } else { last[x] };
+            if one == 0 {
+                return None;
+            }
+            let next = self.made(layers, one)?;
+            piece = Some(match piece {
+                None => next,
+                Some(piece) => Piece::Beside(Box::new(piece), Box::new(next)),
+            });
+            x -= one;
+        }
+        piece
+    }
+
+    fn made(&self, layers: usize, parts: usize) -> Option<Piece> {
+        Some(match self.how[layers * (PARTS + 1) + parts] {
+            How::Nothing => return None,
+            How::Device(t) => Piece::Device(t as usize, layers),
+            How::Then(first) => {
+                let first = first as usize;
+                Piece::Then(Box::new(self.made(first, parts)?), Box::new(self.made(layers - first, parts)?))
+            }
+            How::Beside(first) => {
+                let first = first as usize;
+                Piece::Beside(Box::new(self.made(layers, first)?), Box::new(self.made(layers, parts - first)?))
+            }
+            How::Wider(wider) => self.made(layers, wider as usize)?,
+        })
+    }
+}
+
+/// Sums looked at side by side.
+const LANES: usize = 16;
+
+/// The least `near[a] + far[a]`, and where; none where none is below a price.
+fn cheapest_pair(near: &[f32], far: &[f32], below: f32) -> Option<(f32, usize)> {
+    let mut lanes = [f32::INFINITY; LANES];
+    let (a, b) = (near.chunks_exact(LANES), far.chunks_exact(LANES));
+    let rest = a.remainder().iter().zip(b.remainder());
+    let mut least = rest.fold(f32::INFINITY, |least, (a, b)| least.min(a + b));
+    for (a, b) in a.zip(b) {
+        for i in 0..LANES {
+            let sum = a[i] + b[i];
+            lanes[i] = if sum < lanes[i] { sum } else { lanes[i] };
+        }
+    }
+    least = lanes.into_iter().fold(least, f32::min);
+    let at = || near.iter().zip(far).position(|(a, b)| a + b <= least);
+    if least < below { at().map(|at| (least, at)) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throughput::blocks::Type;
+    use crate::throughput::clip::Span;
+
+    fn yard(speeds: &[(f64, usize)]) -> Yard {
+        let spans = |&(speed, most): &(f64, usize)| -> Vec<Span> {
+            let ends = [(false, false), (true, false), (false, true), (true, true)];
+            let of = |held: usize| ends.map(|(first, last)| Span { held, first, last, rate: speed / held as f64 });
+            (1..=most).flat_map(of).collect()
+        };
+        let kinds: Vec<Vec<Span>> = speeds.iter().map(spans).collect();
+        let types = (0..speeds.len()).map(|kind| Type { site: 0, kind, count: 9 }).collect();
+        Yard::new(12, types, &kinds, vec![vec![f64::INFINITY]], vec![vec![f64::INFINITY]])
+    }
+
+    /// What a piece carries, by the rates of its devices alone.
+    fn carries(piece: &Piece, speeds: &[(f64, usize)]) -> f64 {
+        match piece {
+            Piece::Device(t, held) => speeds[*t].0 / *held as f64,
+            Piece::Then(a, b) => carries(a, speeds).min(carries(b, speeds)),
+            Piece::Beside(a, b) => carries(a, speeds) + carries(b, speeds),
+        }
+    }
+
+    #[test]
+    fn a_slow_device_beside_a_row_of_others_is_found_where_it_is_cheapest() {
+        // At 10, four layers: a slow device carries 4 with all of them for 3, beside it two that carry 6 with two layers
+        // each for 2 and 2. Three slow ones would be 9, four of the others one after the other 8.
+        let speeds = [(12.0, 4), (16.0, 4)];
+        let holds = Holds::new(&yard(&speeds), 10.0);
+        let piece = Series::new(&holds, &[Some(2.0), Some(3.0)], 4).piece(4, PARTS).expect("there is one");
+        let mut counts = [0; 2];
+        piece.count(&mut counts);
+        assert_eq!(counts, [2, 1], "{piece:?}");
+        assert!(carries(&piece, &speeds) >= 10.0 * (1.0 - 1e-9), "{piece:?}");
+    }
+
+    #[test]
+    fn pieces_carry_what_they_are_asked_for_and_no_end_passes_more_than_it_may() {
+        let speeds = [(12.0, 3), (30.0, 5), (7.0, 12)];
+        let holds = Holds::new(&yard(&speeds), 10.0);
+        let series = Series::new(&holds, &[Some(1.0), Some(2.1), Some(0.7)], 12);
+        for layers in 1..=12 {
+            for most in [200, 400, PARTS] {
+                let Some(piece) = series.piece(layers, most) else { continue };
+                assert!(carries(&piece, &speeds) >= 10.0 * (1.0 - 1e-9), "{layers} {most} {piece:?}");
+                assert_eq!(piece.lay(3, &mut |_, _, _| ()), 3 + layers);
+                let mut beginning = 0;
+                piece.lay(0, &mut |_, start, _| beginning += usize::from(start == 0));
+                assert!(beginning * most >= PARTS, "{beginning} devices begin where each passes {most} at most");
+            }
+        }
+    }
+
+    #[test]
+    fn the_cheapest_piece_is_what_enumeration_of_flat_rails_never_beats() {
+        let speeds = [(12.0, 3), (30.0, 5)];
+        let (holds, prices) = (Holds::new(&yard(&speeds), 10.0), [1.0, 2.2]);
+        let series = Series::new(&holds, &prices.map(Some), 6);
+        for layers in 1..=6 {
+            let piece = series.piece(layers, PARTS);
+            let mut counts = [0; 2];
+            piece.iter().for_each(|piece| piece.count(&mut counts));
+            let price = f64::from(counts[0]) * prices[0] + f64::from(counts[1]) * prices[1];
+            // One rail of a first kind and a second of any.
+            for a in 0..=6_usize {
+                for b in 0..=6_usize {
+                    let holds_all = a + 3 * b >= layers;
+                    let flat = a as f64 * prices[0] + b as f64 * prices[1];
+                    assert!(piece.is_some() && (!holds_all || price <= flat + 1e-4), "{layers}: {price} and {flat}");
+                }
+            }
+        }
+    }
+}
