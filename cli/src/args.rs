@@ -7,7 +7,7 @@ mod validate;
 
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
-pub use service::Service;
+pub use service::{BenchSim, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -413,6 +413,8 @@ pub enum BenchCommand {
     },
     /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
     Planner(BenchPlanner),
+    /// The simulator's speed, memory and agreement with its peers, side by side in one run.
+    Sim(BenchSim),
 }
 
 /// Subcommands of `isotherm audit`.

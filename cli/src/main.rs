@@ -15,6 +15,7 @@ mod registry;
 mod session;
 mod trust;
 mod ui;
+mod usage;
 
 use args::{BenchCommand, Cli, Command};
 use clap::Parser;
@@ -56,6 +57,7 @@ fn run(cli: &Cli) -> Done {
         Command::Advise(args) => commands::advise::run(&ui, args),
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
+        Command::Bench(BenchCommand::Sim(args)) => commands::bench_sim::run(&ui, args),
         Command::Audit(command) => commands::audit::run(&ui, command),
         Command::Keys(command) => commands::audit::keys(&ui, command),
         Command::Generate(command) => commands::generate::run(command),

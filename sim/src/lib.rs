@@ -19,6 +19,7 @@
 pub mod body;
 mod events;
 mod failures;
+pub mod holds;
 mod load;
 pub mod network;
 pub mod policy;

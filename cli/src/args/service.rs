@@ -1,4 +1,4 @@
-//! How a simulated load is served: policy, router, recorded load.
+//! How a simulated load is served: policy, router, recorded load; and the measurement of the simulator itself.
 
 use clap::{Args, ValueEnum};
 use isotherm_sim::policy::PolicyName;
@@ -20,6 +20,17 @@ pub struct Service {
     /// Only so many of the recorded requests.
     #[arg(long, value_name = "N", requires = "workload")]
     pub first: Option<usize>,
+}
+
+/// Arguments of `isotherm bench sim`.
+#[derive(Debug, Args)]
+pub struct BenchSim {
+    /// Requests of the longest run, whose memory is compared with that of a tenth of it.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub requests: u32,
+    /// Folder for sim.json and sim.txt.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// Serving policies by name.

@@ -1,14 +1,14 @@
 //! `isotherm bench planner`: planners side by side on the same instances, one thread, each under the same cap.
 
 mod cpsat;
-mod instances;
-mod usage;
+pub mod instances;
 
 use crate::args::BenchPlanner;
 use crate::failure::{Code, Done, Failure};
 use crate::files;
 use crate::interrupt;
 use crate::ui::{Ui, table};
+use crate::usage::Usage;
 use isotherm_core::artefact::TOOL_VERSION;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::plan::BoundKind;
@@ -18,7 +18,6 @@ use isotherm_planner::Budget;
 use isotherm_planner::baselines::{Baseline, baseline};
 use serde::Serialize;
 use std::time::Instant;
-use usage::Usage;
 
 /// Name of this planner in the table.
 const OURS: &str = "isotherm";

@@ -4,6 +4,7 @@ pub mod advise;
 pub mod audit;
 pub mod batch;
 pub mod bench_planner;
+pub mod bench_sim;
 pub mod devices;
 pub mod explain;
 pub mod export;

@@ -1,6 +1,7 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
 mod exchange;
+mod golden;
 mod scenarios;
 mod tables;
 mod validate;

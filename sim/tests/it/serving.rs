@@ -2,8 +2,11 @@
 
 use crate::material::{Case, Costs, UNIT, closed, poisson};
 use isotherm_core::conditions::{Sharing, Slo};
+use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Length, Workload};
-use isotherm_sim::{Options, simulate};
+use isotherm_sim::policy::PolicyName;
+use isotherm_sim::router::RouterName;
+use isotherm_sim::{Options, SimulateError, replay, simulate};
 
 #[test]
 fn requests_that_arrive_together_share_their_first_batch() {
@@ -90,4 +93,48 @@ fn goodput_counts_the_requests_that_kept_their_times_and_percentiles_are_of_all_
     assert_eq!((p90.percent, p90.value, p90.queries, p90.queries_min), (90.0, 50.0 / 512.0, 18, 64));
     assert!(!p90.is_supported() && p90.interval.is_none() && p90.ci95 == Some(0.0));
     assert_eq!(report.metrics["ttft_seconds"].p50, report.percentiles["ttft_seconds"][0].value);
+}
+
+#[test]
+fn requests_recorded_for_one_moment_share_their_first_batch() {
+    let mut case = Case::single(Costs::fixed(4.0), closed(1, 1, 5, 2));
+    case.serving.requests_max = 4;
+    let problem = case.problem();
+    let text = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,5,2\n0.5,3,2\n0.5,4,2\n";
+    let load = Replay::parse(text).expect("a load");
+    for policy in PolicyName::ALL {
+        let options = Options { policy, trace: true, ..Options::default() };
+        let report = replay(&case.plan(&problem), &problem, &load, &options).expect("simulates");
+        let trace = report.trace.expect("asked for");
+        assert_eq!(trace.stages[0].steps, 2, "{policy}");
+        assert!(trace.requests.iter().all(|r| (r.ttft().0, r.e2e().0) == (4 * UNIT, 8 * UNIT)), "{policy}");
+    }
+}
+
+#[test]
+fn recorded_requests_take_the_routes_in_turn() {
+    let case = Case::replicas(&[Costs::fixed(1.0); 2], closed(1, 1, 3, 2));
+    let problem = case.problem();
+    // The second and fourth are alone on their route, so each of the others waits for nobody either.
+    let text = "arrived_at,num_prefill_tokens,num_decode_tokens\n0,3,200\n0.1,3,1\n0.2,3,100\n0.3,3,1\n";
+    let load = Replay::parse(text).expect("a load");
+    let options = Options { router: RouterName::RoundRobin, trace: true, ..Options::default() };
+    let trace = replay(&case.plan(&problem), &problem, &load, &options).expect("simulates").trace.expect("asked for");
+    assert_eq!(trace.stages.iter().map(|stage| stage.tokens).collect::<Vec<_>>(), [2 * 3 + 199 + 99, 2 * 3]);
+}
+
+#[test]
+fn a_load_that_a_policy_can_never_serve_is_an_error_and_not_a_run_without_end() {
+    // Three blocks of 16: the second request gives up its own at 17 tokens, and whole prompts of so many do not fit a
+    // step of 12.
+    let mut case = Case::single(Costs::fixed(1.0), closed(2, 2, 8, 20));
+    case.serving.requests_max = 2;
+    case.serving.step_tokens_max = 12;
+    case.serving.kv_blocks = Some(3);
+    let problem = case.problem();
+    let options = Options { policy: PolicyName::VidurVllm, ..Options::default() };
+    let result = simulate(&case.plan(&problem), &problem, &case.workload, &options);
+    assert!(matches!(result, Err(SimulateError::Stuck { waiting: 1, .. })), "{result:?}");
+    let options = Options { policy: PolicyName::VidurSarathi, ..options };
+    assert!(simulate(&case.plan(&problem), &problem, &case.workload, &options).is_ok());
 }

@@ -45,12 +45,17 @@ pub(super) fn folders() -> Vec<PathBuf> {
     from.into_iter().flatten().flat_map(|path| path.ancestors().map(PathBuf::from).collect::<Vec<_>>()).collect()
 }
 
-/// The published flow problems; none where the data is absent.
-fn published() -> Result<Option<Vec<PlacementProblem>>, Failure> {
+/// The folder of measured data of others; none where there is none.
+pub fn shared() -> Option<PathBuf> {
     let set = std::env::var_os("ISOTHERM_SHARED").map(PathBuf::from);
     let beside =
         || folders().into_iter().map(|folder| folder.join("shared")).find(|folder| folder.join("data").is_dir());
-    let Some(folder) = set.or_else(beside) else { return Ok(None) };
+    set.or_else(beside)
+}
+
+/// The published flow problems; none where the data is absent.
+fn published() -> Result<Option<Vec<PlacementProblem>>, Failure> {
+    let Some(folder) = shared() else { return Ok(None) };
     let path = folder.join("data/helix/instances/parsed.json");
     if !path.is_file() {
         return Ok(None);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// What a piece of work took.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spent {
+pub struct Spent {
     pub wall_seconds: f64,
     /// Processor time of this process and of what it waited for.
     pub cpu_seconds: Option<f64>,
@@ -13,7 +13,7 @@ pub(super) struct Spent {
 }
 
 /// A measurement that has begun.
-pub(super) struct Usage {
+pub struct Usage {
     begin: Instant,
     cpu: Option<f64>,
 }
@@ -32,6 +32,16 @@ impl Usage {
         let cpu_seconds = self.cpu.zip(cpu_seconds()).map(|(before, after)| after - before);
         Spent { wall_seconds, cpu_seconds, peak_bytes: peak_bytes() }
     }
+}
+
+/// Time that the processors spent on this thread, to the nanosecond where Linux counts it so; wall time elsewhere.
+pub fn thread_seconds() -> f64 {
+    let counted = || {
+        let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok().map(|nanoseconds| nanoseconds as f64 * 1e-9)
+    };
+    static BEGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    counted().unwrap_or_else(|| BEGIN.elapsed().as_secs_f64())
 }
 
 /// User and system time of this process and of its children that ended, in hundredths of seconds as Linux counts.
