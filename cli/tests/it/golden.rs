@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Scenarios whose plan is proven optimal within seconds. The plans of the others depend on the time they get, and
 /// infeasible ones and those of rates alone are not simulated.
-const SCENARIOS: [&str; 5] =
-    ["smoke/three-mixed", "smoke/two-cpu", "reference/dgx-h100-chat", "reference/edge-phones", "reference/home-pile"];
+const SCENARIOS: [&str; 4] =
+    ["smoke/two-cpu", "reference/dgx-h100-chat", "reference/edge-phones", "reference/home-pile"];
 
 const HEAD: &str = "\
 # Digests over every event of the simulations of shipped scenarios, three replications each: scenario, stages of the
