@@ -12,6 +12,7 @@
 //! on its time and the anchor alone, buckets are filled and emptied front to back, and sorting is stable.
 
 use isotherm_core::units::SimTime;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// Bits of a digit.
@@ -162,7 +163,7 @@ impl<E> EventQueue<E> {
                 self.horizon = self.anchor.saturating_add(1 << low);
                 // The latest first, and of one time the one scheduled last.
                 self.front.extend(bucket.drain(..).rev());
-                self.front.sort_by(|a, b| b.time.cmp(&a.time));
+                self.front.sort_by_key(|entry| Reverse(entry.time));
                 return;
             }
             let mut moving = std::mem::take(&mut self.moving);
@@ -194,7 +195,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
-    use std::cmp::Reverse;
     use std::collections::BinaryHeap;
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
         fn crowds_come_out_in_order_too(
             operations in prop::collection::vec((0_u32..5, any::<u64>()), 1..6_000), bits in 0_u32..30, far in 0_u32..64,
         ) {
-            let span = |value: u64| if value % 97 == 0 { 1_u64 << far } else { value & ((1_u64 << bits) - 1) };
+            let span = |value: u64| if value.is_multiple_of(97) { 1_u64 << far } else { value & ((1_u64 << bits) - 1) };
             agrees_with_a_heap(operations.into_iter().map(|(pop, value)| (pop < 2, span(value))))?;
         }
     }

@@ -509,10 +509,11 @@ impl<'a> World<'a> {
         let watched = self.failing.is_some();
         for token in completed.tokens.iter().filter(|token| token.ordinal == 1 || watched) {
             let request = self.request_of(token.request);
-            if token.ordinal == 1 && self.requests.first_token(request, now) {
-                if let Some(accounts) = &mut self.accounts {
-                    accounts.first_token(now, request.0);
-                }
+            if token.ordinal == 1
+                && self.requests.first_token(request, now)
+                && let Some(accounts) = &mut self.accounts
+            {
+                accounts.first_token(now, request.0);
             }
             if let Some(failing) = &mut self.failing {
                 failing.token(now, request.index());

@@ -2,6 +2,11 @@
 //!
 //! The answers of Vidur (7d47513) and SplitwiseSim (8f99e7d) lie in a folder of measured data beside the checkout.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the simulator reads no files, but what it is compared with lies in some"
+)]
+
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::scenario::{Kind, Scenario};
