@@ -6,6 +6,7 @@ use crate::cost::{AttentionTable, Collective, Curve, Experts, LayerwiseProfile, 
 use crate::model::PublicModel;
 use crate::units::{BytesPerSecond, Seconds};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Operators that a pass does once, not in each layer.
 const ONCE: [&str; 2] = ["embedding", "final_layernorm"];
@@ -120,9 +121,10 @@ impl Catalogue {
         let mut per_sequence = curves("per_sequence.csv", tail_text, "sequences")?;
         let mut borrow = |own: &mut BTreeMap<String, Curve>, other: BTreeMap<String, Curve>| {
             for (name, curve) in other {
-                if !own.contains_key(&name) {
+                if let Entry::Vacant(free) = own.entry(name) {
+                    let name = free.key();
                     notes.push(format!("{name} is taken from the profile of one device: that of the group lacks it"));
-                    own.insert(name, curve);
+                    free.insert(curve);
                 }
             }
         };
