@@ -1,5 +1,7 @@
 //! A real vLLM run, predicted from a measured profile.
 
+#![expect(clippy::disallowed_methods, reason = "measured data of others is read from beside the checkout")]
+
 use isotherm_core::ids::RequestId;
 use isotherm_core::import::llmservingsim::*;
 use isotherm_core::model::PublicModel;

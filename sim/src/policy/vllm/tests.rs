@@ -17,8 +17,11 @@ fn engine(resources: Resources, options: VllmOptions) -> Vllm {
     Vllm::new(resources, options).expect("limits above zero")
 }
 
-/// Takes the next batch and says what it holds: request, tokens cached before, tokens, whether a token comes of it.
-fn next(engine: &mut Vllm) -> Option<(Batch, Vec<(u32, u32, u32, bool)>)> {
+/// A part of a batch: request, tokens cached before, tokens, whether a token comes of it.
+type Held = (u32, u32, u32, bool);
+
+/// Takes the next batch and says what it holds.
+fn next(engine: &mut Vllm) -> Option<(Batch, Vec<Held>)> {
     let batch = engine.next_batch(SimTime::ZERO)?;
     let items =
         batch.items.iter().map(|item| (item.request.0, item.work.start(), item.work.tokens(), item.work.yields()));
