@@ -119,9 +119,10 @@ fn without_the_blocks_of_preempted_requests_a_run_at_overload_is_predicted_worse
     assert!(latency(false) > 3.0 * latency(true));
 }
 
-/// The figures are those of vLLM 0.19.0's own `AsyncScheduler` on the recorded requests, where a step of `n` tokens takes
-/// 20 ms and 90 us for each: an FNV-1a digest over the tokens of every request in every step and over all first and last
-/// tokens, the number of steps and of preemptions, and the end in nanoseconds.
+/// The figures are those of vLLM 0.19.0's own `AsyncScheduler` on the recorded requests, where a step of `n` tokens
+/// takes 20 ms and 90 us for each: an FNV-1a digest over the tokens of every request in every step and over all first
+/// and last tokens, the number of steps and of preemptions, and the end in nanoseconds. `benches/peers/vllm_steps.py`
+/// prints them.
 #[test]
 fn recorded_requests_take_the_very_steps_of_vllms_own_scheduler() {
     let Some(data) = shared("recorded_requests_take_the_very_steps_of_vllms_own_scheduler") else { return };

@@ -21,7 +21,8 @@ fn model(experts: Option<ExpertShape>) -> PublicModel {
 
 const DENSE: &str = "tokens,layer,time_us\n1,embedding,5\n101,embedding,5\n1,layernorm,1\n101,layernorm,1\n1,qkv_proj,\
 10\n101,qkv_proj,110\n1,rotary_emb,2\n101,rotary_emb,2\n1,o_proj,3\n101,o_proj,3\n1,gate_up_proj,20\n\
-101,gate_up_proj,20\n1,act_fn,1\n101,act_fn,1\n1,down_proj,7\n101,down_proj,7\n1,final_layernorm,4\n101,final_layernorm,4\n";
+101,gate_up_proj,20\n1,act_fn,1\n101,act_fn,1\n1,down_proj,7\n101,down_proj,7\n1,final_layernorm,4\n\
+101,final_layernorm,4\n";
 const TAIL: &str = "layer,sequences,time_us\nlm_head,1,30\nlm_head,11,40\nsampler,1,6\nsampler,11,16\n";
 const ATTENTION: &str = "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,1,16,9\n0,0,1,32,9\n0,0,2,16,10\n\
 0,0,2,32,12\n16,0,0,0,20\n16,16,0,0,24\n32,0,0,0,40\n32,16,0,0,48\n16,0,1,16,25\n16,0,1,32,26\n16,16,1,16,29\n\
