@@ -108,7 +108,8 @@ def engine(blocks, block, budget, requests_max):
     groups = [KVCacheGroupSpec(layer_names=["layer"], kv_cache_spec=spec)]
     cache = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups)
     limits = Plain(max_num_seqs=requests_max, max_num_scheduled_tokens=None, max_num_batched_tokens=budget,
-                   policy="fcfs", long_prefill_token_threshold=0, enable_chunked_prefill=True, scheduler_reserve_full_isl=True,
+                   policy="fcfs", long_prefill_token_threshold=0, enable_chunked_prefill=True,
+                   scheduler_reserve_full_isl=True,
                    async_scheduling=True)
     parallel = Plain(data_parallel_index=0, decode_context_parallel_size=1, prefill_context_parallel_size=1,
                      pipeline_parallel_size=1)

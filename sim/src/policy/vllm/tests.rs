@@ -298,8 +298,8 @@ fn replay(blocks: u32, budget: u32, requests_max: u32) -> (u64, u64, u64, u64) {
 
 /// The figures are those of vLLM 0.19.0's own `AsyncScheduler`, driven by the loop of its engine core on the same load
 /// with the same times of steps: which tokens of which request every step held, and when every request had its first
-/// and its last token. Blocks are few, plenty, and so few that most steps are full. `benches/peers/vllm_steps.py` prints
-/// them.
+/// and its last token. Blocks are few, plenty, and so few that most steps are full. `benches/peers/vllm_steps.py`
+/// prints them.
 #[test]
 fn every_step_is_the_one_that_vllms_own_scheduler_forms() {
     assert_eq!(replay(150, 256, 32), (8_663_627_476_982_314_349, 1088, 136, 6_172_825_334));
