@@ -1,10 +1,12 @@
 //! The command line, as clap reads it.
 
+mod analysis;
 mod exchange;
 mod heat;
 mod service;
 mod validate;
 
+pub use analysis::Analysis;
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use service::{BenchSim, Service};
@@ -291,6 +293,9 @@ pub struct Simulate {
     /// How load is served.
     #[command(flatten)]
     pub service: Service,
+    /// What is reported.
+    #[command(flatten)]
+    pub analysis: Analysis,
     /// Folder for the prediction with the trace of its first run, its tables, and what `isotherm report` needs besides.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,

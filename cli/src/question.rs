@@ -58,6 +58,7 @@ pub fn with_objective(
     objective: Objective,
     path: &Path,
 ) -> Result<PlacementProblem, Failure> {
+    let conditions = problem.conditions;
     let parts = ProblemParts {
         name: problem.name,
         model: problem.model,
@@ -69,7 +70,10 @@ pub fn with_objective(
         ambient: problem.ambient,
         inputs: problem.inputs,
     };
-    PlacementProblem::new(parts).map_err(|faults| Failure::all(Code::Io, path.display(), &faults))
+    let made = PlacementProblem::new(parts).map_err(|faults| Failure::all(Code::Io, path.display(), &faults));
+    let mut made = made?;
+    made.conditions = conditions;
+    Ok(made)
 }
 
 /// Folders that may hold `models/` and `devices/`: those from the scenario upwards, their `scenarios` folders, and

@@ -180,6 +180,47 @@ pub struct Attribution {
     pub parts: Vec<Part>,
 }
 
+/// What one figure does to a prediction when it is moved.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Influence {
+    /// The figure.
+    pub input: String,
+    /// Share by which it was moved down and up.
+    pub share: f64,
+    /// Whether its measurement states that share as its spread; else it is assumed.
+    pub stated: bool,
+    /// The value with the figure moved down.
+    pub low: f64,
+    /// The value with the figure moved up.
+    pub high: f64,
+}
+
+impl Influence {
+    /// Largest change of the value, as a share of what it is.
+    #[must_use]
+    pub fn reach(&self, base: f64) -> f64 {
+        ((self.low - base).abs()).max((self.high - base).abs()) / base.abs()
+    }
+
+    /// Change of the value over change of the figure, both as shares: 1 where they move together, 0 without influence.
+    #[must_use]
+    pub fn elasticity(&self, base: f64) -> f64 {
+        (self.high - self.low) / (2.0 * self.share * base)
+    }
+}
+
+/// How much a prediction hangs on each figure that it was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sensitivity {
+    /// What is predicted.
+    pub metric: String,
+    /// Its mean with every figure as it is; absent without a value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// The figures, the most influential first.
+    pub influences: Vec<Influence>,
+}
+
 /// A prediction: what the simulator says of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimulationReport {
@@ -207,6 +248,9 @@ pub struct SimulationReport {
     /// Where the time of requests went, over all runs; absent where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attribution: Option<Attribution>,
+    /// How much the prediction hangs on each figure; absent where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<Sensitivity>,
     /// How losses were dealt with, over all runs; absent where nothing may fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reliability: Option<Reliability>,

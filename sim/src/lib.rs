@@ -29,6 +29,7 @@ pub mod replica;
 mod report;
 pub mod router;
 pub mod sample;
+pub mod sensitivity;
 mod setup;
 mod tally;
 mod world;

@@ -49,6 +49,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         goodput: goodput(&setup.problem.conditions.slo, &outcomes, setup.workload.requests),
         devices,
         attribution,
+        sensitivity: None,
         reliability,
         trace: outcomes.into_iter().next().filter(|_| options.trace).map(|outcome| outcome.trace),
         digest: Digest::of(&digests),

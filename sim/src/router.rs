@@ -1,5 +1,6 @@
 //! Which route a request takes.
 
+use crate::random::Stream;
 use isotherm_core::serving::Dealer;
 use std::fmt;
 
@@ -13,11 +14,16 @@ pub enum RouterName {
     RoundRobin,
     /// The route with fewest requests that are not answered; the first of equals.
     LeastOutstanding,
+    /// By the plan's shares, each request by chance and independently of the others.
+    Random,
+    /// Requests wait together and each goes to the route with fewest that has room for it: none waits at one route while
+    /// another idles.
+    Pull,
 }
 
 impl RouterName {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Share, Self::RoundRobin, Self::LeastOutstanding];
+    pub const ALL: [Self; 5] = [Self::Share, Self::RoundRobin, Self::LeastOutstanding, Self::Random, Self::Pull];
 
     /// How users write it.
     #[must_use]
@@ -26,6 +32,8 @@ impl RouterName {
             Self::Share => "share",
             Self::RoundRobin => "round-robin",
             Self::LeastOutstanding => "least-outstanding",
+            Self::Random => "random",
+            Self::Pull => "pull",
         }
     }
 }
@@ -47,19 +55,31 @@ pub struct Router {
     turn: usize,
     /// Per route: requests that are not answered.
     outstanding: Vec<u64>,
+    /// Per route: its share, and requests that it may have at once.
+    routes: Vec<(f64, u64)>,
+    stream: Stream,
 }
 
 impl Router {
-    /// A router over routes of these shares.
+    /// A router over routes of these shares, each with the requests that it may have at once. Chance comes from the
+    /// stream.
     #[must_use]
-    pub fn new(rule: RouterName, shares: &[f64]) -> Self {
+    pub fn new(rule: RouterName, routes: &[(f64, u64)], stream: Stream) -> Self {
         Self {
             rule,
-            dealer: Dealer::new(shares.iter().copied()),
-            open: (0..shares.len()).filter(|&route| shares[route] > 0.0).collect(),
+            dealer: Dealer::new(routes.iter().map(|route| route.0)),
+            open: (0..routes.len()).filter(|&route| routes[route].0 > 0.0).collect(),
             turn: 0,
-            outstanding: vec![0; shares.len()],
+            outstanding: vec![0; routes.len()],
+            routes: routes.to_vec(),
+            stream,
         }
+    }
+
+    /// Whether requests wait for a route with room.
+    #[must_use]
+    pub fn pulls(&self) -> bool {
+        self.rule == RouterName::Pull
     }
 
     /// The route of the next request; none where no route may get one.
@@ -82,6 +102,22 @@ impl Router {
                 let open = self.open.iter().copied().filter(|&route| is_open(route));
                 open.min_by_key(|&route| self.outstanding[route])
             }
+            RouterName::Random => {
+                let open: Vec<usize> = self.open.iter().copied().filter(|&route| is_open(route)).collect();
+                let whole: f64 = open.iter().map(|&route| self.routes[route].0).sum();
+                let mut left = self.stream.unit() * whole;
+                let found = open.iter().copied().find(|&route| {
+                    left -= self.routes[route].0;
+                    left < 0.0
+                });
+                // Rounding may leave nothing for the last.
+                found.or(open.last().copied())
+            }
+            RouterName::Pull => {
+                let room = |route: usize| is_open(route) && self.outstanding[route] < self.routes[route].1;
+                let open = self.open.iter().copied().filter(|&route| room(route));
+                open.min_by_key(|&route| self.outstanding[route])
+            }
         }?;
         self.outstanding[route] += 1;
         Some(route)
@@ -97,8 +133,13 @@ impl Router {
 mod tests {
     use super::*;
 
+    fn router(rule: RouterName, shares: &[f64]) -> Router {
+        let routes: Vec<(f64, u64)> = shares.iter().map(|&share| (share, 1_000)).collect();
+        Router::new(rule, &routes, Stream::new(1, 0, "routes"))
+    }
+
     fn dealt(rule: RouterName, shares: &[f64], count: usize) -> Vec<usize> {
-        let mut router = Router::new(rule, shares);
+        let mut router = router(rule, shares);
         (0..count).map(|_| router.route().expect("a route is open")).collect()
     }
 
@@ -109,8 +150,26 @@ mod tests {
     }
 
     #[test]
+    fn chance_deals_by_share_and_every_request_for_itself() {
+        let dealt = dealt(RouterName::Random, &[0.7, 0.0, 0.3], 50_000);
+        let share = |route: usize| dealt.iter().filter(|&&to| to == route).count() as f64 / 50_000.0;
+        assert!((share(0) - 0.7).abs() < 0.011 && share(1) == 0.0, "{}", share(0));
+        let after_last = dealt.windows(2).filter(|pair| pair[0] == 2 && pair[1] == 2).count() as f64;
+        assert!((after_last / 50_000.0 - 0.09).abs() < 0.01, "{after_last}");
+    }
+
+    #[test]
+    fn a_request_is_pulled_by_a_route_with_room_or_waits() {
+        let mut router = Router::new(RouterName::Pull, &[(0.5, 1), (0.5, 2)], Stream::new(1, 0, "routes"));
+        let first: Vec<_> = (0..4).map(|_| router.route()).collect();
+        assert_eq!(first, [Some(0), Some(1), Some(1), None]);
+        router.settled(1);
+        assert_eq!([router.route(), router.route()], [Some(1), None]);
+    }
+
+    #[test]
     fn the_route_with_fewest_unanswered_requests_is_next() {
-        let mut router = Router::new(RouterName::LeastOutstanding, &[0.5, 0.5, 0.0]);
+        let mut router = router(RouterName::LeastOutstanding, &[0.5, 0.5, 0.0]);
         assert_eq!([router.route(), router.route(), router.route()], [Some(0), Some(1), Some(0)]);
         router.settled(0);
         router.settled(0);
@@ -120,7 +179,7 @@ mod tests {
     #[test]
     fn a_route_that_is_closed_for_now_is_passed_over() {
         for rule in RouterName::ALL {
-            let mut router = Router::new(rule, &[0.5, 0.25, 0.25]);
+            let mut router = router(rule, &[0.5, 0.25, 0.25]);
             assert!((0..9).all(|_| router.route_among(|route| route != 1).is_some_and(|route| route != 1)), "{rule}");
             assert_eq!(router.route_among(|_| false), None, "{rule}");
         }

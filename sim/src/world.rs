@@ -10,21 +10,23 @@ use crate::load::Load;
 use crate::network::{Delivery, Network};
 use crate::policy::Policy;
 use crate::queue::EventQueue;
+use crate::random::Stream;
 use crate::router::Router;
-use crate::setup::Setup;
+use crate::setup::{RouteSetup, Setup};
 use crate::tally::{Requests, Tally};
 use crate::{Options, SimulateError};
 use accounts::{Accounts, Speeds};
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
-use isotherm_core::serving::Batch;
-use isotherm_core::trace::{DeviceRecord, Origin, StageRecord, Trace};
+use isotherm_core::serving::{Batch, Request};
+use isotherm_core::trace::{StageRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use recovery::Failing;
 use std::collections::VecDeque;
 
 mod accounts;
+mod outcome;
 mod recovery;
 
 pub use accounts::Sums;
@@ -108,6 +110,8 @@ pub struct World<'a> {
     log: Log,
     load: Load<'a>,
     router: Router,
+    /// Requests that no route has room for, with the names of their prompts' blocks.
+    held: VecDeque<(Request, Vec<u64>)>,
     options: &'a Options,
     network: Network<'a, Event>,
     /// Moment of the pending event of the links.
@@ -160,13 +164,15 @@ impl<'a> World<'a> {
             clock_version: 0,
             record: StageRecord { stage, device: server.name.clone(), steps: 0, tokens: 0, busy_ns: SimDuration(0) },
         });
-        let shares: Vec<f64> = setup.routes.iter().map(|route| route.share).collect();
+        let room = |route: &RouteSetup| (route.share, u64::from(route.resources.serving.requests_max));
+        let routes: Vec<(f64, u64)> = setup.routes.iter().map(room).collect();
         Ok(Self {
             servers: servers.collect(),
             queue: EventQueue::new(),
             log: Log::new(),
             load: Load::new(setup.workload, setup.recording, options.seed, replication),
-            router: Router::new(options.router, &shares),
+            router: Router::new(options.router, &routes, Stream::new(options.seed, replication, "routes")),
+            held: VecDeque::new(),
             options,
             network: Network::new(&setup.layout, options.seed, replication),
             links_event: None,
@@ -225,7 +231,7 @@ impl<'a> World<'a> {
             Event::Finish { server, version } if self.servers[server as usize].version == version => {
                 self.finish(now, server as usize)?;
             }
-            Event::Return { route, slot } => self.take_back(now, route, slot),
+            Event::Return { route, slot } => self.take_back(now, route, slot)?,
             Event::Clock { server, version } if self.servers[server as usize].clock_version == version => {
                 self.clock(now, server as usize);
             }
@@ -266,17 +272,23 @@ impl<'a> World<'a> {
 
     fn take_in(&mut self, now: SimTime) -> Result<(), SimulateError> {
         // Where routes may be lost, who takes the request is decided when it is placed.
-        let chosen = match self.failing {
-            Some(_) => None,
-            None => Some(self.router.route().ok_or(SimulateError::NoRoute)?),
-        };
+        let chosen = if self.failing.is_some() { None } else { self.router.route() };
+        if self.failing.is_none() && chosen.is_none() && !self.router.pulls() {
+            return Err(SimulateError::NoRoute);
+        }
         let serving = &self.setup.routes[chosen.unwrap_or(0)].resources.serving;
         let (request, prompt) = self.load.request(serving.kv_block_tokens);
         self.requests.arrive(&request, now);
         if let Some(accounts) = &mut self.accounts {
             accounts.arrive(now, request.id.0);
         }
-        let Some(route) = chosen else { return self.admit(now, request.id.index()) };
+        let Some(route) = chosen else {
+            if self.failing.is_some() {
+                return self.admit(now, request.id.index());
+            }
+            self.held.push_back((request, prompt.to_vec()));
+            return Ok(());
+        };
         self.chains[route].policy.submit(request, prompt)?;
         self.schedule_soon(now, route);
         Ok(())
@@ -496,7 +508,7 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn take_back(&mut self, now: SimTime, route: u32, slot: u32) {
+    fn take_back(&mut self, now: SimTime, route: u32, slot: u32) -> Result<(), SimulateError> {
         let chain = &mut self.chains[route as usize];
         let batch = chain.batches[slot as usize].take().expect("a batch returns once");
         if let Some(accounts) = &mut self.accounts {
@@ -533,8 +545,10 @@ impl<'a> World<'a> {
                 self.queue.schedule(now, Event::Arrive);
             }
         }
+        let pulls = self.router.pulls() && !completed.finished.is_empty();
         self.chains[route as usize].policy.reuse(completed);
         self.schedule_soon(now, route as usize);
+        if pulls { self.pull(now) } else { Ok(()) }
     }
 
     /// The request of what a policy calls a request: another one only where requests are computed again.
@@ -566,32 +580,18 @@ impl<'a> World<'a> {
         self.watch_clock(server);
     }
 
-    fn outcome(self) -> Outcome {
-        let end = self.queue.now();
-        let shares: Vec<f64> = self.setup.routes.iter().map(|route| route.share).collect();
-        let reliability = self.failing.map(|failing| failing.finish(end, &shares));
-        let mut devices = Vec::with_capacity(self.servers.len());
-        let mut stages = Vec::with_capacity(self.servers.len());
-        for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
-            let mut record = server.record;
-            // A clock event or another route's batch may still be under way when the last answer is out.
-            if let Some(current) = &server.current {
-                record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(end.since(current.started).0));
-            }
-            let toll = server.body.map(|body| body.toll(end));
-            devices.push(DeviceRecord {
-                name: setup.name.clone(),
-                busy_ns: record.busy_ns,
-                energy_joules: toll.as_ref().map(|t| t.absorbed),
-                temperature_max_celsius: toll.as_ref().and_then(|t| t.hottest),
-                throttled_ns: toll.as_ref().and_then(|t| t.slowed),
-                source: setup.source.clone(),
-                samples: toll.map(|t| t.samples).unwrap_or_default(),
-            });
-            stages.push(record);
+    /// Requests that no route had room for go to one that has now.
+    fn pull(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        if self.failing.is_some() {
+            return self.place_orphans(now);
         }
-        let (tally, requests) = self.requests.into_parts();
-        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end };
-        Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
+        while !self.held.is_empty()
+            && let Some(route) = self.router.route()
+            && let Some((request, prompt)) = self.held.pop_front()
+        {
+            self.chains[route].policy.submit(request, &prompt)?;
+            self.schedule_soon(now, route);
+        }
+        Ok(())
     }
 }

@@ -71,6 +71,10 @@ pub enum Router {
     RoundRobin,
     /// The route with fewest unanswered requests.
     LeastOutstanding,
+    /// By the plan's shares, each request by chance.
+    Random,
+    /// Requests wait together; a route with room takes the next.
+    Pull,
 }
 
 impl From<Router> for RouterName {
@@ -79,6 +83,8 @@ impl From<Router> for RouterName {
             Router::Share => Self::Share,
             Router::RoundRobin => Self::RoundRobin,
             Router::LeastOutstanding => Self::LeastOutstanding,
+            Router::Random => Self::Random,
+            Router::Pull => Self::Pull,
         }
     }
 }

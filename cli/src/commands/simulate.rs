@@ -3,18 +3,20 @@
 use crate::args::{PlanAndScenario, Service, Simulate};
 use crate::commands::{plan, report};
 use crate::failure::{Code, Done, Failure};
-use crate::ui::{Ui, table};
+use crate::ui::Ui;
 use crate::{files, models};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
-use isotherm_core::trace::{Statistic, Trace};
+use isotherm_core::trace::Trace;
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
 use isotherm_core::workload::replay::Replay;
 use isotherm_reports::tables::Source;
 use isotherm_sim::Options;
 use std::path::{Path, PathBuf};
+
+mod describe;
 
 /// Which runs to simulate.
 #[derive(Debug, Clone, Copy)]
@@ -38,19 +40,29 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     }
     let named =
         PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources: args.sources.clone() };
-    let (feasible, question) = plan::load_feasible(ui, &named)?;
+    let (feasible, mut question) = plan::load_feasible(ui, &named)?;
+    let slo = &mut question.problem.conditions.slo;
+    slo.ttft = args.analysis.slo_ttft.or(slo.ttft);
+    slo.tpot = args.analysis.slo_tpot.or(slo.tpot);
     let load = recorded(ui, &args.service)?;
     let count = args.seeds.unwrap_or(if load.is_some() { 1 } else { Seeds::default().count });
     let options =
         Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
-    let report = serve(&feasible, &question.problem, load.as_ref(), &options)?;
+    let options = Options { attribution: true, ..options };
+    let mut report = serve(&feasible, &question.problem, load.as_ref(), &options)?;
+    if args.analysis.sensitivity {
+        let workload = &question.problem.workload;
+        let found = isotherm_sim::sensitivity::sensitivity(&feasible, &question.problem, workload, &options);
+        report.sensitivity =
+            Some(found.map_err(|e| Failure::io(format!("failed to move a figure: {}", models::causes(&e))))?);
+    }
     if let Some(directory) = &args.output {
         write(directory, args, &feasible, &question.problem, &report)?;
     }
     if let (Some(path), Some(trace)) = (&args.requests_out, &report.trace) {
         files::write(path, requests_csv(trace).as_bytes())?;
     }
-    ui.result(&report, || describe(&report))?;
+    ui.result(&report, || describe::describe(&report))?;
     keeps_promise(&feasible, &question.problem, &report)
 }
 
@@ -156,47 +168,4 @@ fn requests_csv(trace: &Trace) -> String {
         ));
     }
     text
-}
-
-fn describe(report: &SimulationReport) -> String {
-    let mut text = format!("{} requests, {} runs\n\n", report.requests, report.seeds);
-    let heading = ["metric", "mean", "p50", "p90", "p99", "95 % interval"].map(str::to_owned).to_vec();
-    let mut rows = vec![heading];
-    rows.extend(report.metrics.iter().map(|(name, statistic)| metric_row(name, statistic)));
-    text.push_str(&table(&rows, &[1, 2, 3, 4, 5]));
-    let heading = ["device", "busy", "energy", "hottest", "throttled", "step times"].map(str::to_owned).to_vec();
-    let mut rows = vec![heading];
-    let unknown = || "unknown".to_owned();
-    rows.extend(report.devices.iter().map(|device| {
-        vec![
-            device.name.clone(),
-            format!("{:.1} %", device.utilisation * 100.0),
-            device.energy_joules.map_or_else(unknown, |energy| energy.to_string()),
-            device.temperature_max_celsius.map_or_else(unknown, |hottest| hottest.to_string()),
-            device.throttled_seconds.map_or_else(unknown, |time| time.to_string()),
-            device.timing.to_string(),
-        ]
-    }));
-    text.push('\n');
-    text.push_str(&table(&rows, &[1, 2, 3, 4]));
-    text.push_str(&format!("\n  digest {}\n", report.digest));
-    text
-}
-
-fn metric_row(name: &str, statistic: &Statistic) -> Vec<String> {
-    let show = |value: f64| {
-        if name.ends_with("_seconds") && value.is_finite() {
-            Seconds::of(value).to_string()
-        } else {
-            format!("{value:.2}")
-        }
-    };
-    vec![
-        name.to_owned(),
-        show(statistic.mean),
-        show(statistic.p50),
-        show(statistic.p90),
-        show(statistic.p99),
-        statistic.ci95.map_or_else(|| "-".to_owned(), |half| format!("± {}", show(half))),
-    ]
 }

@@ -280,6 +280,7 @@ pub fn simulation(plan: &Plan, stages: &[StageTime<'_>], requests: u32) -> Store
         goodput: None,
         devices,
         attribution: None,
+        sensitivity: None,
         reliability: None,
         digest: Digest::of(plan.digest().bytes()),
         trace: Some(trace),

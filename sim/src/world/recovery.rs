@@ -421,15 +421,21 @@ impl World<'_> {
                 self.schedule_soon(now, route);
             }
         }
-        let orphans = std::mem::take(&mut self.failing().orphans);
-        for request in orphans {
-            self.place(now, request as usize)?;
-        }
+        self.place_orphans(now)?;
         if self.is_hopeless() {
             let orphans = std::mem::take(&mut self.failing().orphans);
             for request in orphans {
                 self.fail(now, request as usize);
             }
+        }
+        Ok(())
+    }
+
+    /// Requests without a route go to one that takes them.
+    pub(super) fn place_orphans(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        let orphans = std::mem::take(&mut self.failing().orphans);
+        for request in orphans {
+            self.place(now, request as usize)?;
         }
         Ok(())
     }

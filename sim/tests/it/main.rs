@@ -12,3 +12,4 @@ mod pipelines;
 mod queueing;
 mod refusals;
 mod serving;
+mod theory;

@@ -91,6 +91,10 @@ pub struct Case {
     pub links: bool,
     /// Slowdown of all devices together.
     pub co_run: Vec<f64>,
+    /// Requests in a batch, where the plan states it.
+    pub batch: Option<u32>,
+    /// How much quicker links are than stated below.
+    pub haste: f64,
     /// Changes devices before they are used.
     pub adjust: fn(usize, &mut Device),
 }
@@ -116,6 +120,8 @@ impl Case {
             workload,
             links: true,
             co_run: Vec::new(),
+            batch: None,
+            haste: 1.0,
             adjust: |_, _| {},
         }
     }
@@ -164,6 +170,11 @@ impl Case {
                 }
             }
         }
+        for link in &mut links {
+            let (latency, bandwidth) = (&mut link.latency_seconds, &mut link.bandwidth_bytes_per_second);
+            latency.iter_mut().for_each(|figure| figure.value = figure.value / self.haste);
+            bandwidth.iter_mut().for_each(|figure| figure.value = figure.value * self.haste);
+        }
         let co_run = CoRun {
             name: "bus".into(),
             devices: devices.iter().map(|d| d.name.clone()).collect(),
@@ -185,7 +196,11 @@ impl Case {
             graph: DeviceGraph::new(file).expect("a valid graph"),
             workload: self.workload.clone(),
             serving: self.serving,
-            objective: if self.routes.len() == 1 { Objective::Tpot } else { Objective::Throughput },
+            objective: if self.routes.len() == 1 && self.batch.is_none() {
+                Objective::Tpot
+            } else {
+                Objective::Throughput
+            },
             limits: Limits::default(),
             ambient: Celsius::of(25.0),
             inputs: Vec::new(),
@@ -203,7 +218,7 @@ impl Case {
                 share: *share,
             })
             .collect();
-        checked(problem, stages.collect(), routes)
+        checked(problem, stages.collect(), routes, self.batch)
     }
 
     /// Simulates the case once and returns its trace.
@@ -234,10 +249,10 @@ pub fn replicas_of(problem: &PlacementProblem) -> FeasiblePlan {
     let share = 1.0 / stages.len() as f64;
     let route = |stage| Route { stages: vec![Stop { stage, layers }], share };
     let routes = (0..stages.len() as u32).map(route).collect();
-    checked(problem, stages, routes)
+    checked(problem, stages, routes, None)
 }
 
-fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>) -> FeasiblePlan {
+fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, batch: Option<u32>) -> FeasiblePlan {
     let mut plan = Plan {
         header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
         scenario: problem.name.clone(),
@@ -251,7 +266,7 @@ fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>) -
         routes,
         unused: Vec::<Unused>::new(),
         reasons: Vec::new(),
-        batch: None,
+        batch,
         provenance: Provenance::default(),
     };
     let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");

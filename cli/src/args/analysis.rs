@@ -1,0 +1,18 @@
+//! What `isotherm simulate` is asked beside how long requests take.
+
+use clap::Args;
+use isotherm_core::units::Seconds;
+
+/// Arguments of `isotherm simulate` about what it reports.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Analysis {
+    /// Most time to the first token for a request to count towards goodput, in place of the scenario's `slo.ttft`.
+    #[arg(long, value_name = "TIME")]
+    pub slo_ttft: Option<Seconds>,
+    /// Most time per output token for a request to count towards goodput, in place of the scenario's `slo.tpot`.
+    #[arg(long, value_name = "TIME")]
+    pub slo_tpot: Option<Seconds>,
+    /// Move each figure by its measured spread, or by a tenth, and say how much the prediction moves.
+    #[arg(long, conflicts_with = "workload")]
+    pub sensitivity: bool,
+}

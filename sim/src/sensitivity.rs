@@ -1,0 +1,191 @@
+//! How much a prediction hangs on each figure that it was made from.
+//!
+//! One figure at a time is moved down and up by the spread that its measurement states, or by a tenth where it states
+//! none, and the plan is simulated again with the same seeds, so that both meet the same arrivals, lengths and luck.
+//! What is left is the figure's own influence.
+
+use crate::{Options, SimulateError, simulate};
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::figure::Figure;
+use isotherm_core::graph::{CoRun, DeviceGraph, DevicesFile};
+use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
+use isotherm_core::record::{Influence, Sensitivity};
+use isotherm_core::units::{BytesPerSecond, KelvinPerWatt, Seconds, Watts};
+use isotherm_core::workload::Workload;
+use rayon::prelude::*;
+
+/// Share by which a figure is moved that states no spread.
+pub const ASSUMED: f64 = 0.1;
+
+/// Largest share by which a figure is moved: beyond it a difference says nothing about the figure as it is.
+const MOST: f64 = 0.4;
+
+/// A figure to move.
+#[derive(Debug, Clone)]
+struct Input {
+    name: String,
+    share: f64,
+    stated: bool,
+    what: What,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    /// Times of the steps of a device.
+    Steps(usize),
+    Bandwidth(usize),
+    Latency(usize),
+    Shared(usize),
+    BusyPower(usize),
+    Resistance(usize),
+}
+
+/// Moves every figure that the prediction may depend on, the most influential first. The value is what the problem's
+/// objective asks for: output tokens per second, or the mean time per output token or to the first.
+///
+/// Errors: see [`SimulateError`].
+pub fn sensitivity(
+    plan: &FeasiblePlan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    options: &Options,
+) -> Result<Sensitivity, SimulateError> {
+    let options = Options { trace: false, attribution: false, ..*options };
+    let metric = match problem.objective {
+        Objective::Throughput => "tokens_per_second",
+        Objective::Tpot => "tpot_seconds",
+        Objective::Ttft => "ttft_seconds",
+    };
+    let value = |problem: &PlacementProblem| -> Result<Option<f64>, SimulateError> {
+        let report = simulate(plan, problem, workload, &options)?;
+        Ok(report.metrics.get(metric).map(|statistic| statistic.mean))
+    };
+    let Some(base) = value(problem)? else {
+        return Ok(Sensitivity { metric: metric.to_owned(), value: None, influences: Vec::new() });
+    };
+    let inputs = inputs(plan, problem);
+    let moved: Vec<Option<Influence>> = inputs
+        .par_iter()
+        .map(|input| {
+            let with = |factor: f64| moved(problem, input.what, factor).map(|problem| value(&problem)).transpose();
+            let (Some(Some(low)), Some(Some(high))) = (with(1.0 - input.share)?, with(1.0 + input.share)?) else {
+                return Ok(None);
+            };
+            Ok(Some(Influence { input: input.name.clone(), share: input.share, stated: input.stated, low, high }))
+        })
+        .collect::<Result<_, SimulateError>>()?;
+    let mut influences: Vec<Influence> = moved.into_iter().flatten().collect();
+    influences.sort_by(|a, b| b.reach(base).total_cmp(&a.reach(base)).then_with(|| a.input.cmp(&b.input)));
+    Ok(Sensitivity { metric: metric.to_owned(), value: Some(base), influences })
+}
+
+/// The figures that the plan's devices, and the ways between them, have.
+fn inputs(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<Input> {
+    let file = problem.graph.file();
+    let used: Vec<&String> = plan.plan().stages.iter().flat_map(|stage| &stage.devices).collect();
+    let mut inputs = Vec::new();
+    let mut add = |name: String, spread: Option<f64>, what: What| {
+        let stated = spread.filter(|&spread| spread > 0.0);
+        let share = stated.unwrap_or(ASSUMED).min(MOST);
+        inputs.push(Input { name, share, stated: stated.is_some(), what });
+    };
+    for (position, device) in file.devices.iter().enumerate().filter(|(_, device)| used.contains(&&device.name)) {
+        let id = problem.graph.find(&device.name).and_then(|id| problem.profile(id));
+        add(format!("step times of {}", device.name), id.and_then(|profile| profile.spread), What::Steps(position));
+        if let (Some(busy), true) = (&device.busy_watts, device.thermal.is_some()) {
+            add(format!("busy power of {}", device.name), busy.spread, What::BusyPower(position));
+        }
+        if let Some(thermal) = &device.thermal {
+            let resistance = &thermal.resistance_kelvin_per_watt;
+            add(format!("thermal resistance of {}", device.name), resistance.spread, What::Resistance(position));
+        }
+    }
+    let links = ways(plan, problem);
+    for &position in &links {
+        let link = &file.links[position];
+        let between = format!("{} -> {}", link.from, link.to);
+        if let Some(bandwidth) = &link.bandwidth_bytes_per_second {
+            add(format!("bandwidth of {between}"), bandwidth.spread, What::Bandwidth(position));
+        }
+        if let Some(latency) = link.latency_seconds.as_ref().filter(|latency| latency.value > Seconds::ZERO) {
+            add(format!("latency of {between}"), latency.spread, What::Latency(position));
+        }
+    }
+    let in_use = |name: &String| links.iter().any(|&link| file.links[link].groups.contains(name));
+    for (position, group) in file.groups.iter().enumerate().filter(|(_, group)| in_use(&group.name)) {
+        let bandwidth = &group.bandwidth_bytes_per_second;
+        add(format!("bandwidth of {}", group.name), bandwidth.spread, What::Shared(position));
+    }
+    inputs
+}
+
+/// Links on the ways of the plan's routes, in their order.
+fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
+    let (graph, row) = (&problem.graph, problem.model.boundary_bytes_per_token());
+    let coordinator = graph.file().coordinator.as_deref();
+    let mut links = Vec::new();
+    for route in &plan.plan().routes {
+        let stages = route.stages.iter().filter_map(|stop| plan.plan().stages.get(stop.stage as usize));
+        let inner: Vec<&str> = stages.filter_map(|stage| stage.devices.first().map(String::as_str)).collect();
+        let mut places: Vec<&str> = coordinator.into_iter().chain(inner).collect();
+        places.extend(coordinator);
+        for pair in places.windows(2) {
+            links.extend(graph.path(pair[0], pair[1], row).into_iter().flat_map(|path| path.links));
+        }
+    }
+    links.sort_unstable();
+    links.dedup();
+    links.into_iter().map(isotherm_core::ids::LinkId::index).collect()
+}
+
+/// The problem with one figure multiplied by a factor; none where that makes no problem.
+fn moved(problem: &PlacementProblem, what: What, factor: f64) -> Option<PlacementProblem> {
+    let mut file = problem.graph.file().clone();
+    apply(&mut file, what, factor)?;
+    let parts = ProblemParts {
+        name: problem.name.clone(),
+        model: problem.model.clone(),
+        graph: DeviceGraph::new(file).ok()?,
+        workload: problem.workload.clone(),
+        serving: problem.serving,
+        objective: problem.objective,
+        limits: problem.limits.clone(),
+        ambient: problem.ambient,
+        inputs: problem.inputs.clone(),
+    };
+    let mut moved = PlacementProblem::new(parts).ok()?;
+    moved.conditions = problem.conditions.clone();
+    Some(moved)
+}
+
+fn apply(file: &mut DevicesFile, what: What, factor: f64) -> Option<()> {
+    match what {
+        // A set of one device that is always slower by the factor: every step takes so much longer, whatever the table.
+        What::Steps(device) => file.co_run.push(CoRun {
+            name: "moved".to_owned(),
+            devices: vec![file.devices[device].name.clone()],
+            slowdown: vec![Figure::declared(factor, "moved")],
+        }),
+        What::Bandwidth(link) => {
+            let figure = file.links[link].bandwidth_bytes_per_second.as_mut()?;
+            figure.value = BytesPerSecond::of(figure.value.value() * factor);
+        }
+        What::Latency(link) => {
+            let figure = file.links[link].latency_seconds.as_mut()?;
+            figure.value = Seconds::of(figure.value.value() * factor);
+        }
+        What::Shared(group) => {
+            let figure = &mut file.groups[group].bandwidth_bytes_per_second;
+            figure.value = BytesPerSecond::of(figure.value.value() * factor);
+        }
+        What::BusyPower(device) => {
+            let figure = file.devices[device].busy_watts.as_mut()?;
+            figure.value = Watts::of(figure.value.value() * factor);
+        }
+        What::Resistance(device) => {
+            let figure = &mut file.devices[device].thermal.as_mut()?.resistance_kelvin_per_watt;
+            figure.value = KelvinPerWatt::of(figure.value.value() * factor);
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,38 @@
+//! What is left of a world when its last request is answered.
+
+use super::accounts::Accounts;
+use super::{Outcome, World};
+use isotherm_core::trace::{DeviceRecord, Origin, Trace};
+use isotherm_core::units::SimDuration;
+
+impl World<'_> {
+    /// What came of the replication.
+    pub(super) fn outcome(self) -> Outcome {
+        let end = self.queue.now();
+        let shares: Vec<f64> = self.setup.routes.iter().map(|route| route.share).collect();
+        let reliability = self.failing.map(|failing| failing.finish(end, &shares));
+        let mut devices = Vec::with_capacity(self.servers.len());
+        let mut stages = Vec::with_capacity(self.servers.len());
+        for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
+            let mut record = server.record;
+            // A clock event or another route's batch may still be under way when the last answer is out.
+            if let Some(current) = &server.current {
+                record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(end.since(current.started).0));
+            }
+            let toll = server.body.map(|body| body.toll(end));
+            devices.push(DeviceRecord {
+                name: setup.name.clone(),
+                busy_ns: record.busy_ns,
+                energy_joules: toll.as_ref().map(|t| t.absorbed),
+                temperature_max_celsius: toll.as_ref().and_then(|t| t.hottest),
+                throttled_ns: toll.as_ref().and_then(|t| t.slowed),
+                source: setup.source.clone(),
+                samples: toll.map(|t| t.samples).unwrap_or_default(),
+            });
+            stages.push(record);
+        }
+        let (tally, requests) = self.requests.into_parts();
+        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end };
+        Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
+    }
+}
