@@ -1,6 +1,10 @@
 //! What happened in a run, predicted or measured: one type for both, so that "how wrong was the simulator" is one
 //! join.
 
+mod chrome;
+
+pub use chrome::chrome_json;
+
 use crate::units::{Celsius, Joules, SimDuration, SimTime};
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +107,25 @@ pub struct DeviceRecord {
     pub samples: Vec<DeviceSample>,
 }
 
+/// One step of a device: a batch passed through the layers that the device holds for its route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Position of the device in [`Trace::devices`].
+    pub device: u32,
+    /// When it began.
+    pub start_ns: SimTime,
+    /// When it ended.
+    pub end_ns: SimTime,
+    /// Position of the route in the plan.
+    pub route: u32,
+    /// Number of batches that the route formed before.
+    pub batch: u64,
+    /// Tokens of the batch.
+    pub tokens: u32,
+    /// Its requests.
+    pub requests: Vec<u32>,
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
@@ -116,6 +139,9 @@ pub struct Trace {
     pub devices: Vec<DeviceRecord>,
     /// When the last event happened.
     pub end_ns: SimTime,
+    /// Steps of the devices in order of their ends, as many as were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepRecord>,
 }
 
 impl Trace {

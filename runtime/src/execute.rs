@@ -542,6 +542,7 @@ impl<'a> Driver<'a> {
             stages: self.stages,
             devices,
             end_ns,
+            steps: Vec::new(),
         };
         Executed { trace, answers: self.answers, interrupted }
     }

@@ -60,6 +60,8 @@ pub struct Options {
     pub attribution: bool,
     /// Whether the report holds the trace of the first replication.
     pub trace: bool,
+    /// Most steps of devices in that trace.
+    pub steps_max: usize,
     /// Most events of one replication: a guard against inputs that would take for ever.
     pub events_max: u64,
 }
@@ -73,6 +75,7 @@ impl Default for Options {
             router: RouterName::Share,
             attribution: false,
             trace: false,
+            steps_max: 0,
             events_max: 1_000_000_000,
         }
     }

@@ -20,7 +20,7 @@ use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
 use isotherm_core::serving::{Batch, Request};
-use isotherm_core::trace::{StageRecord, Trace};
+use isotherm_core::trace::{StageRecord, StepRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use recovery::Failing;
 use std::collections::VecDeque;
@@ -126,6 +126,9 @@ pub struct World<'a> {
     failing: Option<Failing>,
     /// None where nobody asked where the time went.
     accounts: Option<Accounts>,
+    /// Steps that are kept, at most `steps_max`.
+    steps: Vec<StepRecord>,
+    steps_max: usize,
 }
 
 /// What came of a replication.
@@ -180,6 +183,8 @@ impl<'a> World<'a> {
             busy: vec![0; setup.sets.len()],
             chains,
             requests: Requests::new(sampled, setup.problem.conditions.slo),
+            steps: Vec::new(),
+            steps_max: if sampled { options.steps_max } else { 0 },
             accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
             failing: (!setup.failures.is_empty()).then(|| {
                 let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
@@ -469,6 +474,9 @@ impl<'a> World<'a> {
         held.record.steps += 1;
         held.record.tokens += u64::from(current.tokens);
         held.record.busy_ns = SimDuration(held.record.busy_ns.0.saturating_add(now.since(current.started).0));
+        if self.steps.len() < self.steps_max {
+            self.keep_step(now, server, &current);
+        }
         self.pass_on(now, current.task)?;
         self.take_next(now, server);
         if self.servers[server].current.is_none() {
@@ -578,20 +586,5 @@ impl<'a> World<'a> {
             self.reschedule(now, server);
         }
         self.watch_clock(server);
-    }
-
-    /// Requests that no route had room for go to one that has now.
-    fn pull(&mut self, now: SimTime) -> Result<(), SimulateError> {
-        if self.failing.is_some() {
-            return self.place_orphans(now);
-        }
-        while !self.held.is_empty()
-            && let Some(route) = self.router.route()
-            && let Some((request, prompt)) = self.held.pop_front()
-        {
-            self.chains[route].policy.submit(request, &prompt)?;
-            self.schedule_soon(now, route);
-        }
-        Ok(())
     }
 }

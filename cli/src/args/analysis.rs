@@ -2,6 +2,7 @@
 
 use clap::Args;
 use isotherm_core::units::Seconds;
+use std::path::PathBuf;
 
 /// Arguments of `isotherm simulate` about what it reports.
 #[derive(Debug, Clone, Default, Args)]
@@ -15,4 +16,7 @@ pub struct Analysis {
     /// Move each figure by its measured spread, or by a tenth, and say how much the prediction moves.
     #[arg(long, conflicts_with = "workload")]
     pub sensitivity: bool,
+    /// JSON file for the first run as Perfetto and Chrome open it: devices, requests, counters.
+    #[arg(long, value_name = "FILE")]
+    pub trace_out: Option<PathBuf>,
 }

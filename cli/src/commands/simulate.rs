@@ -8,7 +8,7 @@ use crate::{files, models};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
-use isotherm_core::trace::Trace;
+use isotherm_core::trace::{Trace, chrome_json};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
 use isotherm_core::workload::replay::Replay;
@@ -33,6 +33,9 @@ impl Default for Seeds {
     }
 }
 
+/// Most steps of a trace: what a browser still opens.
+const STEPS_MAX: usize = 200_000;
+
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Simulate) -> Done {
     if args.seeds == Some(0) {
@@ -48,13 +51,22 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     let count = args.seeds.unwrap_or(if load.is_some() { 1 } else { Seeds::default().count });
     let options =
         Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
-    let options = Options { attribution: true, ..options };
+    let steps_max = if args.analysis.trace_out.is_some() { STEPS_MAX } else { 0 };
+    let options = Options { attribution: true, steps_max, ..options };
     let mut report = serve(&feasible, &question.problem, load.as_ref(), &options)?;
     if args.analysis.sensitivity {
         let workload = &question.problem.workload;
         let found = isotherm_sim::sensitivity::sensitivity(&feasible, &question.problem, workload, &options);
         report.sensitivity =
             Some(found.map_err(|e| Failure::io(format!("failed to move a figure: {}", models::causes(&e))))?);
+    }
+    if let (Some(path), Some(trace)) = (&args.analysis.trace_out, &mut report.trace) {
+        if trace.steps.len() == STEPS_MAX {
+            ui.note(format!("  the trace ends after {STEPS_MAX} steps; simulate fewer requests for all of them"));
+        }
+        files::write(path, chrome_json(trace).as_bytes())?;
+        // They are in that file, and would be most of any other.
+        trace.steps.clear();
     }
     if let Some(directory) = &args.output {
         write(directory, args, &feasible, &question.problem, &report)?;

@@ -236,7 +236,7 @@ pub fn trace(
         }
     });
     let devices: Vec<DeviceRecord> = devices.collect();
-    Trace { origin, requests: records, stages: stage_records.collect(), devices, end_ns: SimTime(nanoseconds(now)) }
+    Trace { origin, requests: records, stages: stage_records.collect(), devices, end_ns: SimTime(nanoseconds(now)), steps: Vec::new() }
 }
 
 /// The load of every sample.

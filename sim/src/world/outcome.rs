@@ -1,11 +1,27 @@
 //! What is left of a world when its last request is answered.
 
 use super::accounts::Accounts;
-use super::{Outcome, World};
-use isotherm_core::trace::{DeviceRecord, Origin, Trace};
-use isotherm_core::units::SimDuration;
+use super::{Current, Outcome, Task, World};
+use isotherm_core::trace::{DeviceRecord, Origin, StepRecord, Trace};
+use isotherm_core::units::{SimDuration, SimTime};
 
 impl World<'_> {
+    /// Keeps what a device did. A batch that was lost meanwhile is kept too: the device worked on it.
+    pub(super) fn keep_step(&mut self, now: SimTime, server: usize, current: &Current) {
+        let Task { route, slot, .. } = current.task;
+        let batch = self.batch(route, slot);
+        let requests = batch.items.iter().map(|item| self.request_of(item.request).0).collect();
+        self.steps.push(StepRecord {
+            device: server as u32,
+            start_ns: current.started,
+            end_ns: now,
+            route,
+            batch: batch.number,
+            tokens: current.tokens,
+            requests,
+        });
+    }
+
     /// What came of the replication.
     pub(super) fn outcome(self) -> Outcome {
         let end = self.queue.now();
@@ -32,7 +48,7 @@ impl World<'_> {
             stages.push(record);
         }
         let (tally, requests) = self.requests.into_parts();
-        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end };
+        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end, steps: self.steps };
         Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
     }
 }

@@ -431,8 +431,23 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Requests that no route had room for go to one that has now.
+    pub(super) fn pull(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        if self.failing.is_some() {
+            return self.place_orphans(now);
+        }
+        while !self.held.is_empty()
+            && let Some(route) = self.router.route()
+            && let Some((request, prompt)) = self.held.pop_front()
+        {
+            self.chains[route].policy.submit(request, &prompt)?;
+            self.schedule_soon(now, route);
+        }
+        Ok(())
+    }
+
     /// Requests without a route go to one that takes them.
-    pub(super) fn place_orphans(&mut self, now: SimTime) -> Result<(), SimulateError> {
+    fn place_orphans(&mut self, now: SimTime) -> Result<(), SimulateError> {
         let orphans = std::mem::take(&mut self.failing().orphans);
         for request in orphans {
             self.place(now, request as usize)?;
