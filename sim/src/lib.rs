@@ -128,6 +128,9 @@ pub enum SimulateError {
     /// A failure names a device that is not there.
     #[error("a failure names device {0:?}, which is not in the device graph; name one of its devices")]
     UnknownFailing(String),
+    /// A prepared plan where formats or groups were chosen.
+    #[error("a plan can be kept for a loss only where the scenario leaves nothing to choose; take [choices] out")]
+    FallbackChoices,
     /// Capacities change while messages are served in turn.
     #[error(
         "links that fail, and cross traffic that comes and goes, change capacities under way, and first-come-first-served \
@@ -228,7 +231,7 @@ pub fn simulate(
     if matches!(workload.arrivals, Arrivals::Recorded { .. }) {
         return Err(SimulateError::NoRecording);
     }
-    replications(plan, problem, workload, None, options)
+    replications(plan, None, problem, workload, None, options)
 }
 
 /// Predicts what a plan does under a recorded load, in the place of the problem's own.
@@ -244,11 +247,31 @@ pub fn replay(
     let requests = u32::try_from(load.requests().len()).unwrap_or(u32::MAX);
     let arrivals = Arrivals::Recorded { digest: load.digest() };
     let workload = Workload { arrivals, prompt_tokens, output_tokens, requests };
-    replications(plan, problem, &workload, Some(load), options)
+    replications(plan, None, problem, &workload, Some(load), options)
+}
+
+/// Predicts what a plan does when devices are lost and a second plan is kept for that: see [`simulate`].
+///
+/// Once the loss of a device that the second plan does without is detected, the first plan is given up as a whole, the
+/// weights that the second one's devices lack come from the coordinator over the links, and then it serves, to the end.
+///
+/// Errors: see [`SimulateError`].
+pub fn rehearse(
+    plan: &FeasiblePlan,
+    fallback: &FeasiblePlan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    options: &Options,
+) -> Result<SimulationReport, SimulateError> {
+    if !problem.limits.choices.is_none() {
+        return Err(SimulateError::FallbackChoices);
+    }
+    replications(plan, Some(fallback), problem, workload, None, options)
 }
 
 fn replications(
     plan: &FeasiblePlan,
+    fallback: Option<&FeasiblePlan>,
     problem: &PlacementProblem,
     workload: &Workload,
     recording: Option<&Replay>,
@@ -258,7 +281,7 @@ fn replications(
         return Err(SimulateError::Zero("the number of seeds"));
     }
     let (chosen, spoken) = problem.spoken(plan.plan());
-    let setup = setup::Setup::new(&spoken, &chosen, workload, recording)?;
+    let setup = setup::Setup::new(&spoken, fallback.map(FeasiblePlan::plan), &chosen, workload, recording)?;
     let outcomes: Vec<world::Outcome> = (0..options.seeds)
         .into_par_iter()
         .map(|replication| world::World::new(&setup, options, replication)?.run(options.events_max))

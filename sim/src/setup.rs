@@ -54,6 +54,17 @@ pub struct RouteSetup {
     /// Its first lane in [`Setup::layout`]: to the first stop. The next ones lead from stop to stop, the last one back to
     /// the coordinator.
     pub lane: LaneId,
+    /// Whether it is of the plan that is kept for a loss.
+    pub prepared: bool,
+}
+
+/// Weights that a device needs for the plan that is kept for a loss, and does not hold yet.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadSetup {
+    /// How much.
+    pub bytes: Bytes,
+    /// The lane from the coordinator to the device.
+    pub lane: LaneId,
 }
 
 /// Everything that replications share.
@@ -75,12 +86,17 @@ pub struct Setup<'a> {
     pub layout: Layout<'a>,
     /// What may fail.
     pub failures: Vec<FailureSetup>,
+    /// Servers whose loss brings the prepared plan: those that it does without.
+    pub avoided: Vec<usize>,
+    /// What it has to load first.
+    pub loads: Vec<LoadSetup>,
 }
 
 impl<'a> Setup<'a> {
     /// Resolves a plan.
     pub fn new(
         plan: &Plan,
+        fallback: Option<&Plan>,
         problem: &'a PlacementProblem,
         workload: &'a Workload,
         recording: Option<&'a Replay>,
@@ -88,18 +104,86 @@ impl<'a> Setup<'a> {
         check_workload(workload)?;
         let mut servers: Vec<ServerSetup> =
             plan.stages.iter().map(|stage| server(stage, problem)).collect::<Result<_, _>>()?;
+        let primary = servers.len();
+        // Where nothing may fail, nothing is kept for a loss.
+        let fallback = fallback.filter(|_| !problem.conditions.failures.is_empty());
+        let on: Vec<usize> = match fallback {
+            Some(fallback) => prepared_servers(fallback, problem, &mut servers)?,
+            None => Vec::new(),
+        };
         let sets = sets(problem, &mut servers);
-        let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
-        let routes = (0..plan.routes.len()).map(|r| route_setup(r, plan, problem, workload, &servers, &in_flight));
-        let mut routes: Vec<RouteSetup> = routes.collect::<Result<_, _>>()?;
+        let mut routes = plan_routes(plan, problem, workload, &servers, &(0..primary).collect::<Vec<_>>())?;
         if routes.is_empty() {
             return Err(SimulateError::NoRoute);
         }
-        let lanes = lanes(problem, &servers, &mut routes);
+        if let Some(fallback) = fallback {
+            let prepared = plan_routes(fallback, problem, workload, &servers, &on)?;
+            routes.extend(prepared.into_iter().map(|route| RouteSetup { prepared: true, ..route }));
+        }
+        let mut lanes = lanes(problem, &servers, &mut routes);
+        let loads = fallback.map_or_else(Vec::new, |fallback| loads(plan, fallback, problem, &mut lanes));
         let failures = failures::resolve(&problem.conditions, &problem.graph, &servers)?;
         let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &failures::unsteady(&failures))?;
-        Ok(Self { problem, workload, recording, servers, sets, routes, layout, failures })
+        let avoided =
+            if fallback.is_some() { (0..primary).filter(|server| !on.contains(server)).collect() } else { Vec::new() };
+        Ok(Self { problem, workload, recording, servers, sets, routes, layout, failures, avoided, loads })
     }
+}
+
+/// The servers of a prepared plan's stages: those of the plan that is served first where they are the same device.
+fn prepared_servers(
+    fallback: &Plan,
+    problem: &PlacementProblem,
+    servers: &mut Vec<ServerSetup>,
+) -> Result<Vec<usize>, SimulateError> {
+    let mut on = Vec::with_capacity(fallback.stages.len());
+    for stage in &fallback.stages {
+        let made = server(stage, problem)?;
+        let known = servers.iter().position(|server| server.device == made.device);
+        on.push(known.unwrap_or_else(|| {
+            servers.push(made);
+            servers.len() - 1
+        }));
+    }
+    Ok(on)
+}
+
+fn plan_routes(
+    plan: &Plan,
+    problem: &PlacementProblem,
+    workload: &Workload,
+    servers: &[ServerSetup],
+    on: &[usize],
+) -> Result<Vec<RouteSetup>, SimulateError> {
+    let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
+    (0..plan.routes.len()).map(|r| route_setup(r, plan, problem, workload, (servers, on), &in_flight)).collect()
+}
+
+/// The weights that stages of a prepared plan need beyond those that their devices hold, each with its lane from the
+/// coordinator; without a coordinator loading costs nothing, as reaching a device does.
+fn loads<'a>(
+    plan: &Plan,
+    fallback: &Plan,
+    problem: &'a PlacementProblem,
+    lanes: &mut Vec<(LaneEnds<'a>, (Bytes, Bytes))>,
+) -> Vec<LoadSetup> {
+    let coordinator = problem.graph.file().coordinator.as_deref();
+    let mut loads = Vec::new();
+    for stage in &fallback.stages {
+        let Some(name) = stage.devices.first() else { continue };
+        let Some(device) = problem.graph.find(name) else { continue };
+        let held = plan.stages.iter().find(|held| held.devices.first() == Some(name)).map(|held| held.layers);
+        // Layer by layer, so that embedding and head go with theirs.
+        let missing = (stage.layers.start..stage.layers.end).map(|layer| Layers::new(layer, layer + 1));
+        let missing = missing.filter(|&layer| held.is_none_or(|held| !held.contains(layer)));
+        let bytes: Bytes = missing.map(|layer| problem.weight_bytes(device, layer)).sum();
+        if bytes > Bytes::ZERO {
+            let lane = u32::try_from(lanes.len()).unwrap_or(u32::MAX);
+            lanes.push((coordinator.zip(Some(problem.graph.device(device).name.as_str())), (bytes, bytes)));
+            loads.push(LoadSetup { bytes, lane });
+        }
+    }
+    loads
 }
 
 /// Most tokens of a batch that any policy forms, for the sizes of messages.
@@ -219,7 +303,7 @@ fn route_setup(
     plan: &Plan,
     problem: &PlacementProblem,
     workload: &Workload,
-    servers: &[ServerSetup],
+    (servers, on): (&[ServerSetup], &[usize]),
     in_flight: &[InFlight],
 ) -> Result<RouteSetup, SimulateError> {
     let (route, own) = (&plan.routes[position], in_flight[position]);
@@ -241,10 +325,10 @@ fn route_setup(
         // The slack keeps a third of nine at three; it is too small to give out a block twice.
         let blocks = libm::floor(f64::from(blocks) * (own.weight / weights).min(1.0) + 1e-6) as u32;
         if needed > u64::from(blocks) {
-            return Err(SimulateError::CacheTooSmall { device: servers[position].name.clone(), needed, blocks });
+            return Err(SimulateError::CacheTooSmall { device: servers[on[position]].name.clone(), needed, blocks });
         }
         kv_blocks = kv_blocks.min(blocks);
-        stops.push((position, stop.layers));
+        stops.push((on[position], stop.layers));
     }
     let (Some(&(first, _)), Some(&(last, _))) = (stops.first(), stops.last()) else {
         return Err(SimulateError::NoRoute);
@@ -264,5 +348,5 @@ fn route_setup(
         }
     }
     let resources = Resources { serving, kv_blocks, in_flight_max: own.batches };
-    Ok(RouteSetup { stops, share: route.share, resources, lane: 0 })
+    Ok(RouteSetup { stops, share: route.share, resources, lane: 0, prepared: false })
 }

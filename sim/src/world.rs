@@ -52,6 +52,8 @@ pub enum Event {
     Incident,
     /// The coordinator learns of a loss on a route.
     Detect { route: u32 },
+    /// Weights of the prepared plan are where they belong.
+    Loaded { load: u32 },
 }
 
 /// A batch at a stop.
@@ -187,9 +189,9 @@ impl<'a> World<'a> {
             steps_max: if sampled { options.steps_max } else { 0 },
             accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
             failing: (!setup.failures.is_empty()).then(|| {
-                let counts = (setup.servers.len(), setup.problem.graph.file().links.len(), setup.routes.len());
+                let counts = (setup.servers.len(), setup.problem.graph.file().links.len());
                 let recovery = setup.problem.conditions.recovery;
-                Failing::new(&setup.failures, recovery, counts, (options.seed, replication))
+                Failing::new(setup, recovery, counts, (options.seed, replication))
             }),
             setup,
         })
@@ -247,6 +249,7 @@ impl<'a> World<'a> {
             }
             Event::Incident => self.incidents(now)?,
             Event::Detect { route } => self.detect(now, route)?,
+            Event::Loaded { .. } => self.loaded(now)?,
             // Superseded: the speed, or the moment of the change, is another since.
             Event::Finish { .. } | Event::Clock { .. } | Event::Links { .. } => {}
         }
@@ -353,7 +356,10 @@ impl<'a> World<'a> {
                     Event::Return { route, slot } => {
                         (route, slot, self.setup.routes[route as usize].stops.len() as u32)
                     }
-                    _ => unreachable!("only batches travel"),
+                    _ => {
+                        self.queue.schedule(at, message);
+                        continue;
+                    }
                 };
                 accounts.hop((route, slot), self.setup.routes[route as usize].lane + hop, at, alone);
             }

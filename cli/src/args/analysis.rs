@@ -16,6 +16,12 @@ pub struct Analysis {
     /// Move each figure by its measured spread, or by a tenth, and say how much the prediction moves.
     #[arg(long, conflicts_with = "workload")]
     pub sensitivity: bool,
+    /// A plan that is kept for a loss: it takes over when a device that it does without is lost.
+    #[arg(long, value_name = "PLAN", conflicts_with_all = ["workload", "sensitivity"])]
+    pub fallback: Option<PathBuf>,
+    /// The scenario that the fallback answers, where it is another one: the same but for the device that is banned.
+    #[arg(long, value_name = "SCENARIO", requires = "fallback")]
+    pub fallback_scenario: Option<PathBuf>,
     /// JSON file for the first run as Perfetto and Chrome open it: devices, requests, counters.
     #[arg(long, value_name = "FILE")]
     pub trace_out: Option<PathBuf>,

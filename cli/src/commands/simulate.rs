@@ -53,7 +53,18 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
         Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
     let steps_max = if args.analysis.trace_out.is_some() { STEPS_MAX } else { 0 };
     let options = Options { attribution: true, steps_max, ..options };
-    let mut report = serve(&feasible, &question.problem, load.as_ref(), &options)?;
+    let mut report = match &args.analysis.fallback {
+        Some(kept) => {
+            let other = args.analysis.fallback_scenario.clone();
+            let scenario = other.unwrap_or_else(|| named.scenario.clone());
+            let named = PlanAndScenario { plan: kept.clone(), scenario, ..named };
+            let (kept, _) = plan::load_feasible(ui, &named)?;
+            let problem = &question.problem;
+            isotherm_sim::rehearse(&feasible, &kept, problem, &problem.workload, &options)
+                .map_err(|e| Failure::io(format!("failed to rehearse {}: {}", problem.name, models::causes(&e))))?
+        }
+        None => serve(&feasible, &question.problem, load.as_ref(), &options)?,
+    };
     if args.analysis.sensitivity {
         let workload = &question.problem.workload;
         let found = isotherm_sim::sensitivity::sensitivity(&feasible, &question.problem, workload, &options);

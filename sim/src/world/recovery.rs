@@ -11,7 +11,8 @@
 
 use super::{Event, World};
 use crate::SimulateError;
-use crate::failures::{FailureSetup, Hit, Incident, Timeline};
+use crate::failures::{Hit, Incident, Timeline};
+use crate::setup::Setup;
 use isotherm_core::conditions::{InFlight, Recovery, Severity};
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::Reliability;
@@ -48,10 +49,19 @@ struct RouteState {
     broken: bool,
     /// Whether the coordinator has given it up and it has not come back.
     given_up: bool,
+    /// Whether it is of a plan that does not serve: not yet, or not any more.
+    shut: bool,
     /// Batches that are lost; their slots are not used again.
     doomed: BTreeSet<u32>,
     /// Stops that the batch of each slot has passed.
     passed: Vec<u32>,
+}
+
+impl RouteState {
+    /// A route at the start; one of a prepared plan does not serve.
+    fn of(prepared: bool) -> Self {
+        Self { given_up: prepared, shut: prepared, ..Self::default() }
+    }
 }
 
 /// Everything about failures in one replication.
@@ -72,6 +82,10 @@ pub(super) struct Failing {
     /// Requests without a route.
     orphans: VecDeque<u32>,
     outages: Vec<Outage>,
+    /// Whether the prepared plan has taken over, or is about to.
+    switched: bool,
+    /// Loads that it still waits for.
+    loading: usize,
     tally: Reliability,
     /// When the routes that are open changed last.
     since: SimTime,
@@ -80,18 +94,20 @@ pub(super) struct Failing {
 
 impl Failing {
     pub(super) fn new(
-        failures: &[FailureSetup],
+        setup: &Setup<'_>,
         policy: Recovery,
-        (servers, links, routes): (usize, usize, usize),
+        (servers, links): (usize, usize),
         (seed, replication): (u64, u32),
     ) -> Self {
         Self {
-            timeline: Timeline::new(failures, seed, replication),
+            timeline: Timeline::new(&setup.failures, seed, replication),
             policy,
             event: None,
             servers: vec![(0, 1.0); servers],
             links: vec![(0, 1.0); links],
-            routes: vec![RouteState::default(); routes],
+            routes: setup.routes.iter().map(|r| RouteState::of(r.prepared)).collect(),
+            switched: false,
+            loading: 0,
             requests: Vec::new(),
             jobs: Vec::new(),
             orphans: VecDeque::new(),
@@ -162,7 +178,8 @@ impl Failing {
         let span = now.since(self.since).seconds();
         self.since = now;
         let open = |route: &RouteState| route.halted.is_none() && !route.given_up;
-        let whole: f64 = shares.iter().sum();
+        // The shares of a plan add to one, and one plan serves at a time.
+        let whole = 1.0_f64;
         let up: f64 = self.routes.iter().zip(shares).filter(|(route, _)| open(route)).map(|(_, share)| share).sum();
         self.tally.available_seconds += span * (up / whole);
         if self.routes.iter().any(open) {
@@ -315,6 +332,9 @@ impl World<'_> {
 
     /// Whether everything on a route is there.
     fn is_whole(&mut self, route: usize) -> bool {
+        if self.failing().routes[route].shut {
+            return false;
+        }
         let setup = self.setup;
         let servers = setup.routes[route].stops.iter().all(|&(server, _)| !self.failing().is_lost(server));
         servers && self.is_connected(route)
@@ -324,6 +344,11 @@ impl World<'_> {
     pub(super) fn detect(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
         let shares = self.shares();
         self.failing().settle(now, &shares);
+        let avoided = |failing: &Failing| self.setup.avoided.iter().any(|&server| failing.is_lost(server));
+        let switches = self.failing.as_ref().is_some_and(|failing| !failing.switched && avoided(failing));
+        if switches {
+            return self.switch(now);
+        }
         let whole = self.is_whole(route as usize);
         let state = &mut self.failing().routes[route as usize];
         let Some(began) = state.halted.take() else { return Ok(()) };
@@ -335,6 +360,43 @@ impl World<'_> {
         state.broken = false;
         state.given_up = !whole;
         self.give_up(now, route as usize, began)?;
+        self.reopen(now)
+    }
+
+    /// Gives the plan up and begins to load the prepared one.
+    fn switch(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        let setup = self.setup;
+        self.failing().switched = true;
+        for route in (0..setup.routes.len()).filter(|&route| !setup.routes[route].prepared) {
+            let state = &mut self.failing().routes[route];
+            (state.given_up, state.shut, state.broken) = (true, true, false);
+            let began = state.halted.take().unwrap_or(now);
+            self.give_up(now, route, began)?;
+        }
+        self.failing().loading = setup.loads.len();
+        for (load, of) in (0..).zip(&setup.loads) {
+            if !self.network.send(now, of.lane, of.bytes, Event::Loaded { load }) {
+                return Err(SimulateError::NoRoute);
+            }
+        }
+        self.deliver();
+        if setup.loads.is_empty() { self.take_over(now) } else { Ok(()) }
+    }
+
+    /// Weights have arrived.
+    pub(super) fn loaded(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        let failing = self.failing();
+        failing.loading -= 1;
+        if failing.loading == 0 { self.take_over(now) } else { Ok(()) }
+    }
+
+    /// The prepared plan serves from now on.
+    fn take_over(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        let (setup, shares) = (self.setup, self.shares());
+        self.failing().settle(now, &shares);
+        for route in (0..setup.routes.len()).filter(|&route| setup.routes[route].prepared) {
+            self.failing().routes[route].shut = false;
+        }
         self.reopen(now)
     }
 
@@ -458,7 +520,7 @@ impl World<'_> {
     /// Whether no route is open and none will be.
     fn is_hopeless(&mut self) -> bool {
         let failing = self.failing();
-        failing.routes.iter().all(|route| route.given_up) && !failing.timeline.will_repair()
+        failing.routes.iter().all(|route| route.given_up) && failing.loading == 0 && !failing.timeline.will_repair()
     }
 
     /// A request arrives where routes may be lost.

@@ -5,7 +5,7 @@ use isotherm_core::conditions::{Between, Conditions, Failure, InFlight, Moment, 
 use isotherm_core::record::{Reliability, SimulationReport};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Length;
-use isotherm_sim::{Options, SimulateError, simulate};
+use isotherm_sim::{Options, SimulateError, rehearse, simulate};
 
 fn fails(target: Target, severity: Severity, at: f64, repair_after: Option<f64>) -> Failure {
     Failure { target, severity, moment: Moment::At { at: units(at), repair_after: repair_after.map(units) } }
@@ -261,4 +261,32 @@ fn a_failure_of_nothing_is_refused() {
     problem.conditions.failures = vec![fails(device("d7"), Severity::Lost, 1.0, None)];
     let refused = simulate(&case.plan(&problem), &problem, &case.workload, &Options::default());
     assert_eq!(refused, Err(SimulateError::UnknownFailing("d7".into())));
+}
+
+#[test]
+fn a_prepared_plan_takes_over_once_its_weights_have_come_over_the_links() {
+    // Device 0 serves; device 1 is kept for its loss and holds nothing yet.
+    let mut case = Case::chain(&[Costs::fixed(10.0); 2], 1, closed(1, 6, 1, 1));
+    case.layers = vec![case.layers[0]];
+    case.routes = vec![(vec![0], 1.0)];
+    let mut problem = case.problem();
+    problem.conditions.failures = vec![fails(device("d0"), Severity::Lost, 50.0, Some(1.0))];
+    problem.conditions.recovery = detect(2.0);
+    let (plan, kept) = (case.plan(&problem), crate::material::whole_on(&problem, "d1"));
+    let options = Options { trace: true, attribution: true, ..Options::default() };
+    let report = rehearse(&plan, &kept, &problem, &case.workload, &options).expect("simulates");
+    // A request takes 6 + 10 + 6. The third begins at 44, is lost at 50 with the device, which is noticed at 52. The
+    // layer, embedding and head are 1200 bytes at 4 a unit, one latency of 5: 357. The device is back by then, but the
+    // prepared plan goes on.
+    assert_eq!(ends(&report), [22.0, 44.0, 379.0, 401.0, 423.0, 445.0]);
+    let trace = report.trace.as_ref().expect("asked for");
+    let steps: Vec<(&str, u64)> = trace.stages.iter().map(|stage| (stage.device.as_str(), stage.steps)).collect();
+    assert_eq!(steps, [("d0", 2), ("d1", 4)]);
+    let tally = tally(&report);
+    assert_eq!((tally.recomputed_requests, tally.failed_requests), (1, 0));
+    assert_eq!(tally.recovery_seconds_max.map(in_units), Some(329.0));
+    assert_eq!(in_units(tally.serving_seconds), 445.0 - 307.0);
+    // Without the prepared plan the device's repair is all there is to wait for.
+    let alone = simulate(&plan, &problem, &case.workload, &options).expect("simulates");
+    assert_eq!(ends(&alone)[2], 74.0);
 }

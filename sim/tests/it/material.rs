@@ -242,6 +242,14 @@ fn stage(problem: &PlacementProblem, id: DeviceId, layers: Layers) -> Stage {
     }
 }
 
+/// The whole model on one device.
+pub fn whole_on(problem: &PlacementProblem, device: &str) -> FeasiblePlan {
+    let layers = Layers::new(0, problem.layers());
+    let id = problem.graph.find(device).expect("a device");
+    let route = Route { stages: vec![Stop { stage: 0, layers }], share: 1.0 };
+    checked(problem, vec![stage(problem, id, layers)], vec![route], None)
+}
+
 /// Every device of a problem as a replica of the whole model, with equal shares.
 pub fn replicas_of(problem: &PlacementProblem) -> FeasiblePlan {
     let layers = Layers::new(0, problem.layers());
