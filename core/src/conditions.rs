@@ -4,6 +4,7 @@
 //! All of it is part of the question, none of it is measured: a scenario states it, the simulator acts on it, the
 //! planner does not see it.
 
+use crate::thermal::governor::{AirStep, Chassis};
 use crate::units::{Seconds, SimDuration};
 use serde::{Deserialize, Serialize};
 
@@ -223,6 +224,12 @@ pub struct Conditions {
     /// Times to keep.
     #[serde(default, skip_serializing_if = "Slo::is_none")]
     pub slo: Slo,
+    /// Cases whose air devices share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chassis: Vec<Chassis>,
+    /// Changes of the air's temperature, in order of time; until the first it is the problem's ambient temperature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub air: Vec<AirStep>,
 }
 
 impl Conditions {
@@ -249,6 +256,10 @@ impl Conditions {
             Target::Device(device) => device_named(device).map(|new| *device = new).is_some(),
             Target::Link(at) | Target::Cable(at) => link(at).map(|new| *at = new).is_some(),
         });
+        for chassis in &mut renamed.chassis {
+            chassis.devices = chassis.devices.iter().filter_map(|device| device_named(device)).collect();
+        }
+        renamed.chassis.retain(|chassis| !chassis.devices.is_empty());
         renamed
     }
 }

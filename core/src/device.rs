@@ -3,6 +3,7 @@
 use crate::cost::OperatorProfile;
 use crate::figure::Figure;
 use crate::thermal::ThermalRecord;
+use crate::thermal::governor::{Battery, Governor};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, TokensPerSecond, Watts};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,12 @@ pub struct Device {
     /// How it warms and throttles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thermal: Option<ThermalRecord>,
+    /// How it slows itself when hot, where more than one step is known; in place of the record's throttle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub governor: Option<Governor>,
+    /// What it runs on; absent where it runs on the mains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery: Option<Battery>,
     /// Measured or declared operator times, one per model geometry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<OperatorProfile>,
@@ -121,6 +128,8 @@ impl Device {
             idle_watts: None,
             busy_watts: None,
             thermal: None,
+            governor: None,
+            battery: None,
             profiles: Vec::new(),
             rates: Vec::new(),
             formats: Vec::new(),

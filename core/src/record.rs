@@ -32,6 +32,13 @@ pub struct DeviceSummary {
     /// Mean time throttled per run; absent without thermal parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_seconds: Option<Seconds>,
+    /// Time until heat first slowed it, the shortest of all runs; absent where it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_after_seconds: Option<Seconds>,
+    /// Mean speed while busy since then as a share of full speed, over the runs in which it was slowed: what it sustains
+    /// against what it does when cold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_speed: Option<f64>,
     /// How well its step times are known.
     pub timing: How,
     /// Where its thermal and power figures come from.

@@ -11,6 +11,7 @@
 mod conditions;
 mod device;
 mod fault;
+mod heat;
 mod load;
 mod model;
 mod network;
@@ -177,6 +178,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
             root.source.fault(device.span.clone(), fault);
         }
     }
+    heat::check(root, &conditions, &devices);
     for name in network.junctions.iter().filter(|name| !places.insert((*name).clone())) {
         root.fault(Fault::Duplicate { what: "device or junction", name: name.clone() });
     }

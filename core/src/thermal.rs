@@ -4,6 +4,7 @@
 
 pub mod crossing;
 pub mod fit;
+pub mod governor;
 pub mod log;
 pub mod matrix;
 pub mod network;

@@ -5,7 +5,7 @@ mod chrome;
 
 pub use chrome::chrome_json;
 
-use crate::units::{Celsius, Joules, SimDuration, SimTime};
+use crate::units::{Celsius, Joules, SimDuration, SimTime, Watts};
 use serde::{Deserialize, Serialize};
 
 /// Whether a trace was simulated or observed.
@@ -82,6 +82,18 @@ pub struct DeviceSample {
     /// Speed as a share of full speed; absent where nobody knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<f64>,
+    /// Power drawn; absent without power figures or a sensor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<Watts>,
+    /// Energy drawn since the beginning; absent like the power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_joules: Option<Joules>,
+    /// Share of the time since the sample before that it was busy; absent at the first, and where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<f64>,
+    /// Charge of its battery as a share of the capacity; absent on the mains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge: Option<f64>,
 }
 
 /// What one device did.
@@ -100,6 +112,13 @@ pub struct DeviceRecord {
     /// Time it was throttled; absent like the temperature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throttled_ns: Option<SimDuration>,
+    /// When heat first slowed it; absent where it never did, or nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_after_ns: Option<SimTime>,
+    /// Mean speed while busy since heat first slowed it, as a share of full speed: sustained against cold. Absent like
+    /// the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_speed: Option<f64>,
     /// Where temperature or energy came from: a sensor's name, `simulated, assumed parameters`, or `no sensor`.
     pub source: String,
     /// Its state over time, in order.

@@ -532,6 +532,8 @@ impl<'a> Driver<'a> {
                 energy_joules: None,
                 temperature_max_celsius: None,
                 throttled_ns: None,
+                throttled_after_ns: None,
+                sustained_speed: None,
                 source: "no sensor".to_owned(),
                 samples: Vec::new(),
             });

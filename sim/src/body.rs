@@ -20,6 +20,7 @@ pub struct Body {
     since: SimTime,
     working: bool,
     absorbed: Joules,
+    pace: Pace,
     samples: Option<Samples>,
 }
 
@@ -44,8 +45,55 @@ pub struct Toll {
     pub hottest: Option<Celsius>,
     /// Time it was slowed by heat, where its throttle is known.
     pub slowed: Option<SimDuration>,
+    /// When heat first slowed it.
+    pub slowed_after: Option<SimTime>,
+    /// Mean speed while busy since then, as a share of full speed.
+    pub sustained: Option<f64>,
     /// Its state over time.
     pub samples: Vec<DeviceSample>,
+}
+
+/// How fast a device worked: when heat first slowed it, and its speed while busy since.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Pace {
+    first: Option<SimTime>,
+    busy: f64,
+    worked: f64,
+    /// Busy since the beginning.
+    total: f64,
+}
+
+impl Pace {
+    /// Time passed at this clock; whether it was busy.
+    pub(crate) fn pass(&mut self, span: f64, busy: bool, clock: f64) {
+        if busy {
+            self.total += span;
+            if self.first.is_some() {
+                self.busy += span;
+                self.worked += span * clock;
+            }
+        }
+    }
+
+    /// Heat slows it now.
+    pub(crate) fn slow(&mut self, now: SimTime) {
+        self.first.get_or_insert(now);
+    }
+
+    /// When it was first slowed.
+    pub(crate) const fn first(&self) -> Option<SimTime> {
+        self.first
+    }
+
+    /// Mean speed while busy since then.
+    pub(crate) fn sustained(&self) -> Option<f64> {
+        (self.busy > 0.0).then(|| self.worked / self.busy)
+    }
+
+    /// Seconds that it was busy.
+    pub(crate) const fn busy_seconds(&self) -> f64 {
+        self.total
+    }
 }
 
 impl Body {
@@ -60,13 +108,24 @@ impl Body {
             slowed: SimDuration(0),
         });
         let since = SimTime::ZERO;
-        Self { idle, busy, cap, heat, power: idle, since, working: false, absorbed: Joules::ZERO, samples: None }
+        Self {
+            idle,
+            busy,
+            cap,
+            heat,
+            power: idle,
+            since,
+            working: false,
+            absorbed: Joules::ZERO,
+            pace: Pace::default(),
+            samples: None,
+        }
     }
 
-    /// The same device, keeping its state over time where its temperature is known.
+    /// The same device, keeping its state over time.
     #[must_use]
     pub fn sampled(mut self) -> Self {
-        self.samples = self.heat.is_some().then(Samples::default);
+        self.samples = Some(Samples::default());
         self.sample(self.since, true);
         self
     }
@@ -112,6 +171,9 @@ impl Body {
         self.settle(now);
         if let Some(throttle) = self.heat.as_mut().and_then(|heat| heat.throttle.as_mut()) {
             throttle.change();
+            if throttle.slowed() {
+                self.pace.slow(now);
+            }
         }
         self.power = self.power_now();
         self.sample(now, true);
@@ -128,7 +190,9 @@ impl Body {
             dissipated: heat.map(|heat| heat.dissipated),
             hottest: heat.map(|heat| heat.hottest),
             slowed: heat.and_then(|heat| heat.throttle.is_some().then_some(heat.slowed)),
-            samples: self.samples.map(|samples| samples.kept).unwrap_or_default(),
+            slowed_after: self.pace.first(),
+            sustained: self.pace.sustained(),
+            samples: self.samples.map(Samples::kept).unwrap_or_default(),
         }
     }
 
@@ -142,6 +206,7 @@ impl Body {
         let span: Seconds = passed.seconds();
         self.since = now;
         self.absorbed += self.power * span;
+        self.pace.pass(span.value(), self.working, self.clock());
         if let Some(heat) = &mut self.heat {
             let flow = heat.state.advance(span, self.power);
             heat.dissipated += flow.dissipated;
@@ -156,40 +221,58 @@ impl Body {
     }
 
     fn sample(&mut self, now: SimTime, must: bool) {
-        let (Some(samples), Some(heat)) = (&mut self.samples, &self.heat) else { return };
-        if !must && !samples.wants(now) {
+        if !must && !self.samples.as_ref().is_some_and(|samples| samples.wants(now)) {
             return;
         }
-        let mut state = heat.state;
-        state.advance(now.since(self.since).seconds(), self.power);
-        let clock = heat.throttle.as_ref().map(|throttle| throttle.speed().min(self.cap));
-        samples.add(DeviceSample { at_ns: now, temperature_celsius: Some(state.temperature()), speed: clock });
+        let clock = self.clock();
+        let Some(samples) = &mut self.samples else { return };
+        let span = now.since(self.since).seconds();
+        let temperature = self.heat.as_ref().map(|heat| {
+            let mut state = heat.state;
+            state.advance(span, self.power);
+            state.temperature()
+        });
+        let throttled = self.heat.as_ref().is_some_and(|heat| heat.throttle.is_some());
+        let busy = self.pace.busy_seconds() + if self.working { span.value() } else { 0.0 };
+        let sample = DeviceSample {
+            at_ns: now,
+            temperature_celsius: temperature,
+            speed: (throttled || self.cap < 1.0).then_some(clock),
+            power_watts: Some(self.power),
+            energy_joules: Some(self.absorbed + self.power * span),
+            utilisation: None,
+            charge: None,
+        };
+        samples.add(sample, busy);
     }
 }
 
 /// At most [`SAMPLES_MAX`] samples of a run of any length: when it is full, every other one goes and they come half as
 /// often from then on.
 #[derive(Debug, Clone, Default)]
-struct Samples {
-    kept: Vec<DeviceSample>,
+pub(crate) struct Samples {
+    /// Samples, and for how many seconds the device had been busy by then.
+    kept: Vec<(DeviceSample, f64)>,
     /// Least time between two.
     gap: SimDuration,
 }
 
 impl Samples {
-    fn wants(&self, now: SimTime) -> bool {
-        self.kept.last().is_none_or(|last| now.since(last.at_ns) >= self.gap)
+    /// Whether a sample at this time would be kept.
+    pub(crate) fn wants(&self, now: SimTime) -> bool {
+        self.kept.last().is_none_or(|(last, _)| now.since(last.at_ns) >= self.gap)
     }
 
-    fn add(&mut self, sample: DeviceSample) {
+    /// Keeps a sample in the place of one at the same time.
+    pub(crate) fn add(&mut self, sample: DeviceSample, busy: f64) {
         if let Some(last) = self.kept.last_mut()
-            && last.at_ns == sample.at_ns
+            && last.0.at_ns == sample.at_ns
         {
-            *last = sample;
+            *last = (sample, busy);
             return;
         }
         if self.kept.len() == SAMPLES_MAX {
-            let span = sample.at_ns.since(self.kept[0].at_ns);
+            let span = sample.at_ns.since(self.kept[0].0.at_ns);
             self.gap = SimDuration((self.gap.0 * 2).max(span.0 / SAMPLES_MAX as u64));
             let mut number = 0;
             self.kept.retain(|_| {
@@ -197,7 +280,19 @@ impl Samples {
                 number % 2 == 1
             });
         }
-        self.kept.push(sample);
+        self.kept.push((sample, busy));
+    }
+
+    /// The samples, each with the share of the time since the one before that the device was busy.
+    pub(crate) fn kept(self) -> Vec<DeviceSample> {
+        let mut before: Option<(SimTime, f64)> = None;
+        let shared = self.kept.into_iter().map(|(mut sample, busy)| {
+            sample.utilisation =
+                before.map(|(at, until)| ((busy - until) / sample.at_ns.since(at).seconds().value()).clamp(0.0, 1.0));
+            before = Some((sample.at_ns, busy));
+            sample
+        });
+        shared.collect()
     }
 }
 
@@ -263,6 +358,7 @@ mod tests {
         assert_eq!(body.clock(), 1.0);
         let toll = body.toll(resumed);
         assert_eq!(toll.slowed, Some(resumed.since(due)));
+        assert_eq!((toll.slowed_after, toll.sustained), (Some(due), None));
         assert!((toll.hottest.expect("known").value() - 80.0).abs() < 1e-6);
     }
 
@@ -273,7 +369,10 @@ mod tests {
         assert_eq!(body.clock(), 0.6);
         let toll = body.toll(SimTime(2_000_000_000));
         assert!((toll.absorbed.value() - 140.0).abs() < 1e-9);
-        assert_eq!((toll.hottest, toll.slowed, toll.samples.len()), (None, None, 0));
+        assert_eq!((toll.hottest, toll.slowed), (None, None));
+        let last = toll.samples.last().expect("power is known");
+        assert_eq!((last.temperature_celsius, last.speed, last.utilisation), (None, Some(0.6), Some(1.0)));
+        assert!((last.energy_joules.expect("known").value() - 140.0).abs() < 1e-9);
     }
 
     #[test]

@@ -19,9 +19,11 @@
 pub mod body;
 mod events;
 mod failures;
+pub mod heat;
 pub mod holds;
 mod load;
 pub mod network;
+pub mod pile;
 pub mod policy;
 pub mod queue;
 pub mod random;
@@ -210,6 +212,27 @@ pub enum SimulateError {
         waiting: u32,
         /// Tokens of a step.
         step_tokens_max: u32,
+    },
+    /// A device stopped for want of energy, and what it held is never answered.
+    #[error(
+        "the battery of device {device:?} is empty after {finished} answered requests and nothing charges it; \
+         shorten the load, enlarge or charge the battery, or plan without the device"
+    )]
+    BatteryEmpty {
+        /// The device.
+        device: String,
+        /// Requests answered by then.
+        finished: u32,
+    },
+    /// A case names a device twice, or one that is not there.
+    #[error("chassis {chassis:?} names device {device:?}, which {why}")]
+    Chassis {
+        /// The case.
+        chassis: String,
+        /// The device.
+        device: String,
+        /// What is wrong.
+        why: &'static str,
     },
     /// The serving policy refused a limit or a request.
     #[error("the serving loop refused: {0}")]

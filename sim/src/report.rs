@@ -161,9 +161,16 @@ fn summary(setup: &Setup<'_>, outcomes: &[Outcome], server: usize) -> DeviceSumm
         energy_joules: energy.map(|energy| energy / runs),
         temperature_max_celsius: records().filter_map(|r| r.temperature_max_celsius).reduce(|a, b| a.max(b)),
         throttled_seconds: throttled.map(|throttled| throttled / runs),
+        throttled_after_seconds: records().filter_map(|r| r.throttled_after_ns).min().map(|at| at.seconds()),
+        sustained_speed: mean(records().filter_map(|record| record.sustained_speed)),
         timing: known.timing,
         source: known.source.clone(),
     }
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 #[cfg(test)]

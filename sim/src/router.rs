@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn without_an_open_route_nobody_gets_the_request() {
         for rule in RouterName::ALL {
-            assert_eq!(Router::new(rule, &[0.0]).route(), None);
+            assert_eq!(router(rule, &[0.0]).route(), None);
         }
     }
 }

@@ -1,20 +1,20 @@
 //! A plan, its names resolved and its figures looked up, once for all replications.
 
 use crate::SimulateError;
-use crate::body::Body;
 use crate::failures::{self, FailureSetup};
+use crate::heat::Heat;
 use crate::network::{LaneEnds, LaneId, Layout};
-use isotherm_core::device::Device;
 use isotherm_core::figure::How;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::{InFlight, in_flight};
 use isotherm_core::plan::{Plan, Route, Stage};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
-use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
-use isotherm_core::units::Bytes;
+use isotherm_core::units::{Bytes, Watts};
 use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
+
+mod warmth;
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
 #[derive(Debug, Clone)]
@@ -23,10 +23,10 @@ pub struct ServerSetup {
     pub device: DeviceId,
     /// Its name.
     pub name: String,
-    /// Its power and temperature before the first request, where its power figures are known.
-    pub body: Option<Body>,
-    /// Where those figures come from.
+    /// Where the figures of its power and heat come from.
     pub source: String,
+    /// Most power that the plan lets it draw.
+    pub power_cap: Option<Watts>,
     /// How well its step times are known.
     pub timing: How,
     /// Co-run sets it belongs to, as positions in [`Setup::sets`].
@@ -78,6 +78,8 @@ pub struct Setup<'a> {
     pub recording: Option<&'a Replay>,
     /// The devices of the stages, in the plan's order.
     pub servers: Vec<ServerSetup>,
+    /// Their power and heat before the first request.
+    pub heat: Heat,
     /// Co-run sets.
     pub sets: Vec<SetSetup>,
     /// The routes, in the plan's order.
@@ -111,6 +113,7 @@ impl<'a> Setup<'a> {
             Some(fallback) => prepared_servers(fallback, problem, &mut servers)?,
             None => Vec::new(),
         };
+        let heat = warmth::heat(problem, &mut servers)?;
         let sets = sets(problem, &mut servers);
         let mut routes = plan_routes(plan, problem, workload, &servers, &(0..primary).collect::<Vec<_>>())?;
         if routes.is_empty() {
@@ -126,7 +129,7 @@ impl<'a> Setup<'a> {
         let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &failures::unsteady(&failures))?;
         let avoided =
             if fallback.is_some() { (0..primary).filter(|server| !on.contains(server)).collect() } else { Vec::new() };
-        Ok(Self { problem, workload, recording, servers, sets, routes, layout, failures, avoided, loads })
+        Ok(Self { problem, workload, recording, servers, heat, sets, routes, layout, failures, avoided, loads })
     }
 }
 
@@ -244,42 +247,8 @@ fn server(stage: &Stage, problem: &PlacementProblem) -> Result<ServerSetup, Simu
         (None, Some(_)) => return Err(SimulateError::RatesOnly(name.clone())),
         (None, None) => return Err(SimulateError::NoTimes(name.clone())),
     };
-    let (body, source) = body(problem.graph.device(device), stage, problem)?;
-    Ok(ServerSetup { device, name: name.clone(), body, source, timing, sets: Vec::new() })
-}
-
-/// Power and heat of a device as far as they are known, and in words where that comes from.
-fn body(device: &Device, stage: &Stage, problem: &PlacementProblem) -> Result<(Option<Body>, String), SimulateError> {
-    let (Some(idle), Some(busy)) = (&device.idle_watts, &device.busy_watts) else {
-        if let Some(cap) = stage.power_cap_watts {
-            return Err(SimulateError::CapWithoutPower { device: device.name.clone(), cap });
-        }
-        return Ok((None, "no power figures".to_owned()));
-    };
-    let mut source = format!("simulated, {} power", idle.how.weaker(busy.how));
-    let (idle, busy) = (idle.value, busy.value);
-    let cap = match stage.power_cap_watts {
-        Some(cap) if cap < busy => {
-            if cap <= idle {
-                return Err(SimulateError::CapBelowIdle { device: device.name.clone(), cap, idle });
-            }
-            (cap - idle) / (busy - idle)
-        }
-        _ => 1.0,
-    };
-    let heat = device.thermal.as_ref().map(|record| {
-        let how = record.resistance_kelvin_per_watt.how.weaker(record.capacity_joules_per_kelvin.how);
-        let throttle = Throttle::of(record);
-        source += &format!(", {how} thermal parameters");
-        if throttle.is_none() {
-            source += ", no throttle parameters";
-        }
-        (ThermalState::settled(ThermalNode::of(record, problem.ambient), idle), throttle)
-    });
-    if heat.is_none() {
-        source += ", no thermal parameters";
-    }
-    Ok((Some(Body::new(idle, busy, cap, heat)), source))
+    let (name, power_cap) = (name.clone(), stage.power_cap_watts);
+    Ok(ServerSetup { device, name, source: String::new(), power_cap, timing, sets: Vec::new() })
 }
 
 /// The co-run sets among the plan's devices; devices that hold nothing are never busy.

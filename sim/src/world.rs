@@ -4,8 +4,8 @@
 //! one at a time, in order of arrival. The speed of what it works on changes when its clock does (heat, power cap) and
 //! when another device of a co-run set starts or stops; the work left is then rescheduled exactly.
 
-use crate::body::Body;
 use crate::events::Log;
+use crate::heat::Heat;
 use crate::load::Load;
 use crate::network::{Delivery, Network};
 use crate::policy::Policy;
@@ -89,7 +89,6 @@ struct Server {
     ended: SimTime,
     carried: f64,
     version: u32,
-    body: Option<Body>,
     /// Moment of the pending clock event.
     clock_event: Option<SimTime>,
     clock_version: u32,
@@ -120,6 +119,7 @@ pub struct World<'a> {
     links_event: Option<SimTime>,
     links_version: u32,
     servers: Vec<Server>,
+    heat: Heat,
     /// Number of busy members of each co-run set.
     busy: Vec<usize>,
     chains: Vec<Chain>,
@@ -164,7 +164,6 @@ impl<'a> World<'a> {
             ended: SimTime::ZERO,
             carried: 0.0,
             version: 0,
-            body: server.body.clone().map(|body| if sampled { body.sampled() } else { body }),
             clock_event: None,
             clock_version: 0,
             record: StageRecord { stage, device: server.name.clone(), steps: 0, tokens: 0, busy_ns: SimDuration(0) },
@@ -173,6 +172,7 @@ impl<'a> World<'a> {
         let routes: Vec<(f64, u64)> = setup.routes.iter().map(room).collect();
         Ok(Self {
             servers: servers.collect(),
+            heat: if sampled { setup.heat.clone().sampled() } else { setup.heat.clone() },
             queue: EventQueue::new(),
             log: Log::new(),
             load: Load::new(setup.workload, setup.recording, options.seed, replication),
@@ -304,6 +304,10 @@ impl<'a> World<'a> {
 
     /// Why nothing is pending although requests wait.
     fn stuck(&self) -> SimulateError {
+        if let Some(server) = self.heat.spent() {
+            let device = self.setup.servers[server].name.clone();
+            return SimulateError::BatteryEmpty { device, finished: self.requests.answered() };
+        }
         SimulateError::Stuck {
             policy: self.options.policy,
             waiting: self.setup.workload.requests - self.requests.answered(),
@@ -415,7 +419,7 @@ impl<'a> World<'a> {
 
     /// A device's speed, full speed being 1, and what slows it: its clock, the co-run sets, failures.
     fn speed(&self, server: usize) -> (f64, Speeds) {
-        let clock = self.servers[server].body.as_ref().map_or(1.0, Body::clock);
+        let clock = self.heat.clock(server);
         let (mut speed, mut co_run) = (clock, 1.0);
         for &set in &self.setup.servers[server].sets {
             let slowdown = &self.setup.sets[set].slowdown;
@@ -446,6 +450,11 @@ impl<'a> World<'a> {
             current.since = now;
         }
         current.speed = speed;
+        if speed <= 0.0 {
+            // It stands still: what it works on ends when its speed changes again.
+            held.version = held.version.wrapping_add(1);
+            return;
+        }
         let (span, rest) = (current.left / speed).whole_nanoseconds(current.offset);
         current.rest = rest;
         held.version = held.version.wrapping_add(1);
@@ -463,10 +472,8 @@ impl<'a> World<'a> {
                 self.reschedule(now, other);
             }
         }
-        if let Some(body) = &mut self.servers[server].body {
-            body.work(now, busy);
-            self.watch_clock(server);
-        }
+        self.heat.work(now, server, busy);
+        self.watch_clock(server);
     }
 
     fn finish(&mut self, now: SimTime, server: usize) -> Result<(), SimulateError> {
@@ -490,9 +497,7 @@ impl<'a> World<'a> {
             return Ok(());
         }
         self.reschedule(now, server);
-        if let Some(body) = &mut self.servers[server].body {
-            body.observe(now);
-        }
+        self.heat.observe(now, server);
         Ok(())
     }
 
@@ -573,8 +578,9 @@ impl<'a> World<'a> {
     /// Makes sure that a clock event is pending no later than the next change. One that comes too early finds nothing
     /// due and looks again: that is cheaper than one for every change of power.
     fn watch_clock(&mut self, server: usize) {
+        let Some(due) = self.heat.due(server) else { return };
+        let server = self.heat.head(server);
         let held = &mut self.servers[server];
-        let Some(due) = held.body.as_ref().and_then(Body::clock_change) else { return };
         if held.clock_event.is_none_or(|pending| due < pending) {
             held.clock_event = Some(due);
             held.clock_version = held.clock_version.wrapping_add(1);
@@ -583,13 +589,11 @@ impl<'a> World<'a> {
     }
 
     fn clock(&mut self, now: SimTime, server: usize) {
-        let held = &mut self.servers[server];
-        held.clock_event = None;
-        if let Some(body) = &mut held.body
-            && body.clock_change() == Some(now)
-        {
-            body.change_clock(now);
-            self.reschedule(now, server);
+        self.servers[server].clock_event = None;
+        if self.heat.due(server) == Some(now) {
+            for changed in self.heat.change(now, server) {
+                self.reschedule(now, changed);
+            }
         }
         self.watch_clock(server);
     }

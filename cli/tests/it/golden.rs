@@ -29,7 +29,8 @@ fn json(text: &str) -> serde_json::Value {
 fn stages(plan: &serde_json::Value) -> String {
     let stages = plan["stages"].as_array().expect("stages").iter();
     let words = stages.map(|stage| {
-        let devices: Vec<&str> = stage["devices"].as_array().expect("devices").iter().flat_map(|d| d.as_str()).collect();
+        let devices: Vec<&str> =
+            stage["devices"].as_array().expect("devices").iter().flat_map(|d| d.as_str()).collect();
         format!("{}:{}..{}", devices.join("+"), stage["layers"]["start"], stage["layers"]["end"])
     });
     words.collect::<Vec<_>>().join(" ")

@@ -232,6 +232,8 @@ impl PlacementProblem {
             idle_watts: sum(&|device| device.idle_watts.clone()),
             busy_watts: sum(&|device| device.busy_watts.clone()),
             thermal: None,
+            governor: None,
+            battery: None,
             ..first.clone()
         })
     }

@@ -45,6 +45,8 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
         conditions.slo = Slo { ttft: span(&reader, "ttft"), tpot: span(&reader, "tpot") };
         reader.done();
     }
+    super::heat::chassis(root, &mut conditions);
+    super::heat::air(root, &mut conditions);
     conditions
 }
 

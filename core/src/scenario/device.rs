@@ -1,13 +1,13 @@
 //! Devices as they are written down: in tables of their own, and in the scenario's `[[devices]]`.
 
 use super::fault::Fault;
+use super::heat;
 use super::reader::{At, Reader, Says};
 use super::tables::Tables;
 use crate::cost::{Curve, Grid, IterationTable, MIXED_FACTOR_MAX, OperatorProfile, TableError};
 use crate::device::{Device, DeviceKind};
-use crate::figure::{Figure, How};
-use crate::thermal::{Branch, Fan, ThermalRecord};
-use crate::units::{JoulesPerKelvin, KelvinPerWatt, Seconds, TokensPerSecond};
+use crate::figure::How;
+use crate::units::{Seconds, TokensPerSecond};
 
 /// Most devices of a scenario.
 pub(super) const DEVICES_MAX: u32 = 10_000;
@@ -122,7 +122,9 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
     set!(compute_flops_per_second, reader.figure("compute", &says).map(Some));
     set!(idle_watts, reader.figure("idle_power", &says).map(Some));
     set!(busy_watts, reader.figure("busy_power", &says).map(Some));
-    set!(thermal, reader.table("thermal").and_then(|reader| thermal(reader, &says)).map(Some));
+    set!(thermal, reader.table("thermal").and_then(|reader| heat::thermal(reader, &says)).map(Some));
+    set!(governor, reader.table("governor").and_then(heat::governor).map(Some));
+    set!(battery, reader.table("battery").and_then(|reader| heat::battery(reader, &says)).map(Some));
     let rates = reader.pairs("rates", |rate| reader.quantity_of::<TokensPerSecond>("rates", rate));
     set!(rates, (!rates.is_empty()).then_some(rates));
     let formats: Vec<String> = reader.texts("formats").into_iter().map(|f| f.value).collect();
@@ -131,82 +133,6 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
         reader.tables("profiles").into_iter().filter_map(|reader| profile(reader, &says, tables)).collect();
     set!(profiles, (!profiles.is_empty()).then_some(profiles));
     changed
-}
-
-fn thermal(reader: Reader<'_, '_>, says: &Says) -> Option<ThermalRecord> {
-    let resistance = reader.figure("resistance", says);
-    let capacity = reader.figure("capacity", says);
-    let record = (|| {
-        Some(ThermalRecord {
-            resistance_kelvin_per_watt: resistance?,
-            capacity_joules_per_kelvin: capacity?,
-            throttle_celsius: reader.figure("throttle_at", says),
-            resume_celsius: reader.figure("resume_at", says),
-            throttled_speed: reader.ratio("throttled_speed", says, 0.001, 1.0),
-            die: reader.table("die").and_then(|table| branch(table, says)),
-            case: reader.table("case").and_then(|table| branch(table, says)),
-            fan: reader.table("fan").and_then(|table| fan(table, says)),
-        })
-    })();
-    for (key, example) in [("resistance", "resistance = \"0.3 K/W\""), ("capacity", "capacity = \"400 J/K\"")] {
-        if !reader.has(key) {
-            reader.missing(key, example);
-        }
-    }
-    if record.is_some() {
-        reader.done();
-    }
-    record
-}
-
-fn branch(reader: Reader<'_, '_>, says: &Says) -> Option<Branch> {
-    let resistance = above_zero(&reader, "resistance", reader.figure("resistance", says), KelvinPerWatt::value);
-    let capacity = above_zero(&reader, "capacity", reader.figure("capacity", says), JoulesPerKelvin::value);
-    for (key, example) in [("resistance", "resistance = \"0.05 K/W\""), ("capacity", "capacity = \"20 J/K\"")] {
-        if !reader.has(key) {
-            reader.missing(key, example);
-        }
-    }
-    let branch = Branch { resistance_kelvin_per_watt: resistance?, capacity_joules_per_kelvin: capacity? };
-    reader.done();
-    Some(branch)
-}
-
-fn fan(reader: Reader<'_, '_>, says: &Says) -> Option<Fan> {
-    let start = reader.figure("start", says);
-    let slope = reader.ratio("watts_per_kelvin_squared", says, 0.0, 1e3);
-    let full = reader.figure("full", says);
-    for (key, example) in
-        [("start", "start = \"60 °C\""), ("watts_per_kelvin_squared", "watts_per_kelvin_squared = 0.04")]
-    {
-        if !reader.has(key) {
-            reader.missing(key, example);
-        }
-    }
-    let fan = Fan { start_celsius: start?, watts_per_kelvin_squared: slope?, full_celsius: full };
-    if let Some(full) = fan.full_celsius.as_ref().filter(|full| full.value < fan.start_celsius.value) {
-        let must = format!("at least start, which is {}", fan.start_celsius.value);
-        reader.fault(Fault::OutOfRange { key: "full".to_owned(), value: full.value.to_string(), must });
-        return None;
-    }
-    reader.done();
-    Some(fan)
-}
-
-/// A figure that must be above zero, or its fault.
-fn above_zero<T: Copy + std::fmt::Display>(
-    reader: &Reader<'_, '_>,
-    key: &str,
-    figure: Option<Figure<T>>,
-    number: fn(T) -> f64,
-) -> Option<Figure<T>> {
-    let figure = figure?;
-    if number(figure.value) > 0.0 {
-        return Some(figure);
-    }
-    let (key, value) = (format!("{}.{key}", reader.place), figure.value.to_string());
-    reader.fault(Fault::OutOfRange { key, value, must: "above zero".to_owned() });
-    None
 }
 
 /// Operator times of one model. Times are numbers of milliseconds per layer; what is left out takes no time of its

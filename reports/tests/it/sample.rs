@@ -222,6 +222,10 @@ pub fn trace(
                     at_ns: SimTime(nanoseconds(at)),
                     temperature_celsius: Some(Celsius::of(warm + 0.4 * noise.next())),
                     speed: Some(1.0),
+                    power_watts: None,
+                    energy_joules: None,
+                    utilisation: None,
+                    charge: None,
                 }
             })
             .collect();
@@ -231,12 +235,21 @@ pub fn trace(
             energy_joules: sensor.map(|_| Joules::of(120.0 * now * seconds / step)),
             temperature_max_celsius: sensor.map(|_| Celsius::of(steady)),
             throttled_ns: sensor.map(|_| SimDuration(0)),
+            throttled_after_ns: None,
+            sustained_speed: None,
             source: sensor.unwrap_or("no sensor").into(),
             samples: if sensor.is_some() { samples } else { Vec::new() },
         }
     });
     let devices: Vec<DeviceRecord> = devices.collect();
-    Trace { origin, requests: records, stages: stage_records.collect(), devices, end_ns: SimTime(nanoseconds(now)), steps: Vec::new() }
+    Trace {
+        origin,
+        requests: records,
+        stages: stage_records.collect(),
+        devices,
+        end_ns: SimTime(nanoseconds(now)),
+        steps: Vec::new(),
+    }
 }
 
 /// The load of every sample.
@@ -265,6 +278,8 @@ pub fn simulation(plan: &Plan, stages: &[StageTime<'_>], requests: u32) -> Store
             energy_joules: d.energy_joules,
             temperature_max_celsius: d.temperature_max_celsius,
             throttled_seconds: Some(Seconds::ZERO),
+            throttled_after_seconds: None,
+            sustained_speed: None,
             timing: How::Measured,
             source: d.source.clone(),
         })

@@ -29,19 +29,21 @@ impl World<'_> {
         let reliability = self.failing.map(|failing| failing.finish(end, &shares));
         let mut devices = Vec::with_capacity(self.servers.len());
         let mut stages = Vec::with_capacity(self.servers.len());
-        for (server, setup) in self.servers.into_iter().zip(&self.setup.servers) {
+        let tolls = self.heat.tolls(end);
+        for ((server, setup), toll) in self.servers.into_iter().zip(&self.setup.servers).zip(tolls) {
             let mut record = server.record;
             // A clock event or another route's batch may still be under way when the last answer is out.
             if let Some(current) = &server.current {
                 record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(end.since(current.started).0));
             }
-            let toll = server.body.map(|body| body.toll(end));
             devices.push(DeviceRecord {
                 name: setup.name.clone(),
                 busy_ns: record.busy_ns,
                 energy_joules: toll.as_ref().map(|t| t.absorbed),
                 temperature_max_celsius: toll.as_ref().and_then(|t| t.hottest),
                 throttled_ns: toll.as_ref().and_then(|t| t.slowed),
+                throttled_after_ns: toll.as_ref().and_then(|t| t.slowed_after),
+                sustained_speed: toll.as_ref().and_then(|t| t.sustained),
                 source: setup.source.clone(),
                 samples: toll.map(|t| t.samples).unwrap_or_default(),
             });
