@@ -197,6 +197,15 @@ RUN = """{"input_toks": 20, "output_toks": 3, "arrival_time_ns": 5, "input_tok_i
 """
 
 
+# Logs of power and temperature, as nvidia-smi and as a monitor of one's own write them.
+THERMAL = {
+    "smi": "timestamp, temperature.gpu, power.draw [W], clocks.current.sm [MHz], utilization.gpu [%]\n"
+    + "".join(f"2025/02/27 03:29:{i:02}.500, {40 + i}, {30 + i}.50 W, 1500 MHz, 80 %\n" for i in range(24)),
+    "own": "time_ms;Power (mW);temp_c;ambient;fan.speed [%]\n"
+    + "".join(f"{i * 500};{42500 + i};{40 + i % 5};21.5;{30 + i}\n" for i in range(24)),
+}
+
+
 def write(target, name, data):
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -215,6 +224,8 @@ def main():
     write("helix", "seed-cluster", CLUSTER.encode())
     for name, load in LOADS.items():
         write("replay", f"seed-{name}", load.encode())
+    for name, log in THERMAL.items():
+        write("thermal_log", f"seed-{name}", log.encode())
     write("llmservingsim", "seed-profile", PROFILE.encode())
     write("llmservingsim", "seed-run", RUN.encode())
     for target, path in zip(["plan", "devices"], sys.argv[1:]):

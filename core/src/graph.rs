@@ -451,14 +451,18 @@ fn device_errors(device: &Device) -> Vec<GraphError> {
     require("idle power", device.idle_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
     require("busy power", device.busy_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
     if let Some(thermal) = &device.thermal {
-        require("thermal resistance", Some(thermal.resistance_kelvin_per_watt.value.value()), &positive, "above zero");
-        require("heat capacity", Some(thermal.capacity_joules_per_kelvin.value.value()), &positive, "above zero");
+        for (what, value) in thermal.above_zero() {
+            require(what, Some(value), &positive, "above zero");
+        }
         let speed = thermal.throttled_speed.as_ref().map(|f| f.value);
         require("throttled speed", speed, &|v| v > 0.0 && v <= 1.0, "above 0 and at most 1");
         if let (Some(throttle), Some(resume)) = (&thermal.throttle_celsius, &thermal.resume_celsius) {
             let gap = (throttle.value - resume.value).value();
             require("throttle minus resume temperature", Some(gap), &positive, "above zero");
         }
+    }
+    if device.battery.as_ref().is_some_and(|battery| battery.fault().is_some()) {
+        require("battery", Some(-1.0), &positive, "one that holds energy and begins above its cutoff");
     }
     for profile in &device.profiles {
         require("step time", Some(profile.step_seconds.value()), &|v| v >= 0.0, "zero or more");

@@ -40,6 +40,23 @@ pub struct ThermalRecord {
     pub fan: Option<Fan>,
 }
 
+impl ThermalRecord {
+    /// The figures that must be above zero, by what they are called.
+    pub(crate) fn above_zero(&self) -> Vec<(&'static str, f64)> {
+        let mut figures = vec![
+            ("thermal resistance", self.resistance_kelvin_per_watt.value.value()),
+            ("heat capacity", self.capacity_joules_per_kelvin.value.value()),
+        ];
+        for branch in [&self.die, &self.case].into_iter().flatten() {
+            figures.push(("thermal resistance of a part", branch.resistance_kelvin_per_watt.value.value()));
+            figures.push(("heat capacity of a part", branch.capacity_joules_per_kelvin.value.value()));
+        }
+        // A fan may add nothing; what is no number, or less than nothing, is found out by adding a little.
+        figures.extend(self.fan.as_ref().map(|fan| ("cooling of a fan", fan.watts_per_kelvin_squared.value + 1e-300)));
+        figures
+    }
+}
+
 /// A node beside the one that gives heat to the air, and what joins them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Branch {

@@ -18,6 +18,8 @@ mod devices;
 mod gguf;
 #[path = "../../../fuzz/checks/helix.rs"]
 mod helix;
+#[path = "../../../fuzz/checks/thermal_log.rs"]
+mod thermal_log;
 #[path = "../../../fuzz/checks/llmservingsim.rs"]
 mod llmservingsim;
 #[path = "../../../fuzz/checks/plan.rs"]
@@ -141,6 +143,16 @@ fn saved_flows_and_clusters_keep_the_promise() {
     replay("helix", as_text(helix::check));
     let text = String::from_utf8(seed("helix", "seed-flow")).expect("the seed is text");
     helix_flow::scenario(&text, "a").expect("the seed is a flow problem");
+}
+
+#[test]
+fn saved_logs_of_heat_keep_the_promise() {
+    use isotherm_core::thermal::log::ThermalLog;
+    replay("thermal_log", as_text(thermal_log::check));
+    for name in ["seed-smi", "seed-own"] {
+        let text = String::from_utf8(seed("thermal_log", name)).expect("the seed is text");
+        assert_eq!(ThermalLog::parse(&text).expect("the seed is a log").len(), 24);
+    }
 }
 
 #[test]

@@ -22,9 +22,23 @@ pub struct Step {
 /// How a device slows itself: steps, each hotter and slower than the one before. A throttle is one step; a table of
 /// operating points (DVFS) is steps with powers; a proportional governor is many fine steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Governor {
     /// The steps, from the coolest.
     pub steps: Vec<Step>,
+}
+
+/// Steps as a file has them, before they are checked.
+#[derive(Deserialize)]
+struct Unchecked {
+    steps: Vec<Step>,
+}
+
+impl TryFrom<Unchecked> for Governor {
+    type Error = GovernorError;
+    fn try_from(unchecked: Unchecked) -> Result<Self, GovernorError> {
+        Self::new(unchecked.steps)
+    }
 }
 
 /// Why a governor cannot be.
@@ -267,6 +281,14 @@ mod tests {
         assert!((governor.speed(5) - 0.7).abs() < 1e-12 && (governor.speed(10) - 0.4).abs() < 1e-12);
         assert_eq!(governor.steps[9].at_celsius, Celsius::of(90.0));
         assert!(Governor::proportional(Celsius::of(90.0), Celsius::of(70.0), 0.4, 10).is_err());
+    }
+
+    #[test]
+    fn a_stored_governor_is_checked_like_a_written_one() {
+        let governor = Governor::new(vec![step(80.0, 76.0, 0.8)]).expect("valid");
+        let text = serde_json::to_string(&governor).expect("writes");
+        assert_eq!(serde_json::from_str::<Governor>(&text).expect("reads"), governor);
+        assert!(serde_json::from_str::<Governor>(&text.replace("76", "96")).is_err(), "{text}");
     }
 
     #[test]

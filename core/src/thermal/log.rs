@@ -148,7 +148,7 @@ impl ThermalLog {
         let scales: Vec<f64> = Column::ALL.iter().map(|&column| scale(column)).collect();
         for (_, row) in rows.iter_mut() {
             for (value, scale) in row.iter_mut().zip(&scales) {
-                *value = value.map(|value| value * scale);
+                *value = value.map(|value| value * scale).filter(|value| value.is_finite());
             }
         }
         let mut kept: Vec<(usize, Vec<Option<f64>>)> = Vec::with_capacity(rows.len());
@@ -184,7 +184,7 @@ impl ThermalLog {
         log.ambient = optional(Column::Ambient);
         let share = |values: Vec<f64>| {
             let most = values.iter().copied().fold(0.0, f64::max);
-            (most > 0.0).then(|| values.iter().map(|v| v / most).collect())
+            (most > 0.0).then(|| values.iter().map(|v| (v / most).clamp(0.0, 1.0)).collect())
         };
         log.fan = optional(Column::Fan).and_then(share);
         log.clock = optional(Column::Clock);

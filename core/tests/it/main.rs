@@ -2,6 +2,7 @@
 
 mod build;
 mod check;
+mod heat;
 mod helix;
 mod import;
 mod mutation;

@@ -1,0 +1,107 @@
+//! Heat in scenarios, and identification from recorded logs.
+
+use crate::scenario::parse;
+use isotherm_core::scenario::Scenario;
+use isotherm_core::thermal::fit::fit;
+use isotherm_core::thermal::log::ThermalLog;
+use isotherm_core::units::{Celsius, Joules, Watts};
+use std::path::{Path, PathBuf};
+
+fn with(device: &str, rest: &str) -> String {
+    format!(
+        "name = \"t\"\nquestion = \"?\"\n[model]\nname = \"smollm2-135m-instruct-q4_1\"\n[[devices]]\nname = \"d\"\n\
+         kind = \"gpu\"\nmemory = \"24 GiB\"\nmemory_bandwidth = \"500 GB/s\"\ncompute = \"50 TFLOP/s\"\n{device}\n{rest}"
+    )
+}
+
+fn refusal(text: &str) -> String {
+    let errors = parse(text).expect_err("it should be refused");
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn read(text: &str) -> Scenario {
+    parse(text).unwrap_or_else(|errors| panic!("{errors:?}"))
+}
+
+#[test]
+fn governor_battery_parts_case_and_air_are_read() {
+    let device = "\
+thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\", die = { resistance = \"0.06 K/W\", capacity = \"10 J/K\" }, \
+fan = { start = \"60 °C\", watts_per_kelvin_squared = 0.04 } }
+governor = { kind = \"steps\", steps = [{ at = \"80 °C\", resume = \"76 °C\", speed = 0.8, power = \"250 W\" }, \
+{ at = \"90 °C\", resume = \"84 °C\", speed = 0.5 }] }
+battery = { capacity = \"15 Wh\", cutoff = 0.05 }";
+    let rest = "[[chassis]]\nname = \"tower\"\ndevices = [\"d\"]\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\n\
+[air]\nday = { mean = \"26 °C\", swing_kelvin = 8, begins_hour = 9 }\n";
+    let problem = read(&with(device, rest)).problem(None, None).expect("a problem");
+    let device = &problem.graph.devices()[0];
+    let record = device.thermal.as_ref().expect("stated");
+    assert!(record.die.is_some() && record.case.is_none());
+    assert_eq!(record.fan.as_ref().expect("stated").start_celsius.value, Celsius::of(60.0));
+    let governor = device.governor.as_ref().expect("stated");
+    assert_eq!((governor.steps.len(), governor.watts(1)), (2, Some(Watts::of(250.0))));
+    assert_eq!(device.battery.as_ref().expect("stated").capacity_joules.value, Joules::of(54_000.0));
+    assert_eq!((problem.conditions.chassis.len(), problem.conditions.air.len()), (1, 96));
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name_value_and_limit() {
+    let device = |line: &str| refusal(&with(line, ""));
+    let step = |step: &str| device(&format!("governor = {{ kind = \"steps\", steps = [{step}] }}"));
+    let refused = step("{ at = \"80 °C\", resume = \"82 °C\", speed = 0.8 }");
+    assert!(refused.contains("step 1 begins at 80 °C and ends at 82 °C"), "{refused}");
+    assert!(step("").contains("no step"));
+    let refused = device("governor = { kind = \"proportional\", target = \"75 °C\", full = \"70 °C\", floor = 0.4 }");
+    assert!(refused.contains("must end below"), "{refused}");
+    let refused = device("battery = { capacity = \"15 Wh\", charge = 0.02, cutoff = 0.05 }");
+    assert!(refused.contains("begin above its cutoff"), "{refused}");
+    let refused = device("thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\", die = { resistance = \"0 K/W\", capacity = \"1 J/K\" } }");
+    assert!(refused.contains("above zero"), "{refused}");
+    let chassis = "[[chassis]]\nname = \"tower\"\ndevices = [\"dd\"]\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\n";
+    let refused = refusal(&with("", chassis));
+    assert!(refused.contains("\"dd\"") && refused.contains("did you mean \"d\""), "{refused}");
+    let twice = chassis.replace("\"dd\"", "\"d\"").repeat(2);
+    assert!(refusal(&with("", &twice)).contains("two cases"));
+    let air = "[air]\nsteps = [{ at = \"60 s\", ambient = \"30 °C\" }, { at = \"60 s\", ambient = \"31 °C\" }]\n";
+    let refused = refusal(&with("", air));
+    assert!(refused.contains("later than the step before"), "{refused}");
+}
+
+/// The four recorded logs of one card, or none with the reason printed.
+fn logs(test: &str) -> Option<Vec<(String, ThermalLog)>> {
+    let named = std::env::var_os("ISOTHERM_SHARED").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared"));
+    let folder = named.into_iter().chain(beside).map(|f| f.join("data/thermal")).find(|f| f.is_dir());
+    let Some(folder) = folder else {
+        eprintln!("skipped: {test}: no shared data beside the checkout (set ISOTHERM_SHARED)");
+        return None;
+    };
+    let read = |i: usize| {
+        let path = folder.join(format!("rtx4000ada_workload_{i}.csv"));
+        let text = std::fs::read_to_string(&path).expect("readable");
+        (path.display().to_string(), ThermalLog::parse(&text).expect("a log"))
+    };
+    Some((0..4).map(read).collect())
+}
+
+#[test]
+fn a_recorded_card_is_identified_within_the_targets() {
+    let Some(logs) = logs("a_recorded_card_is_identified_within_the_targets") else { return };
+    let fit = fit(&logs, &[]).expect("identified");
+    assert!(fit.train.mae_celsius <= 0.80, "{:?}", fit.train);
+    let left_out = fit.cross_validation;
+    assert!(left_out.mae_celsius <= 1.2 && left_out.p95_celsius <= 3.6, "{left_out:?}");
+    // An office, and a card of some hundred grams of copper and aluminium.
+    assert!((15.0..=40.0).contains(&fit.parameters["reference_celsius"]), "{:?}", fit.parameters);
+    for (name, value) in &fit.parameters {
+        let positive = name.contains("resistance") || name.contains("capacity");
+        assert!(!positive || *value > 0.0, "{name} is {value}");
+    }
+    // Every baseline is worse, on its logs and on logs left out.
+    for baseline in &fit.baselines {
+        assert!(baseline.train.mae_celsius > fit.train.mae_celsius, "{baseline:?}");
+        assert!(baseline.cross_validation.mae_celsius > left_out.mae_celsius, "{baseline:?}");
+    }
+    let predicted = fit.predicted_power.expect("clock and utilisation are recorded");
+    assert!(predicted.train.mae_celsius <= 1.0 && predicted.power_mae_watts < 5.0, "{predicted:?}");
+}
