@@ -6,7 +6,7 @@
 //! other three). Test logs are scored once, after that choice. A model whose parameters cannot be physical, or that the
 //! logs do not determine, is refused with the reason.
 //!
-//! Errors of neighbouring samples are alike, so 250 samples are taken to say as much about a parameter as one
+//! Errors of neighbouring samples are alike, so forty samples are taken to say as much about a parameter as one
 //! independent one does; what is known beforehand (air between about 10 and 40 °C, a die that stores a fraction of what
 //! its sink does) decides where logs say little, and only there.
 
@@ -191,6 +191,7 @@ pub const fn label(name: Name, offer_ambient: bool, offer_fan: bool) -> &'static
         Name::CaseCapacity => "case_capacity_joules_per_kelvin",
         Name::GapPower => "gap_power_watts",
         Name::Lag => "power_lag_samples",
+        Name::MemoryPower => "memory_power_watts",
     }
 }
 

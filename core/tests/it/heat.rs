@@ -55,9 +55,12 @@ fn what_cannot_be_is_refused_by_name_value_and_limit() {
     assert!(refused.contains("must end below"), "{refused}");
     let refused = device("battery = { capacity = \"15 Wh\", charge = 0.02, cutoff = 0.05 }");
     assert!(refused.contains("begin above its cutoff"), "{refused}");
-    let refused = device("thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\", die = { resistance = \"0 K/W\", capacity = \"1 J/K\" } }");
+    let refused = device(
+        "thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\", die = { resistance = \"0 K/W\", capacity = \"1 J/K\" } }",
+    );
     assert!(refused.contains("above zero"), "{refused}");
-    let chassis = "[[chassis]]\nname = \"tower\"\ndevices = [\"dd\"]\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\n";
+    let chassis =
+        "[[chassis]]\nname = \"tower\"\ndevices = [\"dd\"]\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\n";
     let refused = refusal(&with("", chassis));
     assert!(refused.contains("\"dd\"") && refused.contains("did you mean \"d\""), "{refused}");
     let twice = chassis.replace("\"dd\"", "\"d\"").repeat(2);

@@ -45,6 +45,8 @@ pub enum Name {
     GapPower,
     /// Share of a sample by which the power's reading comes late.
     Lag,
+    /// Power that the memory draws at full utilisation, in W: it warms the sink, not the die.
+    MemoryPower,
 }
 
 /// How a parameter is searched for.
@@ -71,6 +73,8 @@ pub struct Offer {
     pub fan: bool,
     /// Whether some log has long pauses without samples.
     pub gaps: bool,
+    /// Whether all logs have the utilisation of the memory.
+    pub memory: bool,
 }
 
 impl Shape {
@@ -131,6 +135,9 @@ impl Shape {
         }
         if self.nodes > Nodes::One {
             list.push(linear(Name::Lag, 0.5, 0.5, (0.0, 1.0)));
+            if offer.memory {
+                list.push(linear(Name::MemoryPower, 0.1 * start.most, 0.1 * start.most, (0.0, start.most)));
+            }
         }
         list
     }
@@ -147,6 +154,8 @@ pub struct Start {
     pub fan_start: f64,
     /// Least power seen, in W.
     pub idle: f64,
+    /// Greatest power seen, in W.
+    pub most: f64,
 }
 
 /// Values of parameters.
@@ -174,6 +183,8 @@ pub struct Values {
     pub gap_power: Option<f64>,
     /// Share of a sample.
     pub lag: f64,
+    /// W.
+    pub memory_power: f64,
 }
 
 impl Values {
@@ -192,6 +203,7 @@ impl Values {
             case_capacity: 1.0,
             gap_power: None,
             lag: 0.0,
+            memory_power: 0.0,
         };
         for (search, &x) in searches.iter().zip(point) {
             *values.of(search.name) = search.value(x);
@@ -212,6 +224,7 @@ impl Values {
             Name::CaseCapacity => &mut self.case_capacity,
             Name::GapPower => self.gap_power.get_or_insert(0.0),
             Name::Lag => &mut self.lag,
+            Name::MemoryPower => &mut self.memory_power,
         }
     }
 }
@@ -243,6 +256,8 @@ impl Search {
             1e-3
         } else if self.name == Name::Lag {
             1e-2
+        } else if self.name == Name::MemoryPower {
+            1e-1
         } else {
             2e-2
         }

@@ -29,6 +29,7 @@ pub struct Course {
     pub celsius: Vec<f64>,
     ambient: Option<Vec<f64>>,
     fan: Option<Vec<f64>>,
+    memory: Option<Vec<f64>>,
     /// Whether a pause without readings lies before the sample.
     after_gap: Vec<bool>,
     interval: f64,
@@ -48,6 +49,7 @@ impl Course {
             celsius: log.celsius.clone(),
             ambient: log.ambient.clone(),
             fan: log.fan.clone(),
+            memory: log.memory.clone(),
             after_gap,
             interval,
         }
@@ -77,13 +79,16 @@ impl Course {
         &self.watts
     }
 
+    /// Utilisation of the memory over the interval that ends with sample `k`: the greater of both ends. A counter that
+    /// falls to zero at once would leave all of a power that is reported late to the die.
+    fn memory(&self, k: usize) -> f64 {
+        self.memory.as_ref().map_or(0.0, |memory| memory[k].max(memory[k - 1]))
+    }
+
     /// Power over the interval that ends with sample `k`: its reading, or in part the next one where readings come
     /// late. What follows the last reading before a pause is the power of the pause.
     fn power(&self, k: usize, values: &Values) -> f64 {
         let own = self.watts[k];
-        if values.lag == 0.0 {
-            return own;
-        }
         let next = match (self.after_gap.get(k + 1), values.gap_power) {
             (Some(true), Some(power)) => power,
             (Some(_), _) => self.watts[k + 1],
@@ -143,11 +148,12 @@ impl Level {
         level
     }
 
-    fn advance(&self, rises: &mut [f64; 3], power: f64, span: f64) {
+    fn advance(&self, rises: &mut [f64; 3], (power, at_sink): (f64, f64), span: f64) {
         let mut modes = [0.0; 3];
         for (k, mode) in modes.iter_mut().enumerate().take(self.nodes) {
             let state: f64 = (0..self.nodes).map(|i| self.to_modes[k][i] * rises[i]).sum();
-            let steady = self.from_modes[0][k] * power / self.rates[k];
+            let drive = self.from_modes[0][k] * (power - at_sink) + self.from_modes[1][k] * at_sink;
+            let steady = drive / self.rates[k];
             *mode = steady + (state - steady) * libm::exp(-self.rates[k] * span);
         }
         for (i, rise) in rises.iter_mut().enumerate().take(self.nodes) {
@@ -203,7 +209,8 @@ pub fn replay(shape: Shape, values: &Values, course: &Course) -> Vec<f64> {
     temperatures.push(first);
     for k in 1..course.len() {
         let warmer = air(k) - air(k - 1);
-        let mut run = |rises: &mut [f64; 3], power: f64, span: f64| {
+        let memory = course.memory(k) * values.memory_power;
+        let mut run = |rises: &mut [f64; 3], power: (f64, f64), span: f64| {
             let step = levels.step(rises[0] + air(k), fan(k));
             levels.at(step, fan(k).is_some()).advance(rises, power, span);
         };
@@ -213,12 +220,13 @@ pub fn replay(shape: Shape, values: &Values, course: &Course) -> Vec<f64> {
             let mut rest = span - course.interval;
             while rest > 0.0 {
                 let part = rest.min(2.0 * course.interval);
-                run(&mut rises, power, part);
+                run(&mut rises, (power, 0.0), part);
                 rest -= part;
             }
             span = course.interval;
         }
-        run(&mut rises, course.power(k, values), span);
+        let power = course.power(k, values);
+        run(&mut rises, (power, memory.min(power)), span);
         for rise in &mut rises {
             *rise -= warmer;
         }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Samples that say as much about a parameter as one independent one.
-const SAMPLES_ALIKE: f64 = 250.0;
+const SAMPLES_ALIKE: f64 = 40.0;
 /// Blocks that a single log is divided into.
 const BLOCKS: usize = 4;
 /// What is lost by a simpler model that may be lost, as a share of the error.
@@ -20,8 +20,6 @@ const SIMPLER: f64 = 1.01;
 struct Fitted {
     found: Found,
     values: Values,
-    /// Which of the starts led there.
-    start: usize,
 }
 
 /// Everything that fits share.
@@ -62,7 +60,7 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
         let all: Vec<usize> = (0..whole.logs.len()).collect();
         let fitted = whole.best(shape, &all);
         let errors: Vec<Vec<f64>> = all.iter().map(|&i| errors(shape, &fitted.values, &whole.courses[i])).collect();
-        let folds = bench.folds(shape, fitted.start);
+        let folds = bench.folds(shape);
         let searches = shape.searches(whole.offer, &whole.start);
         let train = score(&errors);
         let mut refused = whole.faults(&searches, &fitted);
@@ -86,7 +84,7 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
         .iter()
         .position(|c| c.refused.is_empty() && c.cross_validation.mae_celsius <= least * SIMPLER)
         .ok_or_else(|| FitError::Unphysical(reasons(&candidates)))?;
-    let (shape, fitted, train_errors, _) = &kept[chosen];
+    let (shape, fitted, train_errors, folds) = &kept[chosen];
     let searches = shape.searches(whole.offer, &whole.start);
     let courses: Vec<Course> = test.iter().map(|(_, log)| Course::of(log, log.watts.clone())).collect();
     let test_errors: Vec<Vec<f64>> = courses.iter().map(|course| errors(*shape, &fitted.values, course)).collect();
@@ -121,7 +119,7 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
         test: some(&test_errors),
         test_files: named(&test_names, &test_errors),
         baselines,
-        predicted_power: bench.predicted(*shape, fitted, &whole, &tests),
+        predicted_power: bench.predicted(*shape, fitted, folds, &whole, &tests),
         candidates,
         notes,
         shape: *shape,
@@ -207,11 +205,18 @@ impl<'l> Bench<'l> {
             ambient: logs.iter().all(|log| log.ambient.is_some()),
             fan: logs.iter().all(|log| log.fan.is_some()),
             gaps: courses.iter().any(Course::has_gaps),
+            memory: logs.iter().all(|log| log.memory.is_some()),
         };
         // A device warms by its mean power to its mean temperature, within some minutes.
         let conductance = watts / (celsius - 25.0).max(5.0);
         let fan_start = coldest + 0.4 * (hottest - coldest);
-        let start = Start { conductance, capacity: conductance * 150.0, fan_start, idle: least_watts.max(0.1) };
+        let start = Start {
+            conductance,
+            capacity: conductance * 150.0,
+            fan_start,
+            idle: least_watts.max(0.1),
+            most: most_watts,
+        };
         Ok(Self { names, logs, courses, offer, start, coldest })
     }
 
@@ -256,15 +261,15 @@ impl<'l> Bench<'l> {
         let point = Self::starts(&searches).swap_remove(start);
         let found = least_squares(point, &steps, &mut residuals);
         let values = Values::at(&searches, &found.point);
-        Fitted { found, values, start }
+        Fitted { found, values }
     }
 
     /// Values fitted without a log, and the errors on it.
-    fn folds(&self, shape: Shape, start: usize) -> Vec<(Values, Vec<f64>)> {
+    fn folds(&self, shape: Shape) -> Vec<(Values, Vec<f64>)> {
         (0..self.logs.len())
             .map(|out| {
                 let others: Vec<usize> = (0..self.logs.len()).filter(|&i| i != out).collect();
-                let values = self.from(shape, &others, start).values;
+                let values = self.best(shape, &others).values;
                 (values, errors(shape, &values, &self.courses[out]))
             })
             .collect()
@@ -282,7 +287,7 @@ impl<'l> Bench<'l> {
                     self.coldest
                 ));
             }
-            let free = matches!(search.name, Name::Lag | Name::GapPower);
+            let free = matches!(search.name, Name::Lag | Name::GapPower | Name::MemoryPower);
             if !free && (value <= search.limits.0 || value >= search.limits.1) {
                 faults.push(format!("{name} is at the end of what is possible, {value}"));
             }
@@ -336,7 +341,14 @@ impl<'l> Bench<'l> {
         rules.into_iter().map(one).collect()
     }
 
-    fn predicted(&self, shape: Shape, fitted: &Fitted, whole: &Self, test: &[&ThermalLog]) -> Option<Predicted> {
+    fn predicted(
+        &self,
+        shape: Shape,
+        fitted: &Fitted,
+        folds: &[(Values, Vec<f64>)],
+        whole: &Self,
+        test: &[&ThermalLog],
+    ) -> Option<Predicted> {
         let model = PowerModel::fit(&whole.logs)?;
         let run = |model: &PowerModel, values: &Values, log: &ThermalLog| {
             Some(errors(shape, values, &Course::of(log, model.predict(log)?)))
@@ -350,8 +362,7 @@ impl<'l> Bench<'l> {
                 model.predict(log).unwrap_or_default().into_iter().zip(&log.watts).map(|(p, w)| (p - w).abs())
             })
             .collect();
-        let folds: Vec<Vec<f64>> = self
-            .folds(shape, fitted.start)
+        let folds: Vec<Vec<f64>> = folds
             .iter()
             .enumerate()
             .map(|(out, (values, _))| {
