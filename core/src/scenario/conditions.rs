@@ -335,6 +335,7 @@ tpot = "50 ms"
             ],
             recovery: Recovery { in_flight: InFlight::Fail, detect: seconds(2.0), attempts_max: 3 },
             slo: Slo { ttft: Some(seconds(2.0)), tpot: Some(seconds(0.05)) },
+            ..Conditions::default()
         };
         assert_eq!(found, expected);
         assert_eq!(parse(""), Ok(Conditions::default()));
