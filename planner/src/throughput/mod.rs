@@ -42,6 +42,8 @@ const RAILS_DEVICES_MAX: usize = 64;
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// The same for positions, where a plan is known.
 const POSITIONS_DEVICES_MAX: usize = 26;
+/// Least devices for which dives are worth their while.
+const DIVES_DEVICES_MIN: usize = 12;
 /// Dives of a round.
 const DIVES: u64 = 40;
 /// Most rounds of searches for plans.
@@ -279,9 +281,11 @@ fn plans(
     let mut dives = Dives::new(flows, spans, best.bound);
     for round in 0..ROUNDS {
         let before = best.rate();
-        // With many devices at several sites, annealing gets further in the same time.
-        let late = dives.sites() > 1 && flows.tables.candidates.len() > RAILS_DEVICES_MAX;
-        if (!late || round > 0)
+        // With many devices at several sites, annealing gets further in the same time; few are placed by a program at once.
+        let count = flows.tables.candidates.len();
+        let late = dives.sites() > 1 && count > RAILS_DEVICES_MAX;
+        if count >= DIVES_DEVICES_MIN
+            && (!late || round > 0)
             && let Some((placement, carried)) = dives.search(flows, best.rate(), best.bound, DIVES, budget)?
         {
             best.offer(placement, carried, "dives over blocks");
