@@ -24,6 +24,8 @@ use zeroize::{Zeroize, Zeroizing};
 pub const IDENTITY_FILE: &str = "identity.pem";
 /// Folder of the public keys that count, inside a key directory.
 pub const TRUSTED_FOLDER: &str = "trusted";
+/// Folder of the public keys that were replaced, inside a key directory. Nothing believes them.
+pub const RETIRED_FOLDER: &str = "retired";
 /// Largest key file read: a PKCS#8 Ed25519 key takes about 120 bytes, with room for PEM comments.
 const KEY_FILE_BYTES_MAX: usize = 8192;
 /// Most public keys in one set.
@@ -66,6 +68,14 @@ pub enum KeyError {
     NotAFile {
         /// What was named.
         path: PathBuf,
+    },
+    /// A key of OpenSSH that cannot be used.
+    #[error("key file {path:?}: {why}")]
+    Ssh {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
     },
     /// Far longer than any key.
     #[error("key file {path:?} has more than {limit} bytes")]
@@ -138,6 +148,14 @@ impl fmt::Debug for KeyId {
     }
 }
 
+impl KeyId {
+    /// The 32 bytes of the SHA-256.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl FromStr for KeyId {
     type Err = NotAKeyId;
 
@@ -175,6 +193,24 @@ impl PublicKey {
         }
         let der = key.to_public_key_der().map_err(|error| KeyError::NotAPublicKey(error.to_string()))?;
         Ok(Self { key, id: KeyId(*Digest::of(der.as_bytes()).bytes()) })
+    }
+
+    /// The key with these 32 bytes of RFC 8032.
+    ///
+    /// Errors: not a point of the curve, or one of small order.
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KeyError> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|error| KeyError::NotAPublicKey(error.to_string()))?;
+        Self::new(key)
+    }
+
+    /// Reads a public key in either form: SPKI PEM, or a line of OpenSSH.
+    ///
+    /// Errors: neither, another algorithm, or a key of small order.
+    pub fn read(text: &str) -> Result<Self, KeyError> {
+        if text.trim_start().starts_with("-----BEGIN") {
+            return Self::from_pem(text);
+        }
+        crate::ssh::read_public(text).map_err(|error| KeyError::NotAPublicKey(error.to_string()))
     }
 
     /// Reads SPKI PEM (`-----BEGIN PUBLIC KEY-----`).
@@ -227,6 +263,20 @@ impl Seed {
         let seed = Self(Zeroizing::new(bytes));
         bytes.zeroize();
         seed
+    }
+
+    /// The seed of a private key file: PKCS#8 PEM or OpenSSH, without a passphrase.
+    ///
+    /// Errors: no such file, one that others can read, or no Ed25519 key.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let text = read_key_file(path, true)?;
+        if crate::ssh::is_private(&text) {
+            return crate::ssh::read_private(&text)
+                .map_err(|error| KeyError::Ssh { path: path.to_owned(), why: error.to_string() });
+        }
+        let pair = KeypairBytes::from_pkcs8_pem(&text);
+        let pair = pair.map_err(|_: pkcs8::Error| KeyError::NotAPrivateKey { path: path.to_owned() })?;
+        Ok(Self::from_bytes(pair.secret_key))
     }
 
     /// A seed from the operating system's generator.
@@ -310,19 +360,53 @@ impl Identity {
         let trusted = directory.join(TRUSTED_FOLDER);
         storage::private_folder(&trusted).map_err(KeyError::io("making the key directory", &trusted))?;
         refuse_open_directory(directory)?;
-        // Version 1 of PKCS#8, without the public half: openssl 3.0 does not read version 2.
-        let pair = KeypairBytes { secret_key: identity.key.to_bytes(), public_key: None };
-        let path = directory.join(IDENTITY_FILE);
-        let pem = pair
-            .to_pkcs8_pem(LineEnding::LF)
-            .map_err(|_: pkcs8::Error| KeyError::NotAPrivateKey { path: path.clone() })?;
+        let (path, pem) = identity.private_pem(directory)?;
         storage::write_new(directory, IDENTITY_FILE, pem.as_bytes())
             .map_err(KeyError::io("writing the private key", &path))?;
-        let name = format!("{}.pem", &identity.id().to_string()[..16]);
-        let public = identity.public.to_pem()?;
-        storage::replace(&trusted, &name, public.as_bytes())
-            .map_err(KeyError::io("writing the public key", &trusted))?;
+        identity.trust(&trusted)?;
         Ok(identity)
+    }
+
+    fn private_pem(&self, directory: &Path) -> Result<(PathBuf, Zeroizing<String>), KeyError> {
+        // Version 1 of PKCS#8, without the public half: openssl 3.0 does not read version 2.
+        let pair = KeypairBytes { secret_key: self.key.to_bytes(), public_key: None };
+        let path = directory.join(IDENTITY_FILE);
+        match pair.to_pkcs8_pem(LineEnding::LF) {
+            Ok(pem) => Ok((path, pem)),
+            Err(_) => Err(KeyError::NotAPrivateKey { path }),
+        }
+    }
+
+    fn trust(&self, trusted: &Path) -> Result<(), KeyError> {
+        let public = self.public.to_pem()?;
+        storage::replace(trusted, &trusted_name(self.id()), public.as_bytes())
+            .map_err(KeyError::io("writing the public key", trusted))
+    }
+
+    /// Puts the key of a seed in the place of a directory's present one, and trusts it. The public half of the old one is
+    /// kept in `retired`, and stays trusted only where `keep_old` says so.
+    ///
+    /// Errors: no key to replace, or a file system that refuses; the old key is still there then.
+    pub fn replace(directory: &Path, seed: &Seed, keep_old: bool) -> Result<Self, KeyError> {
+        let old = Self::load(directory)?;
+        let new = Self::from_seed(seed)?;
+        let (trusted, retired) = (directory.join(TRUSTED_FOLDER), directory.join(RETIRED_FOLDER));
+        storage::private_folder(&retired).map_err(KeyError::io("making the folder", &retired))?;
+        old.trust(&retired)?;
+        new.trust(&trusted)?;
+        let (path, pem) = new.private_pem(directory)?;
+        storage::replace(directory, IDENTITY_FILE, pem.as_bytes())
+            .map_err(KeyError::io("writing the private key", &path))?;
+        if !keep_old {
+            let path = trusted.join(trusted_name(old.id()));
+            match fs::remove_file(&path).and_then(|()| storage::sync_folder(&trusted)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(KeyError::io("no longer trusting", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(new)
     }
 
     /// Reads the identity of a key directory, or makes one on first use from the seed that `draw` gives.
@@ -408,6 +492,10 @@ impl TrustedKeys {
     pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
         self.keys.values()
     }
+}
+
+fn trusted_name(id: KeyId) -> String {
+    format!("{}.pem", &id.to_string()[..16])
 }
 
 /// Reads a small file whole; permissions are those of the opened file, so that it cannot be swapped in between.

@@ -1,12 +1,14 @@
 #![forbid(unsafe_code)]
 //! Seals manifests, opens only what verifies, and keeps the append-only log.
 //!
-//! Three rooms in one small crate, which has no clock and no environment of its own: time, folders and randomness are
+//! A few rooms in one small crate, which has no clock and no environment of its own: time, folders and randomness are
 //! passed in.
 //!
-//! * [`keys`]: who signs ([`keys::Identity`]) and who is believed ([`keys::TrustedKeys`], k of n).
+//! * [`keys`]: who signs ([`keys::Identity`]) and who is believed ([`keys::TrustedKeys`], k of n); [`keyset`]: who is
+//!   believed for what, itself signed, with a version that only rises.
 //! * [`seal()`] turns a [`statement::Statement`] into signed bytes, [`open()`] and [`open_run`] turn foreign bytes into a
 //!   [`Verified`] one, and nothing else does. [`inspect`] shows what was signed without allowing anything.
+//! * [`lease`]: a right lent for a short time, and the proof that its holder uses it.
 //! * [`log`]: what happened, in an order that nobody can change unseen.
 //!
 //! The formats are described in `docs/manifest.md`. A whole round:
@@ -37,20 +39,24 @@
 //! # }
 //! ```
 
+pub mod bundle;
 pub mod canonical;
 pub mod envelope;
 pub mod figures;
 mod hex;
 pub mod keys;
+pub mod keyset;
+pub mod lease;
 pub mod log;
 pub mod manifest;
 pub mod open;
 pub mod run;
 pub mod seal;
+pub mod ssh;
 pub mod statement;
-mod storage;
+pub mod storage;
 pub mod text;
 pub mod time;
 
-pub use open::{Expectations, Inspected, OpenError, RunExpectations, Verified, inspect, open, open_run};
+pub use open::{Expectations, Inspected, OpenError, RunExpectations, Verified, inspect, open, open_by_roles, open_run};
 pub use seal::{SealError, Sealed, approve, seal};

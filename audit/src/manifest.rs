@@ -53,6 +53,9 @@ pub struct ExecutionManifest {
     /// Digest of the payload of the manifest before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_manifest: Option<Digest>,
+    /// Digest of the access policies in force when this was sealed, under which it was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_digest: Option<Digest>,
     /// The audit log as it was when this was sealed: a checkpoint in other hands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_log: Option<LogPosition>,
@@ -109,10 +112,16 @@ pub struct Placement {
     /// The host it is in, where the plan spans several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_id: Option<String>,
+    /// Identity of the node that has the device: the id of its key, or its SPIFFE id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<String>,
     /// The layers, half open.
     pub layers: Layers,
     /// Memory the stage may take on the device.
     pub memory_bytes: u64,
+    /// Power the device may draw, in milliwatts; absent where the plan caps none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_cap_milliwatts: Option<u64>,
 }
 
 /// A state of an append-only log.
@@ -291,8 +300,12 @@ impl ExecutionManifest {
         }
         for placement in &self.placements {
             name("device name", &placement.device)?;
-            for (what, text) in [("deviceUuid", &placement.device_uuid), ("hostId of a placement", &placement.host_id)]
-            {
+            let optional = [
+                ("deviceUuid", &placement.device_uuid),
+                ("hostId of a placement", &placement.host_id),
+                ("nodeId", &placement.node_id),
+            ];
+            for (what, text) in optional {
                 text.as_ref().map_or(Ok(()), |text| name(what, text))?;
             }
         }

@@ -6,6 +6,7 @@
 
 use crate::envelope::{Envelope, EnvelopeError};
 use crate::keys::{KeyId, TrustedKeys};
+use crate::keyset::KeySet;
 use crate::manifest::{ExecutionManifest, Manifest};
 use crate::run::{RunClaim, SignedRun};
 use crate::statement::{DEVICES, MANIFEST, MODEL, PLAN, Predicate, Statement, StatementError};
@@ -40,6 +41,22 @@ pub enum OpenError {
     /// Well signed, but not a statement of the kind asked for.
     #[error(transparent)]
     Statement(#[from] StatementError),
+    /// Too few keys of one role signed.
+    #[error("{distinct} distinct keys of the role {role} signed; {threshold} are needed")]
+    BelowRole {
+        /// The role.
+        role: String,
+        /// Distinct keys of the role whose signatures hold.
+        distinct: usize,
+        /// How many are needed.
+        threshold: usize,
+    },
+    /// Used for something else than it is for.
+    #[error("{what}")]
+    OtherUse {
+        /// What differs.
+        what: String,
+    },
     /// Its time has not come.
     #[error("not valid before {not_before}; it is {now}")]
     NotYetValid {
@@ -145,7 +162,8 @@ impl fmt::Display for SubjectMismatch {
     }
 }
 
-/// A statement whose signatures hold and which fits what its reader expected. Only [`open()`] and [`open_run`] make one.
+/// A statement whose signatures hold and which fits what its reader expected. Only the opening functions of this crate
+/// make one.
 ///
 /// ```compile_fail,E0451
 /// # use isotherm_audit::Verified;
@@ -159,6 +177,14 @@ pub struct Verified<T> {
     signers: BTreeSet<KeyId>,
     payload_digest: Digest,
     compared: BTreeSet<String>,
+}
+
+impl<P: Predicate> Verified<Statement<P>> {
+    /// For the opening functions of other modules, once they have compared everything.
+    pub(crate) fn of(inspected: Inspected<P>, compared: BTreeSet<String>) -> Self {
+        let Inspected { statement, signers, payload_digest } = inspected;
+        Self { statement, signers, payload_digest, compared }
+    }
 }
 
 impl<T> Verified<T> {
@@ -259,7 +285,30 @@ pub fn open(
     now: Timestamp,
     expected: &Expectations,
 ) -> Result<Verified<Manifest>, OpenError> {
-    let Inspected { statement, signers, payload_digest } = inspect::<ExecutionManifest>(envelope, trusted)?;
+    accept(inspect(envelope, trusted)?, now, expected)
+}
+
+/// Opens a manifest by the roles of a signed set of keys: enough planners and enough approvers have to have signed it.
+///
+/// Errors: those of [`open()`]; a set of keys that has expired; too few signers of a role.
+pub fn open_by_roles(
+    envelope: &[u8],
+    keys: &KeySet,
+    now: Timestamp,
+    expected: &Expectations,
+) -> Result<Verified<Manifest>, OpenError> {
+    let inspected = inspect::<ExecutionManifest>(envelope, &keys.signers(now)?)?;
+    keys.enough(&inspected.signers)?;
+    accept(inspected, now, expected)
+}
+
+/// Compares a well signed manifest with what its reader knows.
+fn accept(
+    inspected: Inspected<ExecutionManifest>,
+    now: Timestamp,
+    expected: &Expectations,
+) -> Result<Verified<Manifest>, OpenError> {
+    let Inspected { statement, signers, payload_digest } = inspected;
     let manifest = &statement.predicate;
     check_window(manifest, now)?;
     same_place("cluster", &expected.cluster_id, &manifest.cluster_id)?;
@@ -331,7 +380,7 @@ fn check_window(manifest: &ExecutionManifest, now: Timestamp) -> Result<(), Open
     Ok(())
 }
 
-fn same_place(what: &'static str, expected: &str, found: &str) -> Result<(), OpenError> {
+pub(crate) fn same_place(what: &'static str, expected: &str, found: &str) -> Result<(), OpenError> {
     if expected == found {
         return Ok(());
     }

@@ -33,12 +33,34 @@ pub struct RunClaim {
     pub token_count: u64,
     /// What was measured, under the names the manifest's predictions have.
     pub measured: Figures,
+    /// What each stage did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Part>,
+    /// What each device did: time, energy, temperature, as far as it has sensors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Part>,
+    /// What went over each link, named `from->to`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Part>,
     /// Sixteen random bytes that make two runs differ.
     pub nonce: Nonce,
     /// The audit log as it was when this was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_log: Option<LogPosition>,
 }
+
+/// What was measured of one part of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// Which: `stage 0 on cpu0`, a device, `cpu0->gpu0`.
+    pub name: String,
+    /// What was measured.
+    pub measured: Figures,
+}
+
+/// Most parts of a run of one kind.
+pub const PARTS_MAX: usize = 16_384;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +101,13 @@ impl Predicate for RunClaim {
             position.check()?;
         }
         self.measured.check()?;
+        for (what, parts) in [("stages", &self.stages), ("devices", &self.devices), ("links", &self.links)] {
+            statement::too_many(what, parts.len(), PARTS_MAX)?;
+            for part in parts {
+                text::check("name of a part", &part.name, NAME_BYTES_MAX)?;
+                part.measured.check()?;
+            }
+        }
         // A run may begin and end within one second.
         statement::in_order(("startedOn", self.started_on), ("finishedOn plus 1 s", self.finished_on.later_by(1)))
     }

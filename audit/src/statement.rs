@@ -37,6 +37,12 @@ pub const MANIFEST: &str = "manifest";
 pub const TOKENS: &str = "tokens";
 /// The run record with its trace.
 pub const RUN: &str = "run";
+/// The program that sealed, and that may run.
+pub const BINARY: &str = "binary";
+/// The key that a lease is for, by its id.
+pub const PRINCIPAL: &str = "principal";
+/// The payload of the lease that is used.
+pub const LEASE: &str = "lease";
 
 /// Why a statement says nothing that could be relied on.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +138,22 @@ pub enum StatementError {
         /// Its value.
         second: Timestamp,
     },
+    /// Longer than such a document may hold.
+    #[error("{what} is valid for {seconds} s; the limit is {limit} s")]
+    ValidTooLong {
+        /// The document.
+        what: &'static str,
+        /// Its validity.
+        seconds: u64,
+        /// Most allowed.
+        limit: u64,
+    },
+    /// A set of keys that cannot be lived with.
+    #[error("key set: {why}")]
+    KeySet {
+        /// What is wrong.
+        why: String,
+    },
     /// Only a plan that was found can be executed.
     #[error("a plan with status {status} cannot be sealed")]
     Status {
@@ -189,6 +211,9 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::manifest::ExecutionManifest {}
     impl Sealed for crate::run::RunClaim {}
+    impl Sealed for crate::keyset::KeySetClaim {}
+    impl Sealed for crate::lease::Lease {}
+    impl Sealed for crate::lease::LeaseUse {}
 }
 
 /// A kind of claim that this crate seals and opens.

@@ -21,7 +21,9 @@ pub(crate) fn mode(_: &Metadata) -> Option<u32> {
 }
 
 /// Makes a folder and its parents with mode 0700, where absent.
-pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+///
+/// Errors: the file system refuses.
+pub fn private_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -30,13 +32,15 @@ pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Puts a file in place of whatever has that name; readers see the old bytes or the new ones.
-pub(crate) fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+///
+/// Errors: the file system refuses; the old file is still there then.
+pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     unfinished(folder, bytes)?.persist(folder.join(name)).map_err(|error| error.error)?;
     sync_folder(folder)
 }
 
 /// Puts a file where none has that name. Errors: there is one (`AlreadyExists`).
-pub(crate) fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     unfinished(folder, bytes)?.persist_noclobber(folder.join(name)).map_err(|error| error.error)?;
     sync_folder(folder)
 }
@@ -50,7 +54,9 @@ fn unfinished(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile
 }
 
 /// Makes names durable: a renamed file is only found after a crash if its folder was synced.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+///
+/// Errors: the file system refuses.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

@@ -4,6 +4,7 @@ mod analysis;
 mod exchange;
 mod heat;
 mod service;
+mod trust;
 mod validate;
 
 pub use analysis::Analysis;
@@ -11,6 +12,8 @@ pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCo
 pub use heat::{FitThermal, PowerSource};
 pub use service::{BenchSim, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
+
+pub use trust::{AccessCommand, Asked, AuditCommand, EventAbout, Grant, KeysCommand, LendLease, WitnessArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
@@ -100,7 +103,10 @@ pub enum Command {
     /// Read and check the append-only log of what was planned, sealed and run.
     #[command(subcommand)]
     Audit(AuditCommand),
-    /// Show the identities that sign here.
+    /// Say who may do what with which device, and ask why.
+    #[command(subcommand)]
+    Access(AccessCommand),
+    /// Make, show and replace the key that signs here.
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Print shell completions, or write the manual pages.
@@ -326,6 +332,12 @@ pub struct Seal {
     /// File to write the manifest to.
     #[arg(short, long, value_name = "FILE", default_value = "manifest.json")]
     pub output: PathBuf,
+    /// Also write the manifest as a Sigstore bundle.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+    /// Also write a detached signature of the manifest file, for `ssh-keygen -Y verify -n isotherm-manifest`.
+    #[arg(long, value_name = "FILE")]
+    pub ssh_signature: Option<PathBuf>,
 }
 
 /// Arguments of `isotherm verify`.
@@ -342,6 +354,9 @@ pub struct Verify {
     /// Do not look at the files that the manifest names.
     #[arg(long)]
     pub signature_only: bool,
+    /// A signed record of a run under the manifest (`run-1.signed.json`): shown as a receipt, predicted beside measured.
+    #[arg(long, value_name = "FILE", conflicts_with = "signature_only")]
+    pub run: Option<PathBuf>,
 }
 
 /// Arguments of `isotherm run`.
@@ -420,26 +435,6 @@ pub enum BenchCommand {
     Planner(BenchPlanner),
     /// The simulator's speed, memory and agreement with its peers, side by side in one run.
     Sim(BenchSim),
-}
-
-/// Subcommands of `isotherm audit`.
-#[derive(Debug, Subcommand)]
-pub enum AuditCommand {
-    /// Print the log's entries, newest last.
-    Log {
-        /// Print only the last N entries.
-        #[arg(long, value_name = "N")]
-        last: Option<usize>,
-    },
-    /// Derive every digest of the log again and compare it with its signed checkpoint.
-    Fsck,
-}
-
-/// Subcommands of `isotherm keys`.
-#[derive(Debug, Subcommand)]
-pub enum KeysCommand {
-    /// Print this host's public key and its identifier.
-    Show,
 }
 
 /// Subcommands of `isotherm generate`.

@@ -1,11 +1,14 @@
 //! A verified manifest, executed: devices, model and limits from the sealed files, a record of what happened.
 
+use crate::access::{self, Wish};
+use crate::commands::access::RUNNING;
 use crate::commands::verify::Opened;
 use crate::failure::{Code, Failure};
 use crate::models::{self, LocalModel};
 use crate::question;
 use crate::ui::Ui;
 use crate::{args::Sources, files, interrupt, trust};
+use isotherm_access::Gate;
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_audit::run::{Outcome, RunClaim};
@@ -96,6 +99,46 @@ pub fn run(
         )
         .remedy("probe, plan and seal again"));
     }
+    let devices: Vec<(&str, u64)> = ready
+        .plan
+        .plan()
+        .stages
+        .iter()
+        .flat_map(|stage| stage.devices.iter().map(|device| (device.as_str(), stage.bytes.total.0)))
+        .collect();
+    let subjects = [("manifest", ready.manifest)];
+    let wish = Wish { permissions: &RUNNING, devices: &devices, subjects: &subjects };
+    let mut gate = access::gate(identity)?;
+    let admission = access::enter(&mut gate, identity, &wish)?;
+    gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;
+    let done = admitted(identity, ready, job, output, observe, (&mut gate, &wish));
+    let left = gate.leave(admission, trust::now()?, &mut access::recorder(identity));
+    let done = done?;
+    left.map_err(|e| access::failure(&e))?;
+    Ok(done)
+}
+
+/// Whether the rules still let a job go on: asked at each token, so that a revocation ends it within one step.
+fn revoked(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Option<String> {
+    let request = wish.request(identity, "").ok()?;
+    match gate.still_allowed(&request) {
+        Ok(None) => None,
+        Ok(Some(decision)) => Some(decision.because()),
+        // Rules that cannot be read allow nothing.
+        Err(error) => Some(models::causes(&error)),
+    }
+}
+
+fn admitted(
+    identity: &Identity,
+    ready: &Ready,
+    job: &Job<'_>,
+    output: &Path,
+    observe: &mut (dyn FnMut(Token) -> bool + Send),
+    (gate, wish): (&mut Gate, &Wish<'_>),
+) -> Result<(RunRecord, Executed), Failure> {
+    let kernels = Kernels::detect();
+    let arithmetic = kernels.arithmetic.name();
     let started = trust::now()?;
     let note = trust::Note::default()
         .about("manifest", ready.manifest)
@@ -112,7 +155,11 @@ pub fn run(
         stop: job.stop,
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
     };
-    let mut watched = |token: Token| observe(token) && !interrupt::flag().load(Ordering::Relaxed);
+    let mut stopped = None;
+    let mut watched = |token: Token| {
+        stopped = revoked(gate, identity, wish);
+        stopped.is_none() && observe(token) && !interrupt::flag().load(Ordering::Relaxed)
+    };
     let executed = execute(&orders, job.prompts, &job.arriving, &mut watched).map_err(|error| {
         let failure = refusal(&error);
         let note = trust::Note::default().about("manifest", ready.manifest).with("failed", failure.message.as_str());
@@ -152,12 +199,15 @@ pub fn run(
         finished_on: trust::now()?,
         arithmetic: arithmetic.to_owned(),
         outcome: if executed.interrupted {
-            Outcome::Stopped { reason: "interrupted".to_owned() }
+            Outcome::Stopped { reason: stopped.clone().unwrap_or_else(|| "interrupted".to_owned()) }
         } else {
             Outcome::Completed
         },
         token_count: count as u64,
         measured: trust::figures(&record.metrics)?,
+        stages: parts::stages(&record)?,
+        devices: parts::devices(&record)?,
+        links: Vec::new(),
         nonce: trust::nonce()?,
         audit_log: Some(position),
     };
@@ -170,7 +220,52 @@ pub fn run(
     let sealed = isotherm_audit::seal(&Statement { subjects, predicate: claim }, &[identity])
         .map_err(|e| Failure::io(format!("failed to seal the run record: {}", models::causes(&e))))?;
     files::write(&output.with_extension("signed.json"), &sealed.envelope)?;
-    Ok((record, executed))
+    match stopped {
+        Some(reason) => Err(Failure::new(Code::Denied, format!("the run was ended: {reason}"))),
+        None => Ok((record, executed)),
+    }
+}
+
+/// What a record measured of its stages and devices, in integers.
+mod parts {
+    use crate::failure::Failure;
+    use isotherm_audit::figures::{ENERGY_MJ, FigureError, Figures, TEMPERATURE_MAX_MILLICELSIUS};
+    use isotherm_audit::run::Part;
+    use isotherm_core::record::RunRecord;
+
+    fn refused(error: &FigureError) -> Failure {
+        Failure::io(format!("a measured figure cannot be sealed: {error}"))
+    }
+
+    pub(super) fn stages(record: &RunRecord) -> Result<Vec<Part>, Failure> {
+        let part = |stage: &isotherm_core::trace::StageRecord| {
+            let mut measured = Figures::default();
+            let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            measured.set("steps_count", whole(stage.steps))?;
+            measured.set("tokens_count", whole(stage.tokens))?;
+            measured.set("busy_ns", whole(stage.busy_ns.0))?;
+            Ok(Part { name: format!("stage {} on {}", stage.stage, stage.device), measured })
+        };
+        record.trace.stages.iter().map(|stage| part(stage).map_err(|e| refused(&e))).collect()
+    }
+
+    pub(super) fn devices(record: &RunRecord) -> Result<Vec<Part>, Failure> {
+        let part = |device: &isotherm_core::trace::DeviceRecord| {
+            let mut measured = Figures::default();
+            measured.set("busy_ns", i64::try_from(device.busy_ns.0).unwrap_or(i64::MAX))?;
+            if let Some(energy) = device.energy_joules {
+                measured.set_scaled(ENERGY_MJ, energy.value(), 1e3)?;
+            }
+            if let Some(hottest) = device.temperature_max_celsius {
+                measured.set_scaled(TEMPERATURE_MAX_MILLICELSIUS, hottest.value(), 1e3)?;
+            }
+            if let Some(throttled) = device.throttled_ns {
+                measured.set("throttled_ns", i64::try_from(throttled.0).unwrap_or(i64::MAX))?;
+            }
+            Ok(Part { name: device.name.clone(), measured })
+        };
+        record.trace.devices.iter().map(|device| part(device).map_err(|e| refused(&e))).collect()
+    }
 }
 
 fn refusal(error: &ExecuteError) -> Failure {

@@ -21,6 +21,8 @@ pub enum Code {
     Device = 6,
     /// The simulation breaks a promise of the plan.
     Promise = 7,
+    /// Denied by policy or quota.
+    Denied = 8,
 }
 
 /// A failed command.

@@ -1,6 +1,7 @@
 #![forbid(unsafe_code)]
 //! The command line: files, arguments, exit codes, wiring. The only room that knows two rooms.
 
+mod access;
 mod args;
 mod builtin;
 mod commands;
@@ -59,7 +60,8 @@ fn run(cli: &Cli) -> Done {
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Sim(args)) => commands::bench_sim::run(&ui, args),
         Command::Audit(command) => commands::audit::run(&ui, command),
-        Command::Keys(command) => commands::audit::keys(&ui, command),
+        Command::Access(command) => commands::access::run(&ui, command),
+        Command::Keys(command) => commands::keys::run(&ui, command),
         Command::Generate(command) => commands::generate::run(command),
     }
 }

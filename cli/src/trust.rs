@@ -39,16 +39,21 @@ pub fn key_directory() -> Result<PathBuf, Failure> {
     files::home().map(|home| home.join("keys"))
 }
 
-/// This host's identity, made on first use with one message.
+/// This host's identity, made on first use together with the rules of who may do what, with one message for both.
 pub fn identity(ui: &Ui) -> Result<Identity, Failure> {
     let directory = key_directory()?;
     let loaded = Identity::load_or_create(&directory, Seed::draw).map_err(|e| Failure::io(e.to_string()))?;
-    if loaded.created {
+    let begun = crate::access::begin(&loaded.identity)?;
+    if loaded.created || begun {
         ui.note(format!(
-            "note: made a signing identity for this host, {}, kept in {}",
+            "note: {} signing identity {} (kept in {}) is the administrator of this host; `isotherm access` shares it",
+            if loaded.created { "the new" } else { "the" },
             loaded.identity.id(),
             directory.display()
         ));
+    }
+    if loaded.created {
+        record(&loaded.identity, EventKind::KeysCreated, Severity::Info, Note::default())?;
     }
     Ok(loaded.identity)
 }
@@ -79,6 +84,13 @@ pub fn figures(metrics: &BTreeMap<String, Statistic>) -> Result<Figures, Failure
         for (rank, value) in spread {
             let full = if rank.is_empty() { name.to_owned() } else { format!("{stem}_{rank}{unit}") };
             set.set_scaled(&full, value, scale).map_err(|e| Failure::io(e.to_string()))?;
+        }
+        // The interval of the mean over independent runs, where there were several.
+        if let Some(half) = statistic.ci95 {
+            for (end, value) in [("ci95_low", statistic.mean - half), ("ci95_high", statistic.mean + half)] {
+                let full = format!("{stem}_{end}_{unit}");
+                set.set_scaled(&full, value, scale).map_err(|e| Failure::io(e.to_string()))?;
+            }
         }
     }
     Ok(set)
@@ -113,7 +125,7 @@ pub fn certificate_figures(plan: &Plan, certificate: &Certificate) -> Result<Cer
 }
 
 /// Name of this host's log in its checkpoints.
-const LOG_ORIGIN: &str = "isotherm.local/log";
+pub const LOG_ORIGIN: &str = "isotherm.local/log";
 
 /// Folder of this host's log.
 pub fn log_directory() -> Result<PathBuf, Failure> {
@@ -147,18 +159,30 @@ impl Note {
 
 /// Appends an event to this host's log; when this returns it is on disk. Gives the log's state after it.
 pub fn record(identity: &Identity, kind: EventKind, severity: Severity, note: Note) -> Result<LogPosition, Failure> {
-    let (mut log, recovery) =
-        Log::open(&log_directory()?, LOG_ORIGIN, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
-    if recovery.kept > 0 || !recovery.torn.is_empty() {
-        let found = Event::new(EventKind::LogRecovered, now()?, identity.id());
-        log.append(&found).map_err(|e| log_failure(&e))?;
-    }
     let mut event = Event::new(kind, now()?, identity.id());
     event.severity = severity;
     event.subjects = note.subjects;
     event.metadata = note.details;
-    log.append(&event).map_err(|e| log_failure(&e))?;
+    record_all(identity, vec![event])
+}
+
+/// Appends events to this host's log under one checkpoint.
+pub fn record_all(identity: &Identity, events: Vec<Event>) -> Result<LogPosition, Failure> {
+    let mut log = open_log(identity)?;
+    log.append_all(&events).map_err(|e| log_failure(&e))?;
     Ok(log.position())
+}
+
+/// This host's log, to be written.
+pub fn open_log(identity: &Identity) -> Result<Log<'_>, Failure> {
+    let (mut log, recovery) =
+        Log::open(&log_directory()?, LOG_ORIGIN, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
+    if recovery.swept > 0 {
+        let mut found = Event::new(EventKind::LogRecovered, now()?, identity.id());
+        found.metadata.insert("tiles".to_owned(), i64::try_from(recovery.swept).unwrap_or(i64::MAX).into());
+        log.append(&found).map_err(|e| log_failure(&e))?;
+    }
+    Ok(log)
 }
 
 /// This host's log, verified.
@@ -167,17 +191,22 @@ pub fn read_log(identity: &Identity) -> Result<LogView, Failure> {
 }
 
 /// Derives everything about this host's log again.
-pub fn fsck_log(identity: &Identity) -> Result<isotherm_audit::log::Fsck, Failure> {
-    isotherm_audit::log::fsck(&log_directory()?, LOG_ORIGIN, identity.public(), &[]).map_err(|e| log_failure(&e))
+pub fn fsck_log(identity: &Identity, elsewhere: &[LogPosition]) -> Result<isotherm_audit::log::Fsck, Failure> {
+    isotherm_audit::log::fsck(&log_directory()?, LOG_ORIGIN, identity.public(), elsewhere).map_err(|e| log_failure(&e))
 }
 
 /// A log that cannot be believed is a failed verification; one that cannot be written is a failed write.
-fn log_failure(error: &LogError) -> Failure {
+pub fn log_failure(error: &LogError) -> Failure {
     let text = crate::models::causes(error);
     match error {
-        LogError::Io { .. } | LogError::Locked { .. } | LogError::NoLog { .. } | LogError::Event(_) => {
-            Failure::io(format!("the log: {text}"))
-        }
+        LogError::Io { .. }
+        | LogError::Locked { .. }
+        | LogError::NoLog { .. }
+        | LogError::Event(_)
+        | LogError::Proof(_)
+        | LogError::MovedOut { .. }
+        | LogError::OldLayout { .. }
+        | LogError::Busy { .. } => Failure::io(format!("the log: {text}")),
         _ => Failure::new(Code::Verification, format!("the log of this host does not verify: {text}"))
             .remedy("keep a copy of its folder, find out who changed it, and move it away to begin a new log"),
     }

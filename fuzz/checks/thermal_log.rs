@@ -10,7 +10,8 @@ pub fn check(text: &str) {
             assert!(!log.is_empty() && log.watts.len() == log.len() && log.celsius.len() == log.len());
             assert!(log.seconds.windows(2).all(|pair| pair[0] < pair[1]), "time rises");
             assert!(log.watts.iter().chain(&log.celsius).all(|value| value.is_finite()));
-            for column in [&log.ambient, &log.fan, &log.clock, &log.cap, &log.utilisation, &log.memory].into_iter().flatten()
+            for column in
+                [&log.ambient, &log.fan, &log.clock, &log.cap, &log.utilisation, &log.memory].into_iter().flatten()
             {
                 assert!(column.len() == log.len() && column.iter().all(|value| value.is_finite()));
             }

@@ -6,6 +6,7 @@
 
 use crate::keys::{Identity, PublicKey};
 use crate::log::merkle::Hash;
+use crate::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
@@ -16,6 +17,10 @@ pub const CHECKPOINT_BYTES_MAX: usize = 128 * 1024;
 pub const SIGNATURE_LINES_MAX: usize = 100;
 /// Signature type of plain Ed25519 notes.
 const ED25519_TYPE: u8 = 1;
+/// Signature type of Ed25519 cosignatures with a time.
+const COSIGNATURE_TYPE: u8 = 4;
+/// Key hash, time and signature of a cosignature.
+const COSIGNATURE_BYTES: usize = 4 + 8 + 64;
 const DASH: &str = "\u{2014} ";
 
 /// The state of a log.
@@ -73,14 +78,20 @@ pub fn is_origin(name: &str) -> bool {
 }
 
 /// First four bytes of SHA-256 over name, newline, signature type and key.
-fn key_hash(name: &str, key: &PublicKey) -> [u8; 4] {
-    let hash: Hash = Sha256::new()
-        .chain_update(name)
-        .chain_update([b'\n', ED25519_TYPE])
-        .chain_update(key.bytes())
-        .finalize()
-        .into();
+fn key_hash(name: &str, kind: u8, key: &PublicKey) -> [u8; 4] {
+    let hash: Hash =
+        Sha256::new().chain_update(name).chain_update([b'\n', kind]).chain_update(key.bytes()).finalize().into();
     [hash[0], hash[1], hash[2], hash[3]]
+}
+
+/// The key of a log or witness as other tools take it: name, key hash and typed key, joined by `+` (C2SP signed-note,
+/// "verifier keys"). `cosigner` says that its signatures are cosignatures.
+#[must_use]
+pub fn verifier_key(name: &str, key: &PublicKey, cosigner: bool) -> String {
+    let kind = if cosigner { COSIGNATURE_TYPE } else { ED25519_TYPE };
+    let hash: String = crate::hex::write(&key_hash(name, kind, key));
+    let typed = [[kind].as_slice(), &key.bytes()].concat();
+    format!("{name}+{hash}+{}", STANDARD.encode(typed))
 }
 
 impl Checkpoint {
@@ -92,10 +103,68 @@ impl Checkpoint {
     /// The checkpoint as a signed note.
     #[must_use]
     pub fn sign(&self, identity: &Identity) -> String {
+        self.sign_by(&[identity])
+    }
+
+    /// The checkpoint as a note with one signature of the log by each key.
+    pub(super) fn sign_by(&self, identities: &[&Identity]) -> String {
         let text = self.text();
-        let mut signature = key_hash(&self.origin, identity.public()).to_vec();
-        signature.extend_from_slice(&identity.sign(text.as_bytes()));
-        format!("{text}\n{DASH}{} {}\n", self.origin, STANDARD.encode(signature))
+        let mut note = format!("{text}\n");
+        for identity in identities {
+            let mut signature = key_hash(&self.origin, ED25519_TYPE, identity.public()).to_vec();
+            signature.extend_from_slice(&identity.sign(text.as_bytes()));
+            note.push_str(&format!("{DASH}{} {}\n", self.origin, STANDARD.encode(signature)));
+        }
+        note
+    }
+
+    /// What a witness adds to a checkpoint that it found to continue all it saw before: one line, to be put under the
+    /// note's others.
+    ///
+    /// Source: C2SP tlog-cosignature, `cosignature/v1`.
+    #[must_use]
+    pub fn cosign(&self, name: &str, now: Timestamp, witness: &Identity) -> String {
+        let time = now.unix_seconds();
+        let mut signature = key_hash(name, COSIGNATURE_TYPE, witness.public()).to_vec();
+        signature.extend_from_slice(&time.to_be_bytes());
+        signature.extend_from_slice(&witness.sign(&self.cosigned_bytes(time)));
+        format!("{DASH}{name} {}\n", STANDARD.encode(signature))
+    }
+
+    fn cosigned_bytes(&self, time: u64) -> Vec<u8> {
+        format!("cosignature/v1\ntime {time}\n{}", self.text()).into_bytes()
+    }
+
+    /// When a witness cosigned this checkpoint; `None` where the note has no line by it.
+    ///
+    /// Errors: no signed note, or a line in the witness's name that does not hold.
+    pub fn cosigned_by(
+        &self,
+        note: &[u8],
+        name: &str,
+        witness: &PublicKey,
+    ) -> Result<Option<Timestamp>, CheckpointError> {
+        let (text, signatures) = split_note(note)?;
+        if text != self.text() {
+            return Err(CheckpointError::NotACheckpoint { why: "it is another checkpoint, or has extensions" });
+        }
+        let hash = key_hash(name, COSIGNATURE_TYPE, witness);
+        for line in signatures.split_terminator('\n') {
+            let (found, bytes) = read_signature_line(line)?;
+            if found != name || bytes[..4] != hash {
+                continue;
+            }
+            let bytes: &[u8; COSIGNATURE_BYTES] =
+                bytes.as_slice().try_into().map_err(|_| CheckpointError::BadSignature)?;
+            let time = u64::from_be_bytes(bytes[4..12].try_into().expect("eight bytes"));
+            let signature: &[u8; 64] = bytes[12..].try_into().expect("64 bytes");
+            let instant = Timestamp::from_unix_seconds(time).map_err(|_| CheckpointError::BadSignature)?;
+            if !witness.verifies(&self.cosigned_bytes(time), signature) {
+                return Err(CheckpointError::BadSignature);
+            }
+            return Ok(Some(instant));
+        }
+        Ok(None)
     }
 
     /// Reads a checkpoint of the log `origin` that `key` signed.
@@ -103,7 +172,7 @@ impl Checkpoint {
     /// Errors: no signed note, another log, no signature by the key, or one that does not hold.
     pub fn open(bytes: &[u8], origin: &str, key: &PublicKey) -> Result<Self, CheckpointError> {
         let (text, signatures) = split_note(bytes)?;
-        let hash = key_hash(origin, key);
+        let hash = key_hash(origin, ED25519_TYPE, key);
         let mut signed = false;
         for line in signatures.split_terminator('\n') {
             let (name, signature) = read_signature_line(line)?;
@@ -206,7 +275,7 @@ mod tests {
     }
 
     fn resigned(text: &str, by: &Identity) -> String {
-        let mut bytes = key_hash("isotherm.example/log", by.public()).to_vec();
+        let mut bytes = key_hash("isotherm.example/log", ED25519_TYPE, by.public()).to_vec();
         bytes.extend_from_slice(&by.sign(text.as_bytes()));
         format!("{text}\n{DASH}isotherm.example/log {}\n", STANDARD.encode(bytes))
     }
@@ -224,7 +293,7 @@ mod tests {
         // "key ID = SHA-256(key name || 0x0A || 0x01 || 32-byte Ed25519 public key)[:4]"
         let key = identity(3);
         let by_hand = Sha256::digest([b"name\n\x01".as_slice(), &key.public().bytes()].concat());
-        assert_eq!(key_hash("name", key.public()), by_hand[..4]);
+        assert_eq!(key_hash("name", ED25519_TYPE, key.public()), by_hand[..4]);
     }
 
     #[test]
@@ -262,13 +331,39 @@ mod tests {
             Checkpoint::open(witness.as_bytes(), "isotherm.example/log", identity(1).public()),
             Ok(checkpoint())
         );
-        let mut forged = key_hash("isotherm.example/log", identity(1).public()).to_vec();
+        let mut forged = key_hash("isotherm.example/log", ED25519_TYPE, identity(1).public()).to_vec();
         forged.extend_from_slice(&[7; 64]);
         let twice = format!("{note}{DASH}isotherm.example/log {}\n", STANDARD.encode(forged));
         assert_eq!(
             Checkpoint::open(twice.as_bytes(), "isotherm.example/log", identity(1).public()),
             Err(CheckpointError::BadSignature)
         );
+    }
+
+    #[test]
+    fn a_cosignature_is_the_one_of_the_specification_and_fits_its_checkpoint_alone() {
+        let (log, witness) = (identity(1), identity(2));
+        let now = Timestamp::from_unix_seconds(1_780_000_000).expect("a time");
+        let line = checkpoint().cosign("witness.example", now, &witness);
+        let note = checkpoint().sign(&log) + &line;
+        assert_eq!(checkpoint().cosigned_by(note.as_bytes(), "witness.example", witness.public()), Ok(Some(now)));
+        assert_eq!(checkpoint().cosigned_by(note.as_bytes(), "other.example", witness.public()), Ok(None));
+        assert_eq!(checkpoint().cosigned_by(note.as_bytes(), "witness.example", identity(3).public()), Ok(None));
+        assert_eq!(Checkpoint::open(note.as_bytes(), "isotherm.example/log", log.public()), Ok(checkpoint()));
+        // By hand: key hash with type 4, eight bytes of time, signature over the header and the checkpoint's text.
+        let bytes = STANDARD.decode(line.trim_end().rsplit(' ').next().expect("base64")).expect("base64");
+        let hash = Sha256::digest([b"witness.example\n\x04".as_slice(), &witness.public().bytes()].concat());
+        assert_eq!((&bytes[..4], &bytes[4..12]), (&hash[..4], 1_780_000_000_u64.to_be_bytes().as_slice()));
+        let text = format!("isotherm.example/log\n42\n{}\n", STANDARD.encode([9; 32]));
+        let signed = format!("cosignature/v1\ntime 1780000000\n{text}");
+        assert!(witness.public().verifies(signed.as_bytes(), bytes[12..].try_into().expect("64 bytes")));
+        for position in 0..line.trim_end().len() {
+            let mut altered = line.clone().into_bytes();
+            altered[position] ^= 1;
+            let note = [checkpoint().sign(&log).into_bytes(), altered].concat();
+            let found = checkpoint().cosigned_by(&note, "witness.example", witness.public());
+            assert!(!matches!(found, Ok(Some(_))), "byte {position}");
+        }
     }
 
     #[test]

@@ -1,112 +1,25 @@
-//! Log entries: one canonical JSON line per event, signed by the log and chained to the line before it.
+//! Log entries: one canonical JSON text per event, chained to the one before it.
 //!
-//! Attribute names are those of CloudEvents 1.0; `previous` and `signature` are extension attributes. Each line names
-//! its log and its position, so a signed line fits one place of one log and no other, and the first altered line of a
-//! log can be named without any other copy of it.
+//! Attribute names are those of CloudEvents 1.0; `previous` is an extension attribute. Each entry names its log and its
+//! position, so it fits one place of one log and no other. The log's signature is over the tree of all entries, in the
+//! checkpoint; an entry has none of its own.
 
-use crate::canonical::{self, CanonicalError};
-use crate::envelope::pre_authentication_encoding;
-use crate::keys::{Identity, KeyId, PublicKey};
-use crate::log::merkle::{Hash, empty_root, leaf_hash};
+use crate::canonical::{self, CanonicalError, INTEGER_LIMIT};
+use crate::keys::KeyId;
+use crate::log::kind::{EventKind, EventResult, Severity};
+use crate::log::merkle::{Hash, empty_root};
 use crate::manifest::RootHash;
 use crate::text::{self, LINE_BYTES_MAX, NAME_BYTES_MAX, TextError};
 use crate::time::Timestamp;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use isotherm_core::digest::Digest;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Largest entry: tlog-tiles puts a 16-bit length before each.
 pub const ENTRY_BYTES_MAX: usize = 65_535;
-/// What the signature of an entry covers, beside its bytes.
-pub const ENTRY_PAYLOAD_TYPE: &str = "application/vnd.isotherm.log-entry+json";
 const SPEC_VERSION: &str = "1.0";
 const ELLIPSIS: &str = "...";
-
-/// What happened. The list grows; a reader keeps the name of a kind it does not know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum EventKind {
-    /// A key was made.
-    KeysCreated,
-    /// Devices and links were measured.
-    Probe,
-    /// A scenario was solved.
-    Plan,
-    /// A plan was simulated.
-    Simulate,
-    /// A manifest was signed.
-    Seal,
-    /// A manifest was signed by a further key.
-    Approve,
-    /// A document verified.
-    VerifyAccepted,
-    /// A document did not verify.
-    VerifyRefused,
-    /// A run began.
-    RunStarted,
-    /// A run ended.
-    RunFinished,
-    /// The governor acted before the hardware had to.
-    ThermalAction,
-    /// The log was found unfinished after a crash.
-    LogRecovered,
-}
-
-impl EventKind {
-    /// Every kind this version writes.
-    pub const ALL: [Self; 12] = [
-        Self::KeysCreated,
-        Self::Probe,
-        Self::Plan,
-        Self::Simulate,
-        Self::Seal,
-        Self::Approve,
-        Self::VerifyAccepted,
-        Self::VerifyRefused,
-        Self::RunStarted,
-        Self::RunFinished,
-        Self::ThermalAction,
-        Self::LogRecovered,
-    ];
-
-    /// The name in the log.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::KeysCreated => "isotherm.keys.created",
-            Self::Probe => "isotherm.probe",
-            Self::Plan => "isotherm.plan",
-            Self::Simulate => "isotherm.simulate",
-            Self::Seal => "isotherm.seal",
-            Self::Approve => "isotherm.approve",
-            Self::VerifyAccepted => "isotherm.verify.accepted",
-            Self::VerifyRefused => "isotherm.verify.refused",
-            Self::RunStarted => "isotherm.run.started",
-            Self::RunFinished => "isotherm.run.finished",
-            Self::ThermalAction => "isotherm.thermal.action",
-            Self::LogRecovered => "isotherm.log.recovered",
-        }
-    }
-}
-
-/// How much it matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// For whoever looks for a fault.
-    Debug,
-    /// Normal.
-    Info,
-    /// Refused or unusual.
-    Warning,
-    /// Failed.
-    Error,
-    /// Needs somebody now.
-    Critical,
-}
 
 /// One detail of an event. There are no floats: write an integer with its unit in the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,12 +37,7 @@ impl From<&str> for Detail {
     /// Control characters become U+FFFD and long text ends in an ellipsis: a log that refused to record a hostile name
     /// would be silenced by it.
     fn from(words: &str) -> Self {
-        let mut shown: String = words.chars().map(|c| if text::misleads(c) { '\u{fffd}' } else { c }).collect();
-        if shown.len() > LINE_BYTES_MAX {
-            shown.truncate(shown.floor_char_boundary(LINE_BYTES_MAX - ELLIPSIS.len()));
-            shown.push_str(ELLIPSIS);
-        }
-        Self::Text(shown)
+        Self::Text(if words.is_empty() { String::new() } else { harmless(words) })
     }
 }
 
@@ -156,6 +64,18 @@ pub struct Event {
     pub time: Timestamp,
     /// Who: the key on whose behalf it was done.
     pub principal: KeyId,
+    /// The device it is about, by its name in plans.
+    pub device: Option<String>,
+    /// What was asked for, where the kind alone does not say it: a permission, a command.
+    pub operation: Option<String>,
+    /// How it ended; absent where it only happened.
+    pub result: Option<EventResult>,
+    /// Why it ended so.
+    pub error: Option<String>,
+    /// The node it happened on, where a log gathers several.
+    pub node: Option<String>,
+    /// The connection it came over.
+    pub connection: Option<String>,
     /// Digests of the files it is about, by their role.
     pub subjects: BTreeMap<String, Digest>,
     /// Further details by name. Large things are logged by digest.
@@ -166,7 +86,26 @@ impl Event {
     /// An event of severity `info` about nothing yet.
     #[must_use]
     pub const fn new(kind: EventKind, time: Timestamp, principal: KeyId) -> Self {
-        Self { kind, severity: Severity::Info, time, principal, subjects: BTreeMap::new(), metadata: BTreeMap::new() }
+        Self {
+            kind,
+            severity: Severity::Info,
+            time,
+            principal,
+            device: None,
+            operation: None,
+            result: None,
+            error: None,
+            node: None,
+            connection: None,
+            subjects: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    /// The same event with how it ended, and the severity that goes with that.
+    #[must_use]
+    pub fn ended(self, result: EventResult) -> Self {
+        Self { result: Some(result), severity: result.severity(), ..self }
     }
 }
 
@@ -185,14 +124,24 @@ pub struct Entry {
     pub time: Timestamp,
     /// On whose behalf.
     pub principal: KeyId,
+    /// The device it is about.
+    pub device: Option<String>,
+    /// What was asked for.
+    pub operation: Option<String>,
+    /// How it ended.
+    pub result: Option<EventResult>,
+    /// Why it ended so.
+    pub error: Option<String>,
+    /// The node it happened on.
+    pub node: Option<String>,
+    /// The connection it came over.
+    pub connection: Option<String>,
     /// Digests of the files it is about.
     pub subjects: BTreeMap<String, Digest>,
     /// Further details.
     pub metadata: BTreeMap<String, Detail>,
     /// Leaf hash of the entry before it; for the first, the root of the empty tree.
     pub previous: Hash,
-    signature: [u8; 64],
-    signed: Vec<u8>,
 }
 
 /// Why a line is no entry, or not the entry that belongs there.
@@ -236,29 +185,42 @@ pub enum EntryError {
     /// It does not follow the entry before it.
     #[error("it does not follow the entry before it")]
     BrokenChain,
-    /// Not signed by the log, or altered since.
-    #[error("its signature does not fit: it was altered after signing, or forged")]
-    BadSignature,
+    /// Other bytes than those whose hash the log signed.
+    #[error("its bytes are not those that were logged")]
+    OtherBytes,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire {
-    specversion: String,
+struct Wire<'a> {
+    specversion: Cow<'a, str>,
     id: String,
-    source: String,
+    source: Cow<'a, str>,
     #[serde(rename = "type")]
-    kind: String,
+    kind: Cow<'a, str>,
     time: Timestamp,
+    /// CloudEvents' word for what the event is about: the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subject: Option<Cow<'a, str>>,
     previous: RootHash,
-    data: WireData,
+    data: WireData<'a>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WireData {
+struct WireData<'a> {
     severity: Severity,
     principal: KeyId,
-    subjects: BTreeMap<String, Digest>,
-    metadata: BTreeMap<String, Detail>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    operation: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    result: Option<EventResult>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connection: Option<Cow<'a, str>>,
+    subjects: Cow<'a, BTreeMap<String, Digest>>,
+    metadata: Cow<'a, BTreeMap<String, Detail>>,
 }
 
 /// `previous` of the first entry of any log.
@@ -267,60 +229,53 @@ pub fn first_previous() -> Hash {
     empty_root()
 }
 
-/// The line of an event at its place in a log, without the newline.
-pub(crate) fn write(
-    event: &Event,
-    origin: &str,
-    index: u64,
-    previous: &Hash,
-    log: &Identity,
-) -> Result<Vec<u8>, EntryError> {
+/// The text of an event at its place in a log.
+pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) -> Result<Vec<u8>, EntryError> {
     check_names(&event.subjects, &event.metadata)?;
+    let words = |words: &Option<String>| -> Result<Option<Cow<'static, str>>, TextError> {
+        words.as_ref().map_or(Ok(None), |words| {
+            text::check("device, operation, node or connection", words, NAME_BYTES_MAX)?;
+            Ok(Some(Cow::Owned(words.clone())))
+        })
+    };
+    let error = event.error.as_deref().map(|error| Cow::Owned(harmless(error)));
     let wire = Wire {
-        specversion: SPEC_VERSION.to_owned(),
+        specversion: Cow::Borrowed(SPEC_VERSION),
         id: index.to_string(),
-        source: origin.to_owned(),
-        kind: event.kind.name().to_owned(),
+        source: Cow::Borrowed(origin),
+        kind: Cow::Borrowed(event.kind.name()),
         time: event.time,
+        subject: words(&event.device)?,
         previous: RootHash(*previous),
         data: WireData {
             severity: event.severity,
             principal: event.principal,
-            subjects: event.subjects.clone(),
-            metadata: event.metadata.clone(),
+            operation: words(&event.operation)?,
+            result: event.result,
+            error,
+            node: words(&event.node)?,
+            connection: words(&event.connection)?,
+            subjects: Cow::Borrowed(&event.subjects),
+            metadata: Cow::Borrowed(&event.metadata),
         },
     };
-    let mut value = serde_json::to_value(wire).map_err(EntryError::Shape)?;
-    let signature = log.sign(&signed_bytes(&value)?);
-    value["signature"] = Value::String(STANDARD.encode(signature));
-    let line = canonical::write(&value)?;
+    let line = canonical::write_exact(&wire)?;
     if line.len() > ENTRY_BYTES_MAX {
         return Err(EntryError::TooLarge { bytes: line.len() });
     }
     Ok(line)
 }
 
-/// What the log signs: the entry without its signature.
-fn signed_bytes(unsigned: &Value) -> Result<Vec<u8>, CanonicalError> {
-    Ok(pre_authentication_encoding(ENTRY_PAYLOAD_TYPE, &canonical::write(unsigned)?))
-}
-
 impl Entry {
-    /// Reads a line (without its newline). It is not verified until [`Entry::verify`] says so.
+    /// Reads the text of an entry. It is one of a log only if the log's tree has it.
     ///
     /// Errors: too long, not canonical JSON, or not an entry.
     pub fn read(line: &[u8]) -> Result<Self, EntryError> {
         if line.len() > ENTRY_BYTES_MAX {
             return Err(EntryError::TooLarge { bytes: line.len() });
         }
-        let mut value = canonical::read(line)?;
         let field = |field, found: &str| EntryError::Field { field, found: found.chars().take(100).collect() };
-        let signature = value.as_object_mut().and_then(|fields| fields.remove("signature"));
-        let signature = signature.as_ref().and_then(Value::as_str).ok_or_else(|| field("signature", "absent"))?;
-        let signature_bytes = STANDARD.decode(signature).ok().and_then(|bytes| bytes.try_into().ok());
-        let signature = signature_bytes.ok_or_else(|| field("signature", signature))?;
-        let signed = signed_bytes(&value)?;
-        let wire: Wire = serde_json::from_value(value).map_err(EntryError::Shape)?;
+        let wire: Wire<'static> = serde_json::from_value(canonical::read(line)?).map_err(EntryError::Shape)?;
         if wire.specversion != SPEC_VERSION {
             return Err(field("specversion", &wire.specversion));
         }
@@ -328,26 +283,37 @@ impl Entry {
         let index = index.ok_or_else(|| field("id", &wire.id))?;
         text::check("source", &wire.source, NAME_BYTES_MAX)?;
         text::check("type", &wire.kind, NAME_BYTES_MAX)?;
-        check_names(&wire.data.subjects, &wire.data.metadata)?;
+        let data = wire.data;
+        check_names(&data.subjects, &data.metadata)?;
+        let words = |words: Option<Cow<'_, str>>, limit: usize| -> Result<Option<String>, TextError> {
+            words.map_or(Ok(None), |words| {
+                text::check("device, operation, error, node or connection", &words, limit)?;
+                Ok(Some(words.into_owned()))
+            })
+        };
         Ok(Self {
-            origin: wire.source,
+            origin: wire.source.into_owned(),
             index,
-            kind: wire.kind,
-            severity: wire.data.severity,
+            kind: wire.kind.into_owned(),
+            severity: data.severity,
             time: wire.time,
-            principal: wire.data.principal,
-            subjects: wire.data.subjects,
-            metadata: wire.data.metadata,
+            principal: data.principal,
+            device: words(wire.subject, NAME_BYTES_MAX)?,
+            operation: words(data.operation, NAME_BYTES_MAX)?,
+            result: data.result,
+            error: words(data.error, LINE_BYTES_MAX)?,
+            node: words(data.node, NAME_BYTES_MAX)?,
+            connection: words(data.connection, NAME_BYTES_MAX)?,
+            subjects: data.subjects.into_owned(),
+            metadata: data.metadata.into_owned(),
             previous: wire.previous.0,
-            signature,
-            signed,
         })
     }
 
-    /// Checks that this is what the log wrote at that place.
+    /// Checks that it says it belongs to that place of that log, after the entry with the hash `previous`.
     ///
-    /// Errors: another log or place, a broken chain, or a signature that does not hold.
-    pub fn verify(&self, origin: &str, index: u64, previous: &Hash, log: &PublicKey) -> Result<(), EntryError> {
+    /// Errors: another log or place, or a broken chain.
+    pub fn belongs(&self, origin: &str, index: u64, previous: &Hash) -> Result<(), EntryError> {
         if self.origin != origin {
             return Err(EntryError::OtherLog { found: self.origin.clone() });
         }
@@ -357,38 +323,43 @@ impl Entry {
         if self.previous != *previous {
             return Err(EntryError::BrokenChain);
         }
-        if log.verifies(&self.signed, &self.signature) { Ok(()) } else { Err(EntryError::BadSignature) }
+        Ok(())
     }
 
     /// The kind, where this version knows it.
     #[must_use]
     pub fn event_kind(&self) -> Option<EventKind> {
-        EventKind::ALL.into_iter().find(|kind| kind.name() == self.kind)
+        EventKind::ALL.iter().copied().find(|kind| kind.name() == self.kind)
     }
 }
 
-/// Reads and verifies the line at one place; gives its leaf hash, which is the next one's `previous`.
-pub(crate) fn verify_line(
-    line: &[u8],
-    origin: &str,
-    index: u64,
-    previous: &Hash,
-    log: &PublicKey,
-) -> Result<Hash, EntryError> {
-    Entry::read(line)?.verify(origin, index, previous, log)?;
-    Ok(leaf_hash(line))
+/// Text without what misleads a reader, and not longer than a line: a log that refused to record a hostile name would be
+/// silenced by it.
+fn harmless(words: &str) -> String {
+    let mut shown: String = words.chars().map(|c| if text::misleads(c) { '\u{fffd}' } else { c }).collect();
+    if shown.is_empty() {
+        shown.push('-');
+    }
+    if shown.len() > LINE_BYTES_MAX {
+        shown.truncate(shown.floor_char_boundary(LINE_BYTES_MAX - ELLIPSIS.len()));
+        shown.push_str(ELLIPSIS);
+    }
+    shown
 }
 
-fn check_names(subjects: &BTreeMap<String, Digest>, metadata: &BTreeMap<String, Detail>) -> Result<(), TextError> {
+fn check_names(subjects: &BTreeMap<String, Digest>, metadata: &BTreeMap<String, Detail>) -> Result<(), EntryError> {
     for name in subjects.keys().chain(metadata.keys()) {
         text::check("name of a subject or detail", name, NAME_BYTES_MAX)?;
     }
-    for detail in metadata.values() {
-        // An empty detail says "empty"; only what misleads a reader is refused.
-        if let Detail::Text(words) = detail
-            && !words.is_empty()
-        {
-            text::check("detail", words, LINE_BYTES_MAX)?;
+    for (name, detail) in metadata {
+        match detail {
+            // An empty detail says "empty"; only what misleads a reader is refused.
+            Detail::Text(words) if !words.is_empty() => text::check("detail", words, LINE_BYTES_MAX)?,
+            Detail::Integer(number) if *number <= -INTEGER_LIMIT || *number >= INTEGER_LIMIT => {
+                let at = format!("/data/metadata/{name}");
+                return Err(CanonicalError::Number { at, number: number.to_string() }.into());
+            }
+            _ => {}
         }
     }
     Ok(())

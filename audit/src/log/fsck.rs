@@ -2,12 +2,9 @@
 
 use crate::keys::PublicKey;
 use crate::log::checkpoint::Checkpoint;
-use crate::log::merkle;
 use crate::log::view::{self, LogView};
-use crate::log::{ENTRIES_FILE, LogError};
+use crate::log::{LogError, OLD_ENTRIES_FILE, diagnosis, merkle, tiles};
 use crate::manifest::LogPosition;
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 /// What a check of a whole log found.
@@ -16,12 +13,10 @@ use std::path::Path;
 pub struct Fsck {
     /// The signed state; absent where it is not believed.
     pub checkpoint: Option<Checkpoint>,
-    /// Whole lines.
+    /// Sound entries, from the first on.
     pub entries: u64,
-    /// Whole lines beyond the checkpoint, which a writer at work or a crash leaves.
-    pub pending: u64,
-    /// Bytes after the last whole line, for the same reasons.
-    pub torn_bytes: u64,
+    /// First entry that is still here; those before it were moved out, which the log itself says.
+    pub retained_from: u64,
     /// Everything that is wrong. Of the entries, the first that differs: those after it are chained to it.
     pub findings: Vec<LogError>,
 }
@@ -34,59 +29,67 @@ impl Fsck {
     }
 }
 
-/// Derives every hash, signature and root of a log again, and compares it with states that were written down elsewhere
-/// (in manifests, run records and reports).
+/// Derives every hash, tile and root of a log again, and compares it with states that were written down elsewhere (in
+/// manifests, run records, reports and by witnesses). No writer may be at work.
 ///
 /// Errors: the files cannot be read. Whatever is wrong with their content is a finding.
 pub fn fsck(folder: &Path, origin: &str, key: &PublicKey, elsewhere: &[LogPosition]) -> Result<Fsck, LogError> {
     let note = view::read_note(folder)?;
-    let path = folder.join(ENTRIES_FILE);
-    let entries = match File::open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        opened => Some(opened.map_err(LogError::io("opening", &path))?),
-    };
     let mut findings = Vec::new();
     let checkpoint = match &note {
-        None if entries.is_none() => return Err(LogError::NoLog { path: folder.to_owned() }),
+        None if !folder.join(tiles::TILE_FOLDER).exists() && !folder.join(OLD_ENTRIES_FILE).exists() => {
+            return Err(LogError::NoLog { path: folder.to_owned() });
+        }
         None => {
             findings.push(LogError::NoCheckpoint { path: folder.to_owned() });
             None
         }
         Some(note) => Checkpoint::open(note, origin, key).map_err(|error| findings.push(error.into())).ok(),
     };
-    let signed = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size);
-    let Some(entries) = entries else {
-        if signed > 0 {
-            findings.push(LogError::Truncated { have: 0, signed });
-        }
-        return Ok(Fsck { checkpoint, entries: 0, pending: 0, torn_bytes: 0, findings });
-    };
-    let found = view::scan(&entries).map_err(LogError::io("reading", &path))?;
-    let count = found.count();
-    match view::verify_lines(&entries, &found, 0..found.leaves.len(), origin, key) {
+    let retained_from = match view::read_retained(folder) {
+        Ok(first) => first,
         Err(error @ LogError::Io { .. }) => return Err(error),
-        Err(error) => findings.push(error),
-        Ok(()) if found.overlong => findings.push(view::overlong(&found)),
-        Ok(()) => {}
+        Err(error) => {
+            findings.push(error);
+            0
+        }
+    };
+    let Some(checkpoint) = checkpoint else {
+        return Ok(Fsck { checkpoint: None, entries: 0, retained_from, findings });
+    };
+    if checkpoint.size > 0 && !folder.join(tiles::TILE_FOLDER).exists() && folder.join(OLD_ENTRIES_FILE).exists() {
+        findings.push(LogError::OldLayout { path: folder.to_owned() });
+        return Ok(Fsck { checkpoint: Some(checkpoint), entries: 0, retained_from, findings });
     }
-    if count < signed {
-        findings.push(LogError::Truncated { have: count, signed });
-    } else if let Some(checkpoint) = &checkpoint
-        && findings.is_empty()
-    {
-        findings.extend(view::check_covered(&entries, &found, checkpoint, key).err());
-    }
-    if let (Some(note), true) = (note, findings.is_empty()) {
-        let view = LogView::covered(folder, entries, &found, note, origin, key)?;
-        findings.extend(elsewhere.iter().filter_map(|position| view.continues(position).err()));
+    let walked = diagnosis::walk(folder, origin, checkpoint.size, retained_from)?;
+    let entries = walked.leaves.len() as u64;
+    if let Some(fault) = walked.fault {
+        findings.push(fault);
     } else {
-        findings.extend(elsewhere.iter().filter_map(|position| differs(&found.leaves, position)));
+        if merkle::root(&walked.leaves) != checkpoint.root {
+            findings.push(LogError::Forked { size: checkpoint.size });
+        }
+        findings.extend(diagnosis::wrong_tiles(folder, &walked.leaves)?);
     }
-    let torn_bytes = found.torn.len() as u64;
-    Ok(Fsck { checkpoint, entries: count, pending: count.saturating_sub(signed), torn_bytes, findings })
+    if retained_from > walked.retained_allowed {
+        findings.push(LogError::Unannounced { first: retained_from, allowed: walked.retained_allowed });
+    }
+    if findings.is_empty() {
+        let view = LogView::covered(folder, note.as_deref(), origin, key)?;
+        for position in elsewhere {
+            match view.continues(position) {
+                Ok(()) => {}
+                Err(error @ LogError::Io { .. }) => return Err(error),
+                Err(error) => findings.push(error),
+            }
+        }
+    } else {
+        findings.extend(elsewhere.iter().filter_map(|position| differs(&walked.leaves, position)));
+    }
+    Ok(Fsck { checkpoint: Some(checkpoint), entries, retained_from, findings })
 }
 
-/// Compares the bare lines of an unsound log with a state written down elsewhere.
+/// Compares the sound entries of an unsound log with a state written down elsewhere.
 fn differs(leaves: &[merkle::Hash], position: &LogPosition) -> Option<LogError> {
     match usize::try_from(position.size).ok().and_then(|size| leaves.get(..size)) {
         None => Some(LogError::Truncated { have: leaves.len() as u64, signed: position.size }),

@@ -4,6 +4,7 @@
 //! `n` leaves splits at the largest power of two below `n`.
 
 use sha2::{Digest as _, Sha256};
+use std::ops::Range;
 
 /// A SHA-256 value: of a leaf, a node or a whole tree.
 pub type Hash = [u8; 32];
@@ -71,6 +72,15 @@ impl Frontier {
         self.size += 1;
     }
 
+    /// The state of a tree of that many leaves, from the roots of its full subtrees, largest first.
+    ///
+    /// # Panics
+    /// With another number of roots than the size has binary ones.
+    pub(crate) fn of_peaks(size: u64, peaks: Vec<Hash>) -> Self {
+        assert_eq!(peaks.len(), size.count_ones() as usize, "a tree of {size} leaves has one peak for each binary one");
+        Self { size, peaks }
+    }
+
     /// Number of leaves.
     #[must_use]
     pub const fn size(&self) -> u64 {
@@ -97,62 +107,95 @@ pub fn root(leaves: &[Hash]) -> Hash {
 }
 
 /// The largest power of two below `size`, which is at least 2.
-fn split(size: usize) -> usize {
+const fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
+}
+
+/// Root over the leaves of a range, from the roots of full subtrees: `full(level, index)` is the root over the `2^level`
+/// leaves from `index * 2^level` on.
+pub(crate) fn range_root<E>(range: Range<u64>, full: &mut impl FnMut(u32, u64) -> Result<Hash, E>) -> Result<Hash, E> {
+    let size = range.end - range.start;
+    if size.is_power_of_two() {
+        return full(size.ilog2(), range.start >> size.ilog2());
+    }
+    let middle = range.start + split(size);
+    let left = range_root(range.start..middle, full)?;
+    Ok(node_hash(&left, &range_root(middle..range.end, full)?))
+}
+
+/// Hashes that lead from the leaf at `index` to the root of a tree of `size` leaves, nearest sibling first (RFC 6962
+/// section 2.1.1); `root_of` gives the root over a range of leaves.
+pub(crate) fn inclusion_path<E: From<ProofError>>(
+    size: u64,
+    index: u64,
+    mut root_of: impl FnMut(Range<u64>) -> Result<Hash, E>,
+) -> Result<Vec<Hash>, E> {
+    if index >= size {
+        return Err(ProofError::OutOfRange { position: index, size }.into());
+    }
+    let mut tree = 0..size;
+    let mut path = Vec::new();
+    while tree.end - tree.start > 1 {
+        let middle = tree.start + split(tree.end - tree.start);
+        if index < middle {
+            path.push(root_of(middle..tree.end)?);
+            tree.end = middle;
+        } else {
+            path.push(root_of(tree.start..middle)?);
+            tree.start = middle;
+        }
+    }
+    path.reverse();
+    Ok(path)
+}
+
+/// Hashes that show that the first `old` leaves are a prefix of all `size` (RFC 6962 section 2.1.2).
+pub(crate) fn consistency_path<E: From<ProofError>>(
+    size: u64,
+    old: u64,
+    mut root_of: impl FnMut(Range<u64>) -> Result<Hash, E>,
+) -> Result<Vec<Hash>, E> {
+    if old == 0 || old > size {
+        return Err(ProofError::OutOfRange { position: old, size }.into());
+    }
+    let mut tree = 0..size;
+    let mut path = Vec::new();
+    // While only left branches were taken, what is left of the old tree is the old tree, whose root the verifier has.
+    let mut old_root_known = true;
+    while old < tree.end {
+        let middle = tree.start + split(tree.end - tree.start);
+        if old <= middle {
+            path.push(root_of(middle..tree.end)?);
+            tree.end = middle;
+        } else {
+            path.push(root_of(tree.start..middle)?);
+            tree.start = middle;
+            old_root_known = false;
+        }
+    }
+    if !old_root_known {
+        path.push(root_of(tree)?);
+    }
+    path.reverse();
+    Ok(path)
+}
+
+fn slice_root(leaves: &[Hash]) -> impl FnMut(Range<u64>) -> Result<Hash, ProofError> {
+    |range| Ok(root(&leaves[range.start as usize..range.end as usize]))
 }
 
 /// Hashes that lead from the leaf at `index` to the root, nearest sibling first (RFC 6962 section 2.1.1).
 ///
 /// Errors: no such leaf.
 pub fn prove_inclusion(leaves: &[Hash], index: usize) -> Result<Vec<Hash>, ProofError> {
-    if index >= leaves.len() {
-        return Err(ProofError::OutOfRange { position: index as u64, size: leaves.len() as u64 });
-    }
-    let (mut tree, mut position) = (leaves, index);
-    let mut path = Vec::new();
-    while tree.len() > 1 {
-        let (left, right) = tree.split_at(split(tree.len()));
-        if position < left.len() {
-            path.push(root(right));
-            tree = left;
-        } else {
-            path.push(root(left));
-            position -= left.len();
-            tree = right;
-        }
-    }
-    path.reverse();
-    Ok(path)
+    inclusion_path(leaves.len() as u64, index as u64, slice_root(leaves))
 }
 
 /// Hashes that show that the first `old` leaves are a prefix of all of them (RFC 6962 section 2.1.2).
 ///
 /// Errors: fewer leaves than `old`, or none to begin with.
 pub fn prove_consistency(leaves: &[Hash], old: usize) -> Result<Vec<Hash>, ProofError> {
-    if old == 0 || old > leaves.len() {
-        return Err(ProofError::OutOfRange { position: old as u64, size: leaves.len() as u64 });
-    }
-    let (mut tree, mut left_over) = (leaves, old);
-    let mut path = Vec::new();
-    // While only left branches were taken, what is left of the old tree is the old tree, whose root the verifier has.
-    let mut old_root_known = true;
-    while left_over < tree.len() {
-        let (left, right) = tree.split_at(split(tree.len()));
-        if left_over <= left.len() {
-            path.push(root(right));
-            tree = left;
-        } else {
-            path.push(root(left));
-            left_over -= left.len();
-            tree = right;
-            old_root_known = false;
-        }
-    }
-    if !old_root_known {
-        path.push(root(tree));
-    }
-    path.reverse();
-    Ok(path)
+    consistency_path(leaves.len() as u64, old as u64, slice_root(leaves))
 }
 
 /// Checks that a leaf is at `index` of the tree with this size and root (RFC 9162 section 2.1.3.2).

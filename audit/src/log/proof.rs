@@ -90,6 +90,6 @@ pub fn verify_inclusion_proof(
     let checkpoint = Checkpoint::open(note.as_bytes(), origin, key)?;
     merkle::verify_inclusion(&merkle::leaf_hash(line), index, checkpoint.size, &path, &checkpoint.root)?;
     let entry = Entry::read(line)?;
-    entry.verify(origin, index, &entry.previous, key)?;
+    entry.belongs(origin, index, &entry.previous)?;
     Ok((entry, checkpoint))
 }

@@ -1,18 +1,21 @@
 //! Somebody edits, cuts, reorders, forks or re-signs a log.
 
+use crate::crash::{files_of, restore};
 use crate::support::{ORIGIN, event, identity};
-use isotherm_audit::log::{CHECKPOINT_FILE, ENTRIES_FILE, Log, LogError, LogView, OnLock, fsck};
+use isotherm_audit::log::{CHECKPOINT_FILE, Log, LogError, LogView, OnLock, fsck, merkle};
 use isotherm_audit::manifest::LogPosition;
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
 const ENTRIES: u64 = 4;
+const BUNDLE: &str = "tile/entries/000.p/4";
+const TILE: &str = "tile/0/000.p/4";
 
 struct Sample {
     folder: TempDir,
-    entries: Vec<u8>,
-    checkpoint: Vec<u8>,
+    files: BTreeMap<PathBuf, Vec<u8>>,
     position: LogPosition,
 }
 
@@ -26,48 +29,67 @@ fn fill(folder: &Path, numbers: impl Iterator<Item = u64>) -> LogPosition {
 fn sample() -> Sample {
     let folder = tempdir().expect("a folder");
     let position = fill(folder.path(), 0..ENTRIES);
-    let read = |name: &str| fs::read(folder.path().join(name)).expect("readable");
-    Sample { entries: read(ENTRIES_FILE), checkpoint: read(CHECKPOINT_FILE), position, folder }
+    Sample { files: files_of(folder.path()), position, folder }
 }
 
 impl Sample {
+    fn file(&self, name: &str) -> Vec<u8> {
+        self.files[Path::new(name)].clone()
+    }
+
     fn lines(&self) -> Vec<Vec<u8>> {
-        self.entries.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+        lines(&self.file(BUNDLE))
     }
 
-    /// Puts these files in place; both doors and the check must refuse them. Gives the reader's reason.
-    fn refused(&self, entries: &[u8], checkpoint: &[u8], what: &str) -> LogError {
-        self.refused_for_writing(entries, checkpoint, what);
-        self.refused_for_reading(entries, checkpoint, what)
-    }
-
-    /// The reader alone, for attacks at every byte.
-    fn refused_for_reading(&self, entries: &[u8], checkpoint: &[u8], what: &str) -> LogError {
-        fs::write(self.folder.path().join(ENTRIES_FILE), entries).expect("own file");
-        fs::write(self.folder.path().join(CHECKPOINT_FILE), checkpoint).expect("own file");
-        match LogView::read(self.folder.path(), ORIGIN, identity(1).public()) {
+    /// Puts one file in place of its own; reader, writer and check must refuse. Gives the reader's reason.
+    fn refused(&self, name: &str, bytes: Option<&[u8]>, what: &str) -> LogError {
+        let mut files = self.files.clone();
+        match bytes {
+            Some(bytes) => files.insert(name.into(), bytes.to_vec()),
+            None => files.remove(Path::new(name)),
+        };
+        restore(self.folder.path(), &files);
+        let key = identity(1);
+        let found = fsck(self.folder.path(), ORIGIN, key.public(), &[]).expect("readable");
+        assert!(!found.is_sound(), "{what}: the check found nothing");
+        if Log::open(self.folder.path(), ORIGIN, &key, OnLock::Refuse).is_ok() {
+            panic!("{what}: opened for writing");
+        }
+        let mut left = files_of(self.folder.path());
+        left.remove(Path::new("lock"));
+        files.remove(Path::new("lock"));
+        assert_eq!(left, files, "{what}: evidence was changed");
+        match LogView::read(self.folder.path(), ORIGIN, key.public()) {
             Ok(_) => panic!("{what}: opened for reading"),
             Err(error) => error,
         }
     }
+}
 
-    /// The same for changes beyond the checkpoint, which a reader does not look at. Gives the writer's reason.
-    fn refused_for_writing(&self, entries: &[u8], checkpoint: &[u8], what: &str) -> LogError {
-        fs::write(self.folder.path().join(ENTRIES_FILE), entries).expect("own file");
-        fs::write(self.folder.path().join(CHECKPOINT_FILE), checkpoint).expect("own file");
-        let key = identity(1);
-        let found = fsck(self.folder.path(), ORIGIN, key.public(), &[]).expect("readable");
-        assert!(!found.is_sound(), "{what}: the check found nothing");
-        let Err(refused) = Log::open(self.folder.path(), ORIGIN, &key, OnLock::Refuse) else {
-            panic!("{what}: opened for writing")
-        };
-        assert_eq!(
-            fs::read(self.folder.path().join(ENTRIES_FILE)).expect("readable"),
-            entries,
-            "{what}: evidence was changed"
-        );
-        refused
+fn lines(mut bundle: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines = Vec::new();
+    while let [high, low, rest @ ..] = bundle {
+        let (line, rest) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
+        lines.push(line.to_vec());
+        bundle = rest;
     }
+    lines
+}
+
+fn bundle(lines: &[Vec<u8>]) -> Vec<u8> {
+    lines.iter().flat_map(|line| [&(line.len() as u16).to_be_bytes(), line.as_slice()].concat()).collect()
+}
+
+/// Position of the entry that a byte of a bundle belongs to.
+fn entry_at(lines: &[Vec<u8>], byte: usize) -> u64 {
+    let mut end = 0;
+    for (line, index) in lines.iter().zip(0..) {
+        end += line.len() + 2;
+        if byte < end {
+            return index;
+        }
+    }
+    panic!("byte {byte} is in no entry")
 }
 
 #[test]
@@ -79,46 +101,58 @@ fn the_untouched_log_is_sound() {
 #[test]
 fn every_altered_byte_of_every_entry_is_refused_and_its_entry_named() {
     let sample = sample();
-    for position in 0..sample.entries.len() {
-        let index = sample.entries[..position].iter().filter(|byte| **byte == b'\n').count() as u64;
-        let mut altered = sample.entries.clone();
+    let (bytes, lines) = (sample.file(BUNDLE), sample.lines());
+    for position in 0..bytes.len() {
+        let mut altered = bytes.clone();
         altered[position] ^= 1;
-        // Reading at every byte, all three doors at some of them: the others share its check.
-        let doors = if position % 11 == 0 { Sample::refused } else { Sample::refused_for_reading };
-        let refused = doors(&sample, &altered, &sample.checkpoint, &format!("byte {position}"));
-        // A newline that is gone makes one line of two; if it was the last, an entry is missing.
+        let refused = sample.refused(BUNDLE, Some(&altered), &format!("byte {position}"));
+        let index = entry_at(&lines, position);
         match refused {
             LogError::Altered { index: named, .. } => assert_eq!(named, index, "byte {position}"),
-            LogError::Truncated { have, .. } => {
-                assert_eq!((have, index, position), (ENTRIES - 1, ENTRIES - 1, altered.len() - 1));
-            }
+            // A length that reaches beyond the end leaves entries missing.
+            LogError::Truncated { have, .. } => assert_eq!(have, index, "byte {position}"),
             other => panic!("byte {position}: {other}"),
         }
     }
 }
 
 #[test]
+fn every_altered_byte_of_a_tile_is_refused() {
+    let sample = sample();
+    let bytes = sample.file(TILE);
+    for position in 0..bytes.len() {
+        let mut altered = bytes.clone();
+        altered[position] ^= 0x80;
+        let refused = sample.refused(TILE, Some(&altered), &format!("byte {position}"));
+        assert!(matches!(refused, LogError::Altered { index, .. } if index == position as u64 / 32), "{refused}");
+    }
+}
+
+#[test]
 fn every_altered_byte_of_the_checkpoint_is_refused() {
     let sample = sample();
-    for position in 0..sample.checkpoint.len() {
+    let bytes = sample.file(CHECKPOINT_FILE);
+    for position in 0..bytes.len() {
         for bit in [0, 6] {
-            let mut altered = sample.checkpoint.clone();
+            let mut altered = bytes.clone();
             altered[position] ^= 1 << bit;
-            let refused = sample.refused(&sample.entries, &altered, &format!("bit {bit} of byte {position}"));
+            let refused = sample.refused(CHECKPOINT_FILE, Some(&altered), &format!("bit {bit} of byte {position}"));
             assert!(matches!(refused, LogError::Checkpoint(_)), "{refused}");
         }
     }
 }
 
 #[test]
-fn every_truncation_below_the_checkpoint_is_refused() {
+fn every_truncation_is_refused() {
     let sample = sample();
-    for length in 0..sample.entries.len() {
-        let doors = if length % 11 == 0 { Sample::refused } else { Sample::refused_for_reading };
-        let refused = doors(&sample, &sample.entries[..length], &sample.checkpoint, &format!("cut at {length}"));
-        let have = sample.entries[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
+    let bytes = sample.file(BUNDLE);
+    for length in 0..bytes.len() {
+        let refused = sample.refused(BUNDLE, Some(&bytes[..length]), &format!("cut at {length}"));
+        let have = entry_at(&sample.lines(), length);
         assert!(matches!(refused, LogError::Truncated { have: h, signed: ENTRIES } if h == have), "{refused}");
     }
+    let longer = [bytes.as_slice(), b"\0"].concat();
+    assert!(matches!(sample.refused(BUNDLE, Some(&longer), "longer"), LogError::Altered { .. }));
 }
 
 #[test]
@@ -128,42 +162,100 @@ fn every_deleted_doubled_or_swapped_entry_is_named() {
     for index in 0..lines.len() {
         let mut without = lines.clone();
         without.remove(index);
-        let refused = sample.refused(&without.concat(), &sample.checkpoint, &format!("without {index}"));
-        match refused {
+        match sample.refused(BUNDLE, Some(&bundle(&without)), &format!("without {index}")) {
             LogError::Truncated { .. } => assert_eq!(index, lines.len() - 1),
             LogError::Altered { index: named, .. } => assert_eq!(named, index as u64),
             other => panic!("{other}"),
         }
-        let mut doubled = lines.clone();
-        doubled.insert(index, lines[index].clone());
-        let refused = sample.refused_for_writing(&doubled.concat(), &sample.checkpoint, &format!("{index} doubled"));
-        assert!(matches!(refused, LogError::Altered { index: named, .. } if named == index as u64 + 1), "{refused}");
         for other in index + 1..lines.len() {
             let mut swapped = lines.clone();
             swapped.swap(index, other);
-            let refused =
-                sample.refused(&swapped.concat(), &sample.checkpoint, &format!("{index} and {other} swapped"));
+            let refused = sample.refused(BUNDLE, Some(&bundle(&swapped)), &format!("{index} and {other} swapped"));
             assert!(matches!(refused, LogError::Altered { index: named, .. } if named == index as u64), "{refused}");
         }
     }
 }
 
 #[test]
+fn an_entry_altered_together_with_its_tile_is_found() {
+    let sample = sample();
+    let mut lines = sample.lines();
+    let text = String::from_utf8(lines[1].clone()).expect("UTF-8");
+    lines[1] = text.replace("\"number\":1", "\"number\":7").into_bytes();
+    let leaves: Vec<_> = lines.iter().map(|line| merkle::leaf_hash(line)).collect();
+    let mut files = sample.files.clone();
+    files.insert(BUNDLE.into(), bundle(&lines));
+    files.insert(TILE.into(), leaves.concat());
+    restore(sample.folder.path(), &files);
+    let refused = LogView::read(sample.folder.path(), ORIGIN, identity(1).public()).expect_err("another tree");
+    // The entry after it was chained to the one that was there.
+    assert!(matches!(refused, LogError::Altered { index: 2, .. }), "{refused}");
+    assert!(!fsck(sample.folder.path(), ORIGIN, identity(1).public(), &[]).expect("readable").is_sound());
+}
+
+#[test]
 fn files_that_are_missing_are_missed() {
     let sample = sample();
+    let refused = sample.refused(BUNDLE, None, "no entries");
+    assert!(matches!(refused, LogError::Truncated { have: 0, signed: ENTRIES }), "{refused}");
+    let refused = sample.refused(TILE, None, "no hashes");
+    assert!(matches!(refused, LogError::Missing { .. }), "{refused}");
+    let refused = sample.refused(CHECKPOINT_FILE, None, "no checkpoint");
+    assert!(matches!(refused, LogError::NoCheckpoint { .. }), "{refused}");
+}
+
+#[test]
+fn every_file_of_a_larger_log_is_looked_at() {
+    let folder = tempdir().expect("a folder");
+    fill(folder.path(), 0..700);
+    let files = files_of(folder.path());
     let key = identity(1);
-    fs::remove_file(sample.folder.path().join(ENTRIES_FILE)).expect("own file");
-    let removed = |error| matches!(error, LogError::Truncated { have: 0, signed: ENTRIES });
-    assert!(removed(Log::open(sample.folder.path(), ORIGIN, &key, OnLock::Refuse).expect_err("no entries")));
-    assert!(removed(LogView::read(sample.folder.path(), ORIGIN, key.public()).expect_err("no entries")));
-    assert!(!sample.folder.path().join(ENTRIES_FILE).exists(), "evidence was changed");
-    assert!(!fsck(sample.folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
-    fs::write(sample.folder.path().join(ENTRIES_FILE), &sample.entries).expect("own file");
-    fs::remove_file(sample.folder.path().join(CHECKPOINT_FILE)).expect("own file");
-    let refused = Log::open(sample.folder.path(), ORIGIN, &key, OnLock::Refuse).expect_err("no checkpoint");
-    assert!(matches!(refused, LogError::NoCheckpoint { .. }));
-    assert!(matches!(LogView::read(sample.folder.path(), ORIGIN, key.public()), Err(LogError::NoCheckpoint { .. })));
-    assert!(!fsck(sample.folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
+    for name in files.keys().filter(|name| name.as_path() != Path::new("lock")) {
+        let path = folder.path().join(name);
+        let bytes = &files[name];
+        for altered in [Vec::new(), bytes[..bytes.len() / 2].to_vec(), {
+            let mut altered = bytes.clone();
+            let last = altered.len() - 40;
+            altered[last] ^= 4;
+            altered
+        }] {
+            fs::write(&path, altered).expect("own file");
+            let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
+            assert!(!found.is_sound(), "{name:?} altered and nothing found");
+            // A reader finds it at the latest when it reads all entries and the proofs of all.
+            let read = LogView::read(folder.path(), ORIGIN, key.public()).and_then(|view| {
+                for index in 0..view.size() {
+                    view.entry(index)?;
+                }
+                view.root_at(600).map(|_| ())
+            });
+            let upper = name.starts_with("tile/1");
+            assert!(read.is_err() || upper, "{name:?} altered and read");
+        }
+        fs::write(&path, bytes).expect("own file");
+        fs::remove_file(&path).expect("own file");
+        assert!(!fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound(), "{name:?} is gone");
+        fs::write(&path, bytes).expect("own file");
+    }
+    assert!(fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
+}
+
+#[test]
+fn entries_that_go_without_the_logs_own_word_are_missed() {
+    let folder = tempdir().expect("a folder");
+    fill(folder.path(), 0..600);
+    let key = identity(1);
+    fs::remove_file(folder.path().join("tile/entries/000")).expect("own file");
+    let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
+    assert!(matches!(found.findings[..], [LogError::Missing { .. }]), "{:?}", found.findings);
+    // Saying so beside the log is not enough: the log has to have said it.
+    fs::write(folder.path().join("retained"), "256\n").expect("own file");
+    let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
+    assert!(matches!(found.findings[..], [LogError::Unannounced { first: 256, allowed: 0 }]), "{:?}", found.findings);
+    for text in ["", "256", "0256\n", "-1\n", "x\n", "99999999999999999999\n"] {
+        fs::write(folder.path().join("retained"), text).expect("own file");
+        assert!(!fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound(), "{text:?}");
+    }
 }
 
 #[test]
@@ -171,16 +263,12 @@ fn another_log_of_the_same_key_is_not_this_one() {
     let sample = sample();
     let other = tempdir().expect("a folder");
     fill(other.path(), 10..10 + ENTRIES);
-    let read = |name: &str| fs::read(other.path().join(name)).expect("readable");
-    // Entries of one and checkpoint of the other: every line is rightly signed, but not for this state.
-    let refused = sample.refused(&read(ENTRIES_FILE), &sample.checkpoint, "other entries");
+    // Entries and tiles of one and checkpoint of the other: every entry is rightly chained, but not in this tree.
+    let mut files = files_of(other.path());
+    files.insert(CHECKPOINT_FILE.into(), sample.file(CHECKPOINT_FILE));
+    restore(sample.folder.path(), &files);
+    let refused = LogView::read(sample.folder.path(), ORIGIN, identity(1).public()).expect_err("another tree");
     assert!(matches!(refused, LogError::Forked { size: ENTRIES }), "{refused}");
-    // One line of the other at its own place breaks the chain.
-    let mut mixed = sample.lines();
-    let theirs = read(ENTRIES_FILE);
-    mixed[3] = theirs.split_inclusive(|byte| *byte == b'\n').nth(3).expect("a line").to_vec();
-    let refused = sample.refused(&mixed.concat(), &sample.checkpoint, "a line of the other");
-    assert!(matches!(refused, LogError::Altered { index: 3, .. }), "{refused}");
 }
 
 #[test]
@@ -196,11 +284,9 @@ fn a_log_under_another_name_or_key_is_refused() {
 fn a_log_cut_back_with_its_old_checkpoint_is_found_by_whoever_kept_a_later_one() {
     let folder = tempdir().expect("a folder");
     fill(folder.path(), 0..3);
-    let read = |name: &str| fs::read(folder.path().join(name)).expect("readable");
-    let (entries, checkpoint) = (read(ENTRIES_FILE), read(CHECKPOINT_FILE));
+    let old = files_of(folder.path());
     let later = fill(folder.path(), 3..5);
-    fs::write(folder.path().join(ENTRIES_FILE), entries).expect("own file");
-    fs::write(folder.path().join(CHECKPOINT_FILE), checkpoint).expect("own file");
+    restore(folder.path(), &old);
     let key = identity(1);
     // Alone it looks sound: that is why checkpoints are kept elsewhere.
     let view = LogView::read(folder.path(), ORIGIN, key.public()).expect("an old state");

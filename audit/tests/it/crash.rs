@@ -1,58 +1,101 @@
-//! What a crash leaves behind, at every byte at which it can strike.
+//! What a crash leaves behind.
 
 use crate::support::{ORIGIN, event, identity};
-use isotherm_audit::log::{CHECKPOINT_FILE, ENTRIES_FILE, Log, LogError, LogView, OnLock, Recovery, fsck};
+use isotherm_audit::log::{CHECKPOINT_FILE, Log, LogError, LogView, OnLock, Recovery, fsck};
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::tempdir;
 
-/// Files of a log after `before` entries, and its entries file after `after`.
-fn interrupted(folder: &Path, before: u64, after: u64) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+/// Every file below a folder, by its path in it.
+pub fn files_of(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(at) = folders.pop() {
+        for entry in fs::read_dir(&at).expect("own folder") {
+            let path = entry.expect("listed").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("below it").to_owned();
+                found.insert(name, fs::read(&path).expect("readable"));
+            }
+        }
+    }
+    found
+}
+
+/// Puts a folder into the state of these files.
+pub fn restore(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
+    for name in files_of(folder).keys() {
+        fs::remove_file(folder.join(name)).expect("own file");
+    }
+    for (name, bytes) in files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("own folder");
+        fs::write(path, bytes).expect("own file");
+    }
+}
+
+/// A log before and after an append, as files.
+fn interrupted(folder: &Path, before: u64, after: u64) -> [BTreeMap<PathBuf, Vec<u8>>; 2] {
     let key = identity(1);
     let (mut log, _) = Log::open(folder, ORIGIN, &key, OnLock::Refuse).expect("new");
     log.append_all(&(0..before).map(event).collect::<Vec<_>>()).expect("logged");
-    let checkpoint = fs::read(folder.join(CHECKPOINT_FILE)).expect("readable");
-    let old = fs::read(folder.join(ENTRIES_FILE)).expect("readable");
+    let old = files_of(folder);
     log.append_all(&(before..after).map(event).collect::<Vec<_>>()).expect("logged");
-    (checkpoint, old, fs::read(folder.join(ENTRIES_FILE)).expect("readable"))
+    [old, files_of(folder)]
 }
 
 #[test]
-fn a_crash_at_any_byte_of_an_append_keeps_whole_entries_and_cuts_the_torn_one() {
-    let folder = tempdir().expect("a folder");
-    let (checkpoint, old, new) = interrupted(folder.path(), 2, 4);
+fn a_crash_before_the_checkpoint_leaves_what_was_acknowledged_and_nothing_else() {
     let key = identity(1);
-    for length in (old.len()..=new.len()).step_by(41).chain([old.len() + 1, new.len() - 1, new.len()]) {
-        fs::write(folder.path().join(ENTRIES_FILE), &new[..length]).expect("own file");
-        fs::write(folder.path().join(CHECKPOINT_FILE), &checkpoint).expect("own file");
-        let whole = new[..length].iter().filter(|byte| **byte == b'\n').count() as u64;
-        let torn = new[..length].rsplit(|byte| *byte == b'\n').next().expect("a last part").to_vec();
-
-        let seen = LogView::read(folder.path(), ORIGIN, key.public()).expect("what was acknowledged is sound");
-        assert_eq!(seen.size(), 2);
-        let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
-        assert!(found.is_sound());
-        assert_eq!((found.pending, found.torn_bytes), (whole - 2, torn.len() as u64));
-
-        let (mut log, recovery) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("recovers");
-        assert_eq!(recovery, Recovery { created: false, kept: whole - 2, torn });
-        assert_eq!(log.append(&event(9)).expect("goes on"), whole);
-        drop(log);
-        let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
-        assert!(found.is_sound() && found.pending == 0 && found.torn_bytes == 0 && found.entries == whole + 1);
+    // Within a bundle, over the end of one, and over two of them.
+    for (before, after) in [(0, 1), (2, 4), (255, 257), (256, 258), (250, 600)] {
+        let folder = tempdir().expect("a folder");
+        let [old, new] = interrupted(folder.path(), before, after);
+        let written: Vec<_> = new
+            .iter()
+            .filter(|(name, bytes)| old.get(*name) != Some(bytes) && name.as_path() != Path::new(CHECKPOINT_FILE))
+            .collect();
+        assert!(!written.is_empty());
+        // The first so many of the new files are there, the last of them torn at some byte.
+        for count in 1..=written.len() {
+            for torn in [0, 1, usize::MAX] {
+                let mut files = old.clone();
+                for (name, bytes) in &written[..count] {
+                    files.insert((*name).clone(), (*bytes).clone());
+                }
+                let (name, bytes) = written[count - 1];
+                files.insert(name.clone(), bytes[..bytes.len().min(torn)].to_vec());
+                restore(folder.path(), &files);
+                let seen = LogView::read(folder.path(), ORIGIN, key.public()).expect("what was acknowledged is sound");
+                assert_eq!(seen.size(), before);
+                assert!(fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
+                let (mut log, recovery) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("recovers");
+                assert!(!recovery.created && recovery.swept > 0, "{before}..{after}: {count} of {}", written.len());
+                assert_eq!(log.append(&event(9)).expect("goes on"), before);
+                drop(log);
+                let found = fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable");
+                assert!(found.is_sound() && found.entries == before + 1, "{:?}", found.findings);
+            }
+        }
     }
 }
 
 #[test]
-fn a_crash_while_a_log_is_made_is_made_good() {
+fn a_log_that_was_closed_well_has_nothing_to_sweep() {
     let folder = tempdir().expect("a folder");
     let key = identity(1);
-    drop(Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("new"));
-    // The checkpoint was published and the entries were not made yet.
-    fs::remove_file(folder.path().join(ENTRIES_FILE)).expect("own file");
-    let (mut log, recovery) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("goes on");
-    assert_eq!(recovery, Recovery::default());
-    log.append(&event(0)).expect("logged");
+    for number in 0..600 {
+        let (mut log, recovery) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("sound");
+        assert_eq!(recovery, Recovery { created: number == 0, ..Recovery::default() });
+        log.append(&event(number)).expect("logged");
+    }
+    // Full tiles, and the partial ones of the last two states at most.
+    let partial = files_of(folder.path()).keys().filter(|name| name.to_string_lossy().contains(".p/")).count();
+    assert!(partial <= 6, "{partial}");
+    assert!(fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
 }
 
 #[test]
@@ -67,20 +110,14 @@ fn an_unfinished_checkpoint_is_swept_away() {
 }
 
 #[test]
-fn whole_lines_beyond_the_checkpoint_that_the_log_never_signed_are_refused() {
+fn a_log_whose_folder_cannot_be_written_says_so_and_has_to_be_opened_again() {
     let folder = tempdir().expect("a folder");
-    let (checkpoint, old, new) = interrupted(folder.path(), 2, 4);
     let key = identity(1);
-    let third: Vec<u8> = new[old.len()..].split_inclusive(|byte| *byte == b'\n').next().expect("a line").to_vec();
-    let altered = String::from_utf8(third.clone()).expect("UTF-8").replace("\"number\":2", "\"number\":3").into_bytes();
-    let forgeries = [altered, [third.clone(), third].concat(), b"{}\n".to_vec(), b"\n".to_vec(), vec![b'x'; 70_000]];
-    for forged in forgeries {
-        fs::write(folder.path().join(ENTRIES_FILE), [old.as_slice(), &forged].concat()).expect("own file");
-        fs::write(folder.path().join(CHECKPOINT_FILE), &checkpoint).expect("own file");
-        let before = fs::read(folder.path().join(ENTRIES_FILE)).expect("readable");
-        let refused = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect_err("nobody signed that");
-        assert!(matches!(refused, LogError::Altered { index: 2 | 3, .. }), "{refused}");
-        assert_eq!(fs::read(folder.path().join(ENTRIES_FILE)).expect("readable"), before, "evidence is left as it is");
-        assert!(!fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound());
-    }
+    let (mut log, _) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("new");
+    log.append(&event(0)).expect("logged");
+    // A file where the next tile's folder has to be.
+    fs::remove_dir_all(folder.path().join("tile/0")).expect("own folder");
+    fs::write(folder.path().join("tile/0"), "").expect("own file");
+    assert!(matches!(log.append(&event(1)), Err(LogError::Io { .. })));
+    assert!(matches!(log.append(&event(1)), Err(LogError::Unusable)));
 }

@@ -3,8 +3,8 @@
 use crate::support::{NOW, ORIGIN, at, event, identity};
 use isotherm_audit::log::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use isotherm_audit::log::{
-    Checkpoint, Detail, ENTRIES_FILE, Entry, Event, EventKind, Log, LogError, LogView, OnLock, Recovery, Severity,
-    fsck, verify_inclusion_proof,
+    Checkpoint, Detail, Entry, Event, EventKind, EventResult, Log, LogError, LogView, OnLock, Query, Recovery,
+    Severity, fsck, verify_inclusion_proof,
 };
 use isotherm_audit::manifest::RootHash;
 use std::fs;
@@ -40,13 +40,21 @@ fn the_leaves_are_the_lines_and_the_checkpoint_is_a_note_over_them() {
     let key = identity(1);
     let (mut log, _) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("new");
     log.append_all(&[event(0), event(1), event(2)]).expect("logged");
-    let text = fs::read_to_string(folder.path().join(ENTRIES_FILE)).expect("readable");
-    let lines: Vec<_> = text.lines().collect();
+    // The bundle by hand: each entry after its length in two bytes.
+    let bytes = fs::read(folder.path().join("tile/entries/000.p/3")).expect("readable");
+    let mut rest = bytes.as_slice();
+    let mut lines = Vec::new();
+    while let [high, low, after @ ..] = rest {
+        let (line, after) = after.split_at(usize::from(*high) << 8 | usize::from(*low));
+        lines.push(str::from_utf8(line).expect("UTF-8"));
+        rest = after;
+    }
     assert_eq!(lines.len(), 3);
     // RFC 6962 by hand for three leaves.
     let hash = |parts: &[&[u8]]| *isotherm_core::digest::Digest::of(&parts.concat()).bytes();
     let leaf: Vec<_> = lines.iter().map(|line| hash(&[&[0], line.as_bytes()])).collect();
     let root = hash(&[&[1], &hash(&[&[1], &leaf[0], &leaf[1]]), &leaf[2]]);
+    assert_eq!(fs::read(folder.path().join("tile/0/000.p/3")).expect("readable"), leaf.concat());
     let note = fs::read(folder.path().join("checkpoint")).expect("readable");
     let checkpoint = Checkpoint::open(&note, ORIGIN, key.public()).expect("signed");
     assert_eq!(checkpoint, Checkpoint { origin: ORIGIN.to_owned(), size: 3, root });
@@ -222,15 +230,11 @@ fn a_hostile_name_is_logged_harmlessly() {
     let Detail::Text(reason) = &entry.metadata["reason"] else { panic!("a reason is text") };
     assert_eq!(reason, "plan\u{fffd}{\"forged\":true}\u{fffd}\u{fffd}[2J");
     assert!(matches!(&entry.metadata["long"], Detail::Text(long) if long.len() <= 4096 && long.ends_with("é...")));
-    assert_eq!(fs::read_to_string(folder.path().join(ENTRIES_FILE)).expect("readable").lines().count(), 1);
+    assert!(!log.line(0).expect("there").contains(&b'\n'));
 }
 
 #[test]
 fn a_kind_of_a_later_version_is_kept_and_named() {
-    assert_eq!(
-        EventKind::ALL.iter().map(|kind| kind.name()).collect::<std::collections::BTreeSet<_>>().len(),
-        EventKind::ALL.len()
-    );
     let folder = tempdir().expect("a folder");
     let key = identity(1);
     let (mut log, _) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("new");
@@ -241,4 +245,165 @@ fn a_kind_of_a_later_version_is_kept_and_named() {
         .replace("\"number\":0", "\"number\":0,\"odd\":true");
     let entry = Entry::read(later.as_bytes()).expect("additive");
     assert_eq!((entry.kind.as_str(), entry.event_kind()), ("isotherm.later.thing", None));
+}
+
+/// A log over several full tiles, with principals, devices and times to ask for.
+fn filled(folder: &std::path::Path, count: u64) {
+    let key = identity(1);
+    let (mut log, _) = Log::open(folder, ORIGIN, &key, OnLock::Refuse).expect("new");
+    let events: Vec<Event> = (0..count)
+        .map(|number| {
+            let mut event = event(number);
+            event.principal = identity(1 + (number % 3) as u8).id();
+            event.device = Some(format!("gpu{}", number % 4));
+            if number % 7 == 0 { event.ended(EventResult::Denied) } else { event.ended(EventResult::Success) }
+        })
+        .collect();
+    for batch in events.chunks(300) {
+        log.append_all(batch).expect("logged");
+    }
+}
+
+#[test]
+fn a_query_gives_what_a_look_at_every_entry_gives_newest_first_and_in_pages() {
+    let folder = tempdir().expect("a folder");
+    filled(folder.path(), 700);
+    let view = LogView::read(folder.path(), ORIGIN, identity(1).public()).expect("sound");
+    let all: Vec<Entry> = view.iter().rev().map(|entry| entry.expect("readable")).collect();
+    let kinds = ["memory.", "isotherm.memory.allocate", "seal", "no.such"];
+    let queries = [
+        Query::default(),
+        Query { principal: Some(identity(2).id()), ..Query::default() },
+        Query { device: Some("gpu3".to_owned()), ..Query::default() },
+        Query { since: Some(at(NOW).later_by(100)), until: Some(at(NOW).later_by(150)), ..Query::default() },
+        Query { result: Some(EventResult::Denied), severity: Some(Severity::Warning), ..Query::default() },
+        Query { severity: Some(Severity::Error), ..Query::default() },
+    ];
+    let by_kind = kinds.map(|kind| Query { kind: Some(kind.to_owned()), ..Query::default() });
+    for query in queries.into_iter().chain(by_kind) {
+        let wanted: Vec<&Entry> = all.iter().filter(|entry| query.wants(entry)).collect();
+        let mut found = Vec::new();
+        let mut before = None;
+        loop {
+            let page = view.query(&Query { before, limit: 37, ..query.clone() }).expect("readable");
+            assert!(page.entries.len() <= 37);
+            found.extend(page.entries);
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{query:?}");
+    }
+    assert_eq!(view.query(&Query::default()).expect("readable").entries.len(), 100, "no flood unless asked for");
+}
+
+#[test]
+fn proofs_of_a_log_over_several_tiles_are_those_of_its_leaves_in_memory() {
+    use isotherm_audit::log::merkle;
+    let folder = tempdir().expect("a folder");
+    filled(folder.path(), 700);
+    let view = LogView::read(folder.path(), ORIGIN, identity(1).public()).expect("sound");
+    let leaves: Vec<_> = (0..700).map(|index| leaf_hash(&view.line(index).expect("there"))).collect();
+    assert_eq!(merkle::root(&leaves), view.checkpoint().root);
+    for index in [0, 1, 255, 256, 257, 511, 512, 600, 699] {
+        assert_eq!(
+            view.prove_inclusion(index).expect("there"),
+            merkle::prove_inclusion(&leaves, index as usize).expect("there")
+        );
+    }
+    for old in [1, 2, 255, 256, 257, 300, 511, 512, 513, 699, 700] {
+        assert_eq!(
+            view.prove_consistency(old).expect("there"),
+            merkle::prove_consistency(&leaves, old as usize).expect("there")
+        );
+        assert_eq!(view.root_at(old).expect("there"), merkle::root(&leaves[..old as usize]));
+    }
+    assert!(view.prove_consistency(0).is_err() && view.prove_consistency(701).is_err() && view.root_at(701).is_err());
+}
+
+#[test]
+fn entries_that_were_moved_out_leave_every_proof_as_it_was() {
+    let folder = tempdir().expect("a folder");
+    filled(folder.path(), 700);
+    let key = identity(1);
+    let before = LogView::read(folder.path(), ORIGIN, key.public()).expect("sound");
+    let (line, state) = (before.line(5).expect("there"), before.position());
+    let archive = folder.path().join("archive.jsonl");
+    let (mut log, _) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("sound");
+    let first = log.first_since(at(NOW).later_by(530)).expect("readable");
+    assert_eq!(first, 530);
+    let retained = log.retain(first, at(NOW), Some(&archive)).expect("moved");
+    assert_eq!((retained.first, retained.moved), (512, 512), "whole bundles");
+    assert!(matches!(log.line(5), Err(LogError::MovedOut { index: 5, first: 512 })));
+    drop(log);
+    let after = LogView::read(folder.path(), ORIGIN, key.public()).expect("sound");
+    after.continues(&state).expect("it only grew");
+    assert_eq!((after.size(), after.retained_from(), after.iter().count()), (701, 512, 189));
+    let proof = after.prove(5).expect("hashes stay");
+    verify_inclusion_proof(proof.as_bytes(), &line, ORIGIN, key.public()).expect("whoever has the entry can show it");
+    let archived = fs::read_to_string(&archive).expect("written");
+    assert_eq!(archived.lines().count(), 512);
+    assert_eq!(archived.lines().nth(5).expect("there").as_bytes(), line);
+    assert!(fsck(folder.path(), ORIGIN, key.public(), &[state]).expect("readable").is_sound());
+    // The same once more moves nothing, and an archive is never written over.
+    let (mut log, _) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("sound");
+    assert_eq!(log.retain(600, at(NOW), Some(&archive)).expect("nothing to do").moved, 0);
+    log.append_all(&(0..300).map(event).collect::<Vec<_>>()).expect("logged");
+    assert!(log.retain(768, at(NOW), Some(&archive)).is_err());
+    assert_eq!(log.retained_from(), 512);
+}
+
+#[test]
+fn a_key_that_was_handed_over_opens_the_log_and_the_next_append_is_its_own() {
+    let folder = tempdir().expect("a folder");
+    let (old, new) = (identity(1), identity(2));
+    let (mut log, _) = Log::open(folder.path(), ORIGIN, &old, OnLock::Refuse).expect("new");
+    log.append_all(&[event(0), event(1)]).expect("logged");
+    let state = log.position();
+    log.hand_over(&new).expect("signed by both");
+    drop(log);
+    for key in [&old, &new] {
+        LogView::read(folder.path(), ORIGIN, key.public())
+            .expect("either key opens it")
+            .continues(&state)
+            .expect("same");
+    }
+    assert!(LogView::read(folder.path(), ORIGIN, identity(3).public()).is_err());
+    let (mut log, _) = Log::open(folder.path(), ORIGIN, &new, OnLock::Refuse).expect("handed over");
+    log.append(&event(2)).expect("logged");
+    drop(log);
+    assert!(LogView::read(folder.path(), ORIGIN, old.public()).is_err(), "the old key is out");
+    assert!(fsck(folder.path(), ORIGIN, new.public(), &[state]).expect("readable").is_sound());
+}
+
+#[test]
+fn a_log_in_the_layout_of_earlier_versions_is_brought_over_under_its_own_checkpoint() {
+    let (source, folder) = (tempdir().expect("a folder"), tempdir().expect("a folder"));
+    filled(source.path(), 300);
+    let key = identity(1);
+    let view = LogView::read(source.path(), ORIGIN, key.public()).expect("sound");
+    let mut lines: Vec<u8> = Vec::new();
+    for index in 0..300 {
+        lines.extend_from_slice(&view.line(index).expect("there"));
+        lines.push(b'\n');
+    }
+    let old = folder.path().join("entries.jsonl");
+    fs::write(&old, [lines.as_slice(), b"torn"].concat()).expect("own file");
+    fs::write(folder.path().join("checkpoint"), view.note()).expect("own file");
+    assert!(!fsck(folder.path(), ORIGIN, key.public(), &[]).expect("readable").is_sound(), "until it is brought over");
+    let (mut log, recovery) = Log::open(folder.path(), ORIGIN, &key, OnLock::Refuse).expect("brought over");
+    assert_eq!(recovery.migrated, 300);
+    assert_eq!(log.position(), view.position());
+    log.append(&event(0)).expect("goes on");
+    drop(log);
+    assert!(!old.exists() && folder.path().join("entries.jsonl.migrated").exists());
+    assert!(fsck(folder.path(), ORIGIN, key.public(), &[view.position()]).expect("readable").is_sound());
+    // Lines that are not those signed for are left as they are.
+    let other = tempdir().expect("a folder");
+    fs::write(other.path().join("entries.jsonl"), String::from_utf8(lines).expect("UTF-8").replacen("gpu1", "gpu2", 1))
+        .expect("own file");
+    fs::write(other.path().join("checkpoint"), view.note()).expect("own file");
+    assert!(matches!(Log::open(other.path(), ORIGIN, &key, OnLock::Refuse), Err(LogError::Forked { size: 300 })));
+    assert!(!other.path().join("tile").exists());
 }

@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::{TempDir, tempdir};
 
-/// The Python to use, if it can import what the check needs.
 fn python(test: &str) -> Option<OsString> {
+    python_with(test, "import securesystemslib.dsse, cryptography")
+}
+
+/// The Python to use, if it can import what the check needs.
+pub fn python_with(test: &str, imports: &str) -> Option<OsString> {
     let python = std::env::var_os("ISOTHERM_PYTHON").unwrap_or_else(|| "python3".into());
-    match Command::new(&python).args(["-c", "import securesystemslib.dsse, cryptography"]).output() {
+    match Command::new(&python).args(["-c", imports]).output() {
         Ok(output) if output.status.success() => Some(python),
         Ok(_) => {
-            eprintln!(
-                "skipped: {test}: {python:?} cannot import securesystemslib and cryptography (set ISOTHERM_PYTHON)"
-            );
+            eprintln!("skipped: {test}: {python:?} cannot run `{imports}` (set ISOTHERM_PYTHON)");
             None
         }
         Err(error) => {
@@ -31,7 +33,7 @@ fn script() -> PathBuf {
 }
 
 /// A folder with the pinned files, the keys 1 and 2, and a manifest by both.
-fn stage() -> TempDir {
+pub fn stage() -> TempDir {
     let folder = tempdir().expect("a folder");
     for (name, bytes) in FILES {
         fs::write(folder.path().join(format!("{name}.file")), bytes).expect("own file");

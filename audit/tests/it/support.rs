@@ -56,8 +56,10 @@ pub fn manifest() -> Manifest {
         device: device.to_owned(),
         device_uuid: None,
         host_id: None,
+        node_id: None,
         layers: Layers::new(start, end),
         memory_bytes: 512 << 20,
+        power_cap_milliwatts: None,
     };
     Manifest {
         subjects: FILES
@@ -92,6 +94,7 @@ pub fn manifest() -> Manifest {
             nonce: Nonce([7; 16]),
             counter: 5,
             previous_manifest: Some(Digest::of(b"the one before")),
+            policy_digest: Some(Digest::of(b"the policies")),
             audit_log: Some(LogPosition { origin: ORIGIN.to_owned(), size: 3, root_hash: RootHash([1; 32]) }),
         },
     }
@@ -131,6 +134,9 @@ pub fn run_claim(manifest: Digest) -> SignedRun {
             outcome: Outcome::Completed,
             token_count: 128,
             measured,
+            stages: Vec::new(),
+            devices: Vec::new(),
+            links: Vec::new(),
             nonce: Nonce([8; 16]),
             audit_log: None,
         },

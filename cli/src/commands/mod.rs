@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod access;
 pub mod advise;
 pub mod audit;
 pub mod batch;
@@ -11,6 +12,7 @@ pub mod export;
 pub mod fit_thermal;
 pub mod generate;
 pub mod import;
+pub mod keys;
 pub mod model;
 pub mod plan;
 pub mod probe;

@@ -1,6 +1,8 @@
 //! `isotherm probe`: this host's devices, measured with a model's real layers.
 
+use crate::access::Wish;
 use crate::args::Probe;
+use crate::commands::access::{PROBING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
 use crate::ui::Ui;
@@ -38,6 +40,8 @@ pub fn measure(
     output: &Path,
 ) -> Result<(DevicesFile, Digest), Failure> {
     let devices = cpu_devices(split)?;
+    let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.name.as_str(), 0)).collect();
+    pass(identity, &Wish { permissions: &PROBING, devices: &names, subjects: &[] })?;
     let host = Host::discover(&Roots::default());
     let name = trust::host_id();
     let now = trust::now()?.to_string();

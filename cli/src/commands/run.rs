@@ -29,7 +29,7 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
         return Err(Failure::new(Code::Usage, "--tokens is 0; ask for at least one"));
     }
     let bytes = files::read(&args.manifest)?;
-    let opened = verify::open(&args.manifest, &bytes, &trust::trusted(1)?)?;
+    let opened = verify::open_to_run(&args.manifest, &bytes, &trust::trusted(1)?)?;
     let ready = execution::ready(ui, &opened)?;
     let identity = trust::identity(ui)?;
     let sampling =

@@ -1,6 +1,8 @@
 //! `isotherm seal`: one signed manifest that pins plan, model, scenario, devices and prediction by digest.
 
+use crate::access::Wish;
 use crate::args::{PlanAndScenario, Seal, Sources};
+use crate::commands::access::{SEALING, pass};
 use crate::commands::verify::digest_of;
 use crate::commands::{plan, simulate};
 use crate::failure::{Code, Done, Failure};
@@ -8,9 +10,9 @@ use crate::models;
 use crate::ui::Ui;
 use crate::{files, trust};
 use isotherm_audit::keys::Identity;
-use isotherm_audit::log::{EventKind, Severity};
+use isotherm_audit::log::{EventKind, Query, Severity};
 use isotherm_audit::manifest::{ExecutionManifest, Placement, Planner};
-use isotherm_audit::statement::{DEVICES, MODEL, PLAN, SCENARIO, SIMULATION, Statement, Subject};
+use isotherm_audit::statement::{BINARY, DEVICES, MODEL, PLAN, SCENARIO, SIMULATION, Statement, Subject};
 use isotherm_core::artefact::TOOL_VERSION;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::digest::Digest;
@@ -61,6 +63,15 @@ pub fn run(ui: &Ui, args: &Seal) -> Done {
     };
     let identity = trust::identity(ui)?;
     let digest = seal(&identity, &feasible, &question.problem.graph, &pinned, args.valid, &args.output)?;
+    let envelope = files::read(&args.output)?;
+    if let Some(path) = &args.bundle {
+        let bundle = isotherm_audit::bundle::sigstore(&envelope, identity.id());
+        files::write(path, &bundle.map_err(|e| Failure::io(e.to_string()))?)?;
+    }
+    if let Some(path) = &args.ssh_signature {
+        let signature = isotherm_audit::ssh::sign(&identity, isotherm_audit::ssh::NAMESPACE, &envelope);
+        files::write(path, signature.as_bytes())?;
+    }
     let receipt = Receipt { manifest: args.output.clone(), digest, signer: identity.id().to_string() };
     ui.result(&receipt, || format!("sealed {} ({digest})\n", args.output.display()))
 }
@@ -99,7 +110,12 @@ pub fn seal(
         subject(SCENARIO, &pinned.scenario)?,
         subject(DEVICES, &pinned.devices)?,
         subject(SIMULATION, &pinned.simulation)?,
+        Subject::new(BINARY, program()?),
     ];
+    let placements = placements(feasible, graph, identity);
+    let devices: Vec<(&str, u64)> = placements.iter().map(|placement| (placement.device.as_str(), 0)).collect();
+    let about: Vec<(&str, Digest)> = subjects.iter().map(|subject| (subject.name.as_str(), subject.digest)).collect();
+    let policy_digest = pass(identity, &Wish { permissions: &SEALING, devices: &devices, subjects: &about })?;
     let now = trust::now()?;
     let position = match trust::read_log(identity) {
         Ok(view) => Some(view.position()),
@@ -120,7 +136,7 @@ pub fn seal(
             seed: None,
         },
         certificate: trust::certificate_figures(plan, certificate)?,
-        placements: placements(feasible, graph),
+        placements,
         predicted: trust::figures(&simulation.metrics)?,
         arithmetic: arithmetic(feasible, graph),
         created_on: now,
@@ -130,7 +146,8 @@ pub fn seal(
         host_id: Some(trust::host_id()),
         nonce: trust::nonce()?,
         counter: position.as_ref().map_or(0, |at| at.size),
-        previous_manifest: None,
+        previous_manifest: previous_manifest(identity)?,
+        policy_digest: Some(policy_digest),
         audit_log: position,
     };
     let statement = Statement { subjects, predicate };
@@ -143,7 +160,30 @@ pub fn seal(
     Ok(sealed.payload_digest)
 }
 
-fn placements(feasible: &FeasiblePlan, graph: &DeviceGraph) -> Vec<Placement> {
+/// Digest of the program that runs, read once.
+pub fn program() -> Result<Digest, Failure> {
+    static PROGRAM: std::sync::OnceLock<Digest> = std::sync::OnceLock::new();
+    if let Some(digest) = PROGRAM.get() {
+        return Ok(*digest);
+    }
+    let path = std::env::current_exe().map_err(|e| Failure::io(format!("the running program is not found: {e}")))?;
+    let digest = digest_of(&path)?;
+    Ok(*PROGRAM.get_or_init(|| digest))
+}
+
+/// The manifest this host sealed last, as its log has it.
+fn previous_manifest(identity: &Identity) -> Result<Option<Digest>, Failure> {
+    let view = match trust::read_log(identity) {
+        Ok(view) => view,
+        Err(failure) if failure.code == Code::Io => return Ok(None),
+        Err(failure) => return Err(failure),
+    };
+    let last = Query { kind: Some("seal".to_owned()), limit: 1, ..Query::default() };
+    let found = view.query(&last).map_err(|e| trust::log_failure(&e))?;
+    Ok(found.entries.first().and_then(|entry| entry.subjects.get("manifest")).copied())
+}
+
+fn placements(feasible: &FeasiblePlan, graph: &DeviceGraph, identity: &Identity) -> Vec<Placement> {
     let stages = feasible.plan().stages.iter().zip(0..);
     stages
         .flat_map(|(stage, index)| {
@@ -152,8 +192,10 @@ fn placements(feasible: &FeasiblePlan, graph: &DeviceGraph) -> Vec<Placement> {
                 device: device.clone(),
                 device_uuid: graph.find(device).and_then(|id| graph.device(id).uuid.clone()),
                 host_id: None,
+                node_id: Some(identity.id().to_string()),
                 layers: stage.layers,
                 memory_bytes: stage.bytes.total.0,
+                power_cap_milliwatts: stage.power_cap_watts.map(|cap| (cap.value() * 1e3).round() as u64),
             })
         })
         .collect()

@@ -7,11 +7,15 @@ use crate::{files, trust};
 use isotherm_audit::keys::{PublicKey, TrustedKeys};
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_audit::manifest::{ExecutionManifest, Manifest};
+use isotherm_audit::statement::BINARY;
+use isotherm_audit::time::Timestamp;
 use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
 use isotherm_core::digest::Digest;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+mod receipt;
 
 /// A manifest that verified, and where the files it names were found.
 pub struct Opened {
@@ -35,6 +39,9 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
             verdict(&statement, signers.iter().map(ToString::to_string).collect(), payload_digest, Vec::new());
         return ui.result(&verdict, || verdict.text(&args.manifest));
     }
+    if let Some(run) = &args.run {
+        return receipt::show(ui, &args.manifest, &bytes, run, &trusted);
+    }
     let opened = open(&args.manifest, &bytes, &trusted)?;
     let manifest = &opened.manifest;
     let signers = manifest.signers().iter().map(ToString::to_string).collect();
@@ -47,8 +54,26 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
 pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
+    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new())
+}
+
+/// The same for running it: the program that runs has to be the one that sealed.
+pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
-    let mut presented = BTreeMap::new();
+    // Manifests of earlier versions name no program.
+    let named = inspected.statement.subject(BINARY).is_some();
+    let own = if named { BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)]) } else { BTreeMap::new() };
+    open_at(path, bytes, trusted, trust::now()?, own)
+}
+
+fn open_at(
+    path: &Path,
+    bytes: &[u8],
+    trusted: &TrustedKeys,
+    now: Timestamp,
+    mut presented: BTreeMap<String, Digest>,
+) -> Result<Opened, Failure> {
+    let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
     let mut paths = BTreeMap::new();
     for subject in &inspected.statement.subjects {
         let Some(found) = find(path, subject.path_hint.as_deref()) else { continue };
@@ -62,7 +87,7 @@ pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, 
         previous_manifest: None,
         presented,
     };
-    let manifest = isotherm_audit::open(bytes, trusted, trust::now()?, &expected).map_err(|e| refused(path, &e))?;
+    let manifest = isotherm_audit::open(bytes, trusted, now, &expected).map_err(|e| refused(path, &e))?;
     Ok(Opened { manifest, paths })
 }
 
@@ -108,7 +133,7 @@ pub fn digest_of(path: &Path) -> Result<Digest, Failure> {
 fn named_keys(paths: &[PathBuf], threshold: u32) -> Result<TrustedKeys, Failure> {
     let keys = paths
         .iter()
-        .map(|path| PublicKey::from_pem(&files::read_text(path)?).map_err(|e| Failure::file(path, e)))
+        .map(|path| PublicKey::read(&files::read_text(path)?).map_err(|e| Failure::file(path, e)))
         .collect::<Result<Vec<_>, _>>()?;
     TrustedKeys::new(keys, threshold as usize).map_err(|e| Failure::new(Code::Usage, e.to_string()))
 }

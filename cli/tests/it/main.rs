@@ -4,6 +4,7 @@ mod exchange;
 mod golden;
 mod scenarios;
 mod tables;
+mod trust;
 mod validate;
 
 use std::path::Path;
@@ -125,7 +126,11 @@ fn the_loop_closes_on_a_tiny_model_and_every_altered_file_is_refused() {
         std::fs::write(place.path(file), before).expect("writable");
     }
     place.expect(0, "-q verify manifest.json");
-    place.alter("home/log/entries.jsonl");
+    let bundles = std::fs::read_dir(place.path("home/log/tile/entries/000.p")).expect("a log in tiles");
+    for bundle in bundles {
+        let name = bundle.expect("listed").file_name().into_string().expect("a number");
+        place.alter(&format!("home/log/tile/entries/000.p/{name}"));
+    }
     let (_, message) = place.expect(5, "-q audit log");
     assert!(message.contains("entry"), "{message}");
 }

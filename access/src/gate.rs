@@ -1,0 +1,505 @@
+//! The gate: the one way to a device. A request is counted, decided, booked and logged, in this order; what was not logged
+//! was not allowed.
+
+use crate::authority::{Authority, Decision, POLICY_BYTES_MAX, PolicyError, Question, SYSTEM};
+use crate::directory::{DIRECTORY_BYTES_MAX, Directory, DirectoryError};
+use crate::ledger::{Booking, Ledger, LedgerError};
+use crate::permission::Permission;
+use crate::rates::{RateError, Rates};
+use isotherm_audit::OpenError;
+use isotherm_audit::Verified;
+use isotherm_audit::keys::{KeyError, KeyId};
+use isotherm_audit::lease::{SignedLease, open_lease_use};
+use isotherm_audit::log::{Event, EventKind, EventResult};
+use isotherm_audit::storage;
+use isotherm_audit::time::Timestamp;
+use isotherm_core::digest::Digest;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// File of principals and pools inside an access folder.
+pub const DIRECTORY_FILE: &str = "principals.json";
+/// File of the installation's own policies inside an access folder.
+pub const SITE_POLICIES_FILE: &str = "site.cedar";
+const LOCK_FILE: &str = "access.lock";
+/// Time between reserving memory and taking it.
+const RESERVATION_SECONDS: u64 = 120;
+
+/// Why the gate cannot be used, or does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The file system refused.
+    #[error("{doing} {path:?}: {source}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Larger than such a file is.
+    #[error("{path:?} is larger than {limit} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: usize,
+    },
+    /// Nobody is known here yet.
+    #[error("there are no principals in {path:?} yet")]
+    NoDirectory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The principals cannot be relied on.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The policies cannot be relied on.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// A key of the directory cannot be read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The quota ledger refused or failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Too many requests, or one twice.
+    #[error(transparent)]
+    Rate(#[from] RateError),
+    /// The use of a lease does not verify.
+    #[error("the use of the lease does not verify: {0}")]
+    Use(#[source] Box<OpenError>),
+    /// Refused by policy.
+    #[error("{permission} on {device} is denied: {}", decision.because())]
+    Denied {
+        /// The permission.
+        permission: Permission,
+        /// The device.
+        device: String,
+        /// Why.
+        decision: Decision,
+    },
+    /// The decision could not be written down, so it does not count.
+    #[error("the decision was not logged, so nothing is allowed: {0}")]
+    NotLogged(String),
+}
+
+impl GateError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { doing, path, source }
+    }
+
+    /// Whether somebody was refused, rather than something broken.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied { .. }
+                | Self::Ledger(LedgerError::Exceeded { .. })
+                | Self::Rate(RateError::Limited { .. } | RateError::Replayed { .. } | RateError::Full)
+                | Self::Use(_)
+        )
+    }
+}
+
+/// A request.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Who.
+    pub principal: KeyId,
+    /// What: each permission on each device is decided by itself.
+    pub permissions: &'a [Permission],
+    /// On what, and how much memory of it.
+    pub devices: &'a [(&'a str, u64)],
+    /// The lease it comes under, opened, and the signed use of it.
+    pub lease: Option<(&'a Verified<SignedLease>, &'a [u8])>,
+    /// The server's clock.
+    pub now: Timestamp,
+    /// The server's clock in milliseconds, for rates.
+    pub now_ms: u64,
+    /// The process or job it is for.
+    pub owner: &'a str,
+    /// The files it is about, by their role, for the log.
+    pub subjects: &'a [(&'a str, Digest)],
+}
+
+/// A request that was let in. Memory it reserved is held until [`Gate::leave`].
+#[derive(Debug)]
+#[must_use = "memory that was reserved has to be committed and released"]
+pub struct Admission {
+    /// What was reserved, where memory was asked for.
+    pub booking: Option<Booking>,
+    /// Digest of the rules that let it in.
+    pub policy_digest: Digest,
+    principal: KeyId,
+    bytes: u64,
+}
+
+/// Writes events down before the gate goes on.
+pub type Record<'a> = &'a mut dyn FnMut(Vec<Event>) -> Result<(), String>;
+
+/// When, how long and which files the rules on disk were: they are read again when that changes.
+type Stamp = [Option<(SystemTime, u64, u64)>; 2];
+
+/// The gate of a host.
+pub struct Gate {
+    folder: PathBuf,
+    authority: Arc<Authority>,
+    stamp: Stamp,
+    ledger: Ledger,
+    rates: Rates,
+}
+
+fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, GateError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(GateError::io("opening", path))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(GateError::io("reading", path))?;
+    if bytes.len() > limit {
+        return Err(GateError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(Some(bytes))
+}
+
+fn stamp(folder: &Path) -> Stamp {
+    [DIRECTORY_FILE, SITE_POLICIES_FILE].map(|name| {
+        let metadata = fs::metadata(folder.join(name)).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), file_number(&metadata)))
+    })
+}
+
+/// Each change is a new file, so its number tells two changes within one tick of the clock apart.
+#[cfg(unix)]
+fn file_number(metadata: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+fn file_number(_: &fs::Metadata) -> u64 {
+    0
+}
+
+fn load(folder: &Path) -> Result<Authority, GateError> {
+    let directory = read(&folder.join(DIRECTORY_FILE), DIRECTORY_BYTES_MAX)?;
+    let directory = directory.ok_or_else(|| GateError::NoDirectory { path: folder.to_owned() })?;
+    let site = read(&folder.join(SITE_POLICIES_FILE), POLICY_BYTES_MAX)?.unwrap_or_default();
+    let site = String::from_utf8(site).map_err(|_| PolicyError::Parse("they are no UTF-8 text".to_owned()))?;
+    Ok(Authority::new(Directory::read(&directory)?, &site)?)
+}
+
+impl Gate {
+    /// The gate whose rules and books are in a folder.
+    ///
+    /// Errors: no principals yet; rules that cannot be relied on; damaged books.
+    pub fn open(folder: &Path) -> Result<Self, GateError> {
+        let stamp = stamp(folder);
+        let authority = Arc::new(load(folder)?);
+        Ok(Self {
+            folder: folder.to_owned(),
+            authority,
+            stamp,
+            ledger: Ledger::open(folder)?,
+            rates: Rates::open(folder)?,
+        })
+    }
+
+    /// Begins a folder with a directory where there is none. Gives whether it was begun now.
+    ///
+    /// Errors: a directory that cannot be relied on, or a file system that refuses.
+    pub fn begin(folder: &Path, first: &Directory) -> Result<bool, GateError> {
+        first.check()?;
+        storage::private_folder(folder).map_err(GateError::io("making", folder))?;
+        match storage::write_new(folder, DIRECTORY_FILE, &first.write()?) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(GateError::io("writing the principals in", folder)(error)),
+        }
+    }
+
+    /// The rules in force: read again where somebody changed them, so that a revocation counts at once.
+    ///
+    /// Errors: rules that cannot be relied on. Nothing is allowed then.
+    pub fn rules(&mut self) -> Result<Arc<Authority>, GateError> {
+        let now = stamp(&self.folder);
+        if now != self.stamp {
+            self.authority = Arc::new(load(&self.folder)?);
+            self.stamp = now;
+        }
+        Ok(Arc::clone(&self.authority))
+    }
+
+    /// The books.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Lets a request in, or says why not. Every decision is recorded before this answers; memory is reserved at once.
+    ///
+    /// Errors: refused (see [`GateError::is_refusal`]), or something broken. Nothing is held then.
+    pub fn enter(&mut self, request: &Request<'_>, record: Record<'_>) -> Result<Admission, GateError> {
+        let rules = self.rules()?;
+        if let Err(error) = self.count(&rules, request) {
+            let kind = match &error {
+                GateError::Rate(RateError::Limited { .. } | RateError::Full) => EventKind::RateLimited,
+                _ => EventKind::SecurityAccessDenied,
+            };
+            self.refuse(request, kind, &error, record)?;
+            return Err(error);
+        }
+        let bytes = request.devices.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let used = self.ledger.used(request.principal)?;
+        let mut events = Vec::new();
+        let mut denied = None;
+        for (permission, (device, asked)) in
+            request.permissions.iter().flat_map(|permission| request.devices.iter().map(move |at| (*permission, *at)))
+        {
+            let takes = permission == Permission::MemoryAllocate;
+            let question = Question {
+                principal: request.principal,
+                permission,
+                device,
+                now: request.now,
+                used_bytes: if takes { used.saturating_add(bytes - asked) } else { used },
+                request_bytes: if takes { asked } else { 0 },
+                lease: request.lease.map(|(lease, _)| &lease.predicate),
+            };
+            let decision = rules.decide(&question);
+            events.push(event(request, permission, device, asked, &decision));
+            if !decision.allowed && denied.is_none() {
+                denied = Some(GateError::Denied { permission, device: device.to_owned(), decision });
+            }
+        }
+        if let Some(denied) = denied {
+            record(events).map_err(GateError::NotLogged)?;
+            return Err(denied);
+        }
+        let takes = request.permissions.contains(&Permission::MemoryAllocate) && bytes > 0;
+        let booking = if takes { Some(self.reserve(&rules, request, bytes, record)?) } else { None };
+        if let Err(error) = record(events) {
+            if let Some(booking) = booking {
+                self.ledger.release(booking)?;
+            }
+            return Err(GateError::NotLogged(error));
+        }
+        Ok(Admission { booking, policy_digest: rules.digest(), principal: request.principal, bytes })
+    }
+
+    /// Counts a request against its principal's rate, and the use of a lease against being made twice.
+    fn count(&self, rules: &Authority, request: &Request<'_>) -> Result<(), GateError> {
+        let Some(principal) = rules.directory().principals.get(&request.principal) else { return Ok(()) };
+        self.rates.take(request.principal, principal.rate.unwrap_or_default(), request.now_ms)?;
+        if let Some((lease, using)) = request.lease {
+            let refused = |error: OpenError| GateError::Use(Box::new(error));
+            let opened = open_lease_use(using, lease, &principal.key()?, request.now).map_err(refused)?;
+            let using = &opened.predicate;
+            let same = |what: &str| refused(OpenError::OtherUse { what: what.to_owned() });
+            if !request.permissions.iter().all(|permission| permission.name() == using.operation) {
+                return Err(same("it was signed for another operation"));
+            }
+            let asked: u64 = request.devices.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
+            if !request.devices.iter().all(|(device, _)| *device == using.device)
+                || using.memory_bytes.unwrap_or(0) != asked
+            {
+                return Err(same("it was signed for another device or amount of memory"));
+            }
+            self.rates.once(using.nonce, using.made_on, request.now)?;
+        }
+        Ok(())
+    }
+
+    fn reserve(
+        &self,
+        rules: &Authority,
+        request: &Request<'_>,
+        bytes: u64,
+        record: Record<'_>,
+    ) -> Result<Booking, GateError> {
+        let limit = rules.directory().principals.get(&request.principal).and_then(|found| found.quota_bytes);
+        let until = request.now.later_by(RESERVATION_SECONDS);
+        match self.ledger.reserve(request.principal, bytes, limit, request.now, until, request.owner) {
+            Ok(booking) => Ok(booking),
+            Err(error @ LedgerError::Exceeded { .. }) => {
+                let error = error.into();
+                self.refuse(request, EventKind::SecurityQuotaExceeded, &error, record)?;
+                Err(error)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn refuse(
+        &self,
+        request: &Request<'_>,
+        kind: EventKind,
+        error: &GateError,
+        record: Record<'_>,
+    ) -> Result<(), GateError> {
+        let mut refused = Event::new(kind, request.now, request.principal).ended(EventResult::Denied);
+        refused.operation = request.permissions.first().map(|permission| permission.name().to_owned());
+        refused.device = request.devices.first().map(|(device, _)| (*device).to_owned());
+        refused.error = Some(error.to_string());
+        record(vec![refused]).map_err(GateError::NotLogged)
+    }
+
+    /// Says that the memory of an admission was taken.
+    ///
+    /// Errors: the reservation ran out, or a file system that refuses.
+    pub fn commit(&self, admission: &Admission, now: Timestamp) -> Result<(), GateError> {
+        admission.booking.map_or(Ok(()), |booking| Ok(self.ledger.commit(booking, now)?))
+    }
+
+    /// Gives back what an admission holds, and records it.
+    ///
+    /// Errors: not held any more, or a file system that refuses.
+    pub fn leave(&self, admission: Admission, now: Timestamp, record: Record<'_>) -> Result<(), GateError> {
+        let Some(booking) = admission.booking else { return Ok(()) };
+        self.ledger.release(booking)?;
+        let mut released =
+            Event::new(EventKind::MemoryDeallocate, now, admission.principal).ended(EventResult::Success);
+        released.operation = Some(Permission::MemoryDeallocate.name().to_owned());
+        released.metadata.insert("bytes".to_owned(), whole(admission.bytes));
+        record(vec![released]).map_err(GateError::NotLogged)
+    }
+
+    /// Whether a principal, or the lease it uses, still counts: asked between steps of a long job.
+    ///
+    /// Errors: rules that cannot be relied on.
+    pub fn still_allowed(&mut self, request: &Request<'_>) -> Result<Option<Decision>, GateError> {
+        let rules = self.rules()?;
+        for (permission, (device, _)) in
+            request.permissions.iter().flat_map(|permission| request.devices.iter().map(move |at| (*permission, *at)))
+        {
+            let question = Question {
+                principal: request.principal,
+                permission,
+                device,
+                now: request.now,
+                used_bytes: 0,
+                request_bytes: 0,
+                lease: request.lease.map(|(lease, _)| &lease.predicate),
+            };
+            let decision = rules.decide(&question);
+            if !decision.allowed {
+                return Ok(Some(decision));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes the rules in the name of an administrator: `change` gets the directory and the installation's policies.
+    /// Both are checked as a whole before either is written, and recorded first.
+    ///
+    /// Errors: no administrator; rules that could not be relied on afterwards; a file system that refuses.
+    pub fn administer(
+        &mut self,
+        principal: KeyId,
+        now: Timestamp,
+        events: Vec<Event>,
+        record: Record<'_>,
+        change: impl FnOnce(&mut Directory, &mut String),
+    ) -> Result<(), GateError> {
+        let path = self.folder.join(LOCK_FILE);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(GateError::io("opening", &path))?;
+        lock.lock().map_err(GateError::io("locking", &path))?;
+        let rules = self.rules()?;
+        let question = Question {
+            principal,
+            permission: Permission::AdminFullAccess,
+            device: SYSTEM,
+            now,
+            used_bytes: 0,
+            request_bytes: 0,
+            lease: None,
+        };
+        let decision = rules.decide(&question);
+        if !decision.allowed {
+            let permission = question.permission;
+            let error = GateError::Denied { permission, device: SYSTEM.to_owned(), decision };
+            let mut refused = Event::new(EventKind::SecurityAccessDenied, now, principal).ended(EventResult::Denied);
+            refused.operation = Some(permission.name().to_owned());
+            refused.error = Some(error.to_string());
+            record(vec![refused]).map_err(GateError::NotLogged)?;
+            return Err(error);
+        }
+        let mut directory = rules.directory().clone();
+        let site = read(&self.folder.join(SITE_POLICIES_FILE), POLICY_BYTES_MAX)?.unwrap_or_default();
+        let before = String::from_utf8(site).map_err(|_| PolicyError::Parse("they are no UTF-8 text".to_owned()))?;
+        let mut site = before.clone();
+        change(&mut directory, &mut site);
+        directory.check()?;
+        Authority::new(directory.clone(), &site)?;
+        record(events).map_err(GateError::NotLogged)?;
+        let folder = &self.folder;
+        if site != before {
+            storage::replace(folder, SITE_POLICIES_FILE, site.as_bytes())
+                .map_err(GateError::io("writing the policies in", folder))?;
+        }
+        storage::replace(folder, DIRECTORY_FILE, &directory.write()?)
+            .map_err(GateError::io("writing the principals in", folder))?;
+        // Whatever the file system's clock says: the next decision reads what was written.
+        self.stamp = [None, None];
+        self.rules()?;
+        Ok(())
+    }
+}
+
+fn whole(bytes: u64) -> isotherm_audit::log::Detail {
+    // Beyond 2^53 a log holds no integer; nothing has so much memory.
+    i64::try_from(bytes.min((1 << 53) - 1)).expect("below 2^53").into()
+}
+
+/// What the log says of one decision.
+fn event(request: &Request<'_>, permission: Permission, device: &str, bytes: u64, decision: &Decision) -> Event {
+    let (kind, result) = if decision.allowed {
+        (kind_of(permission), EventResult::Success)
+    } else if decision.policies.iter().any(|policy| policy == "over-quota" || policy == "lease-memory") {
+        (EventKind::SecurityQuotaExceeded, EventResult::Denied)
+    } else {
+        (EventKind::SecurityAccessDenied, EventResult::Denied)
+    };
+    let mut event = Event::new(kind, request.now, request.principal).ended(result);
+    event.device = Some(device.to_owned());
+    event.operation = Some(permission.name().to_owned());
+    if !decision.allowed {
+        event.error = Some(decision.because());
+    }
+    event.metadata.insert("policies".to_owned(), decision.policies.join(",").as_str().into());
+    if permission == Permission::MemoryAllocate {
+        event.metadata.insert("bytes".to_owned(), whole(bytes));
+    }
+    event.subjects.extend(request.subjects.iter().map(|(role, digest)| ((*role).to_owned(), *digest)));
+    if let Some((lease, _)) = request.lease {
+        event.subjects.insert("lease".to_owned(), lease.payload_digest());
+    }
+    event
+}
+
+const fn kind_of(permission: Permission) -> EventKind {
+    match permission {
+        Permission::DeviceList => EventKind::DeviceList,
+        Permission::DeviceInfo => EventKind::DeviceInfo,
+        Permission::DeviceAllocate => EventKind::DeviceAllocate,
+        Permission::MemoryAllocate => EventKind::MemoryAllocate,
+        Permission::MemoryDeallocate => EventKind::MemoryDeallocate,
+        Permission::MemoryCopyToDevice => EventKind::MemoryCopyToDevice,
+        Permission::MemoryCopyFromDevice => EventKind::MemoryCopyFromDevice,
+        Permission::MemoryCopyDeviceToDevice => EventKind::MemoryCopyDeviceToDevice,
+        Permission::ComputeExecute => EventKind::ComputeExecute,
+        Permission::ComputeSynchronize => EventKind::ComputeSynchronize,
+        Permission::MonitorMemory => EventKind::MonitorMemory,
+        Permission::MonitorTemperature => EventKind::MonitorTemperature,
+        Permission::MonitorPower => EventKind::MonitorPower,
+        Permission::MonitorClock => EventKind::MonitorClock,
+        Permission::AdminFullAccess => EventKind::SecurityPolicyUpdated,
+    }
+}

@@ -1,0 +1,131 @@
+//! Somebody uses a lease twice, after it was revoked, or for something else.
+
+use crate::support::{GIB, NOW, at, directory, edited, enter, gate, id, identity, request};
+use isotherm_access::{GateError, Permission, Request};
+use isotherm_audit::keys::TrustedKeys;
+use isotherm_audit::lease::{Lease, LeaseUse, SignedLease, lease, lease_use, open_lease};
+use isotherm_audit::manifest::Nonce;
+use isotherm_audit::{Verified, seal};
+use tempfile::tempdir;
+
+fn lent(holder: u8, edit: impl FnOnce(&mut Lease)) -> Verified<SignedLease> {
+    let mut claim = Lease {
+        lease_id: Nonce([3; 16]),
+        cluster_id: "home".to_owned(),
+        principal: id(holder),
+        scopes: ["compute:execute".to_owned(), "memory:allocate".to_owned()].into(),
+        devices: Some(["gpu0".to_owned()].into()),
+        memory_bytes_max: Some(GIB),
+        created_on: at(NOW),
+        not_before: at(NOW),
+        expires_on: at("2026-11-23T13:00:00Z"),
+    };
+    edit(&mut claim);
+    let sealed = seal(&lease(claim), &[&identity(1)]).expect("it holds together");
+    let issuers = TrustedKeys::new([identity(1).public().clone()], 1).expect("one of one");
+    open_lease(&sealed.envelope, &issuers, at(NOW), "home").expect("rightful")
+}
+
+fn used(lent: &Verified<SignedLease>, by: u8, operation: Permission, device: &str, bytes: u64, nonce: u8) -> Vec<u8> {
+    let using = LeaseUse {
+        operation: operation.name().to_owned(),
+        device: device.to_owned(),
+        memory_bytes: (bytes > 0).then_some(bytes),
+        nonce: Nonce([nonce; 16]),
+        made_on: at(NOW),
+    };
+    seal(&lease_use(lent.payload_digest(), using), &[&identity(by)]).expect("it holds together").envelope
+}
+
+#[test]
+fn one_use_opens_the_door_once_in_every_process() {
+    let folder = tempdir().expect("a folder");
+    let mut one = gate(folder.path(), &directory());
+    let mut other = isotherm_access::Gate::open(folder.path()).expect("opens");
+    let lent = lent(3, |_| {});
+    let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
+    let asking = Request { lease: Some((&lent, &using)), ..request(3, &[Permission::ComputeExecute], &[("gpu0", 0)]) };
+    assert!(enter(&mut one, &asking).0.is_ok());
+    for gate in [&mut one, &mut other] {
+        let refused = enter(gate, &asking).0.expect_err("used before");
+        assert!(refused.is_refusal() && refused.to_string().contains("made before"), "{refused}");
+    }
+    let again = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 2);
+    let asking = Request { lease: Some((&lent, &again)), ..asking };
+    assert!(enter(&mut other, &asking).0.is_ok(), "another use counts");
+}
+
+#[test]
+fn a_use_is_for_its_operation_device_amount_and_holder_alone() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let lent = lent(3, |_| {});
+    let execute = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
+    let allocate = used(&lent, 3, Permission::MemoryAllocate, "gpu0", 10, 2);
+    let by_thief = used(&lent, 2, Permission::ComputeExecute, "gpu0", 0, 3);
+    let mut refused = |number, permission, device: (&str, u64), using: &[u8]| {
+        let (permissions, devices) = ([permission], [device]);
+        let asking = Request { lease: Some((&lent, using)), ..request(number, &permissions, &devices) };
+        assert!(enter(&mut gate, &asking).0.expect_err("not what was signed").is_refusal());
+    };
+    refused(3, Permission::MemoryAllocate, ("gpu0", 0), &execute);
+    refused(3, Permission::ComputeExecute, ("gpu1", 0), &execute);
+    refused(3, Permission::MemoryAllocate, ("gpu0", 11), &allocate);
+    refused(2, Permission::ComputeExecute, ("gpu0", 0), &execute);
+    refused(2, Permission::ComputeExecute, ("gpu0", 0), &by_thief);
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), &by_thief);
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), b"");
+}
+
+#[test]
+fn a_lease_gives_no_more_than_its_scopes_and_no_more_than_its_holder_has() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &edited(3, |p| p.quota_bytes = Some(GIB / 2)));
+    let mut nonce = 10;
+    let mut decided = |holder: u8, permission: Permission, device: &str, bytes: u64, edit: fn(&mut Lease)| {
+        nonce += 1;
+        let lent = lent(holder, edit);
+        let using = used(&lent, holder, permission, device, bytes, nonce);
+        let (permissions, devices) = ([permission], [(device, bytes)]);
+        let asking = Request { lease: Some((&lent, &using)), ..request(holder, &permissions, &devices) };
+        match enter(&mut gate, &asking).0 {
+            Ok(_) => "allowed".to_owned(),
+            Err(GateError::Denied { decision, .. }) => decision.policies.join(","),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!(decided(3, Permission::ComputeExecute, "gpu0", 0, |_| {}), "allowed");
+    assert_eq!(decided(3, Permission::DeviceInfo, "gpu0", 0, |_| {}), "lease-scope");
+    assert_eq!(decided(3, Permission::ComputeExecute, "gpu1", 0, |_| {}), "lease-device");
+    assert_eq!(decided(1, Permission::MemoryAllocate, "gpu0", GIB + 1, |_| {}), "lease-memory");
+    assert_eq!(decided(3, Permission::MemoryAllocate, "gpu0", GIB, |_| {}), "over-quota");
+    // A monitor to whom somebody lends computing still may not compute.
+    assert_eq!(decided(4, Permission::ComputeExecute, "gpu0", 0, |_| {}), "");
+}
+
+#[test]
+fn a_revoked_or_expired_lease_counts_for_nothing_at_once() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let lent = lent(3, |_| {});
+    let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
+    let permissions = [Permission::ComputeExecute];
+    let asking = Request { lease: Some((&lent, &using)), ..request(3, &permissions, &[("gpu0", 0)]) };
+    assert!(enter(&mut gate, &asking).0.is_ok());
+    let late = Request { now: at("2026-11-23T13:00:00Z"), ..asking.clone() };
+    assert_eq!(
+        gate.still_allowed(&late).expect("readable").map(|d| d.policies),
+        Some(vec!["lease-expired".to_owned()])
+    );
+    gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |directory, _| {
+        directory.revoked_leases.insert(Nonce([3; 16]));
+    })
+    .expect("an administrator may");
+    assert_eq!(gate.still_allowed(&asking).expect("readable").map(|d| d.policies), Some(vec!["revoked".to_owned()]));
+    let fresh = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 2);
+    let asking = Request { lease: Some((&lent, &fresh)), ..asking };
+    let refused = enter(&mut gate, &asking).0.expect_err("revoked");
+    assert!(refused.to_string().contains("revoked"), "{refused}");
+    let without = Request { lease: None, ..asking };
+    assert!(enter(&mut gate, &without).0.is_ok(), "its holder's own rights are as they were");
+}

@@ -1,0 +1,113 @@
+//! `isotherm keys`: the key that signs here.
+
+use crate::args::KeysCommand;
+use crate::commands::audit::existing_identity;
+use crate::failure::{Code, Done, Failure};
+use crate::ui::Ui;
+use crate::{access, files, trust};
+use isotherm_access::{Permission, Principal, Role};
+use isotherm_audit::keys::{IDENTITY_FILE, Identity, Seed, TrustedKeys};
+use isotherm_audit::log::{Event, EventKind, EventResult};
+use isotherm_audit::manifest::ExecutionManifest;
+use isotherm_audit::ssh;
+use serde::Serialize;
+use std::path::Path;
+
+/// Runs the command.
+pub fn run(ui: &Ui, command: &KeysCommand) -> Done {
+    match command {
+        KeysCommand::Show { ssh } => show(ui, &existing_identity()?, *ssh),
+        KeysCommand::New { import } => new(ui, import.as_deref()),
+        KeysCommand::Rotate { keep_old } => rotate(ui, *keep_old),
+        KeysCommand::Approve { manifest } => approve(ui, manifest),
+    }
+}
+
+#[derive(Serialize)]
+struct Shown {
+    key: String,
+    public_key: String,
+}
+
+fn show(ui: &Ui, identity: &Identity, ssh: bool) -> Done {
+    let public_key = if ssh {
+        format!("{}\n", ssh::write_public(identity.public()))
+    } else {
+        identity.public().to_pem().map_err(|e| Failure::io(e.to_string()))?
+    };
+    let shown = Shown { key: identity.id().to_string(), public_key };
+    // The line alone, so that it can go into a file of OpenSSH.
+    ui.result(&shown, || if ssh { shown.public_key.clone() } else { format!("{}\n{}", shown.key, shown.public_key) })
+}
+
+fn new(ui: &Ui, import: Option<&Path>) -> Done {
+    let directory = trust::key_directory()?;
+    if directory.join(IDENTITY_FILE).exists() {
+        return Err(Failure::new(Code::Usage, format!("{} holds a key already", directory.display()))
+            .remedy("replace it with `isotherm keys rotate`"));
+    }
+    if let Some(path) = import {
+        let seed = Seed::read(path).map_err(|e| Failure::file(path, e))?;
+        Identity::create(&directory, &seed).map_err(|e| Failure::io(e.to_string()))?;
+    }
+    let identity = trust::identity(ui)?;
+    show(ui, &identity, false)
+}
+
+/// Hands everything that hangs on the key over to a new one: the log first, so that a crash in between leaves a log that
+/// either key opens; the rules; the key itself last.
+fn rotate(ui: &Ui, keep_old: bool) -> Done {
+    let directory = trust::key_directory()?;
+    let old = existing_identity()?;
+    let mut gate = access::gate(&old)?;
+    let now = trust::now()?;
+    let seed = Seed::draw().map_err(|e| Failure::io(e.to_string()))?;
+    let new = Identity::from_seed(&seed).map_err(|e| Failure::io(e.to_string()))?;
+    let mut event = Event::new(EventKind::KeyRotated, now, old.id()).ended(EventResult::Success);
+    event.metadata.insert("successor".to_owned(), new.id().to_string().as_str().into());
+    event.metadata.insert("old_is_believed".to_owned(), keep_old.into());
+    let known = gate.rules().map_err(|e| access::failure(&e))?.directory().principals.get(&old.id()).cloned();
+    let successor = match known {
+        Some(known) => {
+            let fresh = Principal::new(&known.name, new.public(), Role::Admin, now);
+            Principal { public_key: fresh.map_err(|e| Failure::io(e.to_string()))?.public_key, ..known }
+        }
+        None => return Err(Failure::new(Code::Denied, format!("the key {} is no principal here", old.id()))),
+    };
+    gate.administer(old.id(), now, vec![event], &mut access::recorder(&old), |rules, _| {
+        rules.principals.insert(new.id(), successor);
+    })
+    .map_err(|e| access::failure(&e))?;
+    trust::open_log(&old)?.hand_over(&new).map_err(|e| trust::log_failure(&e))?;
+    let new = Identity::replace(&directory, &seed, keep_old).map_err(|e| Failure::io(e.to_string()))?;
+    let mut removed = Event::new(EventKind::SecurityPolicyRemoved, now, new.id()).ended(EventResult::Success);
+    removed.metadata.insert("what".to_owned(), format!("principal {}", old.id()).as_str().into());
+    gate.administer(new.id(), now, vec![removed], &mut access::recorder(&new), |rules, _| {
+        rules.principals.remove(&old.id());
+        rules.revoked_keys.insert(old.id());
+    })
+    .map_err(|e| access::failure(&e))?;
+    let believed = if keep_old { "manifests it signed still open" } else { "manifests it signed no longer open" };
+    ui.note(format!("note: {} took the place of {}; {believed}", new.id(), old.id()));
+    show(ui, &new, false)
+}
+
+fn approve(ui: &Ui, path: &Path) -> Done {
+    let identity = trust::identity(ui)?;
+    let bytes = files::read(path)?;
+    let trusted: TrustedKeys = trust::trusted(1)?;
+    let inspected = isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted)
+        .map_err(|e| crate::commands::verify::refused(path, &e))?;
+    let devices: Vec<(&str, u64)> =
+        inspected.statement.predicate.placements.iter().map(|placement| (placement.device.as_str(), 0)).collect();
+    let subjects = [("manifest", inspected.payload_digest)];
+    let wish = access::Wish { permissions: &[Permission::ComputeExecute], devices: &devices, subjects: &subjects };
+    crate::commands::access::pass(&identity, &wish)?;
+    let approved = isotherm_audit::approve::<ExecutionManifest>(&bytes, &trusted, &identity)
+        .map_err(|e| Failure::new(Code::Verification, format!("{}: {e}", path.display())))?;
+    files::write(path, &approved.envelope)?;
+    let note = trust::Note::default().about("manifest", approved.payload_digest);
+    trust::record(&identity, EventKind::Approve, isotherm_audit::log::Severity::Info, note)?;
+    let signers: Vec<String> = inspected.signers.iter().chain([&identity.id()]).map(ToString::to_string).collect();
+    ui.result(&signers, || format!("{} is signed by {}\n", path.display(), signers.join(", ")))
+}
