@@ -99,6 +99,7 @@ fn goodput_counts_the_requests_that_kept_their_times_and_percentiles_are_of_all_
 fn requests_recorded_for_one_moment_share_their_first_batch() {
     let mut case = Case::single(Costs::fixed(4.0), closed(1, 1, 5, 2));
     case.serving.requests_max = 4;
+    case.serving.kv_blocks = Some(64);
     let problem = case.problem();
     let text = "arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,5,2\n0.5,3,2\n0.5,4,2\n";
     let load = Replay::parse(text).expect("a load");
@@ -113,7 +114,8 @@ fn requests_recorded_for_one_moment_share_their_first_batch() {
 
 #[test]
 fn recorded_requests_take_the_routes_in_turn() {
-    let case = Case::replicas(&[Costs::fixed(1.0); 2], closed(1, 1, 3, 2));
+    let mut case = Case::replicas(&[Costs::fixed(1.0); 2], closed(1, 1, 3, 2));
+    case.serving.kv_blocks = Some(64);
     let problem = case.problem();
     // The second and fourth are alone on their route, so each of the others waits for nobody either.
     let text = "arrived_at,num_prefill_tokens,num_decode_tokens\n0,3,200\n0.1,3,1\n0.2,3,100\n0.3,3,1\n";
