@@ -49,7 +49,7 @@ fn what_cannot_be_is_refused_by_name_value_and_limit() {
     let device = |line: &str| refusal(&with(line, ""));
     let step = |step: &str| device(&format!("governor = {{ kind = \"steps\", steps = [{step}] }}"));
     let refused = step("{ at = \"80 °C\", resume = \"82 °C\", speed = 0.8 }");
-    assert!(refused.contains("step 1 begins at 80 °C and ends at 82 °C"), "{refused}");
+    assert!(refused.contains("step 1 begins at 80.00 °C and ends at 82.00 °C"), "{refused}");
     assert!(step("").contains("no step"));
     let refused = device("governor = { kind = \"proportional\", target = \"75 °C\", full = \"70 °C\", floor = 0.4 }");
     assert!(refused.contains("must end below"), "{refused}");
