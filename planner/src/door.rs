@@ -224,8 +224,8 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
 /// A batch and what proves the bound on its plans.
 type BatchProof = (u32, Proof);
 
-/// What proves the bound batch by batch, where the proof of one does not speak for the others; none where a solver's word
-/// is among it.
+/// What proves the bound batch by batch, where the proof of one does not speak for the others; none where one is a
+/// solver's word.
 fn by_batch(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Option<Evidence> {
     if proofs.len() < 2 {
         return None;

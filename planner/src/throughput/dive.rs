@@ -2,14 +2,14 @@
 //!
 //! A *block* holds some layers of the model at the rate asked for, by devices of one site joined as a [piece](Piece); a
 //! plan is blocks one after the other, site by site. Master program: how often each block is used, within the devices
-//! there are, for the most layers. At its duals, the cheapest block of every length is made by a table. Blocks have whole
-//! devices and whole layers, so little is lost when the master's answer is rounded: the block that it uses most is taken,
-//! what is left is solved again, until all layers are held or it is seen that they will not be. Draws tell ties apart; many
-//! dives are made, each at a rate a little above the best plan or, where that fails, nearer to it.
+//! there are, for the most layers. At its duals, the cheapest block of every length is made by a table. Blocks have
+//! whole devices and whole layers, so little is lost when the master's answer is rounded: the block that it uses most
+//! is taken, what is left is solved again, until all layers are held or it is seen that they will not be. Draws tell
+//! ties apart; many dives are made, each at a rate a little above the best plan or, where that fails, nearer to it.
 //!
-//! Where ways between sites are slow, the last block of a site and the first of the next are *doors*: their ends pass so
-//! little each that every pair of devices, by a way of rate `w`, hands over its share: ends of rates `x` and `y` share
-//! `x y / F`, which is at most `w` where neither exceeds the root of `w F`.
+//! Where ways between sites are slow, the last block of a site and the first of the next are *doors*: their ends pass
+//! so little each that every pair of devices, by a way of rate `w`, hands over its share: ends of rates `x` and `y`
+//! share `x y / F`, which is at most `w` where neither exceeds the root of `w F`.
 
 use super::Flows;
 use super::blocks::{Type, Yard};
@@ -48,6 +48,9 @@ const DEARER: usize = 2;
 const DOOR_WORTH: f64 = 100.0;
 /// Nodes of the budget for each dive.
 const NODES_DIVE: u64 = 400;
+
+/// Intervals: type of the device, first layer, end.
+type Laid = Vec<(usize, usize, usize)>;
 
 /// Which ends of a site a block is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,8 +173,8 @@ impl Dive<'_> {
         }))
     }
 
-    /// Makes the cheapest blocks at some prices of types, and keeps those that are of use at others; whether there are new
-    /// ones. Only at one place where one is named.
+    /// Makes the cheapest blocks at some prices of types, and keeps those that are of use at others; whether there are
+    /// new ones. Only at one place where one is named.
     fn make(&mut self, prices: &[f64], duals: &[f64], only: Option<usize>) -> bool {
         let before = self.columns.len();
         let row = self.row;
@@ -290,7 +293,7 @@ impl Dive<'_> {
     }
 
     /// The intervals of what was taken, by type.
-    fn laid(&self) -> Vec<(usize, usize, usize)> {
+    fn laid(&self) -> Laid {
         let (mut laid, mut start) = (Vec::new(), 0);
         for place in 0..self.row.order.len() {
             for door in [Door::In, Door::Inner, Door::Out] {
@@ -392,13 +395,12 @@ impl Dives {
 }
 
 /// The intervals of one dive, where it held all layers, and the columns made so far.
-#[expect(clippy::type_complexity, reason = "intervals by type, and columns")]
 fn dive(
     row: &Row<'_>,
     columns: Vec<Column>,
     random: &mut Random,
     budget: &Budget<'_>,
-) -> Result<(Option<Vec<(usize, usize, usize)>>, Vec<Column>), SolverFault> {
+) -> Result<(Option<Laid>, Vec<Column>), SolverFault> {
     let places = 0..row.order.len();
     let doors = places.flat_map(|place| [(place, Door::In), (place, Door::Out)]);
     let doors = doors.filter(|&(place, door)| row.most(place, door).is_some_and(|most| most < PARTS));
@@ -414,22 +416,19 @@ fn dive(
     Ok((laid, dive.columns))
 }
 
-/// Orders of all sites, those with the fastest slowest way first; of an order and its reverse only one where ways are alike
-/// in both directions.
+/// Orders of all sites, those with the fastest slowest way first; of an order and its reverse only one where ways are
+/// alike in both directions.
 fn orders(yard: &Yard) -> Vec<Vec<usize>> {
     /// Most orders that are tried.
     const ORDERS_MAX: usize = 3;
     let even = (0..yard.sites).all(|a| (0..yard.sites).all(|b| yard.between[a][b] == yard.between[b][a]));
     let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
     for _ in 0..yard.sites {
-        let longer = |order: &Vec<usize>| {
-            let order = order.clone();
-            (0..yard.sites).filter(move |site| !order.contains(site)).map(|site| site).collect::<Vec<usize>>()
+        let longer = |order: &Vec<usize>| -> Vec<Vec<usize>> {
+            let next = (0..yard.sites).filter(|site| !order.contains(site));
+            next.map(|site| [order.as_slice(), &[site]].concat()).collect()
         };
-        orders = orders
-            .iter()
-            .flat_map(|order| longer(order).into_iter().map(|site| [order.as_slice(), &[site]].concat()))
-            .collect();
+        orders = orders.iter().flat_map(longer).collect();
     }
     orders.retain(|order| !even || order.first() <= order.last());
     let slowest = |order: &[usize]| {
@@ -460,8 +459,8 @@ mod tests {
         Yard::new(layers, types, &[spans(12.0, 4), spans(6.0, 4)], (0..sites).map(between).collect(), open)
     }
 
-    /// Devices that pass a border between two layers, and the rate of each layer, of what some dive at `rate` lays out.
-    fn dived(yard: &Yard, order: &[usize], rate: f64) -> Option<Vec<(usize, usize, usize)>> {
+    /// What one of ten dives at `rate` lays out; none where none does.
+    fn dived(yard: &Yard, order: &[usize], rate: f64) -> Option<Laid> {
         let row = Row::new(yard, order, rate)?;
         let (mut columns, mut random) = (Vec::new(), Random::new(3));
         for _ in 0..10 {

@@ -281,7 +281,7 @@ fn plans(
     let mut dives = Dives::new(flows, spans, best.bound);
     for round in 0..ROUNDS {
         let before = best.rate();
-        // With many devices at several sites, annealing gets further in the same time; few are placed by a program at once.
+        // With many devices at several sites, annealing gets further in the same time; a program places few at once.
         let count = flows.tables.candidates.len();
         let late = dives.sites() > 1 && count > RAILS_DEVICES_MAX;
         if count >= DIVES_DEVICES_MIN

@@ -1,9 +1,9 @@
 //! Blocks of devices in series and side by side, nested, of the least price.
 //!
-//! A *piece* holds so many layers at a rate: a device that carries it; two pieces one after the other, of the same rate; or
-//! two side by side, whose rates add to it. Pieces meet only where both their layers end, so what ends there hands over
-//! everything and no partial inference is needed. Rates are whole parts of the rate of the plan, those of devices rounded
-//! down, so that what a table over (layers, parts) finds is what devices can do.
+//! A *piece* holds so many layers at a rate: a device that carries it; two pieces one after the other, of the same
+//! rate; or two side by side, whose rates add to it. Pieces meet only where both their layers end, so what ends there
+//! hands over everything and no partial inference is needed. Rates are whole parts of the rate of the plan, those of
+//! devices rounded down, so that what a table over (layers, parts) finds is what devices can do.
 
 use super::blocks::Yard;
 
@@ -241,8 +241,8 @@ mod tests {
 
     #[test]
     fn a_slow_device_beside_a_row_of_others_is_found_where_it_is_cheapest() {
-        // At 10, four layers: a slow device carries 4 with all of them for 3, beside it two that carry 6 with two layers
-        // each for 2 and 2. Three slow ones would be 9, four of the others one after the other 8.
+        // At 10, four layers: a slow device carries 4 with all of them for 3, beside it two that carry 6 with two
+        // layers each for 2 and 2. Three slow ones would be 9, four of the others one after the other 8.
         let speeds = [(12.0, 4), (16.0, 4)];
         let holds = Holds::new(&yard(&speeds), 10.0);
         let piece = Series::new(&holds, &[Some(2.0), Some(3.0)], 4).piece(4, PARTS).expect("there is one");
