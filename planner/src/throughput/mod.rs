@@ -309,7 +309,7 @@ fn plans(
             best.offer(placement, carried, "regions of rails");
             best.report(budget);
         }
-        if round > 0 && best.rate() <= before {
+        if round > 1 && best.rate() <= before {
             break;
         }
     }
