@@ -28,7 +28,11 @@ property_rounds() {
     done
 }
 
+# Every system call of a writer fails once, and a thousand writers are killed.
+crash_matrix() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-access --locked --test it crash; }
+
 step "fuzzing" fuzz_all
+step "crash matrix" crash_matrix
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

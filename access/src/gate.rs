@@ -361,12 +361,12 @@ impl Gate {
     ///
     /// Errors: not held any more, or a file system that refuses.
     pub fn leave(&self, admission: Admission, now: Timestamp, record: Record<'_>) -> Result<(), GateError> {
-        let Some(booking) = admission.booking else { return Ok(()) };
+        let Admission { booking, principal, bytes, .. } = admission;
+        let Some(booking) = booking else { return Ok(()) };
         self.ledger.release(booking)?;
-        let mut released =
-            Event::new(EventKind::MemoryDeallocate, now, admission.principal).ended(EventResult::Success);
+        let mut released = Event::new(EventKind::MemoryDeallocate, now, principal).ended(EventResult::Success);
         released.operation = Some(Permission::MemoryDeallocate.name().to_owned());
-        released.metadata.insert("bytes".to_owned(), whole(admission.bytes));
+        released.metadata.insert("bytes".to_owned(), whole(bytes));
         record(vec![released]).map_err(GateError::NotLogged)
     }
 

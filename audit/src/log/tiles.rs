@@ -77,8 +77,13 @@ fn bundle_bytes(lines: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
+/// Entries of a bundle.
+pub(super) type Lines = Vec<Vec<u8>>;
+/// Full tiles by level and index.
+type FullTiles = BTreeMap<(usize, u64), Arc<Vec<Hash>>>;
+
 /// The entries of a bundle, and whether all `width` of them and nothing else are in it.
-pub(crate) fn read_bundle(bytes: &[u8], width: usize) -> (Vec<Vec<u8>>, bool) {
+pub(crate) fn read_bundle(bytes: &[u8], width: usize) -> (Lines, bool) {
     let mut lines = Vec::new();
     let mut rest = bytes;
     while lines.len() < width {
@@ -204,7 +209,7 @@ pub(super) fn bare_hashes(folder: &Path, level: usize, index: u64, width: u64) -
 }
 
 /// The entries of a bundle as they lie on disk, and whether it is whole; `None` where there is no such file.
-pub(super) fn bare_bundle(folder: &Path, index: u64, width: u64) -> Result<Option<(Vec<Vec<u8>>, bool)>, LogError> {
+pub(super) fn bare_bundle(folder: &Path, index: u64, width: u64) -> Result<Option<(Lines, bool)>, LogError> {
     let name = tile_path(TileKind::Entries, index, width);
     let limit = width as usize * (ENTRY_BYTES_MAX + LENGTH_BYTES);
     Ok(read_file(folder, &name, limit)?.map(|bytes| read_bundle(&bytes, width as usize)))
@@ -215,8 +220,8 @@ pub(super) fn bare_bundle(folder: &Path, index: u64, width: u64) -> Result<Optio
 pub(super) struct Tiles {
     pub folder: PathBuf,
     pub edge: Edge,
-    cache: RefCell<BTreeMap<(usize, u64), Arc<Vec<Hash>>>>,
-    bundle: RefCell<Option<(u64, Arc<Vec<Vec<u8>>>)>>,
+    cache: RefCell<FullTiles>,
+    bundle: RefCell<Option<(u64, Arc<Lines>)>>,
 }
 
 impl Tiles {

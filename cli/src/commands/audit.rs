@@ -9,7 +9,7 @@ use isotherm_access::Permission;
 use isotherm_access::authority::{Question, SYSTEM};
 use isotherm_audit::keys::{Identity, KeyError, KeyId, PublicKey, TrustedKeys};
 use isotherm_audit::log::witness::{Watched, Witness, WitnessError};
-use isotherm_audit::log::{Checkpoint, Entry, EventKind, LogError, Query, Severity, verify_inclusion_proof};
+use isotherm_audit::log::{Checkpoint, Entry, EventKind, Query, Severity, verify_inclusion_proof};
 use isotherm_audit::manifest::{ExecutionManifest, LogPosition, RootHash};
 use isotherm_audit::time::Timestamp;
 use serde::Serialize;
@@ -60,14 +60,14 @@ fn public_key(path: &Path) -> Result<PublicKey, Failure> {
 
 fn log(ui: &Ui, identity: &Identity, last: Option<usize>) -> Done {
     let view = trust::read_log(identity)?;
-    let entries: Vec<Entry> =
-        view.iter().rev().take(last.unwrap_or(usize::MAX)).collect::<Result<_, _>>().map_err(unsound)?;
+    let entries: Vec<Entry> = view
+        .iter()
+        .rev()
+        .take(last.unwrap_or(usize::MAX))
+        .collect::<Result<_, _>>()
+        .map_err(|e| trust::log_failure(&e))?;
     let rows: Vec<Row> = entries.iter().rev().map(Row::of).collect();
     ui.result(&rows, || text(&rows))
-}
-
-fn unsound(error: LogError) -> Failure {
-    trust::log_failure(&error)
 }
 
 fn given<T: FromStr>(what: &str, word: Option<&String>) -> Result<Option<T>, Failure>
@@ -102,7 +102,7 @@ fn query(ui: &Ui, identity: &Identity, about: &EventAbout) -> Done {
         before: about.before,
         limit: about.limit,
     };
-    let answer = trust::read_log(identity)?.query(&query).map_err(unsound)?;
+    let answer = trust::read_log(identity)?.query(&query).map_err(|e| trust::log_failure(&e))?;
     let found = Found { entries: answer.entries.iter().map(Row::of).collect(), next: answer.next };
     ui.result(&found, || {
         let more = found.next.map_or_else(String::new, |next| format!("  more with --before {next}\n"));
@@ -147,7 +147,8 @@ fn entry_path(proof: &Path) -> PathBuf {
 
 fn prove(ui: &Ui, identity: &Identity, index: u64, output: &Path) -> Done {
     let view = trust::read_log(identity)?;
-    let (proof, line) = (view.prove(index).map_err(unsound)?, view.line(index).map_err(unsound)?);
+    let (proof, line) =
+        (view.prove(index).map_err(|e| trust::log_failure(&e))?, view.line(index).map_err(|e| trust::log_failure(&e))?);
     files::write(output, proof.as_bytes())?;
     files::write(&entry_path(output), &line)?;
     let written = [output.to_owned(), entry_path(output)];
@@ -186,7 +187,7 @@ fn export(ui: &Ui, identity: &Identity, from: u64, output: Option<&Path>) -> Don
     let mut lines = Vec::new();
     for index in from.max(view.retained_from())..view.size() {
         // The entries are events already: what the log signed is what leaves.
-        lines.extend_from_slice(&view.line(index).map_err(unsound)?);
+        lines.extend_from_slice(&view.line(index).map_err(|e| trust::log_failure(&e))?);
         lines.push(b'\n');
     }
     put(output, &lines)?;
@@ -217,11 +218,11 @@ fn retain(ui: &Ui, identity: &Identity, age: Option<u64>, keep: Option<u64>, arc
     let first = match (age, keep) {
         (Some(age), _) => {
             let since = Timestamp::from_unix_seconds(now.unix_seconds().saturating_sub(age));
-            log.first_since(since.map_err(|e| Failure::io(e.to_string()))?).map_err(unsound)?
+            log.first_since(since.map_err(|e| Failure::io(e.to_string()))?).map_err(|e| trust::log_failure(&e))?
         }
         (None, keep) => log.size().saturating_sub(keep.unwrap_or(u64::MAX)),
     };
-    let retained = log.retain(first, now, Some(archive)).map_err(unsound)?;
+    let retained = log.retain(first, now, Some(archive)).map_err(|e| trust::log_failure(&e))?;
     let moved = Moved { first: retained.first, moved: retained.moved };
     ui.result(&moved, || format!("moved {} entries out; entries from {} on stay\n", moved.moved, moved.first))
 }
