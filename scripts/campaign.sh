@@ -31,8 +31,12 @@ property_rounds() {
 # Every system call of a writer fails once, and a thousand writers are killed.
 crash_matrix() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-access --locked --test it crash; }
 
+# Ten million requests for each figure of queueing theory, instead of a few.
+theory() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-sim --locked --test it theory -- --nocapture; }
+
 step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
+step "queueing theory" theory
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

@@ -261,6 +261,9 @@ pub fn replicas_of(problem: &PlacementProblem) -> FeasiblePlan {
 }
 
 fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, batch: Option<u32>) -> FeasiblePlan {
+    let holds = |name: &String| stages.iter().any(|stage| stage.devices.contains(name));
+    let unused = problem.graph.devices().iter().filter(|device| !holds(&device.name));
+    let unused = unused.map(|device| Unused { device: device.name.clone(), reason: "test".into() }).collect();
     let mut plan = Plan {
         header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
         scenario: problem.name.clone(),
@@ -272,7 +275,7 @@ fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, b
         certificate: None,
         stages,
         routes,
-        unused: Vec::<Unused>::new(),
+        unused,
         reasons: Vec::new(),
         batch,
         provenance: Provenance::default(),
