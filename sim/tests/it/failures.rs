@@ -270,7 +270,7 @@ fn a_prepared_plan_takes_over_once_its_weights_have_come_over_the_links() {
     case.layers = vec![case.layers[0]];
     case.routes = vec![(vec![0], 1.0)];
     let mut problem = case.problem();
-    problem.conditions.failures = vec![fails(device("d0"), Severity::Lost, 50.0, Some(1.0))];
+    problem.conditions.failures = vec![fails(device("d0"), Severity::Lost, 50.0, Some(100.0))];
     problem.conditions.recovery = detect(2.0);
     let (plan, kept) = (case.plan(&problem), crate::material::whole_on(&problem, "d1"));
     let options = Options { trace: true, attribution: true, ..Options::default() };
@@ -288,5 +288,5 @@ fn a_prepared_plan_takes_over_once_its_weights_have_come_over_the_links() {
     assert_eq!(in_units(tally.serving_seconds), 445.0 - 307.0);
     // Without the prepared plan the device's repair is all there is to wait for.
     let alone = simulate(&plan, &problem, &case.workload, &options).expect("simulates");
-    assert_eq!(ends(&alone)[2], 74.0);
+    assert_eq!(ends(&alone)[2], 172.0);
 }
