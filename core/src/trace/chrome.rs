@@ -211,7 +211,7 @@ mod tests {
                 "M" | "C" => assert!(event["args"].is_object(), "{event}"),
                 "X" => assert!(event["dur"].as_f64().is_some_and(|dur| dur >= 0.0), "{event}"),
                 "b" | "n" | "e" | "s" | "t" | "f" => {
-                    assert!(event["id"].is_u64() && event["cat"].is_string(), "{event}")
+                    assert!(event["id"].is_u64() && event["cat"].is_string(), "{event}");
                 }
                 other => panic!("phase {other}"),
             }
