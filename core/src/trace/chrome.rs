@@ -128,6 +128,8 @@ fn counters(trace: &Trace, events: &mut Vec<Value>) {
         for sample in &device.samples {
             let known = [
                 ("temperature °C", sample.temperature_celsius.map(|celsius| celsius.value())),
+                ("power W", sample.power_watts.map(|watts| watts.value())),
+                ("charge", sample.charge),
                 ("speed", sample.speed),
             ];
             for (name, value) in known.into_iter().filter_map(|(name, value)| Some((name, value?))) {
@@ -144,7 +146,7 @@ fn counters(trace: &Trace, events: &mut Vec<Value>) {
 mod tests {
     use super::*;
     use crate::trace::{DeviceRecord, DeviceSample, Origin, RequestRecord, StepRecord};
-    use crate::units::{Celsius, SimDuration};
+    use crate::units::{Celsius, SimDuration, Watts};
 
     fn trace() -> Trace {
         let request = |id: u32, arrival: u64, first: u64, finished: u64| RequestRecord {
@@ -170,11 +172,20 @@ mod tests {
             energy_joules: None,
             temperature_max_celsius: None,
             throttled_ns: None,
+            throttled_after_ns: None,
+            sustained_speed: None,
             source: "test".into(),
             samples,
         };
-        let warm =
-            DeviceSample { at_ns: SimTime(1_500), temperature_celsius: Some(Celsius::of(41.5)), speed: Some(0.5) };
+        let warm = DeviceSample {
+            at_ns: SimTime(1_500),
+            temperature_celsius: Some(Celsius::of(41.5)),
+            speed: Some(0.5),
+            power_watts: Some(Watts::of(90.0)),
+            energy_joules: None,
+            utilisation: None,
+            charge: None,
+        };
         Trace {
             origin: Origin::Predicted,
             requests: vec![request(0, 0, 3_001, 6_000), request(1, 500, 6_000, 6_000)],
@@ -266,5 +277,6 @@ mod tests {
         assert_eq!(queue, [(0.0, 1, 0), (0.5, 2, 1), (3.001, 2, 0), (6.0, 0, 0)]);
         let of_device: Vec<&str> = of(&events, "C").iter().filter_map(|event| event["name"].as_str()).collect();
         assert!(of_device.contains(&"d\"0 temperature °C") && of_device.contains(&"d\"0 speed"), "{of_device:?}");
+        assert!(of_device.contains(&"d\"0 power W") && !of_device.contains(&"d\"0 charge"), "{of_device:?}");
     }
 }
