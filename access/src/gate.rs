@@ -360,6 +360,7 @@ impl Gate {
     /// Gives back what an admission holds, and records it.
     ///
     /// Errors: not held any more, or a file system that refuses.
+    #[allow(clippy::needless_pass_by_value, reason = "an admission ends here, and nobody may use it again")]
     pub fn leave(&self, admission: Admission, now: Timestamp, record: Record<'_>) -> Result<(), GateError> {
         let Admission { booking, principal, bytes, .. } = admission;
         let Some(booking) = booking else { return Ok(()) };

@@ -25,7 +25,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
     let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
     let attribution = attribution(setup, &outcomes);
-    let each = |of: fn(&Tally) -> &Sample| merged(outcomes.iter().map(|outcome| of(&outcome.tally)));
+    let each = |of: OfTally| merged(outcomes.iter().map(|outcome| of(&outcome.tally)));
     let rates = outcomes.iter().filter_map(|outcome| outcome.tally.tokens_per_second());
     let rates: Vec<Sample> = rates.map(|rate| std::iter::once(rate).collect()).collect();
     let metrics: BTreeMap<String, Statistic> = [
@@ -56,9 +56,12 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     }
 }
 
+/// Values of one metric.
+type OfTally = fn(&Tally) -> &Sample;
+
 /// Percentiles of the times of requests.
 fn percentiles(outcomes: &[Outcome]) -> BTreeMap<String, Vec<Percentile>> {
-    let times: [(&str, fn(&Tally) -> &Sample); 3] = [
+    let times: [(&str, OfTally); 3] = [
         ("ttft_seconds", |tally| &tally.ttft),
         ("tpot_seconds", |tally| &tally.tpot),
         ("e2e_seconds", |tally| &tally.e2e),
