@@ -11,6 +11,7 @@ use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
 use crate::problem::{Objective, PlacementProblem};
 use num_traits::{Signed, Zero};
+use std::collections::BTreeSet;
 
 /// Largest gap of a plan that may call itself optimal, without unit.
 pub const GAP_OPTIMAL_MAX: f64 = 1e-6;
@@ -342,18 +343,23 @@ fn rate(
 
 /// Verifies evidence by batch: each that Little's law leaves open has some, and all that there is holds.
 fn by_batch(problem: &PlacementProblem, bound: f64, above: &Exact, batches: &[BatchEvidence]) -> Vec<BoundFault> {
-    let mut faults = Vec::new();
-    let named = |batch: u32| batches.iter().filter(|of| of.batch == batch).count();
-    for batch in in_flight::batches(problem, above).into_iter().filter(|&batch| named(batch) == 0) {
-        faults.push(BoundFault::Batch { batch, what: "has no evidence, and is not ruled out by Little's law" });
+    if let Err(fault) = cover::tabulable(problem) {
+        return vec![fault];
     }
     let known = in_flight::batches_of(&problem.variants());
+    let mut named: BTreeSet<u32> = BTreeSet::new();
     for of in batches {
-        if !known.contains(&of.batch) || named(of.batch) > 1 {
+        if !known.contains(&of.batch) || !named.insert(of.batch) {
+            // One is enough: a file may name millions.
             let what = "must be one that plans of this problem may have, named once";
-            faults.push(BoundFault::Batch { batch: of.batch, what });
-            continue;
+            return vec![BoundFault::Batch { batch: of.batch, what }];
         }
+    }
+    let mut faults = Vec::new();
+    for batch in in_flight::batches(problem, above).into_iter().filter(|batch| !named.contains(batch)) {
+        faults.push(BoundFault::Batch { batch, what: "has no evidence, and is not ruled out by Little's law" });
+    }
+    for of in batches {
         let found = rate(problem, bound, above, &of.evidence, Some(of.batch));
         let wrong = "must have evidence that speaks of throughput";
         faults.extend(found.unwrap_or_else(|| vec![BoundFault::Batch { batch: of.batch, what: wrong }]));

@@ -37,14 +37,20 @@ pub(super) struct Class {
     pub rates: Vec<(Shape, Exact)>,
 }
 
-/// The devices by equal tables of rates, as far as they matter to plans of rate `above`, in batches of one size where one
-/// is named. Errors: too many intervals to tabulate.
-pub(super) fn classes(problem: &PlacementProblem, above: &Exact, only: Option<u32>) -> Result<Vec<Class>, BoundFault> {
+/// Whether all intervals of layers on all devices may be looked at. Errors: too many of them.
+pub(super) fn tabulable(problem: &PlacementProblem) -> Result<(), BoundFault> {
     let layers = u128::from(problem.layers());
     let count = layers * (layers + 1) / 2 * problem.graph.devices().len() as u128;
     if count > INTERVALS_MAX {
         return Err(BoundFault::TooLarge { what: "intervals of layers on devices", count, max: INTERVALS_MAX });
     }
+    Ok(())
+}
+
+/// The devices by equal tables of rates, as far as they matter to plans of rate `above`, in batches of one size where one
+/// is named. Errors: too many intervals to tabulate.
+pub(super) fn classes(problem: &PlacementProblem, above: &Exact, only: Option<u32>) -> Result<Vec<Class>, BoundFault> {
+    tabulable(problem)?;
     let variants = problem.variants();
     let lives = match only {
         Some(batch) => vec![problem.life(batch)],
