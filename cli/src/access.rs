@@ -32,7 +32,7 @@ pub fn gate(identity: &Identity) -> Result<Gate, Failure> {
     if !ended.is_empty() {
         let mut swept = Event::new(isotherm_audit::log::EventKind::QuotaSwept, trust::now()?, identity.id());
         swept.metadata.insert("bookings".to_owned(), i64::try_from(ended.len()).unwrap_or(i64::MAX).into());
-        trust::record_all(identity, vec![swept])?;
+        trust::record_all(identity, &[swept])?;
     }
     Ok(gate)
 }
@@ -73,7 +73,7 @@ pub fn enter(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Result<Ad
 
 /// Writes the gate's decisions to this host's log.
 pub fn recorder(identity: &Identity) -> impl FnMut(Vec<Event>) -> Result<(), String> + '_ {
-    move |events| trust::record_all(identity, events).map(|_| ()).map_err(|failure| failure.message)
+    move |events| trust::record_all(identity, &events).map(|_| ()).map_err(|failure| failure.message)
 }
 
 /// A refusal leaves with 8; whatever else went wrong does not look like one.

@@ -163,13 +163,13 @@ pub fn record(identity: &Identity, kind: EventKind, severity: Severity, note: No
     event.severity = severity;
     event.subjects = note.subjects;
     event.metadata = note.details;
-    record_all(identity, vec![event])
+    record_all(identity, &[event])
 }
 
 /// Appends events to this host's log under one checkpoint.
-pub fn record_all(identity: &Identity, events: Vec<Event>) -> Result<LogPosition, Failure> {
+pub fn record_all(identity: &Identity, events: &[Event]) -> Result<LogPosition, Failure> {
     let mut log = open_log(identity)?;
-    log.append_all(&events).map_err(|e| log_failure(&e))?;
+    log.append_all(events).map_err(|e| log_failure(&e))?;
     Ok(log.position())
 }
 

@@ -111,9 +111,9 @@ fn change(
         .map_err(|e| access::failure(&e))
 }
 
-fn parsed<T: FromStr>(words: &[String]) -> Result<BTreeSet<T>, Failure>
+fn parsed<T>(words: &[String]) -> Result<BTreeSet<T>, Failure>
 where
-    T: Ord,
+    T: FromStr + Ord,
     T::Err: std::fmt::Display,
 {
     words.iter().map(|word| word.parse().map_err(|e: T::Err| Failure::new(Code::Usage, e.to_string()))).collect()
@@ -222,7 +222,7 @@ fn logged(identity: &Identity, principal: KeyId, asked: &Asked, decision: &Decis
     event.operation = Some(asked.permission.clone());
     event.error = (!decision.allowed).then(|| decision.because());
     event.metadata.insert("check".to_owned(), true.into());
-    trust::record_all(identity, vec![event]).map(|_| ())
+    trust::record_all(identity, &[event]).map(|_| ())
 }
 
 fn denied(asked: &Asked, decision: &Decision) -> Failure {

@@ -41,7 +41,7 @@ fn constant(_: u32) -> f64 {
 
 /// One in eight takes 4.5 times the mean, the others half of it: a coefficient of variation of 1.32.
 fn two_kinds(stratum: u32) -> f64 {
-    if stratum % 8 == 0 { 4.5 } else { 0.5 }
+    if stratum.is_multiple_of(8) { 4.5 } else { 0.5 }
 }
 
 /// Where the stratum `i` stands in the table of stage `stage`: odd multipliers permute a power of two.

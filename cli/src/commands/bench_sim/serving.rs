@@ -59,16 +59,16 @@ impl Replicas {
     }
 
     pub(super) fn replay(&self, load: &Replay, options: &Options) -> Result<SimulationReport, Failure> {
-        isotherm_sim::replay(&self.plan, &self.problem, load, options).map_err(failed)
+        isotherm_sim::replay(&self.plan, &self.problem, load, options).map_err(|e| failed(&e))
     }
 
     fn simulate(&self, workload: &Workload, options: &Options) -> Result<SimulationReport, Failure> {
-        simulate(&self.plan, &self.problem, workload, options).map_err(failed)
+        simulate(&self.plan, &self.problem, workload, options).map_err(|e| failed(&e))
     }
 }
 
-fn failed(error: isotherm_sim::SimulateError) -> Failure {
-    Failure::io(format!("a benchmark's run failed: {}", models::causes(&error)))
+fn failed(error: &isotherm_sim::SimulateError) -> Failure {
+    Failure::io(format!("a benchmark's run failed: {}", models::causes(error)))
 }
 
 fn replicas(problem: &PlacementProblem) -> Plan {
