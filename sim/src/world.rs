@@ -155,7 +155,8 @@ impl<'a> World<'a> {
         let sampled = options.trace && replication == 0;
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
-            let policy = options.policy.start(route.resources, route.stops.len(), !setup.failures.is_empty())?;
+            let whole = options.attribution || options.trace || !setup.failures.is_empty();
+            let policy = options.policy.start(route.resources, route.stops.len(), whole)?;
             chains.push(Chain { policy, batches: Vec::new(), scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {

@@ -33,7 +33,8 @@ use vidur::{Lists, Lockstep, Rule};
 /// Batches of one route come back in the order in which they were formed.
 ///
 /// The world reads of a batch its shape and who was preempted, and of what it brought the first tokens of requests
-/// (ordinal 1) and who is done; and every token where requests can be lost. A policy may leave out the rest.
+/// (ordinal 1) and who is done. A policy may leave out the rest unless it is started `whole`: where requests can be lost, or
+/// somebody asks where their time went.
 pub trait Policy: fmt::Debug {
     /// Takes a request in. Identifiers rise in order of arrival.
     ///
@@ -88,28 +89,23 @@ impl PolicyName {
     }
 
     /// The policy of this name on a route of so many stages, without requests. The policy `isotherm` has as many
-    /// batches in flight as the plan says, others one for each stage. `every_token` forbids it to leave out tokens other
-    /// than the first. Errors: a limit is zero.
-    pub fn start(
-        self,
-        resources: Resources,
-        stages: usize,
-        every_token: bool,
-    ) -> Result<Box<dyn Policy>, ServingError> {
+    /// batches in flight as the plan says, others one for each stage. `whole` forbids it to leave out items of batches and
+    /// tokens other than the first. Errors: a limit is zero.
+    pub fn start(self, resources: Resources, stages: usize, whole: bool) -> Result<Box<dyn Policy>, ServingError> {
         let stages = u32::try_from(stages).unwrap_or(u32::MAX);
         let one_each = Resources { in_flight_max: stages, ..resources };
         Ok(match self {
             Self::Isotherm => Box::new(Isotherm::new(resources)?),
-            Self::VidurVllm => vidur(Rule::Vllm, one_each, every_token)?,
-            Self::VidurSarathi => vidur(Rule::Sarathi, one_each, every_token)?,
-            Self::Splitwise => Box::new(Splitwise::new(one_each)?),
+            Self::VidurVllm => vidur(Rule::Vllm, one_each, whole)?,
+            Self::VidurSarathi => vidur(Rule::Sarathi, one_each, whole)?,
+            Self::Splitwise => Box::new(Splitwise::new(one_each, whole)?),
             Self::Vllm => Box::new(Vllm::new(one_each, VllmOptions::default())?),
         })
     }
 }
 
-fn vidur(rule: Rule, resources: Resources, every_token: bool) -> Result<Box<dyn Policy>, ServingError> {
-    Ok(if resources.in_flight_max == 1 && !every_token {
+fn vidur(rule: Rule, resources: Resources, whole: bool) -> Result<Box<dyn Policy>, ServingError> {
+    Ok(if resources.in_flight_max == 1 && !whole {
         Box::new(Lockstep::new(rule, resources)?)
     } else {
         Box::new(Lists::new(rule, resources)?)

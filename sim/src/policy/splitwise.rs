@@ -26,7 +26,7 @@
 use super::Policy;
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
-use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError, Yield, blocks_for};
+use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield, blocks_for};
 use isotherm_core::units::SimTime;
 use std::collections::VecDeque;
 
@@ -72,6 +72,8 @@ impl Live {
 #[derive(Debug)]
 pub struct Splitwise {
     resources: Resources,
+    /// Whether batches name their requests.
+    whole: bool,
     slots: Vec<Live>,
     vacant: Vec<u32>,
     free: u64,
@@ -102,7 +104,8 @@ struct Choice {
 
 impl Splitwise {
     /// A policy without requests. Errors: a limit is zero.
-    pub fn new(resources: Resources) -> Result<Self, ServingError> {
+    /// `whole` makes its batches name their requests.
+    pub fn new(resources: Resources, whole: bool) -> Result<Self, ServingError> {
         for (count, what) in [
             (resources.serving.requests_max, "serving.requests_max"),
             (resources.serving.step_tokens_max, "serving.step_tokens_max"),
@@ -115,6 +118,7 @@ impl Splitwise {
         }
         Ok(Self {
             resources,
+            whole,
             slots: Vec::new(),
             vacant: Vec::new(),
             free: resources.kv_blocks.into(),
@@ -341,8 +345,17 @@ impl Policy for Splitwise {
         }
         let mut shape = StepShape::default();
         let mut context = 0;
+        let mut items = Vec::new();
         for task in &self.batch {
             let live = self.live(task.slot);
+            if self.whole {
+                let (prompt, produced) = (live.request.prompt_tokens, live.produced);
+                let work = match task.kind {
+                    Kind::Prompt => Work::Prefill { start: 0, tokens: prompt, last: true },
+                    Kind::Answer => Work::Decode { start: prompt + produced },
+                };
+                items.push(Item { request: live.request.id, work });
+            }
             match task.kind {
                 Kind::Prompt => shape.prefills.push((live.request.prompt_tokens, 0)),
                 Kind::Answer => {
@@ -357,7 +370,7 @@ impl Policy for Splitwise {
         }
         self.out = true;
         self.formed += 1;
-        Some(Batch { number: self.formed - 1, items: Vec::new(), shape, preempted: Vec::new() })
+        Some(Batch { number: self.formed - 1, items, shape, preempted: Vec::new() })
     }
 
     fn complete(&mut self, _batch: Batch, ended: &[RequestId], _now: SimTime) -> Completed {

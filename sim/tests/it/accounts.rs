@@ -6,7 +6,9 @@ use crate::material::{Case, Costs, closed, poisson};
 use isotherm_core::conditions::{Between, Conditions, CrossTraffic, LinkCondition, Place, Spread};
 use isotherm_core::record::{Cause, SimulationReport};
 use isotherm_core::units::Seconds;
-use isotherm_sim::{Options, simulate};
+use isotherm_core::workload::replay::Replay;
+use isotherm_sim::policy::PolicyName;
+use isotherm_sim::{Options, replay, simulate};
 
 fn run(case: &Case, conditions: Conditions, seeds: u32) -> SimulationReport {
     let mut problem = case.problem();
@@ -111,5 +113,27 @@ fn the_parts_add_up_whatever_happens() {
     let parts = &report.attribution.as_ref().expect("asked for").parts;
     for cause in [Cause::Throttle, Cause::Contention] {
         assert!(parts.iter().any(|part| part.cause == cause && part.ttft_seconds > 0.0), "{cause:?}");
+    }
+}
+
+#[test]
+fn every_policy_names_whom_its_time_went_to_and_is_not_changed_by_being_asked() {
+    let (problem, plan) = crate::peers::replicas(2, "requests_max = 64\nstep_tokens_max = 2048\nkv_blocks = 20000\n");
+    let mut text = "arrived_at,num_prefill_tokens,num_decode_tokens\n".to_owned();
+    for i in 0..60 {
+        text += &format!("{}.{:02},{},{}\n", i / 20, i % 20, 100 + 37 * (i % 11), 1 + i % 7);
+    }
+    let load = Replay::parse(&text).expect("a load");
+    for policy in PolicyName::ALL {
+        let asked = Options { policy, attribution: true, trace: true, ..Options::default() };
+        let alone = Options { policy, ..Options::default() };
+        let run = |options: &Options| replay(&plan, &problem, &load, options).expect("simulates");
+        let (asked, alone) = (run(&asked), run(&alone));
+        assert_eq!((asked.digest, &asked.metrics), (alone.digest, &alone.metrics), "{policy}");
+        let parts = &asked.attribution.as_ref().expect("asked for").parts;
+        let ttft: f64 = parts.iter().map(|part| part.ttft_seconds).sum();
+        assert!((ttft - asked.metrics["ttft_seconds"].mean).abs() < 1e-9, "{policy}: {ttft}");
+        let trace = asked.trace.as_ref().expect("asked for");
+        assert!(trace.steps.iter().all(|step| !step.requests.is_empty()), "{policy}");
     }
 }

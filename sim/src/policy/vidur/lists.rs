@@ -4,7 +4,7 @@ use super::{Limits, Rule};
 use crate::policy::Policy;
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
-use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError, Yield};
+use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield};
 use isotherm_core::units::SimTime;
 use std::collections::VecDeque;
 
@@ -192,13 +192,21 @@ impl Policy for Lists {
         }
         let mut shape = StepShape::default();
         let mut context = 0;
+        let mut items = Vec::with_capacity(chosen.len());
         for (live, tokens) in &chosen {
+            let (start, tokens) = (live.processed, *tokens);
+            let work = if live.decodes() {
+                Work::Decode { start }
+            } else {
+                Work::Prefill { start, tokens, last: start + tokens == live.target }
+            };
+            items.push(Item { request: live.request.id, work });
             if live.decodes() {
                 shape.decodes += 1;
                 context += u64::from(live.processed);
                 shape.sequences += 1;
             } else {
-                shape.prefills.push((*tokens, live.processed));
+                shape.prefills.push((tokens, live.processed));
                 shape.sequences += u32::from(live.processed + tokens == live.target);
             }
         }
@@ -208,7 +216,7 @@ impl Policy for Lists {
         self.flights.push_back(chosen);
         let number = self.formed;
         self.formed += 1;
-        Some(Batch { number, items: Vec::new(), shape, preempted: std::mem::take(&mut self.restarted) })
+        Some(Batch { number, items, shape, preempted: std::mem::take(&mut self.restarted) })
     }
 
     fn complete(&mut self, _batch: Batch, ended: &[RequestId], _now: SimTime) -> Completed {

@@ -32,8 +32,10 @@ struct Block {
 /// All blocks of one cache.
 #[derive(Debug, Clone)]
 pub struct Pool {
+    /// Blocks that were used at least once; those after them are free and empty, so a large cache costs what it is used.
     blocks: Vec<Block>,
-    /// First and last free block.
+    total: u32,
+    /// First and last free block of those that were used.
     first: u32,
     last: u32,
     free: u32,
@@ -44,20 +46,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of empty blocks.
     pub fn new(blocks: u32) -> Self {
-        let block = |i: u32| Block {
-            holders: 0,
-            content: None,
-            before: if i == 0 { NONE } else { i - 1 },
-            after: if i + 1 == blocks { NONE } else { i + 1 },
-        };
-        let ends = if blocks == 0 { (NONE, NONE) } else { (0, blocks - 1) };
-        Self {
-            blocks: (0..blocks).map(block).collect(),
-            first: ends.0,
-            last: ends.1,
-            free: blocks,
-            known: BTreeMap::new(),
-        }
+        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, known: BTreeMap::new() }
     }
 
     /// Blocks that nobody holds.
@@ -77,6 +66,12 @@ impl Pool {
 
     /// Gives out the next free block; what it held is lost.
     pub fn take(&mut self) -> Option<u32> {
+        let unused = self.blocks.len() as u32;
+        if unused < self.total {
+            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE });
+            self.free -= 1;
+            return Some(unused);
+        }
         let block = self.first;
         if block == NONE {
             return None;
