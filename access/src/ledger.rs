@@ -68,6 +68,9 @@ pub enum LedgerError {
         /// The booking.
         booking: Booking,
     },
+    /// Nothing to hold.
+    #[error("a reservation of 0 bytes; ask for at least one, or for none at all")]
+    Nothing,
     /// An owner that no line can carry.
     #[error("the owner of a reservation has {bytes} bytes; the limit is {OWNER_BYTES_MAX}")]
     Owner {
@@ -172,21 +175,24 @@ impl State {
                 }
                 _ => false,
             },
-            Step::Release { id } => match self.held.remove(id) {
-                Some(holding) => {
-                    let used = self.used.get_mut(&holding.principal).expect("whoever holds is counted");
-                    *used -= holding.bytes;
-                    if *used == 0 {
-                        self.used.remove(&holding.principal);
-                    }
-                    true
-                }
-                None => false,
-            },
+            Step::Release { id } => {
+                let Some(holding) = self.held.remove(id) else { return false };
+                let used = self.used.get(&holding.principal).and_then(|used| used.checked_sub(holding.bytes));
+                match used {
+                    Some(0) => self.used.remove(&holding.principal),
+                    Some(left) => self.used.insert(holding.principal, left),
+                    None => return false,
+                };
+                true
+            }
         }
     }
 
+    /// A holding of nothing is never written: a principal is counted exactly while it holds a byte.
     fn hold(&mut self, id: Booking, principal: KeyId, bytes: u64, until: Option<Timestamp>, owner: &str) -> bool {
+        if bytes == 0 {
+            return false;
+        }
         let used = self.used.get(&principal).copied().unwrap_or(0);
         let Some(used) = used.checked_add(bytes) else { return false };
         self.used.insert(principal, used);
@@ -367,7 +373,7 @@ impl Ledger {
 
     /// Reserves memory for a principal until a time, if its quota allows. Reservations that ran out are given back first.
     ///
-    /// Errors: more than the quota, an owner that is too long, or a file system that refuses.
+    /// Errors: no bytes, more than the quota, an owner that is too long, or a file system that refuses.
     pub fn reserve(
         &self,
         principal: KeyId,
@@ -377,6 +383,9 @@ impl Ledger {
         until: Timestamp,
         owner: &str,
     ) -> Result<Booking, LedgerError> {
+        if bytes == 0 {
+            return Err(LedgerError::Nothing);
+        }
         if owner.len() > OWNER_BYTES_MAX {
             return Err(LedgerError::Owner { bytes: owner.len() });
         }

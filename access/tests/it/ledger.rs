@@ -71,6 +71,41 @@ fn a_torn_last_line_is_cut_and_any_other_damage_named() {
     }
 }
 
+/// Writes a journal as its format says, from nothing but SHA-256.
+fn journal(steps: &[String]) -> String {
+    use sha2::{Digest as _, Sha256};
+    let mut text = format!("isotherm.quota/v1 {:020} {:020}\n", 0, 0);
+    let mut chain = Sha256::digest(text.as_bytes());
+    for step in steps {
+        chain = Sha256::new().chain_update(chain).chain_update(step).finalize();
+        let mark: String = chain.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        text.push_str(&format!("{mark} {step}\n"));
+    }
+    text
+}
+
+#[test]
+fn a_holding_of_nothing_is_refused_and_a_journal_with_one_is_damaged() {
+    let folder = tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("new");
+    assert!(matches!(ledger.reserve(id(1), 0, None, at(NOW), at(LATER), "a"), Err(LedgerError::Nothing)));
+    assert!(ledger.holdings().expect("readable").is_empty());
+    drop(ledger);
+    let reserve = |number: u64, bytes: u64| {
+        let principal = id(1);
+        format!(
+            r#"{{"op":"reserve","id":{number},"principal":"{principal}","bytes":{bytes},"until":"{LATER}","owner":"a"}}"#
+        )
+    };
+    let release = |number: u64| format!(r#"{{"op":"release","id":{number}}}"#);
+    let path = folder.path().join(JOURNAL_FILE);
+    // The same steps over one byte are sound, so what is refused below is the nothing.
+    fs::write(&path, journal(&[reserve(0, 1), reserve(1, 1), release(0), release(1)])).expect("own file");
+    assert_eq!(Ledger::open(folder.path()).expect("sound").used(id(1)).expect("readable"), 0);
+    fs::write(&path, journal(&[reserve(0, 0), reserve(1, 0), release(0), release(1)])).expect("own file");
+    assert!(matches!(Ledger::open(folder.path()), Err(LedgerError::Damaged { line: 2, .. })));
+}
+
 #[test]
 fn a_journal_written_anew_says_the_same_to_every_handle() {
     let folder = tempdir().expect("a folder");
