@@ -28,13 +28,18 @@ pub const POLICY_BYTES_MAX: usize = 1 << 20;
 pub const POLICIES_MAX: usize = 1000;
 /// Deepest nest of brackets in policies. The engine reads them by recursion, and its own stack is its only limit.
 const NEST_MAX: usize = 64;
-/// Most operators in policies: a chain of them is as deep as it is long.
-const OPERATORS_MAX: usize = 4000;
+/// Most operators in policies: a chain of them is as deep as it is long, and beyond a depth that hangs on its stack the
+/// engine's validator gives up on an expression without a word, so that its faults show only when it is evaluated.
+const OPERATORS_MAX: usize = 1000;
 /// The cluster itself, as a thing to have rights over.
 pub const SYSTEM: &str = "isotherm";
 /// Sums of two of these still fit Cedar's 64-bit numbers.
 const BYTES_MAX: u64 = i64::MAX as u64 / 4;
 const CACHED_MAX: usize = 10_000;
+/// Stack of the validator: at 8 MiB it reads about 2500 nested operators.
+const VALIDATOR_STACK_BYTES: usize = 64 << 20;
+/// Devices of the rules that new policies are tried on; what fails on one kind of thing fails on the first.
+const TRIAL_DEVICES: usize = 16;
 
 /// Why policies do not count.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,14 @@ pub enum PolicyError {
     Template {
         /// The name.
         id: String,
+    },
+    /// Policies that pass the schema and still cannot be evaluated.
+    #[error("policies cannot decide {permission}: {why}")]
+    Undecided {
+        /// What was asked in the trial.
+        permission: Permission,
+        /// What the engine said.
+        why: String,
     },
     /// Policies that speak of what there is not, or compare what cannot be compared.
     #[error("policies do not fit the schema:\n  {}", faults.join("\n  "))]
@@ -204,6 +217,24 @@ fn named(text: &str, place: &str, into: &mut PolicySet) -> Result<(), PolicyErro
     Ok(())
 }
 
+/// What is wrong with policies by the schema.
+///
+/// The validator gives up without a word where its stack runs low, and calls what it did not look at sound. So it gets a
+/// stack of its own, far larger than the operators that are let through can fill, whatever thread asks.
+///
+/// Errors: no thread could be started, or it died.
+fn faults(schema: &Schema, policies: &PolicySet) -> Result<Vec<String>, String> {
+    let validate = || {
+        let checked = Validator::new(schema.clone()).validate(policies, ValidationMode::Strict);
+        checked.validation_errors().map(ToString::to_string).collect()
+    };
+    std::thread::scope(|scope| {
+        let spawned = std::thread::Builder::new().stack_size(VALIDATOR_STACK_BYTES).spawn_scoped(scope, validate);
+        let thread = spawned.map_err(|error| format!("no thread to check them: {error}"))?;
+        thread.join().map_err(|_| "the check of them broke off".to_owned())
+    })
+}
+
 /// An error of Cedar with the causes under it, in one line.
 fn described(error: &dyn std::error::Error) -> String {
     let mut words = error.to_string();
@@ -228,9 +259,8 @@ impl Authority {
         let mut policies = PolicySet::new();
         named(POLICIES, "shipped", &mut policies)?;
         named(site_policies, "site", &mut policies)?;
-        let checked = Validator::new(schema.clone()).validate(&policies, ValidationMode::Strict);
-        if !checked.validation_passed() {
-            let faults = checked.validation_errors().map(ToString::to_string).collect();
+        let faults = faults(&schema, &policies).map_err(PolicyError::Parse)?;
+        if !faults.is_empty() {
             return Err(PolicyError::Invalid { faults });
         }
         let words = |policy: &cedar_policy::Policy| {
@@ -277,6 +307,25 @@ impl Authority {
             Ok(decision) => decision,
             Err(why) => Decision::refused(&why),
         }
+    }
+
+    /// Asks every permission once for a principal, on its devices or the cluster, and looks only at whether there is an
+    /// answer: policies that cannot be evaluated would refuse everything to everybody.
+    ///
+    /// Errors: a policy fails while it is evaluated.
+    pub fn trial(&self, principal: KeyId, now: Timestamp) -> Result<(), PolicyError> {
+        let known = self.directory.pools.values().flatten().chain(&self.directory.cordoned).map(String::as_str);
+        // A device that no rule names is decided as well as one that some rule does.
+        let devices: Vec<&str> = known.take(TRIAL_DEVICES).chain(["device"]).collect();
+        for permission in Permission::ALL {
+            let on: &[&str] = if permission == Permission::AdminFullAccess { &[SYSTEM] } else { devices.as_slice() };
+            for device in on {
+                let (used_bytes, request_bytes) = (0, u64::from(permission == Permission::MemoryAllocate));
+                let question = Question { principal, permission, device, now, used_bytes, request_bytes, lease: None };
+                self.judged(&question).map_err(|why| PolicyError::Undecided { permission, why })?;
+            }
+        }
+        Ok(())
     }
 
     fn judged(&self, question: &Question<'_>) -> Result<Decision, String> {

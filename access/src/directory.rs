@@ -117,8 +117,14 @@ pub enum DirectoryError {
         why: String,
     },
     /// A name that cannot be shown or held.
-    #[error("the name {name:?} is empty, too long or has control characters")]
+    #[error("the name {name:?} is empty, too long, or has control characters or marks that turn text around")]
     Name {
+        /// The name.
+        name: String,
+    },
+    /// A name that reads as the id of something else.
+    #[error("the name {name:?} reads as the id of a key or a lease; choose another")]
+    Identifier {
         /// The name.
         name: String,
     },
@@ -150,13 +156,28 @@ pub struct Directory {
     /// Keys that count for nothing any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked_keys: BTreeSet<KeyId>,
+    /// Leases that were lent here, and when each ends; one may be forgotten from then on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lent: BTreeMap<Nonce, Timestamp>,
     /// Leases that count for nothing any more. One may be forgotten once it has expired.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub revoked_leases: BTreeSet<Nonce>,
 }
 
+/// Control characters, line separators, and all marks of direction: with them two names look like one.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control)
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(misleads)
+}
+
+/// Whether a name could be taken for the id of a key or of a lease.
+fn is_identifier(name: &str) -> bool {
+    let folded = name.to_ascii_lowercase();
+    folded.parse::<KeyId>().is_ok() || folded.parse::<Nonce>().is_ok()
 }
 
 impl Directory {
@@ -172,6 +193,7 @@ impl Directory {
             cordoned: BTreeSet::new(),
             revoked_keys: BTreeSet::new(),
             revoked_leases: BTreeSet::new(),
+            lent: BTreeMap::new(),
         })
     }
 
@@ -209,6 +231,13 @@ impl Directory {
             principal.roles.contains(&Role::Admin) && !self.revoked_keys.contains(id)
         };
         if self.principals.iter().any(admin) { Ok(()) } else { Err(DirectoryError::NoAdministrator) }
+    }
+
+    /// Errors: a principal whose name is new since `before` and reads as the id of a key or a lease. Older ones stay.
+    pub fn check_names(&self, before: &Self) -> Result<(), DirectoryError> {
+        let kept = |id, name: &str| before.principals.get(id).is_some_and(|principal| principal.name == name);
+        let wrong = self.principals.iter().find(|(id, p)| is_identifier(&p.name) && !kept(*id, &p.name));
+        wrong.map_or(Ok(()), |(_, p)| Err(DirectoryError::Identifier { name: p.name.clone() }))
     }
 
     /// The directory as it is stored.

@@ -84,6 +84,19 @@ pub enum GateError {
         /// Why.
         decision: Decision,
     },
+    /// The change would end the rights of the one who makes it, and nobody here could take it back.
+    #[error("with this change {permission} would be denied to {principal}, who makes it{}: {}",
+        if *later { " (not now, but in time)" } else { "" }, decision.because())]
+    LockedOut {
+        /// What would be denied.
+        permission: Permission,
+        /// Who makes the change.
+        principal: KeyId,
+        /// Whether only a later day would show it.
+        later: bool,
+        /// Why it would be denied.
+        decision: Decision,
+    },
     /// The decision could not be written down, so it does not count.
     #[error("the decision was not logged, so nothing is allowed: {0}")]
     NotLogged(String),
@@ -397,9 +410,12 @@ impl Gate {
     }
 
     /// Changes the rules in the name of an administrator: `change` gets the directory and the installation's policies.
-    /// Both are checked as a whole before either is written, and recorded first.
+    /// Both are checked as a whole before either is written, and recorded first. Commands make changes in the name of the
+    /// host's own identity, so a change after which that one could make no more is refused: with it nobody on this host
+    /// could take the change back.
     ///
-    /// Errors: no administrator; rules that could not be relied on afterwards; a file system that refuses.
+    /// Errors: no administrator; rules that could not be relied on afterwards, cannot be evaluated, or deny
+    /// administration to `principal` now or at the end of time where the present ones do not; a file system that refuses.
     pub fn administer(
         &mut self,
         principal: KeyId,
@@ -438,7 +454,17 @@ impl Gate {
         let mut site = before.clone();
         change(&mut directory, &mut site);
         directory.check()?;
-        Authority::new(directory.clone(), &site)?;
+        directory.check_names(rules.directory())?;
+        let new = Authority::new(directory.clone(), &site)?;
+        new.trial(principal, now)?;
+        for (now, later) in [(now, false), (now.later_by(u64::MAX), true)] {
+            let question = Question { now, ..question.clone() };
+            let decision = new.decide(&question);
+            // What was so before is not this change's doing, and some change has to mend it.
+            if !decision.allowed && rules.decide(&question).allowed {
+                return Err(GateError::LockedOut { permission: question.permission, principal, later, decision });
+            }
+        }
         record(events).map_err(GateError::NotLogged)?;
         let folder = &self.folder;
         if site != before {

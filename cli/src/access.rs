@@ -2,6 +2,8 @@
 
 use crate::failure::{Code, Failure};
 use crate::{files, trust};
+use isotherm_access::authority::PolicyError;
+use isotherm_access::directory::DirectoryError;
 use isotherm_access::gate::Request;
 use isotherm_access::{Admission, Directory, Gate, GateError, Permission};
 use isotherm_audit::keys::Identity;
@@ -85,6 +87,11 @@ pub fn failure(error: &GateError) -> Failure {
         );
     }
     match error {
+        // What was asked for is at fault here, not what is in force.
+        GateError::LockedOut { .. } => Failure::new(Code::Verification, text)
+            .remedy("let another key do it: give it the role admin, and run the command as that one"),
+        GateError::Directory(DirectoryError::Identifier { .. } | DirectoryError::Name { .. })
+        | GateError::Policy(PolicyError::Undecided { .. }) => Failure::new(Code::Verification, text),
         GateError::Directory(_) | GateError::Policy(_) | GateError::Key(_) => {
             Failure::new(Code::Verification, format!("the access rules of this host cannot be relied on: {text}"))
         }

@@ -3,7 +3,7 @@
 use crate::support::{GIB, NOW, at, decide, directory, edited, enter, gate, id, identity, question, request};
 use isotherm_access::authority::{POLICIES, PolicyError, SYSTEM};
 use isotherm_access::directory::DirectoryError;
-use isotherm_access::{Authority, Directory, GateError, Permission, Role};
+use isotherm_access::{Authority, Directory, GateError, Permission, Principal, Role};
 use isotherm_audit::log::EventKind;
 use std::collections::BTreeSet;
 use tempfile::tempdir;
@@ -230,4 +230,101 @@ fn a_name_that_two_have_means_neither() {
     assert_eq!(directory.find("monitor"), None);
     assert_eq!(directory.find("admin"), Some(id(1)));
     assert_eq!(directory.find(&identity(4).id().to_string()), Some(id(4)));
+}
+
+/// Tries a change in the name of the host's own administrator, and says whether the rules on disk stayed as they were.
+fn tried(change: impl FnOnce(&mut Directory, &mut String)) -> (Result<(), GateError>, bool) {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &edited(2, |p| p.roles = [Role::Admin].into()));
+    let rules = |name: &str| std::fs::read(folder.path().join(name)).ok();
+    let before = (rules("principals.json"), rules("site.cedar"));
+    let answer = gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), change);
+    (answer, before == (rules("principals.json"), rules("site.cedar")))
+}
+
+#[test]
+fn no_change_locks_out_the_one_who_makes_it_though_another_administrator_stays() {
+    type Change = fn(&mut Directory, &mut String);
+    let forbid = "forbid (principal, action == Action::\"admin:full_access\", resource)";
+    fn own(directory: &mut Directory) -> &mut Principal {
+        directory.principals.get_mut(&id(1)).expect("there")
+    }
+    let changes: [(&str, Change, bool); 5] = [
+        ("revoked", |rules, _| _ = rules.revoked_keys.insert(id(1)), false),
+        ("gone", |rules, _| _ = rules.principals.remove(&id(1)), false),
+        ("denied", |rules, _| _ = own(rules).denied.insert(Permission::AdminFullAccess), false),
+        ("another role", |rules, _| own(rules).roles = [Role::User].into(), false),
+        ("a time that ends", |rules, _| own(rules).expires_on = Some(at("2026-11-24T12:00:00Z")), true),
+    ];
+    for (what, change, in_time) in changes {
+        let (answer, kept) = tried(change);
+        assert!(matches!(answer, Err(GateError::LockedOut { later, .. }) if later == in_time), "{what}: {answer:?}");
+        assert!(kept, "{what}");
+    }
+    for end in [";".to_owned(), " when { context.now > 2000000000 };".to_owned()] {
+        let (answer, kept) = tried(|_, site| *site = format!("{forbid}{end}"));
+        assert!(matches!(answer, Err(GateError::LockedOut { .. })) && kept, "{end}: {answer:?}");
+    }
+    // The same to another administrator, and a policy about another, are no lockout.
+    let (answer, kept) = tried(|rules, site| {
+        rules.revoked_keys.insert(id(2));
+        *site = format!("{forbid} when {{ principal.name == \"guest\" }};");
+    });
+    assert!(answer.is_ok() && !kept, "{answer:?}");
+    let (answer, _) = tried(|rules, _| own(rules).expires_on = None);
+    assert!(answer.is_ok(), "{answer:?}");
+}
+
+#[test]
+fn a_lockout_that_was_there_before_does_not_keep_anybody_from_mending_it() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &edited(1, |p| p.expires_on = Some(at("2026-11-24T12:00:00Z"))));
+    let mut mend = |change: fn(&mut Directory)| {
+        gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |rules, _| change(rules))
+    };
+    mend(|rules| _ = rules.cordoned.insert("gpu0".to_owned())).expect("another matter");
+    mend(|rules| rules.principals.get_mut(&id(1)).expect("there").expires_on = None).expect("mended");
+}
+
+#[test]
+fn policies_that_cannot_be_evaluated_are_not_put_in_force() {
+    // It fits the schema: the fault is in the sum alone, and shows when it is made.
+    let overflow = "@id(\"sum\") forbid (principal, action == Action::\"monitor:power\", resource)
+        when { context.now * 9223372036854775807 > 0 };";
+    let (answer, kept) = tried(|_, site| *site = overflow.to_owned());
+    let undecided = |permission: &Permission| *permission == Permission::MonitorPower;
+    assert!(
+        matches!(&answer, Err(GateError::Policy(PolicyError::Undecided { permission, .. })) if undecided(permission)),
+        "{answer:?}"
+    );
+    assert!(kept);
+}
+
+#[test]
+fn the_longest_chain_that_is_read_is_still_held_to_the_schema() {
+    let chain = |terms: usize, last: &str| {
+        format!("permit (principal, action, resource) when {{ {}{last} > 0 }};", "1 + ".repeat(terms))
+    };
+    let sound = Authority::new(directory(), &chain(990, "1")).expect("a sum");
+    let on_a_small_stack = sound.decide(&question(4, Permission::ComputeExecute, "gpu0"));
+    assert!(on_a_small_stack.allowed || on_a_small_stack.because().contains("could not be evaluated"));
+    let wrong = Authority::new(directory(), &chain(990, "principal.name")).err();
+    assert!(matches!(wrong, Some(PolicyError::Invalid { .. })), "text in a sum at the bottom: {wrong:?}");
+    assert!(matches!(Authority::new(directory(), &chain(1001, "1")), Err(PolicyError::TooDeep { .. })));
+}
+
+#[test]
+fn a_name_that_misleads_or_reads_as_an_id_is_refused() {
+    for name in ["a\u{202e}b", "a\u{200f}", "\u{2066}a", "\u{61c}a", "a\u{2028}b", "a\nb", "\u{1b}[2J", ""] {
+        let named = edited(3, |p| p.name = name.to_owned());
+        assert!(matches!(named.check(), Err(DirectoryError::Name { .. })), "{name:?}");
+    }
+    assert!(edited(3, |p| p.name = "Zoë Ωmega 名".to_owned()).check().is_ok());
+    for name in ["ab".repeat(16), "AB".repeat(16), "0f".repeat(32)] {
+        let (answer, kept) = tried(|rules, _| rules.principals.get_mut(&id(3)).expect("there").name.clone_from(&name));
+        assert!(matches!(answer, Err(GateError::Directory(DirectoryError::Identifier { .. }))) && kept, "{name}");
+    }
+    // Rules that hold such a name from before go on.
+    let old = edited(3, |p| p.name = "ab".repeat(16));
+    assert!(old.check().is_ok() && old.check_names(&old).is_ok());
 }

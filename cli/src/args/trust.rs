@@ -254,6 +254,9 @@ pub struct Grant {
     /// How long it is let in.
     #[arg(long, value_name = "TIME")]
     pub valid: Option<Seconds>,
+    /// Let somebody count again who was revoked.
+    #[arg(long)]
+    pub again: bool,
 }
 
 /// Arguments of `isotherm access lease`.

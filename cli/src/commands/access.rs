@@ -88,10 +88,15 @@ fn validate(ui: &Ui, file: &Path) -> Done {
             cordoned: BTreeSet::new(),
             revoked_keys: BTreeSet::new(),
             revoked_leases: BTreeSet::new(),
+            lent: Default::default(),
         },
     };
     let authority = Authority::new(rules, &text)
         .map_err(|error: PolicyError| Failure::new(Code::Verification, format!("{}: {error}", file.display())))?;
+    if let Some(identity) = &identity {
+        let tried = authority.trial(identity.id(), trust::now()?);
+        tried.map_err(|error| Failure::new(Code::Verification, format!("{}: {error}", file.display())))?;
+    }
     let policies: Vec<&str> = authority.policies().map(|(id, _)| id).collect();
     ui.result(&policies, || format!("{} holds; with the shipped ones: {}\n", file.display(), policies.join(", ")))
 }
@@ -139,6 +144,10 @@ fn let_in(ui: &Ui, identity: &Identity, gate: &mut Gate, grant: &Grant) -> Done 
         Some(key) => key.id(),
         None => somebody(rules.directory(), &grant.name)?,
     };
+    if rules.directory().revoked_keys.contains(&id) && !grant.again {
+        return Err(Failure::new(Code::Usage, format!("{} was revoked", grant.name))
+            .remedy("give --again if it is to count again with all it had"));
+    }
     let known = rules.directory().principals.get(&id).cloned();
     let kind = if known.is_some() { EventKind::SecurityPolicyUpdated } else { EventKind::SecurityPolicyAdded };
     let mut principal = match (known, key) {
@@ -179,8 +188,16 @@ fn let_in(ui: &Ui, identity: &Identity, gate: &mut Gate, grant: &Grant) -> Done 
 
 fn revoke(ui: &Ui, identity: &Identity, gate: &mut Gate, who: &str) -> Done {
     let rules = gate.rules().map_err(|e| access::failure(&e))?;
-    let lease = who.parse::<Nonce>().ok();
-    let key = if lease.is_some() { None } else { Some(somebody(rules.directory(), who)?) };
+    let directory = rules.directory();
+    let key = directory.find(who).filter(|id| directory.principals.contains_key(id));
+    let lease = who.parse::<Nonce>().ok().filter(|lease| key.is_none() && directory.lent.contains_key(lease));
+    if key.is_none() && lease.is_none() {
+        return Err(Failure::new(
+            Code::Usage,
+            format!("{who:?} is neither one principal nor a lease that was lent here"),
+        )
+        .remedy("see `isotherm access list`, or name the key id; a lease that has ended needs no revocation"));
+    }
     change(identity, gate, EventKind::TokenRevoked, who, |rules, _| {
         rules.revoked_leases.extend(lease);
         rules.revoked_keys.extend(key);
@@ -250,6 +267,7 @@ fn lend_lease(ui: &Ui, identity: &Identity, gate: &mut Gate, lend: &LendLease) -
         not_before: now,
         expires_on: now.later_by(seconds),
     };
+    let (lent, until) = (claim.lease_id, claim.expires_on);
     let shown =
         Lent { lease: claim.lease_id.to_string(), to: principal.to_string(), until: claim.expires_on.to_string() };
     let sealed = isotherm_audit::seal(&lease(claim), &[identity])
@@ -258,8 +276,11 @@ fn lend_lease(ui: &Ui, identity: &Identity, gate: &mut Gate, lend: &LendLease) -
     let mut event = Event::new(EventKind::TokenIssued, now, identity.id()).ended(EventResult::Success);
     event.subjects.insert("lease".to_owned(), sealed.payload_digest);
     event.metadata.insert("to".to_owned(), shown.to.as_str().into());
-    gate.administer(identity.id(), now, vec![event], &mut access::recorder(identity), |_, _| {})
-        .map_err(|e| access::failure(&e))?;
+    gate.administer(identity.id(), now, vec![event], &mut access::recorder(identity), |rules, _| {
+        rules.lent.retain(|_, until| *until > now);
+        rules.lent.insert(lent, until);
+    })
+    .map_err(|e| access::failure(&e))?;
     files::write(&lend.output, &sealed.envelope)?;
     ui.result(&shown, || format!("lease {} for {} until {}\n", shown.lease, shown.to, shown.until))
 }
