@@ -155,10 +155,12 @@ pub fn shape(name: &str, given: &ModelShape) -> Result<PublicModel, Failure> {
     let known = PublicModel::named(name);
     match (known, given.layers) {
         (Some(model), None) => Ok(model),
-        (Some(model), Some(layers)) => {
-            let experts = model.experts.map(|experts| isotherm_core::model::ExpertShape { layers, ..experts });
-            Ok(PublicModel { layers, experts, ..model })
+        (Some(model), Some(layers)) if layers != model.layers => {
+            let stated = format!("--layers says {layers}, and the model {name:?} has {} by its makers", model.layers);
+            Err(Failure::new(Code::Usage, stated)
+                .remedy("leave --layers out, or describe another model of that name with --model-config"))
         }
+        (Some(model), Some(_)) => Ok(model),
         (None, Some(layers)) => Ok(PublicModel {
             name: name.to_owned(),
             layers,

@@ -19,7 +19,7 @@ pub struct ModelShape {
     #[arg(long, value_name = "FILE")]
     pub model_config: Option<PathBuf>,
     /// Number of layers, for a model that is not known by name and has no experts.
-    #[arg(long, value_name = "N", conflicts_with = "model_config", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "model_config", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub layers: Option<u32>,
 }
 
