@@ -46,9 +46,10 @@ use isotherm_core::workload::{Arrivals, Workload};
 use policy::PolicyName;
 use rayon::prelude::*;
 use router::RouterName;
+use std::sync::atomic::AtomicBool;
 
 /// How to simulate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Seed of everything random. Replication `i` draws from streams of (seed, i, name).
     pub seed: u64,
@@ -66,6 +67,8 @@ pub struct Options {
     pub steps_max: usize,
     /// Most events of one replication: a guard against inputs that would take for ever.
     pub events_max: u64,
+    /// Raised by whoever wants every replication to stop; none where nobody will.
+    pub interrupt: Option<&'static AtomicBool>,
 }
 
 impl Default for Options {
@@ -79,6 +82,7 @@ impl Default for Options {
             trace: false,
             steps_max: 0,
             events_max: 1_000_000_000,
+            interrupt: None,
         }
     }
 }
@@ -193,6 +197,14 @@ pub enum SimulateError {
         events_max: u64,
         /// Requests answered.
         finished: u32,
+    },
+    /// Somebody raised the flag that stops a simulation.
+    #[error("interrupted after {finished} of {requests} requests of a run; simulate fewer requests, or let it end")]
+    Interrupted {
+        /// Requests answered by then, in one replication.
+        finished: u32,
+        /// Requests that the replication has.
+        requests: u32,
     },
     /// A replication would take longer than 584 years.
     #[error("a replication would take more than 584 simulated years; raise the rates or shorten the load")]

@@ -199,7 +199,7 @@ impl<'a> World<'a> {
     }
 
     /// Runs until every request is answered. Errors: that takes more than `events_max` events, or longer than the
-    /// clock can count.
+    /// clock can count; or somebody asked to stop.
     pub fn run(mut self, events_max: u64) -> Result<Outcome, SimulateError> {
         for server in 0..self.servers.len() {
             self.watch_clock(server);
@@ -215,9 +215,7 @@ impl<'a> World<'a> {
             if now == SimTime::NEVER {
                 return Err(SimulateError::Endless);
             }
-            if self.log.len() >= events_max {
-                return Err(SimulateError::TooManyEvents { events_max, finished: self.requests.answered() });
-            }
+            self.may_go_on(events_max)?;
             self.handle(now, event)?;
         }
         Ok(self.outcome())
@@ -301,19 +299,6 @@ impl<'a> World<'a> {
         self.chains[route].policy.submit(request, prompt)?;
         self.schedule_soon(now, route);
         Ok(())
-    }
-
-    /// Why nothing is pending although requests wait.
-    fn stuck(&self) -> SimulateError {
-        if let Some(server) = self.heat.spent() {
-            let device = self.setup.servers[server].name.clone();
-            return SimulateError::BatteryEmpty { device, finished: self.requests.answered() };
-        }
-        SimulateError::Stuck {
-            policy: self.options.policy,
-            waiting: self.setup.workload.requests - self.requests.answered(),
-            step_tokens_max: self.setup.problem.serving.step_tokens_max,
-        }
     }
 
     fn schedule_soon(&mut self, now: SimTime, route: usize) {

@@ -4,7 +4,7 @@ use crate::args::{PlanAndScenario, Service, Simulate};
 use crate::commands::{plan, report};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
-use crate::{files, models};
+use crate::{files, interrupt, models};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
@@ -141,7 +141,7 @@ fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &Simul
 }
 
 fn of(seeds: u32, seed: u64) -> Options {
-    Options { seeds, seed, trace: true, ..Options::default() }
+    Options { seeds, seed, trace: true, interrupt: Some(interrupt::flag()), ..Options::default() }
 }
 
 /// The recorded load that the user names.

@@ -1,11 +1,42 @@
-//! What is left of a world when its last request is answered.
+//! How a world ends: what is left of it when its last request is answered, or why it does not come to that.
 
 use super::accounts::Accounts;
 use super::{Current, Outcome, Task, World};
+use crate::SimulateError;
 use isotherm_core::trace::{DeviceRecord, Origin, StepRecord, Trace};
 use isotherm_core::units::{SimDuration, SimTime};
+use std::sync::atomic::Ordering;
+
+/// Events from one look at the flag that stops a run to the next: a few milliseconds.
+const LOOK_EVERY: u64 = 4_096;
 
 impl World<'_> {
+    /// Whether the run is within its limit of events, and nobody asked to stop it.
+    pub(super) fn may_go_on(&self, events_max: u64) -> Result<(), SimulateError> {
+        let (events, finished) = (self.log.len(), self.requests.answered());
+        if events >= events_max {
+            return Err(SimulateError::TooManyEvents { events_max, finished });
+        }
+        let asked = || self.options.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed));
+        if events % LOOK_EVERY == 0 && asked() {
+            return Err(SimulateError::Interrupted { finished, requests: self.setup.workload.requests });
+        }
+        Ok(())
+    }
+
+    /// Why nothing is pending although requests wait.
+    pub(super) fn stuck(&self) -> SimulateError {
+        if let Some(server) = self.heat.spent() {
+            let device = self.setup.servers[server].name.clone();
+            return SimulateError::BatteryEmpty { device, finished: self.requests.answered() };
+        }
+        SimulateError::Stuck {
+            policy: self.options.policy,
+            waiting: self.setup.workload.requests - self.requests.answered(),
+            step_tokens_max: self.setup.problem.serving.step_tokens_max,
+        }
+    }
+
     /// Keeps what a device did. A batch that was lost meanwhile is kept too: the device worked on it.
     pub(super) fn keep_step(&mut self, now: SimTime, server: usize, current: &Current) {
         let Task { route, slot, .. } = current.task;

@@ -4,6 +4,7 @@ use crate::material::{Case, Costs, closed, poisson};
 use isotherm_core::units::TokensPerSecond;
 use isotherm_core::workload::Length;
 use isotherm_sim::{Options, SimulateError, simulate};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn devices_with_rates_only_are_refused() {
@@ -47,4 +48,25 @@ fn a_run_without_end_is_stopped() {
     assert!(matches!(stopped, SimulateError::TooManyEvents { events_max: 1_000, finished: 1.. }), "{stopped}");
     let never = simulate(&plan, &problem, &poisson(1e-300, 1, 1, 1), &Options::default());
     assert_eq!(never, Err(SimulateError::Endless));
+}
+
+#[test]
+fn a_raised_flag_stops_a_run_under_way_and_says_how_far_it_came() {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    // Some 30 million events: it cannot be over before the flag is up.
+    let case = Case::single(Costs::fixed(1.0), closed(1, 1_000_000, 1, 10));
+    let problem = case.problem();
+    let plan = case.plan(&problem);
+    let options = Options { interrupt: Some(&STOP), events_max: 2_000_000_000, ..Options::default() };
+    let stopped = std::thread::scope(|scope| {
+        let run = scope.spawn(|| simulate(&plan, &problem, &case.workload, &options));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        STOP.store(true, Ordering::Relaxed);
+        run.join().expect("no panic")
+    });
+    let stopped = stopped.expect_err("interrupted");
+    assert!(matches!(stopped, SimulateError::Interrupted { requests: 1_000_000, .. }), "{stopped}");
+    // One that is asked to stop before it begins does nothing.
+    let none = simulate(&plan, &problem, &case.workload, &options);
+    assert_eq!(none, Err(SimulateError::Interrupted { finished: 0, requests: 1_000_000 }));
 }
