@@ -3,10 +3,12 @@
 //! A log is delimited text with a heading. Columns are found by name: time, power and temperature must be there; clock,
 //! power cap, utilisation, fan and ambient temperature are used where they are. A unit may stand in the heading
 //! (`power.draw [W]`, `Power (mW)`, `time_ms`) or behind each value (`35.05 W`); where it stands nowhere, the size of
-//! the numbers decides between the customary ones, and [`ThermalLog::notes`] says what was taken.
+//! the numbers decides between the customary ones, and [`ThermalLog::notes`] says what was taken. A unit that is not
+//! known is refused, never ignored. Where cells are not divided by commas, a comma may be a decimal point.
 
 mod columns;
 mod times;
+mod units;
 
 use columns::{Column, Columns};
 
@@ -55,6 +57,20 @@ pub enum LogError {
         found: String,
         /// A name that is understood.
         example: &'static str,
+    },
+    /// A heading names a unit that is not known.
+    #[error(
+        "column {heading:?} gives {what} in {unit:?}, which is not a known unit; convert it, or name one of {known}"
+    )]
+    UnknownUnit {
+        /// The heading.
+        heading: String,
+        /// What the column holds.
+        what: &'static str,
+        /// The unit as written.
+        unit: String,
+        /// The units that are known.
+        known: String,
     },
     /// Too few rows are readable.
     #[error(
@@ -118,7 +134,7 @@ impl ThermalLog {
                 return Err(LogError::TooLong);
             }
             let cells = cells(row, delimiter);
-            match columns.read(&cells) {
+            match columns.read(&cells, delimiter != ',') {
                 Ok(values) => rows.push((line + 1, values)),
                 Err(why) => {
                     reason.get_or_insert_with(|| format!("line {}: {why}", line + 1));
@@ -145,10 +161,10 @@ impl ThermalLog {
     fn of(columns: &Columns, rows: &mut Vec<(usize, Vec<Option<f64>>)>) -> Result<Self, LogError> {
         let mut log = Self::default();
         let scale = |column: Column| columns.scale(column, rows.iter().filter_map(|(_, row)| row[column as usize]));
-        let scales: Vec<f64> = Column::ALL.iter().map(|&column| scale(column)).collect();
+        let scales: Vec<units::Unit> = Column::ALL.iter().map(|&column| scale(column)).collect();
         for (_, row) in rows.iter_mut() {
             for (value, scale) in row.iter_mut().zip(&scales) {
-                *value = value.map(|value| value * scale).filter(|value| value.is_finite());
+                *value = value.map(|value| scale.of(value)).filter(|value| value.is_finite());
             }
         }
         let mut kept: Vec<(usize, Vec<Option<f64>>)> = Vec::with_capacity(rows.len());

@@ -1,5 +1,6 @@
 //! Which column holds what, and in which unit.
 
+use super::units::{self, Unit, number, unit};
 use super::{LogError, times};
 
 /// What a log may hold; the position in a row of values.
@@ -29,7 +30,7 @@ impl Column {
         Self::Memory,
     ];
 
-    const fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Time => "time",
             Self::Power => "power",
@@ -51,11 +52,13 @@ impl Column {
         let air = has(&["ambient", "room", "inlet", "air", "intake"]);
         let limit = starts(&["cap", "limit", "max", "min", "default", "slowdown", "shutdown", "target", "threshold"]);
         let power = starts(&["power", "watt"]) || has(&["pwr", "draw", "p"]);
-        let temperature = starts(&["temp", "celsius", "degc"]);
+        let temperature = starts(&["temp", "celsius", "degc", "fahrenheit", "degf", "kelvin"]);
         match self {
             Self::Time => {
                 let fits = starts(&["time", "date", "elapsed", "epoch", "clock_time"])
-                    || has(&["t", "seconds", "sec", "unix", "ts"]);
+                    || has(&["t", "seconds", "sec", "unix", "ts", "minutes", "hours", "milliseconds"]);
+                // `min` is the minute here, not the least of something.
+                let limit = starts(&["cap", "limit", "max", "default", "slowdown", "shutdown", "target", "threshold"]);
                 (fits && !limit && !power && !temperature).then(|| if has(&["timestamp", "time"]) { 3 } else { 2 })
             }
             Self::Power => {
@@ -92,7 +95,7 @@ impl Column {
 pub(super) struct Columns {
     headings: Vec<String>,
     /// For each of [`Column::ALL`], where it stands and the unit in its heading.
-    places: Vec<Option<(usize, Option<f64>)>>,
+    places: Vec<Option<(usize, Option<Unit>)>>,
 }
 
 /// `PowerCap` as `power cap`, `power.draw [W]` as `power draw w`, `time_ms` as `time ms`.
@@ -112,35 +115,6 @@ fn words(heading: &str) -> String {
     text
 }
 
-/// Factor from a unit to that of [`super::ThermalLog`].
-fn unit(column: Column, word: &str) -> Option<f64> {
-    let table: &[(&str, f64)] = match column {
-        Column::Time => &[
-            ("s", 1.0),
-            ("sec", 1.0),
-            ("seconds", 1.0),
-            ("ms", 1e-3),
-            ("us", 1e-6),
-            ("µs", 1e-6),
-            ("ns", 1e-9),
-            ("min", 60.0),
-        ],
-        Column::Power | Column::Cap => &[("w", 1.0), ("watts", 1.0), ("mw", 1e-3), ("kw", 1e3), ("uw", 1e-6)],
-        Column::Temperature | Column::Ambient => &[("c", 1.0), ("°c", 1.0), ("celsius", 1.0), ("mc", 1e-3)],
-        Column::Fan => &[("%", 1.0), ("rpm", 1.0), ("pct", 1.0)],
-        Column::Clock => &[("mhz", 1.0), ("ghz", 1e3), ("khz", 1e-3), ("hz", 1e-6)],
-        Column::Utilisation | Column::Memory => &[("%", 1e-2), ("percent", 1e-2), ("pct", 1e-2)],
-    };
-    table.iter().find(|(name, _)| *name == word).map(|&(_, factor)| factor)
-}
-
-/// Number and unit of a cell such as `35.05 W`; none for `[N/A]`.
-fn number(cell: &str) -> Option<(f64, &str)> {
-    let end = cell.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c))).unwrap_or(cell.len());
-    let value: f64 = cell[..end].parse().ok()?;
-    value.is_finite().then(|| (value, cell[end..].trim()))
-}
-
 impl Columns {
     pub(super) fn find(headings: &[&str]) -> Result<Self, LogError> {
         let split: Vec<String> = headings.iter().map(|heading| words(heading)).collect();
@@ -155,7 +129,11 @@ impl Columns {
                     best = Some((score, i));
                 }
             }
-            places.push(best.map(|(_, i)| (i, split[i].split_whitespace().rev().find_map(|word| unit(column, word)))));
+            let place = match best {
+                Some((_, i)) => Some((i, units::of_heading(column, headings[i], &split[i])?)),
+                None => None,
+            };
+            places.push(place);
         }
         let found: Vec<&str> = headings.iter().copied().take(30).collect();
         for (column, example) in
@@ -168,23 +146,30 @@ impl Columns {
         Ok(Self { headings: headings.iter().map(|&h| h.to_owned()).collect(), places })
     }
 
-    /// The values of a row, in the unit of their cells where one stands there. Errors: what is not readable.
-    pub(super) fn read(&self, cells: &[&str]) -> Result<Vec<Option<f64>>, String> {
+    /// The values of a row, in the unit of their cells where one stands there; `comma` says that a comma is a decimal
+    /// point. Errors: what is not readable.
+    pub(super) fn read(&self, cells: &[&str], comma: bool) -> Result<Vec<Option<f64>>, String> {
         let mut values = vec![None; Column::ALL.len()];
         for column in Column::ALL {
             let Some((place, heading)) = self.places[column as usize] else { continue };
             let cell = cells.get(place).copied().unwrap_or_default();
-            let value = if column == Column::Time {
-                times::seconds(cell).map(|seconds| {
-                    // A date is in seconds whatever the heading says.
-                    if times::is_date(cell) { seconds / heading.unwrap_or(1.0) } else { seconds }
-                })
+            let pointed = if comma { cell.replace(',', ".") } else { cell.to_owned() };
+            let dated = if column == Column::Time { times::seconds(&pointed) } else { None };
+            let value = if let Some(seconds) = dated {
+                // A date is in seconds whatever the heading says.
+                let date = times::is_date(&pointed);
+                Some(if date { heading.map_or(seconds, |unit| unit.back(seconds)) } else { seconds })
+            } else if let Some((value, behind)) = number(&pointed) {
+                let own = unit(column, &behind.to_lowercase());
+                if own.is_none() && !behind.is_empty() && column != Column::Fan {
+                    return Err(units::unknown_behind(column, cell, behind));
+                }
+                // Brought to the heading's unit, so that one factor serves the whole column.
+                Some(own.map_or(value, |own| {
+                    heading.unwrap_or(Unit { factor: Self::plain(column), offset: 0.0 }).back(own.of(value))
+                }))
             } else {
-                number(cell).map(|(value, behind)| {
-                    let own = unit(column, &behind.to_lowercase());
-                    // Brought to the heading's unit, so that one factor serves the whole column.
-                    own.map_or(value, |own| value * own / heading.unwrap_or_else(|| Self::plain(column)))
-                })
+                None
             };
             let needed = matches!(column, Column::Time | Column::Power | Column::Temperature);
             if needed && value.is_none() {
@@ -200,12 +185,13 @@ impl Columns {
         if matches!(column, Column::Utilisation | Column::Memory) { 1e-2 } else { 1.0 }
     }
 
-    /// Factor that a column's numbers are multiplied by: that of the unit in the heading, else by their size.
-    pub(super) fn scale(&self, column: Column, values: impl Iterator<Item = f64>) -> f64 {
-        let Some((_, heading)) = self.places[column as usize] else { return 1.0 };
-        if let Some(factor) = heading {
-            return factor;
-        }
+    /// The unit of a column's numbers: that in the heading, else by their size.
+    pub(super) fn scale(&self, column: Column, values: impl Iterator<Item = f64>) -> Unit {
+        let heading = self.places[column as usize].map_or(Some(Unit { factor: 1.0, offset: 0.0 }), |(_, unit)| unit);
+        heading.unwrap_or_else(|| Unit { factor: Self::by_size(column, values), offset: 0.0 })
+    }
+
+    fn by_size(column: Column, values: impl Iterator<Item = f64>) -> f64 {
         let most = values.map(f64::abs).fold(0.0, f64::max);
         match column {
             // Seconds since 1970 are near 2e9.
@@ -222,11 +208,11 @@ impl Columns {
     }
 
     /// What was read as what.
-    pub(super) fn notes(&self, scales: &[f64]) -> Vec<String> {
+    pub(super) fn notes(&self, scales: &[Unit]) -> Vec<String> {
         let of = |column: Column| {
             let (place, unit) = self.places[column as usize]?;
-            let guessed = unit.is_none() && scales[column as usize] != Self::plain(column);
-            let factor = if guessed { format!(" times {}", scales[column as usize]) } else { String::new() };
+            let guessed = unit.is_none() && scales[column as usize].factor != Self::plain(column);
+            let factor = if guessed { format!(" times {}", scales[column as usize].factor) } else { String::new() };
             Some(format!("{} from column {:?}{factor}", column.word(), self.headings[place]))
         };
         Column::ALL.into_iter().filter_map(of).collect()

@@ -74,3 +74,54 @@ fn what_cannot_be_read_is_said() {
     let log = ThermalLog::parse(&few).expect("most is readable");
     assert!(log.len() == 25 && log.notes.iter().any(|note| note.contains("5 of 30 rows")), "{:?}", log.notes);
 }
+
+#[test]
+fn a_unit_is_converted_or_refused_but_never_ignored() {
+    let parse = |heading: &str, row: &str| ThermalLog::parse(&rows(heading, |i| format!("{i};{row}")));
+    for (heading, row) in [
+        ("time_s;temperature [°F];power", "98.6;40"),
+        ("time_s;temperature_f;power", "98.6;40"),
+        ("time_s;temp;power", "98.6 F;40"),
+        ("time_s;temp (deg C);power", "37;40"),
+        ("time_s;temp (K);power", "310.15;40 W"),
+        ("time_s;temp;power [kilowatt]", "37;0.04"),
+        ("time_s;temp (GPU 0);board power (total)", "37;0.04 kW"),
+    ] {
+        let log = parse(heading, row).expect(heading);
+        assert!((log.celsius[3] - 37.0).abs() < 1e-9 && (log.watts[3] - 40.0).abs() < 1e-9, "{heading} {row}: {log:?}");
+    }
+    for (heading, second) in [
+        ("time [milliseconds];temp;power", 1e-3),
+        ("time [h];temp;power", 3_600.0),
+        ("time_min;temp;power", 60.0),
+        ("time [min];temp;power", 60.0),
+        ("elapsed_minutes;temp;power", 60.0),
+        ("time (local);temp;power", 1.0),
+    ] {
+        let log = parse(heading, "37;40").expect(heading);
+        assert!((log.seconds[3] - 3.0 * second).abs() < 1e-9, "{heading}: {:?}", &log.seconds[..4]);
+    }
+    for (heading, unit) in [
+        ("time [fortnights];temp;power", "fortnights"),
+        ("time_s;temp [°R];power", "°R"),
+        ("time_s;temp_x;power", "x"),
+        ("time_s;temp;power_kwh", "kwh"),
+    ] {
+        let refused = parse(heading, "37;40").expect_err(heading).to_string();
+        assert!(refused.contains(&format!("{unit:?}")) && refused.contains("one of"), "{refused}");
+    }
+    let refused = parse("time_s;temp;power", "37 R;40").expect_err("no such unit").to_string();
+    assert!(refused.contains("\"R\"") && refused.contains("°f"), "{refused}");
+}
+
+#[test]
+fn a_decimal_comma_is_a_point_where_commas_divide_nothing() {
+    let text = rows("time_s;temp;power", |i| format!("{i},5;35,8;40,25 W"));
+    let log = ThermalLog::parse(&text).expect("read");
+    assert_eq!((log.seconds[1], log.celsius[0], log.watts[0]), (1.5, 35.8, 40.25));
+    for cell in ["\"35,8\"", "35abc"] {
+        let text = rows("time_s,temp,power", |i| format!("{i},{cell},40"));
+        let refused = ThermalLog::parse(&text).expect_err(cell).to_string();
+        assert!(refused.contains("only 0 of 30"), "{refused}");
+    }
+}
