@@ -14,7 +14,7 @@ use isotherm_audit::log::{Event, EventKind, EventResult};
 use isotherm_audit::storage;
 use isotherm_audit::time::Timestamp;
 use isotherm_core::digest::Digest;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -425,7 +425,7 @@ impl Gate {
         change: impl FnOnce(&mut Directory, &mut String),
     ) -> Result<(), GateError> {
         let path = self.folder.join(LOCK_FILE);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = storage::private_file().open(&path);
         let lock = lock.map_err(GateError::io("opening", &path))?;
         lock.lock().map_err(GateError::io("locking", &path))?;
         let rules = self.rules()?;

@@ -228,7 +228,7 @@ impl Ledger {
     fn locked<T>(&self, step: impl FnOnce(&mut State, &mut File) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let lock_path = self.folder.join(LOCK_FILE);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+        let lock = storage::private_file().open(&lock_path);
         let lock = lock.map_err(LedgerError::io("opening", &lock_path))?;
         lock.lock().map_err(LedgerError::io("locking", &lock_path))?;
         let mut file = self.journal()?;

@@ -11,8 +11,8 @@ use isotherm_audit::storage;
 use isotherm_audit::time::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -113,12 +113,7 @@ impl Rates {
     fn locked<T>(&self, step: impl FnOnce() -> Result<T, RateError>) -> Result<T, RateError> {
         let _alone = self.alone.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.folder.join(LOCK_FILE);
-        let lock: File = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(RateError::io("opening", &path))?;
+        let lock: File = storage::private_file().open(&path).map_err(RateError::io("opening", &path))?;
         lock.lock().map_err(RateError::io("locking", &path))?;
         step()
     }
@@ -144,7 +139,9 @@ impl Rates {
             let taken = buckets.entry(principal).or_insert(full).take(limit, now_ms);
             let path = self.folder.join(BUCKETS_FILE);
             let bytes = serde_json::to_vec(&buckets).expect("integers are JSON");
-            fs::write(&path, bytes).map_err(RateError::io("writing", &path))?;
+            let written =
+                storage::private_file().truncate(true).open(&path).and_then(|mut file| file.write_all(&bytes));
+            written.map_err(RateError::io("writing", &path))?;
             taken.map_err(|retry_ms| RateError::Limited { limit, retry_ms })
         })
     }

@@ -1,6 +1,6 @@
 //! Durable files: whole or absent, never half, and private to their owner.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -22,13 +22,36 @@ pub(crate) fn mode(_: &Metadata) -> Option<u32> {
 
 /// Makes a folder and its parents with mode 0700, where absent.
 ///
-/// Errors: the file system refuses.
+/// Errors: the file system refuses, or the folder is there and others may write to it.
 pub fn private_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    builder.create(path)?;
+    refuse_shared(path)
+}
+
+/// Errors: a folder that others may write to, and so put other files in the place of those in it.
+pub fn refuse_shared(path: &Path) -> io::Result<()> {
+    match mode(&fs::metadata(path)?) {
+        Some(mode) if mode & 0o022 != 0 => {
+            let shown = path.display();
+            let why = format!("others may write to it (mode {mode:04o}); close it with `chmod 700 {shown}`");
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How a file is opened for writing that is made with mode 0600 where absent, and kept as it is where not.
+#[must_use]
+pub fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }
 
 /// Puts a file in place of whatever has that name; readers see the old bytes or the new ones.

@@ -177,3 +177,25 @@ proptest! {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn the_books_are_for_their_owner_alone_and_not_kept_where_others_write() {
+    use crate::support::{directory, enter, gate, request};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let admission = enter(&mut gate, &request(3, &[isotherm_access::Permission::MemoryAllocate], &[("gpu0", 1)])).0;
+    gate.leave(admission.expect("a user may"), at(NOW), &mut |_| Ok(())).expect("held");
+    gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |_, _| {}).expect("an administrator may");
+    let mut names = Vec::new();
+    for found in fs::read_dir(folder.path()).expect("own folder") {
+        let found = found.expect("listed");
+        assert_eq!(found.metadata().expect("there").permissions().mode() & 0o777, 0o600, "{found:?}");
+        names.push(found.file_name());
+    }
+    assert!(names.len() >= 6, "{names:?}");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("own folder");
+    let refused = Ledger::open(folder.path()).expect_err("others write").to_string();
+    assert!(refused.contains("chmod 700"), "{refused}");
+}

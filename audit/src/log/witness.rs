@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -182,7 +182,7 @@ impl<'k> Witness<'k> {
     pub fn answer(&self, request: &[u8], log: &Watched, now: Timestamp) -> Result<String, WitnessError> {
         let request = read_request(request)?;
         let path = self.folder.join(LOCK_FILE);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = storage::private_file().open(&path);
         let lock = lock.map_err(WitnessError::io("opening", &path))?;
         lock.lock().map_err(WitnessError::io("locking", &path))?;
         let new = Checkpoint::open(request.note.as_bytes(), &log.origin, &log.key)?;

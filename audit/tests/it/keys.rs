@@ -2,6 +2,8 @@
 
 use crate::support::{identity, trusting};
 use isotherm_audit::keys::{IDENTITY_FILE, Identity, KeyError, PublicKey, Seed, TRUSTED_FOLDER, TrustedKeys};
+use isotherm_audit::log::{Log, OnLock};
+use isotherm_audit::storage;
 use std::fs;
 #[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
@@ -181,4 +183,26 @@ fn a_key_file_that_is_no_key_is_refused_and_not_read_to_its_end() {
     fs::remove_file(&file).expect("own file");
     fs::create_dir(&file).expect("own folder");
     assert!(Identity::load(&keys).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_may_write_to_is_refused_with_what_to_do_and_never_made() {
+    let home = tempdir().expect("a folder");
+    let folder = home.path().join("log");
+    storage::private_folder(&folder).expect("made");
+    assert_eq!(mode(&folder), 0o700);
+    for open in [0o770, 0o702, 0o777, 0o1777] {
+        set_mode(&folder, open);
+        let refused = storage::private_folder(&folder).expect_err("others write").to_string();
+        assert!(refused.contains(&format!("chmod 700 {}", folder.display())), "{refused}");
+        let identity = Identity::from_seed(&Seed::from_bytes([1; 32])).expect("any seed is a key");
+        let log = Log::open(&folder, "isotherm.local/test", &identity, OnLock::Refuse);
+        assert!(log.is_err_and(|error| format!("{error:?}").contains("chmod 700")));
+    }
+    // To be read by others is no harm to the log.
+    set_mode(&folder, 0o755);
+    storage::private_folder(&folder).expect("nobody else writes");
+    storage::private_file().open(folder.join("a.lock")).expect("made");
+    assert_eq!(mode(&folder.join("a.lock")), 0o600);
 }
