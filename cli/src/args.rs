@@ -348,7 +348,7 @@ pub struct Verify {
     /// Public key (PEM) to trust in place of this host's own; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub key: Vec<PathBuf>,
-    /// Number of distinct trusted keys that must have signed.
+    /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: u32,
     /// Do not look at the files that the manifest names.
@@ -388,6 +388,9 @@ pub struct Run {
     /// File to write the run record to; by default beside the manifest.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threshold: u32,
 }
 
 /// Arguments of `isotherm report`.

@@ -7,7 +7,7 @@ use crate::failure::{Code, Failure};
 use crate::models::{self, LocalModel};
 use crate::question;
 use crate::ui::Ui;
-use crate::{args::Sources, files, interrupt, trust};
+use crate::{counters, files, interrupt, trust};
 use isotherm_access::Gate;
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{EventKind, Severity};
@@ -16,6 +16,7 @@ use isotherm_audit::statement::{DEVICES, MANIFEST, MODEL, PLAN, RUN, SCENARIO, S
 use isotherm_core::artefact::{Header, TOOL_VERSION};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::digest::Digest;
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, metrics};
@@ -39,6 +40,8 @@ pub struct Ready {
     /// Its arithmetic.
     arithmetic: String,
     cluster_id: String,
+    /// The manifest's counter, where it has to be none below what ran here before, and none below it runs later.
+    pub remembered: Option<u64>,
 }
 
 /// What to run.
@@ -63,11 +66,19 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
                 .remedy("put the sealed files beside the manifest")
         })
     };
-    let (plan, _) = files::read_artefact::<Plan>(path(PLAN)?, PLAN_SCHEMA)?;
+    // A file may have changed since it was verified. So each is read once more, and what is used from here on are the
+    // very bytes whose digest is compared here.
+    let (plan, digest) = files::read_artefact::<Plan>(path(PLAN)?, PLAN_SCHEMA)?;
+    as_sealed(opened, PLAN, path(PLAN)?, Some(digest))?;
+    let (devices, digest) = files::read_artefact::<DevicesFile>(path(DEVICES)?, DEVICES_SCHEMA)?;
+    as_sealed(opened, DEVICES, path(DEVICES)?, Some(digest))?;
+    let text = files::read_text(path(SCENARIO)?)?;
+    as_sealed(opened, SCENARIO, path(SCENARIO)?, Some(Digest::of(text.as_bytes())))?;
     let model = models::open_file(ui, path(MODEL)?)?;
+    as_sealed(opened, MODEL, path(MODEL)?, model.model.digest)?;
     let objective = crate::commands::plan::objective_of(&plan, path(PLAN)?)?;
-    let sources = Sources { devices: Some(path(DEVICES)?.clone()), model: Some(model.path.display().to_string()) };
-    let problem = question::load(ui, path(SCENARIO)?, &sources, objective)?.problem;
+    let scenario = question::parse(path(SCENARIO)?, &text)?;
+    let problem = question::made(path(SCENARIO)?, &scenario, Some(devices), Some(model.model.clone()), objective)?;
     let plan = plan.check(&problem).map_err(|violations| {
         Failure::all(Code::Verification, "the sealed plan", &violations).remedy("plan and seal again")
     })?;
@@ -79,7 +90,20 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
         manifest: opened.manifest.payload_digest(),
         arithmetic: predicate.arithmetic.clone(),
         cluster_id: predicate.cluster_id.clone(),
+        remembered: None,
     })
+}
+
+/// Errors: what was read to be used is not what was sealed.
+fn as_sealed(opened: &Opened, name: &str, path: &Path, read: Option<Digest>) -> Result<(), Failure> {
+    if read.is_some() && read == opened.manifest.subject(name) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::Verification,
+        format!("{} changed after it was verified and is not the {name} that was sealed", path.display()),
+    )
+    .remedy("find out who writes to the sealed files, restore them, and run again"))
 }
 
 /// Executes a job, logs its begin and end, writes and signs its record. Gives the record and the answers.
@@ -111,7 +135,8 @@ pub fn run(
     let mut gate = access::gate(identity)?;
     let admission = access::enter(&mut gate, identity, &wish)?;
     gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;
-    let done = admitted(identity, ready, job, output, observe, (&mut gate, &wish));
+    let newest = ready.remembered.map_or(Ok(()), |counter| counters::remember(&ready.cluster_id, counter));
+    let done = newest.and_then(|()| admitted(identity, ready, job, output, observe, (&mut gate, &wish)));
     let left = gate.leave(admission, trust::now()?, &mut access::recorder(identity));
     let done = done?;
     left.map_err(|e| access::failure(&e))?;

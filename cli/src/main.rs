@@ -5,6 +5,7 @@ mod access;
 mod args;
 mod builtin;
 mod commands;
+mod counters;
 mod execution;
 mod failure;
 mod files;

@@ -5,6 +5,7 @@ use crate::failure::{Code, Failure};
 use crate::ui::Ui;
 use crate::{builtin, files, models};
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
+use isotherm_core::model::Model;
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::scenario::{Kind, ModelSource, Scenario, ScenarioError};
 use std::path::{Path, PathBuf};
@@ -32,12 +33,22 @@ pub fn load(ui: &Ui, path: &Path, sources: &Sources, objective: Option<Objective
         (None, ModelSource::File(file)) => Some(models::open_file(ui, &beside(file))?.model),
         (None, ModelSource::Written(_)) => None,
     };
+    Ok(Question { problem: made(path, &scenario, devices, model, objective)? })
+}
+
+/// The problem of a scenario that was read, with devices, model and objective that were read as well.
+pub fn made(
+    path: &Path,
+    scenario: &Scenario,
+    devices: Option<DevicesFile>,
+    model: Option<Model>,
+    objective: Option<Objective>,
+) -> Result<PlacementProblem, Failure> {
     let problem = scenario.problem(devices, model).map_err(|faults| Failure::all(Code::Io, path.display(), &faults))?;
-    let problem = match objective {
-        Some(objective) if objective != problem.objective => with_objective(problem, objective, path)?,
-        _ => problem,
-    };
-    Ok(Question { problem })
+    match objective {
+        Some(objective) if objective != problem.objective => with_objective(problem, objective, path),
+        _ => Ok(problem),
+    }
 }
 
 /// Reads a scenario; every fault of it is reported with its line, cause and remedy.

@@ -35,8 +35,17 @@ pub fn host_id() -> String {
 }
 
 /// Folder of this host's keys.
+///
+/// Errors: no home, or one in which others could put another folder in the place of this one.
 pub fn key_directory() -> Result<PathBuf, Failure> {
-    files::home().map(|home| home.join("keys"))
+    let home = files::home()?;
+    match isotherm_audit::storage::refuse_shared(&home) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(Failure::new(Code::Verification, format!("the home {}: {error}", home.display())))
+        }
+        // What is not there yet is made private; what cannot be looked at fails where it is used.
+        _ => Ok(home.join("keys")),
+    }
 }
 
 /// This host's identity, made on first use together with the rules of who may do what, with one message for both.
@@ -58,8 +67,37 @@ pub fn identity(ui: &Ui) -> Result<Identity, Failure> {
     Ok(loaded.identity)
 }
 
-/// The keys whose signatures count here: this host's own and those put beside it.
+/// File in the folder of keys with the least number of keys that must have signed.
+pub const THRESHOLD_FILE: &str = "threshold";
+
+/// Distinct keys that must have signed where `asked` were asked for: never less than the host's own minimum.
+///
+/// Errors: the file of the minimum cannot be read or holds no number of keys. Then nothing counts as signed.
+pub fn threshold(asked: u32) -> Result<u32, Failure> {
+    // Without a home there are no keys of this host, and no rule about them.
+    if files::home().is_err() {
+        return Ok(asked);
+    }
+    let path = key_directory()?.join(THRESHOLD_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(asked),
+        read => read.map_err(|e| Failure::file(&path, e))?,
+    };
+    let least = text.trim().parse::<u32>().ok().filter(|least| *least > 0).ok_or_else(|| {
+        Failure::new(Code::Verification, format!("{} holds no number of keys", path.display()))
+            .remedy("set it with `isotherm keys threshold N`")
+    })?;
+    // Zero is refused where it is used, whatever the minimum.
+    Ok(if asked == 0 { 0 } else { asked.max(least) })
+}
+
+/// The keys whose signatures count here, and how many of them have to have signed: at least the host's minimum.
 pub fn trusted(threshold: u32) -> Result<TrustedKeys, Failure> {
+    believed(self::threshold(threshold)?)
+}
+
+/// The keys whose signatures count here: this host's own and those put beside it.
+pub fn believed(threshold: u32) -> Result<TrustedKeys, Failure> {
     TrustedKeys::load(&key_directory()?, threshold as usize).map_err(|e| {
         Failure::new(Code::Verification, e.to_string())
             .remedy("an identity is made by the first `isotherm seal`; or name public keys with --key")
@@ -109,19 +147,8 @@ pub fn integer_name(metric: &str) -> Option<(&'static str, f64)> {
 
 /// A plan's certificate in integers.
 pub fn certificate_figures(plan: &Plan, certificate: &Certificate) -> Result<CertificateFigures, Failure> {
-    let whole = |value: f64, scale: f64| {
-        figures::whole(value, scale)
-            .ok_or_else(|| Failure::io(format!("the certificate holds {value}, which no manifest can state")))
-    };
-    Ok(CertificateFigures {
-        status: plan.status,
-        objective_name: plan.objective_name.clone(),
-        unit: plan.unit.clone(),
-        objective_nano: whole(certificate.objective, 1e9)?,
-        bound_nano: certificate.bound.map(|bound| whole(bound, 1e9)).transpose()?,
-        gap_ppm: certificate.gap.map(|gap| whole(gap, 1e6)).transpose()?,
-        bound_kind: certificate.bound_kind,
-    })
+    CertificateFigures::new(plan.status, &plan.objective_name, &plan.unit, certificate)
+        .map_err(|e| Failure::io(format!("the certificate holds what no manifest can state: {e}")))
 }
 
 /// Name of this host's log in its checkpoints.

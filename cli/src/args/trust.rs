@@ -159,6 +159,12 @@ pub enum KeysCommand {
         #[arg(long)]
         keep_old: bool,
     },
+    /// Say how many distinct trusted keys must have signed what this host runs or verifies; without N print it.
+    Threshold {
+        /// Keys, from 1 to the number of trusted ones.
+        #[arg(value_name = "N")]
+        keys: Option<u32>,
+    },
     /// Add this host's signature to a manifest that a trusted key signed.
     Approve {
         /// The manifest; it is replaced.

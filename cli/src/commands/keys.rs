@@ -9,7 +9,7 @@ use isotherm_access::{Permission, Principal, Role};
 use isotherm_audit::keys::{IDENTITY_FILE, Identity, Seed, TrustedKeys};
 use isotherm_audit::log::{Event, EventKind, EventResult};
 use isotherm_audit::manifest::ExecutionManifest;
-use isotherm_audit::ssh;
+use isotherm_audit::{ssh, storage};
 use serde::Serialize;
 use std::path::Path;
 
@@ -19,6 +19,7 @@ pub fn run(ui: &Ui, command: &KeysCommand) -> Done {
         KeysCommand::Show { ssh } => show(ui, &existing_identity()?, *ssh),
         KeysCommand::New { import } => new(ui, import.as_deref()),
         KeysCommand::Rotate { keep_old } => rotate(ui, *keep_old),
+        KeysCommand::Threshold { keys } => threshold(ui, *keys),
         KeysCommand::Approve { manifest } => approve(ui, manifest),
     }
 }
@@ -92,10 +93,31 @@ fn rotate(ui: &Ui, keep_old: bool) -> Done {
     show(ui, &new, false)
 }
 
+/// Only an administrator sets it, and the log has it before it counts.
+fn threshold(ui: &Ui, keys: Option<u32>) -> Done {
+    let identity = trust::identity(ui)?;
+    if let Some(least) = keys {
+        trust::believed(least)?;
+        let now = trust::now()?;
+        let mut event = Event::new(EventKind::SecurityPolicyUpdated, now, identity.id()).ended(EventResult::Success);
+        event.metadata.insert("what".to_owned(), format!("threshold of {least} keys").as_str().into());
+        access::gate(&identity)?
+            .administer(identity.id(), now, vec![event], &mut access::recorder(&identity), |_, _| {})
+            .map_err(|e| access::failure(&e))?;
+        let directory = trust::key_directory()?;
+        storage::replace(&directory, trust::THRESHOLD_FILE, format!("{least}\n").as_bytes())
+            .map_err(|e| Failure::file(&directory.join(trust::THRESHOLD_FILE), e))?;
+    }
+    let least = trust::threshold(1)?;
+    let noun = if least == 1 { "key" } else { "distinct keys" };
+    ui.result(&least, || format!("{least} {noun} must have signed what this host runs or verifies\n"))
+}
+
 fn approve(ui: &Ui, path: &Path) -> Done {
     let identity = trust::identity(ui)?;
     let bytes = files::read(path)?;
-    let trusted: TrustedKeys = trust::trusted(1)?;
+    // One signature is enough here: this is how a manifest comes by the others.
+    let trusted: TrustedKeys = trust::believed(1)?;
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted)
         .map_err(|e| crate::commands::verify::refused(path, &e))?;
     let devices: Vec<(&str, u64)> =

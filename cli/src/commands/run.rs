@@ -29,8 +29,9 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
         return Err(Failure::new(Code::Usage, "--tokens is 0; ask for at least one"));
     }
     let bytes = files::read(&args.manifest)?;
-    let opened = verify::open_to_run(&args.manifest, &bytes, &trust::trusted(1)?)?;
-    let ready = execution::ready(ui, &opened)?;
+    let opened = verify::open_to_run(&args.manifest, &bytes, &trust::trusted(args.threshold)?)?;
+    let mut ready = execution::ready(ui, &opened)?;
+    ready.remembered = Some(opened.manifest.predicate.counter);
     let identity = trust::identity(ui)?;
     let sampling =
         Sampling { temperature: args.temperature as f32, top_k: args.top_k, top_p: args.top_p as f32, seed: args.seed };

@@ -8,7 +8,7 @@ use crate::commands::{plan, simulate};
 use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::ui::Ui;
-use crate::{files, trust};
+use crate::{counters, files, trust};
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{EventKind, Query, Severity};
 use isotherm_audit::manifest::{ExecutionManifest, Placement, Planner};
@@ -122,6 +122,7 @@ pub fn seal(
         Err(failure) if failure.code == Code::Io => None,
         Err(failure) => return Err(failure),
     };
+    let newest = counters::greatest(trust::LOCAL_CLUSTER)?;
     let plan = feasible.plan();
     let certificate = plan
         .certificate
@@ -145,7 +146,8 @@ pub fn seal(
         cluster_id: trust::LOCAL_CLUSTER.to_owned(),
         host_id: Some(trust::host_id()),
         nonce: trust::nonce()?,
-        counter: position.as_ref().map_or(0, |at| at.size),
+        // The log grows with every manifest and run; one that was begun anew must not make its manifests old.
+        counter: position.as_ref().map_or(0, |at| at.size).max(newest.map_or(0, |ran| ran.saturating_add(1))),
         previous_manifest: previous_manifest(identity)?,
         policy_digest: Some(policy_digest),
         audit_log: position,

@@ -3,7 +3,7 @@
 use crate::args::Verify;
 use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
-use crate::{files, trust};
+use crate::{counters, files, trust};
 use isotherm_audit::keys::{PublicKey, TrustedKeys};
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_audit::manifest::{ExecutionManifest, Manifest};
@@ -29,7 +29,7 @@ pub struct Opened {
 pub fn run(ui: &Ui, args: &Verify) -> Done {
     let trusted = match args.key.as_slice() {
         [] => trust::trusted(args.threshold)?,
-        paths => named_keys(paths, args.threshold)?,
+        paths => named_keys(paths, trust::threshold(args.threshold)?)?,
     };
     let bytes = files::read(&args.manifest)?;
     if args.signature_only {
@@ -54,16 +54,18 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
 pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
-    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new())
+    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), 0)
 }
 
-/// The same for running it: the program that runs has to be the one that sealed.
+/// The same for running it: the program that runs has to be the one that sealed, and no newer manifest of the cluster may
+/// have run here. Looking at an old manifest stays allowed, so [`open`] asks for neither.
 pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
     // Manifests of earlier versions name no program.
     let named = inspected.statement.subject(BINARY).is_some();
     let own = if named { BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)]) } else { BTreeMap::new() };
-    open_at(path, bytes, trusted, trust::now()?, own)
+    let least = counters::greatest(trust::LOCAL_CLUSTER)?.unwrap_or(0);
+    open_at(path, bytes, trusted, trust::now()?, own, least)
 }
 
 fn open_at(
@@ -72,6 +74,7 @@ fn open_at(
     trusted: &TrustedKeys,
     now: Timestamp,
     mut presented: BTreeMap<String, Digest>,
+    counter_min: u64,
 ) -> Result<Opened, Failure> {
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
     let mut paths = BTreeMap::new();
@@ -83,7 +86,7 @@ fn open_at(
     let expected = Expectations {
         cluster_id: trust::LOCAL_CLUSTER.to_owned(),
         host_id: trust::host_id(),
-        counter_min: 0,
+        counter_min,
         previous_manifest: None,
         presented,
     };
@@ -109,7 +112,11 @@ pub fn refused(path: &Path, error: &OpenError) -> Failure {
         OpenError::Subjects { .. } => failure.remedy("restore the sealed files, or plan and seal again"),
         OpenError::NotPresented { .. } => failure.remedy("put the named files beside the manifest"),
         OpenError::Expired { .. } => failure.remedy("seal the plan again"),
-        OpenError::BelowThreshold { .. } => failure.remedy("name the signer's public key with --key, if you trust it"),
+        OpenError::Rollback { .. } => failure.remedy("seal the plan again"),
+        OpenError::BelowThreshold { .. } => failure.remedy(
+            "have another trusted key sign it with `isotherm keys approve`; or verify with the signer's public key \
+             (--key), if you trust it",
+        ),
         _ => failure,
     }
 }

@@ -123,3 +123,127 @@ fn a_key_is_rotated_with_the_log_and_the_rules_and_a_lease_is_lent_and_revoked()
     assert!(message.contains("no administrator would be left"), "{message}");
     place.expect(2, "-q keys new");
 }
+
+#[test]
+fn the_own_key_is_not_locked_out_by_any_command_though_another_administrator_is_there() {
+    let place = sealed();
+    guest(&place);
+    place.expect(0, "-q access grant guest --key guest.pub --role admin");
+    for line in [
+        "-q access revoke owner",
+        "-q access grant owner --role monitor",
+        "-q access grant owner --deny admin:full_access",
+        "-q access grant owner --valid 1h",
+    ] {
+        let (_, message) = place.expect(5, line);
+        assert!(message.contains("admin:full_access would be denied"), "{line}: {message}");
+    }
+    place.write("closed.cedar", "forbid (principal, action == Action::\"admin:full_access\", resource);");
+    place.expect(5, "-q access policies closed.cedar");
+    place.write(
+        "undecided.cedar",
+        "forbid (principal, action, resource) when { context.now * 9223372036854775807 > 0 };",
+    );
+    for line in ["-q access policies undecided.cedar --dry-run", "-q access policies undecided.cedar"] {
+        let (_, message) = place.expect(5, line);
+        assert!(message.contains("cannot decide"), "{line}: {message}");
+    }
+    place.expect(0, "-q access check admin:full_access");
+}
+
+/// The public key of somebody else with a home of their own, in `guest.pub`.
+fn guest(place: &super::Place) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isotherm"));
+    command.args(["-q", "keys", "new"]).current_dir(place.0.path());
+    let made = command.env("ISOTHERM_HOME", place.path("guest-home")).output().expect("the program starts");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let output = as_guest(place, "-q keys show --ssh");
+    std::fs::write(place.path("guest.pub"), output.stdout).expect("writable");
+}
+
+fn as_guest(place: &super::Place, line: &str) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isotherm"));
+    command.args(line.split_whitespace()).current_dir(place.0.path());
+    command.env("ISOTHERM_HOME", place.path("guest-home")).output().expect("the program starts")
+}
+
+#[test]
+fn a_revoked_principal_comes_back_only_when_that_is_said_and_unknown_ids_are_no_success() {
+    let place = sealed();
+    guest(&place);
+    place.expect(0, "-q access grant guest --key guest.pub --role user");
+    place.expect(0, "-q access revoke guest");
+    for line in ["-q access grant guest --quota 1GiB", "-q access grant guest --key guest.pub --role user"] {
+        let (_, message) = place.expect(2, line);
+        assert!(message.contains("was revoked") && message.contains("--again"), "{message}");
+    }
+    place.expect(8, "-q access check compute:execute cpu --principal guest");
+    place.expect(0, "-q access grant guest --again");
+    place.expect(0, "-q access check compute:execute cpu --principal guest");
+    for unknown in ["nobody", &"ab".repeat(16), &"ab".repeat(32)] {
+        let (_, message) = place.expect(2, &format!("-q access revoke {unknown}"));
+        assert!(message.contains("neither one principal nor a lease"), "{message}");
+    }
+    for name in ["ab".repeat(16), "AB".repeat(32), "a\u{202e}b".to_owned()] {
+        let (_, message) = place.expect(5, &format!("-q access grant {name} --key {} --role user", fresh_key(&place)));
+        assert!(message.contains("the name"), "{message}");
+    }
+}
+
+/// A public key that nobody here knows yet.
+fn fresh_key(place: &super::Place) -> &'static str {
+    std::fs::remove_dir_all(place.path("guest-home")).expect("it was made before");
+    guest(place);
+    "guest.pub"
+}
+
+#[test]
+fn an_older_manifest_does_not_run_after_a_newer_one_and_the_same_one_does() {
+    let place = sealed();
+    let old = place.keep("manifest.json");
+    place.expect(0, "-q run manifest.json --prompt hello --raw --tokens 2");
+    let seal = "-q seal plan.json scenario.toml --devices devices.json --model model.gguf --simulation simulation.json";
+    place.expect(0, seal);
+    std::fs::write(place.path("old.json"), &old).expect("writable");
+    place.expect(0, "-q run old.json --prompt hello --raw --tokens 2");
+    place.expect(0, "-q run manifest.json --prompt hello --raw --tokens 2");
+    place.expect(0, "-q run manifest.json --prompt hello --raw --tokens 2");
+    let (_, message) = place.expect(5, "-q run old.json --prompt hello --raw --tokens 2");
+    assert!(message.contains("a newer manifest was accepted before"), "{message}");
+    place.expect(0, "-q verify old.json");
+    // Without a log that goes on, the next manifest is still newer than what ran.
+    std::fs::rename(place.path("home/log"), place.path("home/log-before")).expect("moved away");
+    place.expect(0, seal);
+    place.expect(0, "-q run manifest.json --prompt hello --raw --tokens 2");
+    place.write("home/access/run-counters.json", "{}");
+    let (_, message) = place.expect(5, "-q run manifest.json --prompt hello --raw --tokens 2");
+    assert!(message.contains("is damaged"), "{message}");
+}
+
+#[test]
+fn where_the_host_says_two_keys_one_opens_nothing() {
+    let place = sealed();
+    let run = "-q run manifest.json --prompt hello --raw --tokens 2";
+    place.expect(5, &format!("{run} --threshold 2"));
+    let (_, message) = place.expect(5, "-q keys threshold 2");
+    assert!(message.contains('2'), "more keys than are trusted: {message}");
+    guest(&place);
+    let pem = json(&String::from_utf8(as_guest(&place, "-q keys show --format json").stdout).expect("UTF-8"));
+    place.write("home/keys/trusted/guest.pem", pem["public_key"].as_str().expect("a key"));
+    place.expect(0, "-q keys threshold 2");
+    assert_eq!(json(&place.expect(0, "-q keys threshold --format json").0), 2);
+    for line in
+        [run, &format!("{run} --threshold 1"), "-q verify manifest.json", "-q verify manifest.json --threshold 1"]
+    {
+        place.expect(5, line);
+    }
+    // The guest believes the host's key, and signs as the second.
+    let own = json(&place.expect(0, "-q keys show --format json").0);
+    place.write("guest-home/keys/trusted/host.pem", own["public_key"].as_str().expect("a key"));
+    let approved = as_guest(&place, "-q keys approve manifest.json");
+    assert!(approved.status.success(), "{}", String::from_utf8_lossy(&approved.stderr));
+    place.expect(0, "-q verify manifest.json");
+    place.expect(0, run);
+    place.write("home/keys/threshold", "none");
+    place.expect(5, run);
+}

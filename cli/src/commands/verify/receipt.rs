@@ -46,7 +46,7 @@ pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Truste
     let record = files::read(run)?;
     // The manifest had to be valid when the run began, not now; what the record says of that is signed.
     let began = inspect::<RunClaim>(&record, trusted).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
-    let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new())?;
+    let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new(), 0)?;
     let mut presented = BTreeMap::new();
     let name = run.file_name().map(|name| name.to_string_lossy().replace(".signed.json", ".json"));
     if let Some(whole) = name.map(|name| run.with_file_name(name)).filter(|path| path.is_file() && path != run) {
