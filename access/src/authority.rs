@@ -219,8 +219,8 @@ fn named(text: &str, place: &str, into: &mut PolicySet) -> Result<(), PolicyErro
 
 /// What is wrong with policies by the schema.
 ///
-/// The validator gives up without a word where its stack runs low, and calls what it did not look at sound. So it gets a
-/// stack of its own, far larger than the operators that are let through can fill, whatever thread asks.
+/// The validator gives up without a word where its stack runs low, and calls what it did not look at sound. So it gets
+/// a stack of its own, far larger than the operators that are let through can fill, whatever thread asks.
 ///
 /// Errors: no thread could be started, or it died.
 fn faults(schema: &Schema, policies: &PolicySet) -> Result<Vec<String>, String> {

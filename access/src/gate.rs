@@ -410,12 +410,13 @@ impl Gate {
     }
 
     /// Changes the rules in the name of an administrator: `change` gets the directory and the installation's policies.
-    /// Both are checked as a whole before either is written, and recorded first. Commands make changes in the name of the
-    /// host's own identity, so a change after which that one could make no more is refused: with it nobody on this host
+    /// Both are checked as a whole before either is written, and recorded first. Commands make changes in the name of
+    /// the host's own identity, so a change after which that one could make no more is refused: with it nobody on this host
     /// could take the change back.
     ///
     /// Errors: no administrator; rules that could not be relied on afterwards, cannot be evaluated, or deny
-    /// administration to `principal` now or at the end of time where the present ones do not; a file system that refuses.
+    /// administration to `principal` now or at the end of time where the present ones do not; a file system that
+    /// refuses.
     pub fn administer(
         &mut self,
         principal: KeyId,

@@ -93,9 +93,8 @@ fn a_holding_of_nothing_is_refused_and_a_journal_with_one_is_damaged() {
     drop(ledger);
     let reserve = |number: u64, bytes: u64| {
         let principal = id(1);
-        format!(
-            r#"{{"op":"reserve","id":{number},"principal":"{principal}","bytes":{bytes},"until":"{LATER}","owner":"a"}}"#
-        )
+        let what = format!(r#""id":{number},"principal":"{principal}","bytes":{bytes}"#);
+        format!(r#"{{"op":"reserve",{what},"until":"{LATER}","owner":"a"}}"#)
     };
     let release = |number: u64| format!(r#"{{"op":"release","id":{number}}}"#);
     let path = folder.path().join(JOURNAL_FILE);

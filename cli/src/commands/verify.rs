@@ -57,8 +57,8 @@ pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, 
     open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), 0)
 }
 
-/// The same for running it: the program that runs has to be the one that sealed, and no newer manifest of the cluster may
-/// have run here. Looking at an old manifest stays allowed, so [`open`] asks for neither.
+/// The same for running it: the program that runs has to be the one that sealed, and no newer manifest of the cluster
+/// may have run here. Looking at an old manifest stays allowed, so [`open`] asks for neither.
 pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
     // Manifests of earlier versions name no program.
