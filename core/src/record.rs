@@ -62,10 +62,12 @@ pub struct Reliability {
     pub serving_seconds: Seconds,
     /// Time weighted by the shares of the routes that served: over the total, the availability.
     pub available_seconds: Seconds,
-    /// Losses after which requests got on again, or which hit none.
+    /// Losses of a route that threw requests back.
+    #[serde(default)]
+    pub outages: u64,
+    /// Those after which at least one of these requests got on again.
     pub recoveries: u64,
-    /// Time from each such loss until the last of its requests had its next token, summed; where none was hit, until
-    /// the loss was noticed.
+    /// Time from each such loss until the last of its requests that got on had its next token, summed.
     pub recovery_seconds_sum: Seconds,
     /// The longest; absent without any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,6 +99,7 @@ impl Reliability {
             total_seconds: self.total_seconds + other.total_seconds,
             serving_seconds: self.serving_seconds + other.serving_seconds,
             available_seconds: self.available_seconds + other.available_seconds,
+            outages: self.outages + other.outages,
             recoveries: self.recoveries + other.recoveries,
             recovery_seconds_sum: self.recovery_seconds_sum + other.recovery_seconds_sum,
             recovery_seconds_max: most.reduce(Seconds::max),

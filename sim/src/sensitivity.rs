@@ -60,7 +60,8 @@ pub fn sensitivity(
         let report = simulate(plan, problem, workload, &options)?;
         Ok(report.metrics.get(metric).map(|statistic| statistic.mean))
     };
-    let Some(base) = value(problem)? else {
+    // Where nothing is answered there is nothing to compare with.
+    let Some(base) = value(problem)?.filter(|&base| base > 0.0) else {
         return Ok(Sensitivity { metric: metric.to_owned(), value: None, influences: Vec::new() });
     };
     let inputs = inputs(plan, problem);

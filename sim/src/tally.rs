@@ -23,7 +23,7 @@ pub struct Tally {
     slo: Slo,
     /// Tokens of the answers.
     tokens: u64,
-    /// First arrival and last end.
+    /// First arrival and last end, requests answered with an error included.
     span: Option<(SimTime, SimTime)>,
 }
 
@@ -36,11 +36,17 @@ impl Tally {
             self.tpot.add(tpot);
         }
         self.tokens += u64::from(record.output_tokens);
-        let (begin, end) = self.span.unwrap_or((record.arrival_ns, record.finished_ns));
-        self.span = Some((begin.min(record.arrival_ns), end.max(record.finished_ns)));
+        self.stretch(record.arrival_ns, record.finished_ns);
     }
 
-    /// Output tokens per second from the first arrival to the last token; none without a request, or within no time.
+    /// The time of a request is part of the whole.
+    fn stretch(&mut self, arrival: SimTime, finished: SimTime) {
+        let (begin, end) = self.span.unwrap_or((arrival, finished));
+        self.span = Some((begin.min(arrival), end.max(finished)));
+    }
+
+    /// Output tokens per second from the first arrival to the last token or error; none without a request, or within no
+    /// time.
     #[must_use]
     pub fn tokens_per_second(&self) -> Option<f64> {
         let (begin, end) = self.span?;
@@ -125,9 +131,10 @@ impl Requests {
         output_tokens
     }
 
-    /// A request is answered with an error: it has no times.
-    pub fn fail(&mut self, request: RequestId) {
-        if self.of(request).and_then(Option::take).is_some() {
+    /// A request is answered with an error: it has no times, but the time until then was there for tokens.
+    pub fn fail(&mut self, request: RequestId, now: SimTime) {
+        if let Some(record) = self.of(request).and_then(Option::take) {
+            self.tally.stretch(record.arrival_ns, now);
             self.leave();
         }
     }

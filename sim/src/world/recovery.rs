@@ -26,6 +26,8 @@ struct Outage {
     began: SimTime,
     /// Requests thrown back that have not got a token since.
     waiting: u32,
+    /// When one of them last got its next token; none where none has.
+    resumed: Option<SimTime>,
 }
 
 /// How far a request is.
@@ -155,7 +157,7 @@ impl Failing {
     /// A request got a token.
     pub(super) fn token(&mut self, now: SimTime, request: usize) {
         self.requests[request].produced += 1;
-        self.resume(now, request);
+        self.resume(request, Some(now));
     }
 
     /// A request is answered.
@@ -163,13 +165,15 @@ impl Failing {
         self.requests[request].over = true;
     }
 
-    /// A request that was thrown back gets on, or is given up.
-    fn resume(&mut self, now: SimTime, request: usize) {
+    /// A request that was thrown back got a token, or none since it was lost again or is given up. An outage after
+    /// which no request got on is not one that was recovered from.
+    fn resume(&mut self, request: usize, token: Option<SimTime>) {
         let Some(outage) = self.requests[request].outage.take() else { return };
         let outage = &mut self.outages[outage as usize];
         outage.waiting -= 1;
-        if outage.waiting == 0 {
-            self.recovered.push(now.since(outage.began).seconds().value());
+        outage.resumed = token.or(outage.resumed);
+        if let (0, Some(last)) = (outage.waiting, outage.resumed) {
+            self.recovered.push(last.since(outage.began).seconds().value());
         }
     }
 
@@ -191,8 +195,9 @@ impl Failing {
     pub(super) fn finish(mut self, end: SimTime, shares: &[f64]) -> Reliability {
         self.settle(end, shares);
         self.tally.total_seconds = end.seconds();
+        self.tally.outages = self.outages.len() as u64;
         self.tally.recoveries = self.recovered.len() as u64;
-        let sum: f64 = self.recovered.iter().sum();
+        let sum = self.recovered.iter().fold(0.0, |sum, span| sum + span);
         let most = self.recovered.iter().copied().reduce(f64::max);
         self.tally.recovery_seconds_sum = Seconds::of(sum);
         self.tally.recovery_seconds_max = most.map(Seconds::of);
@@ -287,7 +292,8 @@ impl World<'_> {
             let in_flight: Vec<u32> =
                 (0..slots).filter(|&slot| self.chains[route].batches[slot as usize].is_some()).collect();
             let state = &mut self.failing().routes[route];
-            state.broken = true;
+            // A route that is given up comes back empty: what it loses now was thrown back before.
+            state.broken |= !state.given_up;
             // Whatever has not passed the lost stop never will.
             let lost = in_flight.into_iter().filter(|&slot| state.passed[slot as usize] <= stop as u32);
             let lost: Vec<u32> = lost.collect();
@@ -342,6 +348,11 @@ impl World<'_> {
 
     /// The coordinator learns of a loss on a route.
     pub(super) fn detect(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
+        let detect = self.failing().policy.detect.whole_nanoseconds(0.0).0;
+        if self.failing().routes[route as usize].halted.is_some_and(|began| now < began + detect) {
+            // Of a loss that was over before anybody noticed; that of the present one is still to come.
+            return Ok(());
+        }
         let shares = self.shares();
         self.failing().settle(now, &shares);
         let avoided = |failing: &Failing| self.setup.avoided.iter().any(|&server| failing.is_lost(server));
@@ -414,11 +425,11 @@ impl World<'_> {
         let failing = self.failing();
         let of_route = |standing: &&Standing| standing.route == Some(route as u32) && !standing.over;
         let waiting = failing.requests.iter().filter(of_route).count() as u32;
-        let outage = failing.outages.len() as u32;
-        failing.outages.push(Outage { began, waiting });
         if waiting == 0 {
-            failing.recovered.push(now.since(began).seconds().value());
+            return Ok(());
         }
+        let outage = failing.outages.len() as u32;
+        failing.outages.push(Outage { began, waiting, resumed: None });
         for request in 0..failing.requests.len() {
             let failing = self.failing();
             let standing = &mut failing.requests[request];
@@ -435,7 +446,7 @@ impl World<'_> {
             // A request that is thrown back again counts with its latest outage; the one before has it back.
             let (attempts, before) = (standing.attempts, standing.outage);
             if before.is_some() {
-                failing.resume(now, request);
+                failing.resume(request, None);
             }
             failing.requests[request].outage = Some(outage);
             self.router.settled(route);
@@ -459,12 +470,12 @@ impl World<'_> {
         let failing = self.failing();
         failing.requests[request].over = true;
         failing.requests[request].route = None;
-        failing.resume(now, request);
+        failing.resume(request, None);
         failing.tally.failed_requests += 1;
         if let Some(accounts) = &mut self.accounts {
             accounts.forget(request as u32);
         }
-        self.requests.fail(RequestId(request as u32));
+        self.requests.fail(RequestId(request as u32), now);
         if self.load.sends_again() {
             self.queue.schedule(now, Event::Arrive);
         }

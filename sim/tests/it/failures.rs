@@ -110,6 +110,11 @@ fn where_nothing_is_left_every_request_is_answered_with_an_error() {
     assert_eq!(ends(&report), [10.0]);
     let tally = tally(&report);
     assert_eq!((tally.failed_requests, in_units(tally.total_seconds)), (2, 16.0));
+    // Nobody got on: that is no recovery in no time.
+    assert_eq!((tally.outages, tally.recoveries, tally.recovery_seconds_max), (1, 0, None));
+    // One answer of one token, in the 16 units until the last request was refused.
+    let rate = report.metrics["tokens_per_second"].mean;
+    assert!((rate - 512.0 / 16.0).abs() < 1e-9, "{rate}");
 }
 
 #[test]
@@ -141,6 +146,39 @@ fn messages_wait_for_a_link_that_is_back_before_anybody_noticed_and_else_begin_a
         // Cut while its byte is under way; all of it again from 10.5 on: 6 to get there, a step of 4, 6 back.
         assert_eq!(ends(&report), [26.5], "detected after {detected}");
         assert_eq!(tally(&report).recomputed_requests, recomputed);
+    }
+}
+
+#[test]
+fn a_loss_that_hits_no_request_is_no_outage() {
+    let case = Case::replicas(&[Costs::fixed(10.0); 2], closed(1, 1, 1, 3));
+    let report = run(&case, vec![fails(device("d1"), Severity::Lost, 5.0, Some(2.0))], detect(0.0));
+    let tally = tally(&report);
+    assert_eq!((tally.incidents, tally.outages, tally.recoveries, tally.recovery_seconds_max), (1, 0, 0, None));
+}
+
+#[test]
+fn what_is_lost_on_a_route_that_was_given_up_is_not_lost_again_when_a_link_blinks_later() {
+    let case = Case::chain(&[Costs::fixed(4.0)], 1, closed(1, 1, 1, 1));
+    let cut = |at, after| fails(link("driver", "d0"), Severity::Lost, at, Some(after));
+    // The link goes at 3, which is noticed at 5; its device is away from 10 to 15; the link is back at 30. The request
+    // is computed again from there: 6 to get there, a step of 4, 6 back. Nobody notices the unit without the link.
+    let failures = vec![cut(3.0, 27.0), fails(device("d0"), Severity::Lost, 10.0, Some(5.0)), cut(37.0, 1.0)];
+    let report = run(&case, failures, detect(2.0));
+    assert_eq!(ends(&report), [46.0]);
+    let tally = tally(&report);
+    assert_eq!((tally.incidents, tally.outages, tally.recoveries, tally.recomputed_requests), (3, 1, 1, 1));
+    assert_eq!(tally.recovery_seconds_max.map(in_units), Some(43.0));
+}
+
+#[test]
+fn each_loss_has_the_whole_time_until_it_is_detected() {
+    // The link is away from 0.5 to 1.5 and from 4 to 10; the first would have been noticed at 5.5, the second is at 9.
+    let case = Case::chain(&[Costs::fixed(20.0)], 1, closed(1, 1, 1, 1));
+    let cut = |at, after| fails(link("driver", "d0"), Severity::Lost, at, Some(after));
+    for (after, recomputed) in [(4.0, 0), (6.0, 1)] {
+        let report = run(&case, vec![cut(0.5, 1.0), cut(4.0, after)], detect(5.0));
+        assert_eq!(tally(&report).recomputed_requests, recomputed, "away for {after}");
     }
 }
 
@@ -223,7 +261,10 @@ fn every_request_is_answered_once_or_refused_once_whatever_fails() {
         assert!(trace.requests.iter().all(|r| r.arrival_ns < r.first_token_ns && r.first_token_ns <= r.finished_ns));
         assert!((0.0..=1.0).contains(&tally.availability()));
         assert!(tally.serving_seconds >= tally.available_seconds && tally.total_seconds >= tally.serving_seconds);
-        assert!(tally.incidents > 100 && tally.recoveries > 10, "{tally:?}");
+        assert!(tally.incidents > 100 && tally.outages > 10, "{tally:?}");
+        // Nobody gets on again where whoever is in flight is answered with an error.
+        assert_eq!(tally.recoveries > 10, in_flight == InFlight::Recompute, "{tally:?}");
+        assert!(tally.recoveries <= tally.outages, "{tally:?}");
         (lost, again) = (lost + tally.failed_requests, again + tally.recomputed_requests);
         if seeds == 1 {
             assert_eq!(trace.requests.len() as u64 + tally.failed_requests, 300);

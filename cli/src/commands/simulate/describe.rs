@@ -8,7 +8,12 @@ use isotherm_core::units::Seconds;
 
 /// The report as text.
 pub fn describe(report: &SimulationReport) -> String {
-    let mut text = format!("{} requests, {} runs\n\n", report.requests, report.seeds);
+    let mut text = format!("{}, {}\n", counted(report.requests.into(), "request"), counted(report.seeds.into(), "run"));
+    if let Some(failed) = report.reliability.map(|tally| tally.failed_requests).filter(|&failed| failed > 0) {
+        let all = u64::from(report.requests) * u64::from(report.seeds);
+        text.push_str(&format!("{} of {all} requests answered\n", all.saturating_sub(failed)));
+    }
+    text.push('\n');
     let heading = ["metric", "mean", "p50", "p90", "p99", "95 % interval"].map(str::to_owned).to_vec();
     let mut rows = vec![heading];
     rows.extend(report.metrics.iter().map(|(name, statistic)| metric_row(name, statistic)));
@@ -41,6 +46,11 @@ pub fn describe(report: &SimulationReport) -> String {
     }
     text.push_str(&format!("\n  digest {}\n", report.digest));
     text
+}
+
+/// So many of something.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn metric_row(name: &str, statistic: &Statistic) -> Vec<String> {
@@ -107,15 +117,16 @@ fn goodput(goodput: &Goodput) -> String {
 fn reliability(tally: &Reliability) -> String {
     let recovery = match (tally.recovery_seconds_mean(), tally.recovery_seconds_max) {
         (Some(mean), Some(most)) => format!("{mean} on average, {most} at most"),
+        _ if tally.outages > 0 || tally.failed_requests > 0 => "never recovered".to_owned(),
         _ => "none was needed".to_owned(),
     };
     format!(
-        "  {} incidents; routes available {:.3} % of the time, at least one {:.3} %\n  \
-         {} requests answered with an error, {} computed again with {} tokens of lost cache\n  time to recover: {recovery}\n",
-        tally.incidents,
+        "  {}; routes available {:.3} % of the time, at least one {:.3} %\n  \
+         {} answered with an error, {} computed again with {} tokens of lost cache\n  time to recover: {recovery}\n",
+        counted(tally.incidents, "incident"),
         tally.availability() * 100.0,
         if tally.total_seconds > Seconds::ZERO { tally.serving_seconds / tally.total_seconds * 100.0 } else { 100.0 },
-        tally.failed_requests,
+        counted(tally.failed_requests, "request"),
         tally.recomputed_requests,
         tally.recomputed_tokens
     )
