@@ -146,6 +146,19 @@ pub enum SimulateError {
     /// A count that must be at least one is zero.
     #[error("{0} is 0; it must be above zero")]
     Zero(&'static str),
+    /// A policy that divides the requests by the stages has none for one of them.
+    #[error(
+        "policy {policy} divides serving.requests_max, which is {requests_max}, by the {stages} stages of a route; raise \
+         serving.requests_max to at least the number of stages"
+    )]
+    FewRequests {
+        /// The policy.
+        policy: PolicyName,
+        /// Requests at once.
+        requests_max: u32,
+        /// Stages of the route.
+        stages: usize,
+    },
     /// A length whose most is below its least.
     #[error("{what} has at least {min} and at most {max} tokens; the greatest must not be below the least")]
     Reversed {

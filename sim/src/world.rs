@@ -8,7 +8,7 @@ use crate::events::Log;
 use crate::heat::Heat;
 use crate::load::Load;
 use crate::network::{Delivery, Network};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyName};
 use crate::queue::EventQueue;
 use crate::random::Stream;
 use crate::router::Router;
@@ -156,7 +156,12 @@ impl<'a> World<'a> {
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
             let whole = options.attribution || options.trace || !setup.failures.is_empty();
-            let policy = options.policy.start(route.resources, route.stops.len(), whole)?;
+            let (requests_max, stages) = (route.resources.serving.requests_max, route.stops.len());
+            let divides = matches!(options.policy, PolicyName::VidurVllm | PolicyName::VidurSarathi);
+            if divides && requests_max > 0 && (requests_max as usize) < stages {
+                return Err(SimulateError::FewRequests { policy: options.policy, requests_max, stages });
+            }
+            let policy = options.policy.start(route.resources, stages, whole)?;
             chains.push(Chain { policy, batches: Vec::new(), scheduling: false });
         }
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {

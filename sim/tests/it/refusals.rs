@@ -3,6 +3,7 @@
 use crate::material::{Case, Costs, closed, poisson};
 use isotherm_core::units::TokensPerSecond;
 use isotherm_core::workload::Length;
+use isotherm_sim::policy::PolicyName;
 use isotherm_sim::{Options, SimulateError, simulate};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,6 +37,15 @@ fn a_load_that_does_not_fit_the_plan_or_makes_no_sense_is_refused() {
     let none = Options { seeds: 0, ..Options::default() };
     let refused = simulate(&plan, &problem, &case.workload, &none);
     assert_eq!(refused, Err(SimulateError::Zero("the number of seeds")));
+}
+
+#[test]
+fn a_policy_that_divides_requests_by_stages_says_how_many_there_must_be() {
+    let case = Case::chain(&[Costs::fixed(1.0); 3], 1, closed(1, 1, 1, 1));
+    let problem = case.problem();
+    let options = Options { policy: PolicyName::VidurSarathi, ..Options::default() };
+    let refused = simulate(&case.plan(&problem), &problem, &case.workload, &options).expect_err("one for three");
+    assert!(refused.to_string().ends_with("raise serving.requests_max to at least the number of stages"), "{refused}");
 }
 
 #[test]
