@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::usage::{Usage, thread_seconds};
-use crate::{builtin, models};
+use crate::{builtin, interrupt, models};
 use isotherm_core::artefact::Header;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::digest::Digest;
@@ -59,12 +59,17 @@ impl Replicas {
     }
 
     pub(super) fn replay(&self, load: &Replay, options: &Options) -> Result<SimulationReport, Failure> {
-        isotherm_sim::replay(&self.plan, &self.problem, load, options).map_err(|e| failed(&e))
+        isotherm_sim::replay(&self.plan, &self.problem, load, &heeding(options)).map_err(|e| failed(&e))
     }
 
     fn simulate(&self, workload: &Workload, options: &Options) -> Result<SimulationReport, Failure> {
-        simulate(&self.plan, &self.problem, workload, options).map_err(|e| failed(&e))
+        simulate(&self.plan, &self.problem, workload, &heeding(options)).map_err(|e| failed(&e))
     }
+}
+
+/// The same, stopped by Ctrl-C.
+fn heeding(options: &Options) -> Options {
+    Options { interrupt: Some(interrupt::flag()), ..options.clone() }
 }
 
 fn failed(error: &isotherm_sim::SimulateError) -> Failure {
