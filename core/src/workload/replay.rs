@@ -78,6 +78,24 @@ pub enum ReplayError {
         /// Known names of output tokens.
         outputs: String,
     },
+    /// The columns are not divided by commas.
+    #[error("line 1 divides its columns by {found}: {line:?}; write a comma in its place, and a point for decimals")]
+    Delimiter {
+        /// What stands between the columns.
+        found: &'static str,
+        /// The line, shortened.
+        line: String,
+    },
+    /// Several columns would do.
+    #[error("line 1 names {count} columns for {what}: {names}; leave one of them, or rename the others")]
+    Ambiguous {
+        /// For what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// Their names.
+        names: String,
+    },
     /// A field is not what it must be.
     #[error("line {line}: {what} is {value:?}; it must be {must}")]
     Field {
@@ -159,7 +177,7 @@ impl Replay {
         self.digest
     }
 
-    /// Only the first `count` requests; all where there are fewer, one where `count` is zero.
+    /// Only the first `count` requests; all where there are fewer, one where `count` is zero: a load is never empty.
     #[must_use]
     pub fn first(mut self, count: usize) -> Self {
         self.requests.truncate(count.max(1));
@@ -267,6 +285,7 @@ mod tests {
         assert_eq!((replay.requests().len(), replay.dropped()), (1, 1));
         let own = "id,arrival_seconds,prompt_tokens,output_tokens,ttft_seconds\n0,0.250000000,7,8,0.1\n";
         assert_eq!(read(own), [(250_000_000, 7, 8)]);
+        assert_eq!(read("arrival,prompt_tokens,output_tokens\n0.5,7,8\n"), [(500_000_000, 7, 8)]);
     }
 
     #[test]
@@ -308,6 +327,12 @@ mod tests {
             (String::new(), "holds no request"),
             (head.to_owned(), "holds no request"),
             ("a,b,c\n1,2,3\n".to_owned(), "line 1 names the columns \"a,b,c\""),
+            ("arrival;prompt_tokens;output_tokens\n1;2;3\n".to_owned(), "divides its columns by semicolons"),
+            ("arrival,arrival,prompt_tokens,output_tokens\n1,1,2,3\n".to_owned(), "2 columns for the arrival"),
+            (
+                "arrival,prompt_tokens,input_length,output_tokens\n1,2,2,3\n".to_owned(),
+                "2 columns for prompt tokens: prompt_tokens, input_length",
+            ),
             (format!("{head}1,2\n"), "line 2: the number of output tokens is \"\""),
             (format!("{head}-1,2,3\n"), "line 2: the arrival is \"-1\""),
             (format!("{head}1,2.5,3\n"), "line 2: the number of prompt tokens is \"2.5\""),

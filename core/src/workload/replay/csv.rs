@@ -3,7 +3,8 @@
 use super::{Recorded, Replay, ReplayError, shortened};
 use crate::units::SimTime;
 
-const TIMES: [&str; 6] = ["arrived_at", "TIMESTAMP", "Timestamp", "timestamp", "arrival_seconds", "arrival_time"];
+const TIMES: [&str; 7] =
+    ["arrived_at", "TIMESTAMP", "Timestamp", "timestamp", "arrival_seconds", "arrival_time", "arrival"];
 const PROMPTS: [&str; 5] = ["num_prefill_tokens", "ContextTokens", "Request tokens", "prompt_tokens", "input_length"];
 const OUTPUTS: [&str; 5] =
     ["num_decode_tokens", "GeneratedTokens", "Response tokens", "output_tokens", "output_length"];
@@ -15,8 +16,20 @@ pub(super) fn parse(text: &str) -> Result<Replay, ReplayError> {
     let mut rows = text.lines().zip(1..).filter(|(row, _)| !row.trim().is_empty());
     let Some((head, _)) = rows.next() else { return Ok(replay) };
     let names: Vec<&str> = fields(head).collect();
-    let column = |known: &[&str]| names.iter().position(|name| known.contains(name));
-    let (Some(time), Some(prompt), Some(output)) = (column(&TIMES), column(&PROMPTS), column(&OUTPUTS)) else {
+    let column = |known: &[&str], what: &'static str| {
+        let fit: Vec<&str> = names.iter().copied().filter(|name| known.contains(name)).collect();
+        if fit.len() > 1 {
+            return Err(ReplayError::Ambiguous { what, count: fit.len(), names: fit.join(", ") });
+        }
+        Ok(names.iter().position(|name| known.contains(name)))
+    };
+    let (time, prompt) = (column(&TIMES, "the arrival")?, column(&PROMPTS, "prompt tokens")?);
+    let (Some(time), Some(prompt), Some(output)) = (time, prompt, column(&OUTPUTS, "output tokens")?) else {
+        for (delimiter, found) in [(';', "semicolons"), ('\t', "tabulators")] {
+            if names.len() == 1 && head.contains(delimiter) {
+                return Err(ReplayError::Delimiter { found, line: shortened(head) });
+            }
+        }
         return Err(ReplayError::Columns {
             found: shortened(head),
             times: TIMES.join(", "),
