@@ -11,5 +11,6 @@ mod peers;
 mod pipelines;
 mod queueing;
 mod refusals;
+mod sensitivity;
 mod serving;
 mod theory;

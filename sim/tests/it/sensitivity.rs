@@ -1,0 +1,46 @@
+//! What a prediction hangs on, against figures moved by hand.
+
+use crate::material::{Case, Costs, closed};
+use isotherm_core::problem::Objective;
+use isotherm_sim::Options;
+use isotherm_sim::sensitivity::{ASSUMED, sensitivity};
+
+#[test]
+fn a_figure_that_matters_stands_above_one_that_does_not_and_moves_the_value_as_by_hand() {
+    let case = Case::chain(&[Costs::fixed(40.0), Costs::fixed(4.0)], 1, closed(1, 5, 1, 10));
+    let mut problem = case.problem();
+    let plan = case.plan(&problem);
+    for (objective, metric) in [(Objective::Tpot, "tpot_seconds"), (Objective::Throughput, "tokens_per_second")] {
+        problem.objective = objective;
+        let found = sensitivity(&plan, &problem, &case.workload, &Options::default()).expect("simulates");
+        assert_eq!(found.metric, metric);
+        // Each token takes 6 to get in, a step of 40, a hop of 4, a step of 4 and 6 back: 60 units, one after another.
+        let by_hand = |units: f64| if objective == Objective::Tpot { units / 512.0 } else { 512.0 / units };
+        let near = |value: f64, units: f64| (value / by_hand(units) - 1.0).abs() < 1e-6;
+        let base = found.value.expect("answered");
+        assert!(near(base, 60.0), "{base}");
+        // The latency into d0 and out of d1 is 5, from d0 to d1 3; the bytes take a unit on each link.
+        let expected = [
+            ("step times of d0", 4.0),
+            ("latency of d1 -> driver", 0.5),
+            ("latency of driver -> d0", 0.5),
+            ("step times of d1", 0.4),
+            ("latency of d0 -> d1", 0.3),
+        ];
+        for (name, units) in expected {
+            let influence = found.influences.iter().find(|influence| influence.input == name).expect(name);
+            assert!(!influence.stated && influence.share == ASSUMED, "{influence:?}");
+            assert!(near(influence.low, 60.0 - units) && near(influence.high, 60.0 + units), "{influence:?}");
+            // More time per step or way is more time per token, and fewer tokens per second.
+            let rises = objective == Objective::Tpot;
+            assert_eq!(influence.elasticity(base) > 0.0, rises, "{influence:?}");
+        }
+        // A bandwidth that is higher makes its unit shorter: the other sign.
+        let wide = found.influences.iter().find(|i| i.input == "bandwidth of d0 -> d1").expect("a bandwidth");
+        assert!(near(wide.low, 59.0 + 1.0 / 0.9) && near(wide.high, 59.0 + 1.0 / 1.1), "{wide:?}");
+        assert_eq!(found.influences[0].input, "step times of d0");
+        let place = |name: &str| found.influences.iter().position(|influence| influence.input == name);
+        assert!(place("step times of d0") < place("step times of d1"));
+        assert!(place("step times of d1") < place("bandwidth of d0 -> d1"));
+    }
+}
