@@ -10,7 +10,7 @@ mod validate;
 pub use analysis::Analysis;
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
-pub use service::{BenchSim, Service};
+pub use service::{BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
 pub use trust::{AccessCommand, Asked, AuditCommand, EventAbout, Grant, KeysCommand, LendLease, WitnessArgs};
@@ -290,7 +290,7 @@ pub struct Simulate {
     /// Devices and model it was made with.
     #[command(flatten)]
     pub sources: Sources,
-    /// Number of independent runs: 5 unless stated, and one with a recorded workload, of which nothing is drawn.
+    /// Number of independent runs: 5 unless stated; one with a recorded workload where nothing else is drawn.
     #[arg(long, value_name = "N")]
     pub seeds: Option<u32>,
     /// Seed of the first run.

@@ -233,6 +233,15 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// Whether a simulation draws something for them, so that runs of different seeds differ.
+    #[must_use]
+    pub fn draw(&self) -> bool {
+        let random = |failure: &Failure| matches!(failure.moment, Moment::Random { .. });
+        self.links.iter().any(|link| link.jitter.is_some() || link.loss.is_some_and(|loss| loss > 0.0))
+            || self.cross_traffic.iter().any(|traffic| traffic.on_off.is_some())
+            || self.failures.iter().any(random)
+    }
+
     /// The same conditions where the ends of links, and devices, have other names. What concerns links of an end without
     /// a name is left out.
     #[must_use]

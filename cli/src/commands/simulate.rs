@@ -1,6 +1,6 @@
 //! `isotherm simulate`: what a plan will do, before anything is touched.
 
-use crate::args::{PlanAndScenario, Service, Simulate};
+use crate::args::{PlanAndScenario, Router, Service, Simulate};
 use crate::commands::{plan, report};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
@@ -41,6 +41,9 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     if args.seeds == Some(0) {
         return Err(Failure::new(Code::Usage, "--seeds is 0; simulate at least one run"));
     }
+    if args.service.first == Some(0) {
+        return Err(Failure::new(Code::Usage, "--first is 0; replay at least one request"));
+    }
     let named =
         PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources: args.sources.clone() };
     let (feasible, mut question) = plan::load_feasible(ui, &named)?;
@@ -48,7 +51,12 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     slo.ttft = args.analysis.slo_ttft.or(slo.ttft);
     slo.tpot = args.analysis.slo_tpot.or(slo.tpot);
     let load = recorded(ui, &args.service)?;
-    let count = args.seeds.unwrap_or(if load.is_some() { 1 } else { Seeds::default().count });
+    let drawn = load.is_none() || args.service.router == Router::Random || question.problem.conditions.draw();
+    let count = args.seeds.unwrap_or(if drawn { Seeds::default().count } else { 1 });
+    if args.analysis.fallback.is_some() && question.problem.conditions.failures.is_empty() {
+        let what = format!("{} states no failure, and --fallback is for one", args.scenario.display());
+        return Err(Failure::new(Code::Usage, what).remedy("add [[failures]], or leave --fallback out"));
+    }
     let options =
         Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
     let steps_max = if args.analysis.trace_out.is_some() { STEPS_MAX } else { 0 };
