@@ -70,7 +70,8 @@ fn a_raised_flag_stops_a_run_under_way_and_says_how_far_it_came() {
     let options = Options { interrupt: Some(&STOP), events_max: 2_000_000_000, ..Options::default() };
     let stopped = std::thread::scope(|scope| {
         let run = scope.spawn(|| simulate(&plan, &problem, &case.workload, &options));
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        // Some tens of milliseconds; whether the run has begun by then changes nothing below.
+        (0..20_000_000).for_each(|_| std::hint::spin_loop());
         STOP.store(true, Ordering::Relaxed);
         run.join().expect("no panic")
     });

@@ -29,7 +29,7 @@ fn a_figure_that_matters_stands_above_one_that_does_not_and_moves_the_value_as_b
         ];
         for (name, units) in expected {
             let influence = found.influences.iter().find(|influence| influence.input == name).expect(name);
-            assert!(!influence.stated && influence.share == ASSUMED, "{influence:?}");
+            assert!(!influence.stated && (influence.share - ASSUMED).abs() < 1e-12, "{influence:?}");
             assert!(near(influence.low, 60.0 - units) && near(influence.high, 60.0 + units), "{influence:?}");
             // More time per step or way is more time per token, and fewer tokens per second.
             let rises = objective == Objective::Tpot;
