@@ -2,12 +2,15 @@
 //!
 //! Names of places are resolved against the device graph that is simulated, which may be a measured one.
 
-use super::fault::Fault;
-use super::reader::Reader;
+use super::fault::{Fault, nearest};
+use super::network::Network;
+use super::reader::{At, Reader};
 use crate::conditions::{
     Between, Conditions, CrossTraffic, Failure, InFlight, LinkCondition, Moment, Place, Recovery, Severity, Sharing,
     Slo, Spread, Target,
 };
+use crate::device::Device;
+use crate::graph::Link;
 use crate::units::Seconds;
 
 /// Most times that a request may be computed again.
@@ -43,11 +46,76 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
     }
     if let Some(reader) = root.table("slo") {
         conditions.slo = Slo { ttft: span(&reader, "ttft"), tpot: span(&reader, "tpot") };
+        if !reader.has("ttft") && !reader.has("tpot") {
+            reader.missing("ttft", "ttft = \"2 s\" or tpot = \"50 ms\", the times that requests must keep");
+        }
         reader.done();
     }
     super::heat::chassis(root, &mut conditions);
     super::heat::air(root, &mut conditions);
     conditions
+}
+
+/// Names in conditions are those of devices, links and groups. A scenario without devices leaves them to a measurement.
+pub(super) fn check(root: &Reader<'_, '_>, conditions: &Conditions, devices: &[At<Device>], network: &Network) {
+    if devices.is_empty() {
+        return;
+    }
+    let known: Vec<&str> = devices.iter().map(|device| device.value.name.as_str()).collect();
+    let coordinator = network.coordinator.iter().map(String::as_str);
+    let junctions = network.junctions.iter().map(String::as_str);
+    let places: Vec<&str> = known.iter().copied().chain(junctions).chain(coordinator).collect();
+    let groups: Vec<&str> = network.groups.iter().map(|group| group.name.as_str()).collect();
+    let named = |key: &str, name: &str, what: &'static str, known: &[&str]| {
+        let there = known.contains(&name);
+        if !there {
+            root.fault(Fault::UnknownName {
+                key: key.to_owned(),
+                name: name.to_owned(),
+                what,
+                nearest: nearest(name, known.iter().copied()),
+                known: known.iter().map(|&name| name.to_owned()).collect(),
+            });
+        }
+        there
+    };
+    let linked = |key: &str, link: &Between| {
+        let [from, to] = [&link.from, &link.to].map(|end| named(key, end, "device or junction", &places));
+        // Links may be left to a measurement where devices are not.
+        let there = |of: &Link| of.from == link.from && of.to == link.to;
+        if from && to && !network.links.is_empty() && !network.links.iter().any(there) {
+            let near = network.links.iter().filter(|of| of.from == link.from || of.to == link.to);
+            let near: Vec<String> = near.take(20).map(|of| format!("{} -> {}", of.from, of.to)).collect();
+            let what = format!("{key} names a link from {:?} to {:?}, and there is none", link.from, link.to);
+            let remedy = if near.is_empty() {
+                "no link begins or ends there; add it to [[links]]".to_owned()
+            } else {
+                format!("add it to [[links]], or name one of {}", near.join(", "))
+            };
+            root.fault(Fault::Conflict { what, remedy });
+        }
+    };
+    conditions.links.iter().for_each(|condition| linked("link_conditions", &condition.link));
+    for traffic in &conditions.cross_traffic {
+        match &traffic.place {
+            Place::Link(link) => linked("cross_traffic", link),
+            Place::Group(name) => {
+                named("cross_traffic.group", name, "group", &groups);
+            }
+        }
+    }
+    for failure in &conditions.failures {
+        match &failure.target {
+            Target::Link(link) => linked("failures", link),
+            Target::Cable(link) => {
+                linked("failures", link);
+                linked("failures", &Between { from: link.to.clone(), to: link.from.clone() });
+            }
+            Target::Device(name) => {
+                named("failures.device", name, "device", &known);
+            }
+        }
+    }
 }
 
 fn recovery(reader: &Reader<'_, '_>) -> Recovery {
@@ -202,13 +270,30 @@ fn failure(reader: &Reader<'_, '_>) -> Option<Failure> {
     let at: Option<Seconds> = reader.quantity("at");
     let repair_after = span(reader, "repair_after");
     let (between, repair) = (span(reader, "mean_between"), span(reader, "mean_repair"));
+    let read = [
+        ("at", at.is_some()),
+        ("repair_after", repair_after.is_some()),
+        ("mean_between", between.is_some()),
+        ("mean_repair", repair.is_some()),
+    ];
+    if read.iter().any(|&(key, read)| reader.has(key) && !read) {
+        // What is wrong with a time has been said; that it is not there would be untrue.
+        return None;
+    }
     let moment = match (at, between, repair) {
-        (Some(at), None, None) => Some(Moment::At { at: at.max(Seconds::ZERO), repair_after }),
+        (Some(at), None, None) => Some(Moment::At { at, repair_after }),
         (None, Some(mean_between), Some(mean_repair)) if repair_after.is_none() => {
             Some(Moment::Random { mean_between, mean_repair })
         }
         _ => {
-            let what = format!("{} does not say when it happens", reader.place);
+            let both = reader.has("at") && (reader.has("mean_between") || reader.has("mean_repair"));
+            let what = if both {
+                format!("{} happens both at a stated time and by chance", reader.place)
+            } else if reader.has("repair_after") && reader.has("mean_between") {
+                format!("{} comes back both after a stated time and by chance", reader.place)
+            } else {
+                format!("{} does not say when it happens", reader.place)
+            };
             let remedy = "write at = \"60 s\" and, where it comes back, repair_after = \"2 min\"; or \
                           mean_between = \"10 h\" and mean_repair = \"5 min\" for chance";
             reader.fault(Fault::Conflict { what, remedy: remedy.to_owned() });
@@ -250,6 +335,10 @@ compute = "1 TFLOP/s"
 [[links]]
 between = ["a", "b"]
 latency = "1 ms"
+bandwidth = "1 Gbit/s"
+groups = ["card"]
+[[groups]]
+name = "card"
 bandwidth = "1 Gbit/s"
 "#;
 
@@ -361,6 +450,16 @@ tpot = "50 ms"
                 "[[link_conditions]]\nfrom = \"a\"\nto = \"b\"\njitter = { kind = \"quantiles\", quantiles = [[0.1, \"1 ms\"]] }",
                 "shares rise from 0.0 to 1.0",
             ),
+            (
+                "[[failures]]\ndevice = \"a\"\nat = \"1 s\"\nmean_between = \"1 s\"\nmean_repair = \"1 s\"",
+                "happens both at",
+            ),
+            ("[[failures]]\ndevice = \"a\"\nat = \"-1 s\"", "give a number from 0"),
+            ("[[failures]]\ndevice = \"c\"\nat = \"1 s\"", "known names: a, b"),
+            ("[[failures]]\nbetween = [\"a\", \"c\"]\nat = \"1 s\"", "failures names \"c\""),
+            ("[[link_conditions]]\nfrom = \"a\"\nto = \"a\"\nloss = 0.1", "or name one of a -> b"),
+            ("[[cross_traffic]]\ngroup = \"cart\"\nshare = 0.5", "did you mean \"card\""),
+            ("[slo]\n", "lacks \"ttft\""),
             ("[slo]\nttft = \"0 s\"", "above zero"),
             ("[slo]\nttfb = \"1 s\"", "did you mean \"ttft\""),
         ] {
