@@ -198,14 +198,19 @@ impl Pile {
     /// Clock of a member as a share of full speed: what heat, power cap and battery allow. Zero where it stands still.
     #[must_use]
     pub fn clock(&self, member: usize) -> f64 {
-        let Member { item, level, cell, .. } = &self.members[member];
+        let Member { item, level, .. } = &self.members[member];
         let governed = item.governor.as_ref().map_or(1.0, |governor| governor.speed(*level));
-        let fed = match (cell, &item.battery) {
+        governed.min(item.cap).min(self.fed(member))
+    }
+
+    /// Share of full speed that a member's battery allows.
+    fn fed(&self, member: usize) -> f64 {
+        let Member { item, cell, .. } = &self.members[member];
+        match (cell, &item.battery) {
             (Some(cell), _) if cell.empty => 0.0,
             (Some(cell), Some(battery)) if cell.low => battery.low_speed.unwrap_or(1.0),
             _ => 1.0,
-        };
-        governed.min(item.cap).min(fed)
+        }
     }
 
     /// Temperature of a member at the last event of the pile.
@@ -361,15 +366,18 @@ impl Pile {
     fn set_powers(&mut self) {
         self.powers.fill(0.0);
         for position in 0..self.members.len() {
-            let clock = self.clock(position);
+            let (clock, fed) = (self.clock(position), self.fed(position));
             let member = &mut self.members[position];
             let item = &member.item;
             let stated = item.governor.as_ref().and_then(|governor| governor.watts(member.level));
             let busy = power_at(item.idle, item.busy, clock);
+            let allowed = item.cap.min(fed);
             member.power = match (member.working && clock > 0.0, stated, &member.cell) {
                 // An empty battery feeds nothing.
                 (_, _, Some(cell)) if cell.empty => Watts::ZERO,
-                (true, Some(stated), _) => busy.min(stated),
+                // What is stated for an operating point holds there; a cap, or a battery that is low, allows less.
+                (true, Some(stated), _) if allowed < 1.0 => stated.min(power_at(item.idle, item.busy, allowed)),
+                (true, Some(stated), _) => stated,
                 (true, None, _) => busy,
                 (false, ..) => item.idle,
             };

@@ -121,6 +121,20 @@ fn a_governor_of_several_steps_settles_where_heat_and_speed_agree() {
 }
 
 #[test]
+fn the_stated_power_of_an_operating_point_holds_and_only_a_cap_lowers_it() {
+    let step = Step { at_celsius: Celsius::of(50.0), resume_celsius: Celsius::of(45.0), speed: 0.5, watts: None };
+    let stated = Governor::new(vec![Step { watts: Some(Watts::of(180.0)), ..step }]).expect("valid");
+    // By speed alone it would draw 10 + 190 / 2 = 105 W; a cap to 0.6 leaves 10 + 190 * 0.6 = 124 W.
+    for (cap, watts) in [(1.0, 180.0), (0.6, 124.0)] {
+        let mut pile = pile(vec![Item { cap, governor: Some(stated.clone()), ..item(record(0.5, 100.0), &[]) }], None);
+        pile.work(SimTime::ZERO, 0, true);
+        run(&mut pile, SimTime::ZERO + seconds(3_000.0));
+        assert_eq!(pile.clock(0), 0.5);
+        assert!((pile.members[0].power.value() - watts).abs() < 1e-9, "{cap}: {:?}", pile.members[0].power);
+    }
+}
+
+#[test]
 fn a_fan_holds_a_device_where_its_steps_say() {
     let fan =
         Fan { start_celsius: figure(Celsius::of(60.0)), watts_per_kelvin_squared: figure(0.05), full_celsius: None };
