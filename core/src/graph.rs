@@ -441,15 +441,15 @@ fn device_errors(device: &Device) -> Vec<GraphError> {
     let positive = |v: f64| v > 0.0;
     let bandwidth = device.memory_bandwidth_bytes_per_second.as_ref().map(|f| f.value.value());
     require("memory bandwidth", bandwidth, &|v| RATES.contains(&v), RATES_MUST);
-    let compute = device.compute_flops_per_second.as_ref().map(|f| f.value.value());
     require(
         "compute rate",
-        compute,
+        device.compute_flops_per_second.as_ref().map(|f| f.value.value()),
         &|v| (1.0..=1e24).contains(&v),
         "from 1 to 1e24; leave it out where it is unknown",
     );
     require("idle power", device.idle_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
-    require("busy power", device.busy_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
+    let (busy, idle) = (device.busy_watts.as_ref(), device.idle_watts.as_ref().map_or(0.0, |f| f.value.value()));
+    require("busy power", busy.map(|f| f.value.value()), &|v| v >= idle.max(0.0), "at least the idle power");
     if let Some(thermal) = &device.thermal {
         for (what, value) in thermal.above_zero() {
             require(what, Some(value), &positive, "above zero");
