@@ -140,7 +140,12 @@ fn steps(reader: &Reader<'_, '_>) -> Option<Made> {
         steps.push(Step { at_celsius: at?, resume_celsius: resume?, speed: speed?, watts });
         table.done();
     }
-    (steps.len() <= STEPS_MAX).then(|| Governor::new(steps))
+    if steps.len() > STEPS_MAX {
+        let (key, value) = (format!("{}.steps", reader.place), format!("{} steps", steps.len()));
+        reader.fault(Fault::OutOfRange { key, value, must: format!("at most {STEPS_MAX} steps") });
+        return None;
+    }
+    Some(Governor::new(steps))
 }
 
 /// `battery = { capacity = "15 Wh", ... }`.
@@ -240,7 +245,7 @@ pub(super) fn air(root: &Reader<'_, '_>, conditions: &mut Conditions) {
         }
         table.done();
     }
-    if conditions.air.is_empty() && !reader.has("steps") && !reader.has("day") {
+    if conditions.air.is_empty() && !reader.has("day") {
         reader.missing("steps", "steps = [{ at = \"600 s\", ambient = \"32 °C\" }], or [air.day]");
     }
     reader.done();
@@ -249,6 +254,29 @@ pub(super) fn air(root: &Reader<'_, '_>, conditions: &mut Conditions) {
 /// Devices of cases are there, and each stands in one case at most.
 pub(super) fn check(root: &Reader<'_, '_>, conditions: &Conditions, devices: &[At<Device>]) {
     let known = || devices.iter().map(|device| device.value.name.as_str());
+    for (i, chassis) in conditions.chassis.iter().enumerate() {
+        if chassis.devices.is_empty() {
+            let (key, value) = (format!("chassis {:?}, devices", chassis.name), "no name".to_owned());
+            root.fault(Fault::OutOfRange { key, value, must: "a list of at least one device".to_owned() });
+        }
+        if conditions.chassis[..i].iter().any(|other| other.name == chassis.name) {
+            let what = format!("two [[chassis]] are called {:?}", chassis.name);
+            root.fault(Fault::Conflict { what, remedy: "give each its own name".to_owned() });
+        }
+        // What has no thermal record gives the case no heat that is known, and takes none.
+        let cold = |name: &&String| devices.iter().any(|d| d.value.name == **name && d.value.thermal.is_none());
+        for name in chassis.devices.iter().filter(cold) {
+            let what = format!("device {name:?} stands in chassis {:?} and has no thermal", chassis.name);
+            root.fault(Fault::Conflict { what, remedy: "state how it warms (thermal), or leave it out".to_owned() });
+        }
+    }
+    for device in devices.iter().map(|device| &device.value) {
+        if device.governor.is_some() && device.thermal.is_none() {
+            let what =
+                format!("device {:?} has a governor and no thermal, so its temperature is not known", device.name);
+            root.fault(Fault::Conflict { what, remedy: "state how it warms (thermal), or drop it".to_owned() });
+        }
+    }
     let mut seen: Vec<&str> = Vec::new();
     for name in conditions.chassis.iter().flat_map(|chassis| &chassis.devices) {
         // A scenario without devices leaves them to a measurement.

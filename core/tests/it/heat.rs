@@ -70,6 +70,39 @@ fn what_cannot_be_is_refused_by_name_value_and_limit() {
     assert!(refused.contains("later than the step before"), "{refused}");
 }
 
+#[test]
+fn heat_that_would_do_nothing_is_refused() {
+    let thermal = "thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\" }";
+    let governor = "governor = { kind = \"steps\", steps = [{ at = \"80 °C\", resume = \"76 °C\", speed = 0.8 }] }";
+    let refused = refusal(&with(governor, ""));
+    assert!(refused.contains("\"d\" has a governor and no thermal"), "{refused}");
+    let case = |devices: &str| {
+        format!(
+            "[[chassis]]\nname = \"tower\"\ndevices = [{devices}]\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\n"
+        )
+    };
+    let refused = refusal(&with("", &case("\"d\"")));
+    assert!(refused.contains("chassis \"tower\" and has no thermal"), "{refused}");
+    let refused = refusal(&with(thermal, &case("")));
+    assert!(refused.contains("at least one device"), "{refused}");
+    let refused = refusal(&with(thermal, &(case("\"d\"") + &case("\"d\""))));
+    assert!(refused.contains("two [[chassis]] are called \"tower\""), "{refused}");
+    let refused = refusal(&with(thermal, "[air]\nsteps = []\n"));
+    assert!(refused.contains("steps = [{ at"), "{refused}");
+    let step = "{ at = \"80 °C\", resume = \"76 °C\", speed = 0.8 },";
+    let many = format!("{thermal}\ngovernor = {{ kind = \"steps\", steps = [{}] }}", step.repeat(100_001));
+    let refused = refusal(&with(&many, ""));
+    assert!(refused.contains("100001 steps") && refused.contains("at most 100000"), "{refused}");
+}
+
+#[test]
+fn a_device_that_draws_less_when_busy_than_idle_is_refused() {
+    let scenario = read(&with("idle_power = \"60 W\"\nbusy_power = \"50 W\"", ""));
+    let refused = scenario.problem(None, None).expect_err("refused");
+    let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    assert!(refused.iter().any(|why| why.contains("at least the idle power")), "{refused:?}");
+}
+
 /// The four recorded logs of one card, or none with the reason printed.
 fn logs(test: &str) -> Option<Vec<(String, ThermalLog)>> {
     let named = std::env::var_os("ISOTHERM_SHARED").map(PathBuf::from);
