@@ -169,6 +169,17 @@ pub enum FitError {
         /// Highest.
         hottest: f64,
     },
+    /// The same log twice.
+    #[error(
+        "{second} holds the same samples as {first}; give each log once: one that is fitted and scored at once scores \
+         nothing"
+    )]
+    Repeated {
+        /// The first name.
+        first: String,
+        /// The second.
+        second: String,
+    },
     /// Every model is unphysical.
     #[error("no model has physical parameters: {}", .0.join("; "))]
     Unphysical(Vec<String>),

@@ -16,6 +16,10 @@ const BLOCKS: usize = 4;
 /// What is lost by a simpler model that may be lost, as a share of the error.
 const SIMPLER: f64 = 1.01;
 
+/// A resistance or capacity whose 95 % interval ends at more than this many times where it begins is not determined:
+/// it may as well be ten times as large or as small.
+const INTERVAL_RATIO_MAX: f64 = 100.0;
+
 /// A shape fitted to some logs.
 struct Fitted {
     found: Found,
@@ -35,6 +39,7 @@ struct Bench<'l> {
 /// Identifies a device from training logs and scores it on test logs. Both are pairs of a name and a log.
 /// Errors: see [`FitError`].
 pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Result<Fit, FitError> {
+    repeated(train, test)?;
     let mut notes = Vec::new();
     let blocks = blocks(train);
     let (scheme, parts): (&'static str, Vec<(String, &ThermalLog)>) = match (&blocks, train) {
@@ -53,7 +58,9 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
     }
     let whole = Bench::of(train.iter().map(|(name, log)| (name.clone(), log)).collect())?;
     let whole = Bench { offer: bench.offer, start: bench.start, ..whole };
-    let constant = constant_errors(&whole.logs, &whole.logs);
+    let tests: Vec<&ThermalLog> = test.iter().map(|(_, log)| log).collect();
+    let mut baselines = bench.baselines(&whole, &tests);
+    let constant = baselines[0].clone();
     let mut candidates = Vec::new();
     let mut kept = Vec::new();
     for shape in Shape::ALL {
@@ -64,10 +71,17 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
         let searches = shape.searches(whole.offer, &whole.start);
         let train = score(&errors);
         let mut refused = whole.faults(&searches, &fitted);
-        if train.mae_celsius >= score(&constant).mae_celsius {
-            refused.push("it is no better than a constant temperature".to_owned());
-        }
+        refused.extend(undetermined(&whole.intervals(&searches, &fitted, &errors)));
         let together: Vec<Vec<f64>> = folds.iter().map(|(_, errors)| errors.clone()).collect();
+        if train.mae_celsius >= constant.train.mae_celsius {
+            refused.push("it is no better than a constant temperature".to_owned());
+        } else if score(&together).mae_celsius >= constant.cross_validation.mae_celsius {
+            refused.push(format!(
+                "on logs left out its mean error is {:.2} K, no better than a constant temperature with {:.2} K",
+                score(&together).mae_celsius,
+                constant.cross_validation.mae_celsius
+            ));
+        }
         candidates.push(Tried {
             model: shape.name(),
             parameters: shown(&searches, &fitted.found.point, whole.offer),
@@ -89,11 +103,9 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
     let courses: Vec<Course> = test.iter().map(|(_, log)| Course::of(log, log.watts.clone())).collect();
     let test_errors: Vec<Vec<f64>> = courses.iter().map(|course| errors(*shape, &fitted.values, course)).collect();
     let test_names: Vec<String> = test.iter().map(|(name, _)| name.clone()).collect();
-    let tests: Vec<&ThermalLog> = test.iter().map(|(_, log)| log).collect();
     let one = &kept[0];
     let one_test: Vec<Vec<f64>> = courses.iter().map(|course| errors(one.0, &one.1.values, course)).collect();
     let some = |errors: &[Vec<f64>]| Score::of(&errors.concat());
-    let mut baselines = bench.baselines(&whole, &tests);
     baselines.push(Baseline {
         name: "one-node",
         train: candidates[0].train,
@@ -125,6 +137,33 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
         shape: *shape,
         values: fitted.values,
     })
+}
+
+/// Errors: a log is given twice, so that it would be left out of a fit and in it, or train and test at once.
+fn repeated(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Result<(), FitError> {
+    let logs: Vec<&(String, ThermalLog)> = train.iter().chain(test).collect();
+    for (i, (second, log)) in logs.iter().enumerate() {
+        let same = |(_, other): &&&(String, ThermalLog)| {
+            other.seconds == log.seconds && other.watts == log.watts && other.celsius == log.celsius
+        };
+        if let Some((first, _)) = logs[..i].iter().find(same) {
+            return Err(FitError::Repeated { first: first.clone(), second: second.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Resistances and capacities whose interval says that they could be anything.
+fn undetermined(intervals: &BTreeMap<&'static str, (f64, f64)>) -> Vec<String> {
+    let positive = |name: &str| name.contains("resistance") || name.contains("capacity");
+    let wide = intervals.iter().filter(|&(name, &(low, high))| positive(name) && !(high <= low * INTERVAL_RATIO_MAX));
+    let fault = |(name, (low, high)): (&&'static str, &(f64, f64))| {
+        format!(
+            "the logs do not determine {name}: its 95 % interval is {low:.4} to {high:.4}, and a factor of \
+             {INTERVAL_RATIO_MAX} is the most that is accepted"
+        )
+    };
+    wide.map(fault).collect()
 }
 
 /// A single log in blocks.

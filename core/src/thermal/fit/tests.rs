@@ -123,3 +123,25 @@ fn power_that_follows_clock_and_utilisation_is_predicted_from_them() {
     let predicted = fit.predicted_power.expect("clock and utilisation are there");
     assert!(predicted.power_mae_watts < 0.5 && predicted.cross_validation.mae_celsius < 1.0, "{predicted:?}");
 }
+
+#[test]
+fn a_log_given_twice_is_refused_by_both_names() {
+    let twice = named(vec![log(&CARD, &STEPS, 34.0), log(&CARD, &STEPS, 34.0)]);
+    let refused = fit(&twice, &[]).expect_err("the same").to_string();
+    assert!(refused.contains("log 0") && refused.contains("log 1"), "{refused}");
+    assert!(matches!(fit(&twice[..1], &twice[1..]), Err(FitError::Repeated { .. })));
+}
+
+#[test]
+fn exchanged_columns_are_refused() {
+    let exchange = |mut log: ThermalLog| {
+        std::mem::swap(&mut log.watts, &mut log.celsius);
+        log
+    };
+    let other = [(200, 60.0), (200, 110.0), (300, 25.0), (250, 80.0)];
+    let logs = named(vec![exchange(log(&CARD, &STEPS, 34.0)), exchange(log(&CARD, &other, 30.0))]);
+    for train in [&logs[..], &logs[..1]] {
+        let refused = fit(train, &[]).expect_err("power does not follow temperature").to_string();
+        assert!(refused.contains("constant temperature") || refused.contains("do not determine"), "{refused}");
+    }
+}
