@@ -101,9 +101,13 @@ impl Heat {
     /// The first server whose battery is empty and stays so.
     #[must_use]
     pub fn spent(&self) -> Option<usize> {
-        self.seats
-            .iter()
-            .position(|seat| matches!(seat, Seat::Pile(pile, member) if self.piles[*pile].0.is_spent(*member)))
+        if self.piles.is_empty() { None } else { (0..self.seats.len()).find(|&server| self.is_spent(server)) }
+    }
+
+    /// Whether a server's battery is empty and stays so.
+    #[must_use]
+    pub fn is_spent(&self, server: usize) -> bool {
+        matches!(self.seats[server], Seat::Pile(pile, member) if self.piles[pile].0.is_spent(member))
     }
 
     /// What each server used until now; none where nothing is known of its power.

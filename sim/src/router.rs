@@ -123,6 +123,12 @@ impl Router {
         Some(route)
     }
 
+    /// Requests of a route that are not answered.
+    #[must_use]
+    pub fn outstanding(&self, route: usize) -> u64 {
+        self.outstanding[route]
+    }
+
     /// A request of this route was answered, or will never be.
     pub fn settled(&mut self, route: usize) {
         self.outstanding[route] = self.outstanding[route].saturating_sub(1);

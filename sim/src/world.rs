@@ -245,11 +245,13 @@ impl<'a> World<'a> {
             Event::Return { route, slot } => self.take_back(now, route, slot)?,
             Event::Clock { server, version } if self.servers[server as usize].clock_version == version => {
                 self.clock(now, server as usize);
+                self.fed()?;
             }
             Event::Links { version } if self.links_version == version => {
                 self.links_event = None;
                 self.network.wake(now);
                 self.deliver();
+                self.fed()?;
             }
             Event::Incident => self.incidents(now)?,
             Event::Detect { route } => self.detect(now, route)?,

@@ -27,14 +27,30 @@ impl World<'_> {
     /// Why nothing is pending although requests wait.
     pub(super) fn stuck(&self) -> SimulateError {
         if let Some(server) = self.heat.spent() {
-            let device = self.setup.servers[server].name.clone();
-            return SimulateError::BatteryEmpty { device, finished: self.requests.answered() };
+            return self.battery_empty(server);
         }
         SimulateError::Stuck {
             policy: self.options.policy,
             waiting: self.setup.workload.requests - self.requests.answered(),
             step_tokens_max: self.setup.problem.serving.step_tokens_max,
         }
+    }
+
+    fn battery_empty(&self, server: usize) -> SimulateError {
+        let device = self.setup.servers[server].name.clone();
+        SimulateError::BatteryEmpty { device, finished: self.requests.answered() }
+    }
+
+    /// Errors: a battery is empty for good and no request can go on without its device: every route passes one such, or
+    /// all that is unanswered is on routes that do. Cross traffic, the air of the day and failures would go on for ever.
+    pub(super) fn fed(&self) -> Result<(), SimulateError> {
+        let Some(server) = self.heat.spent() else { return Ok(()) };
+        let routes = &self.setup.routes;
+        let dead = |route: usize| routes[route].stops.iter().any(|stop| self.heat.is_spent(stop.0));
+        let stopped: u64 = (0..routes.len()).filter(|&route| dead(route)).map(|r| self.router.outstanding(r)).sum();
+        let unanswered = u64::from(self.setup.workload.requests - self.requests.answered());
+        let all = (0..routes.len()).filter(|&route| routes[route].share > 0.0).all(dead);
+        if unanswered > 0 && (all || stopped >= unanswered) { Err(self.battery_empty(server)) } else { Ok(()) }
     }
 
     /// Keeps what a device did. A batch that was lost meanwhile is kept too: the device worked on it.

@@ -1,11 +1,13 @@
 //! Heat feeds back into speed exactly when and as much as the closed form says; energy adds up.
 
 use crate::material::{Case, Costs, UNIT, closed, poisson};
+use isotherm_core::conditions::{Between, Conditions, CrossTraffic, Failure, Moment, Place, Severity, Target};
 use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::thermal::ThermalRecord;
-use isotherm_core::units::{Celsius, JoulesPerKelvin, KelvinPerWatt, Watts};
-use isotherm_sim::Options;
+use isotherm_core::thermal::governor::Battery;
+use isotherm_core::units::{Celsius, Joules, JoulesPerKelvin, KelvinPerWatt, Seconds, Watts};
+use isotherm_sim::{Options, SimulateError, simulate};
 
 fn heated(device: &mut Device, idle: f64, busy: f64, capacity: f64) {
     let source = "test";
@@ -108,4 +110,42 @@ fn more_power_is_never_cooler_and_never_faster() {
         assert!(pair[0].0.value() <= pair[1].0.value() + 1e-6 && pair[0].1 <= pair[1].1, "{runs:?}");
     }
     assert!(runs[0].1 < runs[3].1, "the hottest should have throttled: {runs:?}");
+}
+
+/// What a chain ends with whose first device has energy for twenty seconds, in these conditions.
+fn drained(conditions: Conditions) -> SimulateError {
+    let mut case = Case::chain(&[Costs::fixed(512.0), Costs::fixed(512.0)], 1, closed(1, 500, 1, 4));
+    case.adjust = |i, device| {
+        heated(device, 10.0, 50.0, 100.0);
+        device.battery = (i == 0).then(|| Battery {
+            capacity_joules: Figure::declared(Joules::of(600.0), "test"),
+            charge: 1.0,
+            cutoff: 0.0,
+            low: None,
+            low_speed: None,
+            charging_watts: None,
+        });
+    };
+    let mut problem = case.problem();
+    problem.conditions = conditions;
+    let options = Options { seeds: 1, ..Options::default() };
+    simulate(&case.plan(&problem), &problem, &case.workload, &options).expect_err("the battery is too small")
+}
+
+#[test]
+fn an_empty_battery_ends_a_run_whatever_else_goes_on() {
+    let alone = drained(Conditions::default());
+    let SimulateError::BatteryEmpty { device, finished } = &alone else { panic!("{alone}") };
+    // At 30 W in the mean it lasts 20 s: two requests of 8 s and some transfers.
+    assert_eq!((device.as_str(), *finished), ("d0", 2));
+    let traffic = CrossTraffic {
+        place: Place::Link(Between { from: "driver".into(), to: "d1".into() }),
+        share: 0.3,
+        on_off: Some((Seconds::of(0.5), Seconds::of(1.0))),
+    };
+    assert_eq!(drained(Conditions { cross_traffic: vec![traffic], ..Conditions::default() }), alone);
+    let (mean_between, mean_repair) = (Seconds::of(1e6), Seconds::of(60.0));
+    let moment = Moment::Random { mean_between, mean_repair };
+    let failure = Failure { target: Target::Device("d1".into()), severity: Severity::Lost, moment };
+    assert_eq!(drained(Conditions { failures: vec![failure], ..Conditions::default() }), alone);
 }
