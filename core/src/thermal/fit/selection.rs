@@ -156,7 +156,9 @@ fn repeated(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Re
 /// Resistances and capacities whose interval says that they could be anything.
 fn undetermined(intervals: &BTreeMap<&'static str, (f64, f64)>) -> Vec<String> {
     let positive = |name: &str| name.contains("resistance") || name.contains("capacity");
-    let wide = intervals.iter().filter(|&(name, &(low, high))| positive(name) && !(high <= low * INTERVAL_RATIO_MAX));
+    let wide = intervals
+        .iter()
+        .filter(|&(name, &(low, high))| positive(name) && (high > low * INTERVAL_RATIO_MAX || (high - low).is_nan()));
     let fault = |(name, (low, high)): (&&'static str, &(f64, f64))| {
         format!(
             "the logs do not determine {name}: its 95 % interval is {low:.4} to {high:.4}, and a factor of \
