@@ -5,7 +5,9 @@ use crate::files;
 use crate::ui::Ui;
 use isotherm_audit::figures::{self, Figures};
 use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
-use isotherm_audit::log::{Detail, Event, EventKind, Log, LogError, LogView, OnLock, Severity};
+use isotherm_audit::log::{
+    Detail, Event, EventKind, Log, LogError, LogView, OLD_ENTRIES_FILE, OnLock, Severity, TILE_FOLDER,
+};
 use isotherm_audit::manifest::{CertificateFigures, LogPosition, Nonce};
 use isotherm_audit::time::Timestamp;
 use isotherm_core::digest::Digest;
@@ -214,11 +216,22 @@ pub fn open_log(identity: &Identity) -> Result<Log<'_>, Failure> {
 
 /// This host's log, verified.
 pub fn read_log(identity: &Identity) -> Result<LogView, Failure> {
+    bring_over(identity)?;
     LogView::read(&log_directory()?, LOG_ORIGIN, identity.public()).map_err(|e| log_failure(&e))
+}
+
+/// Brings a log of the layout before tiles over, which opening it does: what is only read would look cut off.
+fn bring_over(identity: &Identity) -> Result<(), Failure> {
+    let folder = log_directory()?;
+    if folder.join(OLD_ENTRIES_FILE).exists() && !folder.join(TILE_FOLDER).exists() {
+        open_log(identity)?;
+    }
+    Ok(())
 }
 
 /// Derives everything about this host's log again.
 pub fn fsck_log(identity: &Identity, elsewhere: &[LogPosition]) -> Result<isotherm_audit::log::Fsck, Failure> {
+    bring_over(identity)?;
     isotherm_audit::log::fsck(&log_directory()?, LOG_ORIGIN, identity.public(), elsewhere).map_err(|e| log_failure(&e))
 }
 
