@@ -2,6 +2,7 @@
 //! The nouns that cross rooms and the rules they obey: no input or output, no clock, no threads.
 
 pub mod artefact;
+mod calendar;
 pub mod check;
 pub mod conditions;
 pub mod cost;

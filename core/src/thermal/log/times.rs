@@ -1,5 +1,7 @@
 //! Times as logs write them.
 
+use crate::calendar::days_since_1970;
+
 /// Seconds of a time: a number as it stands, or a date and time of day as seconds since 1970 (UTC where no offset is
 /// given). None where it is neither.
 pub(super) fn seconds(text: &str) -> Option<f64> {
@@ -23,12 +25,13 @@ fn date_time(text: &str) -> Option<f64> {
     let days = match date {
         Some(date) => {
             let mut parts = date.split(['-', '/']);
-            let mut next = || parts.next()?.parse::<i64>().ok();
+            let mut next = || parts.next()?.parse::<u32>().ok();
             let (year, month, day) = (next()?, next()?, next()?);
             if parts.next().is_some() || !(1970..=9999).contains(&year) {
                 return None;
             }
-            ((1..=12).contains(&month) && (1..=31).contains(&day)).then(|| days_since_1970(year, month, day))?
+            let is_day = (1..=12).contains(&month) && (1..=31).contains(&day);
+            is_day.then(|| days_since_1970(year.into(), month, day))?
         }
         None => 0,
     };
@@ -56,16 +59,6 @@ fn date_time(text: &str) -> Option<f64> {
         return None;
     }
     Some(days as f64 * 86_400.0 + f64::from(hours) * 3_600.0 + f64::from(minutes) * 60.0 + seconds - offset)
-}
-
-/// Days from 1970-01-01 in the Gregorian calendar (H. Hinnant, "chrono-compatible low-level date algorithms").
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Recorded loads as CSV, with arrivals in seconds or as dates.
 
 use super::{Recorded, Replay, ReplayError, shortened};
+use crate::calendar::days_since_1970;
 use crate::units::SimTime;
 
 const TIMES: [&str; 7] =
@@ -158,15 +159,7 @@ fn date(text: &str) -> Option<i128> {
             if zone.starts_with('-') { -minutes } else { minutes }
         }
     };
-    let seconds = days(year, month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second) - offset * 60;
+    let seconds = days_since_1970(year.into(), month, day) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second)
+        - offset * 60;
     Some(i128::from(seconds) * i128::from(SECOND) + i128::from(decimals(fraction)))
-}
-
-/// Days from the first of March of the year 0 to a day of the Gregorian calendar: years begin in March, so that the leap
-/// day is the last of a year.
-fn days(year: u32, month: u32, day: u32) -> i64 {
-    let (year, month) = if month > 2 { (i64::from(year), month - 3) } else { (i64::from(year) - 1, month + 9) };
-    let before = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // From March on, months take 31, 30, 31, 30, 31 days over and over.
-    before + i64::from((153 * month + 2) / 5) + i64::from(day) - 1
 }
