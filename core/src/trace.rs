@@ -1,10 +1,6 @@
 //! What happened in a run, predicted or measured: one type for both, so that "how wrong was the simulator" is one
 //! join.
 
-mod chrome;
-
-pub use chrome::chrome_json;
-
 use crate::units::{Celsius, Joules, SimDuration, SimTime, Watts};
 use serde::{Deserialize, Serialize};
 

@@ -7,8 +7,8 @@
 //!
 //! (Google, "Trace Event Format", the phases M, X, b, n, e, s, t, f and C.)
 
-use super::Trace;
-use crate::units::SimTime;
+use isotherm_core::trace::Trace;
+use isotherm_core::units::SimTime;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -145,8 +145,8 @@ fn counters(trace: &Trace, events: &mut Vec<Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{DeviceRecord, DeviceSample, Origin, RequestRecord, StepRecord};
-    use crate::units::{Celsius, SimDuration, Watts};
+    use isotherm_core::trace::{DeviceRecord, DeviceSample, Origin, RequestRecord, StepRecord};
+    use isotherm_core::units::{Celsius, SimDuration, Watts};
 
     fn trace() -> Trace {
         let request = |id: u32, arrival: u64, first: u64, finished: u64| RequestRecord {

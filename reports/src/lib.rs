@@ -4,6 +4,7 @@
 //! One door: [`render`] makes a page of a [`Report`], which the command line fills from finished artefacts. Nothing is
 //! recomputed here: predictions are shown as they were sealed, and where two artefacts disagree the page says so.
 
+mod chrome;
 mod contradictions;
 mod figures;
 mod html;
@@ -15,6 +16,7 @@ mod show;
 pub mod tables;
 mod verdict;
 
+pub use chrome::chrome_json;
 pub use measure::{Spread, measured, run_figure};
 pub use page::render;
 pub use report::{

@@ -8,7 +8,7 @@ use crate::{files, interrupt, models};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
-use isotherm_core::trace::{Trace, chrome_json};
+use isotherm_core::trace::Trace;
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
 use isotherm_core::workload::replay::Replay;
@@ -83,7 +83,7 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
         if trace.steps.len() == STEPS_MAX {
             ui.note(format!("  the trace ends after {STEPS_MAX} steps; simulate fewer requests for all of them"));
         }
-        files::write(path, chrome_json(trace).as_bytes())?;
+        files::write(path, isotherm_reports::chrome_json(trace).as_bytes())?;
         // They are in that file, and would be most of any other.
         trace.steps.clear();
     }
