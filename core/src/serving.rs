@@ -57,6 +57,24 @@ pub struct Resources {
     pub in_flight_max: u32,
 }
 
+impl Resources {
+    /// Errors: a limit is zero, so that nothing could be served.
+    pub fn check(&self) -> Result<(), ServingError> {
+        for (count, what) in [
+            (self.serving.requests_max, "serving.requests_max"),
+            (self.serving.step_tokens_max, "serving.step_tokens_max"),
+            (self.serving.kv_block_tokens, "serving.kv_block_tokens"),
+            (self.kv_blocks, "the number of cache blocks"),
+            (self.in_flight_max, "the number of batches in flight"),
+        ] {
+            if count == 0 {
+                return Err(ServingError::Zero(what));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A request, as a scheduler sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
@@ -66,6 +84,17 @@ pub struct Request {
     pub prompt_tokens: u32,
     /// Most tokens of its answer, at least 1.
     pub output_tokens: u32,
+}
+
+impl Request {
+    /// Errors: it has no prompt, or wants no answer.
+    pub fn check(&self) -> Result<(), ServingError> {
+        match (self.prompt_tokens, self.output_tokens) {
+            (0, _) => Err(ServingError::Zero("the number of prompt tokens")),
+            (_, 0) => Err(ServingError::Zero("the number of output tokens")),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Blocks that hold `tokens` tokens.
@@ -257,17 +286,7 @@ pub struct Scheduler {
 impl Scheduler {
     /// A scheduler without requests. Errors: a limit is zero.
     pub fn new(resources: Resources) -> Result<Self, ServingError> {
-        for (count, what) in [
-            (resources.serving.requests_max, "serving.requests_max"),
-            (resources.serving.step_tokens_max, "serving.step_tokens_max"),
-            (resources.serving.kv_block_tokens, "serving.kv_block_tokens"),
-            (resources.kv_blocks, "the number of cache blocks"),
-            (resources.in_flight_max, "the number of batches in flight"),
-        ] {
-            if count == 0 {
-                return Err(ServingError::Zero(what));
-            }
-        }
+        resources.check()?;
         Ok(Self {
             resources,
             ledger: Ledger { returned: Vec::new(), fresh: 0, total: resources.kv_blocks },
@@ -286,12 +305,7 @@ impl Scheduler {
 
     /// Takes a request in. Errors: it has no prompt or no answer, could never fit, or comes out of order.
     pub fn submit(&mut self, request: Request) -> Result<(), ServingError> {
-        if request.prompt_tokens == 0 {
-            return Err(ServingError::Zero("the number of prompt tokens"));
-        }
-        if request.output_tokens == 0 {
-            return Err(ServingError::Zero("the number of output tokens"));
-        }
+        request.check()?;
         if let Some(last) = self.last_submitted.filter(|&last| last >= request.id) {
             return Err(ServingError::OutOfOrder { request: request.id.0, last: last.0 });
         }

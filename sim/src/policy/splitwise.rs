@@ -103,19 +103,9 @@ struct Choice {
 }
 
 impl Splitwise {
-    /// A policy without requests. Errors: a limit is zero.
-    /// `whole` makes its batches name their requests.
+    /// A policy without requests. `whole` makes its batches name their requests. Errors: a limit is zero.
     pub fn new(resources: Resources, whole: bool) -> Result<Self, ServingError> {
-        for (count, what) in [
-            (resources.serving.requests_max, "serving.requests_max"),
-            (resources.serving.step_tokens_max, "serving.step_tokens_max"),
-            (resources.serving.kv_block_tokens, "serving.kv_block_tokens"),
-            (resources.kv_blocks, "the number of cache blocks"),
-        ] {
-            if count == 0 {
-                return Err(ServingError::Zero(what));
-            }
-        }
+        resources.check()?;
         Ok(Self {
             resources,
             whole,
@@ -298,12 +288,7 @@ impl Splitwise {
 
 impl Policy for Splitwise {
     fn submit(&mut self, request: Request, _prompt: &[u64]) -> Result<(), ServingError> {
-        if request.prompt_tokens == 0 {
-            return Err(ServingError::Zero("the number of prompt tokens"));
-        }
-        if request.output_tokens == 0 {
-            return Err(ServingError::Zero("the number of output tokens"));
-        }
+        request.check()?;
         let of = |tokens: u64| blocks_for(tokens, &self.resources.serving);
         let tokens = u64::from(request.prompt_tokens) + u64::from(request.output_tokens);
         let needed = of(u64::from(request.prompt_tokens) + 1) + of(u64::from(request.output_tokens) - 1);

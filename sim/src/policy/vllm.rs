@@ -125,17 +125,9 @@ impl Vllm {
     /// An engine without requests. `resources.kv_blocks` are the blocks that requests can have: the engine keeps one of
     /// those that it reports for itself. Errors: a limit is zero.
     pub fn new(resources: Resources, options: VllmOptions) -> Result<Self, ServingError> {
-        for (count, what) in [
-            (resources.serving.requests_max, "serving.requests_max"),
-            (resources.serving.step_tokens_max, "serving.step_tokens_max"),
-            (resources.serving.kv_block_tokens, "serving.kv_block_tokens"),
-            (resources.kv_blocks, "the number of cache blocks"),
-            (resources.in_flight_max, "the number of batches in flight"),
-            (options.context_max, "the longest context"),
-        ] {
-            if count == 0 {
-                return Err(ServingError::Zero(what));
-            }
+        resources.check()?;
+        if options.context_max == 0 {
+            return Err(ServingError::Zero("the longest context"));
         }
         Ok(Self {
             resources,
@@ -363,12 +355,7 @@ impl Vllm {
 
 impl Policy for Vllm {
     fn submit(&mut self, request: Request, prompt: &[u64]) -> Result<(), ServingError> {
-        if request.prompt_tokens == 0 {
-            return Err(ServingError::Zero("the number of prompt tokens"));
-        }
-        if request.output_tokens == 0 {
-            return Err(ServingError::Zero("the number of output tokens"));
-        }
+        request.check()?;
         if let Some((&last, _)) = self.requests.last_key_value().filter(|(last, _)| **last >= request.id) {
             return Err(ServingError::OutOfOrder { request: request.id.0, last: last.0 });
         }

@@ -66,17 +66,9 @@ struct Limits {
 impl Limits {
     fn new(rule: Rule, resources: &Resources) -> Result<Self, ServingError> {
         let serving = &resources.serving;
-        for (count, what) in [
-            (serving.requests_max, "serving.requests_max"),
-            (serving.step_tokens_max, "serving.step_tokens_max"),
-            (serving.kv_block_tokens, "serving.kv_block_tokens"),
-            (resources.kv_blocks, "the number of cache blocks"),
-            (resources.in_flight_max, "the number of batches in flight"),
-            (serving.requests_max / resources.in_flight_max.max(1), "serving.requests_max over the number of stages"),
-        ] {
-            if count == 0 {
-                return Err(ServingError::Zero(what));
-            }
+        resources.check()?;
+        if serving.requests_max < resources.in_flight_max {
+            return Err(ServingError::Zero("serving.requests_max over the number of stages"));
         }
         let share = serving.kv_watermark.unwrap_or(0.0).clamp(0.0, 1.0);
         Ok(Self {
@@ -93,12 +85,7 @@ impl Limits {
 
     /// Refuses a request that could never be served to its end.
     fn admissible(&self, request: &Request, serving: &Resources) -> Result<(), ServingError> {
-        if request.prompt_tokens == 0 {
-            return Err(ServingError::Zero("the number of prompt tokens"));
-        }
-        if request.output_tokens == 0 {
-            return Err(ServingError::Zero("the number of output tokens"));
-        }
+        request.check()?;
         if self.rule == Rule::Vllm && request.prompt_tokens > self.step {
             return Err(ServingError::PromptTooLong {
                 request: request.id.0,
