@@ -14,7 +14,6 @@ use isotherm_core::record::{Attribution, DeviceSummary, Goodput, Reliability, SI
 use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Joules, Seconds};
 use isotherm_core::workload::replay::Replay;
-use std::collections::BTreeMap;
 
 /// The report on a plan's replications, in their order.
 pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &Options) -> SimulationReport {
@@ -25,18 +24,19 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
     let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
     let attribution = attribution(setup, &outcomes);
-    let each = |of: OfTally| merged(outcomes.iter().map(|outcome| of(&outcome.tally)));
     let rates = outcomes.iter().filter_map(|outcome| outcome.tally.tokens_per_second());
     let rates: Vec<Sample> = rates.map(|rate| std::iter::once(rate).collect()).collect();
-    let metrics: BTreeMap<String, Statistic> = [
-        ("ttft_seconds", each(|tally| &tally.ttft)),
-        ("tpot_seconds", each(|tally| &tally.tpot)),
-        ("e2e_seconds", each(|tally| &tally.e2e)),
-        ("tokens_per_second", merged(rates.iter())),
-    ]
-    .into_iter()
-    .filter_map(|(name, statistic)| Some((name.to_owned(), statistic?)))
-    .collect();
+    let of = |samples: fn(&Tally) -> &Sample| Merged::of(outcomes.iter().map(|outcome| samples(&outcome.tally)));
+    let merged = [
+        ("ttft_seconds", of(|tally| &tally.ttft)),
+        ("tpot_seconds", of(|tally| &tally.tpot)),
+        ("e2e_seconds", of(|tally| &tally.e2e)),
+        ("tokens_per_second", Merged::of(rates.iter())),
+    ];
+    let metrics = merged.iter().filter_map(|(name, merged)| Some(((*name).to_owned(), merged.statistic()?)));
+    // A run has one rate; percentiles of so few say nothing.
+    let times = merged.iter().filter(|(name, merged)| *name != "tokens_per_second" && merged.all.count() > 0);
+    let percentiles = times.map(|(name, merged)| ((*name).to_owned(), merged.percentiles())).collect();
     let devices = (0..setup.servers.len()).map(|server| summary(setup, &outcomes, server)).collect();
     SimulationReport {
         header: Header::new(SIMULATION_SCHEMA, inputs),
@@ -44,8 +44,8 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         workload: setup.workload.clone(),
         requests: setup.workload.requests,
         seeds: options.seeds,
-        metrics,
-        percentiles: percentiles(&outcomes),
+        metrics: metrics.collect(),
+        percentiles,
         goodput: goodput(&setup.problem.conditions.slo, &outcomes, setup.workload.requests),
         devices,
         attribution,
@@ -54,36 +54,6 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         trace: outcomes.into_iter().next().filter(|_| options.trace).map(|outcome| outcome.trace),
         digest: Digest::of(&digests),
     }
-}
-
-/// Values of one metric.
-type OfTally = fn(&Tally) -> &Sample;
-
-/// Percentiles of the times of requests.
-fn percentiles(outcomes: &[Outcome]) -> BTreeMap<String, Vec<Percentile>> {
-    let times: [(&str, OfTally); 3] = [
-        ("ttft_seconds", |tally| &tally.ttft),
-        ("tpot_seconds", |tally| &tally.tpot),
-        ("e2e_seconds", |tally| &tally.e2e),
-    ];
-    let mut percentiles = BTreeMap::new();
-    for (name, of) in times {
-        let mut all = Sample::default();
-        outcomes.iter().for_each(|outcome| all.merge(of(&outcome.tally)));
-        let all = all.ranked();
-        let runs: Vec<Ranked> = outcomes.iter().map(|outcome| of(&outcome.tally).clone().ranked()).collect();
-        let of_metric: Vec<Percentile> = PERCENTS
-            .iter()
-            .filter_map(|&percent| {
-                let single: Vec<f64> = runs.iter().filter_map(|run| Some(run.percentile(percent)?.value)).collect();
-                Some(Percentile { ci95: half_width(&single), ..all.percentile(percent)? })
-            })
-            .collect();
-        if !of_metric.is_empty() {
-            percentiles.insert(name.to_owned(), of_metric);
-        }
-    }
-    percentiles
 }
 
 /// Requests that kept the times asked for, of all that a run has.
@@ -115,14 +85,36 @@ fn attribution(setup: &Setup<'_>, outcomes: &[Outcome]) -> Option<Attribution> {
     Some(all.attribution(&servers, &lanes))
 }
 
-/// Statistics over the values of all replications together; the confidence interval is of the replications' means.
-fn merged<'s>(replications: impl Iterator<Item = &'s Sample>) -> Option<Statistic> {
-    let (mut all, mut means) = (Sample::default(), Vec::new());
-    for sample in replications {
-        means.extend(sample.mean());
-        all.merge(sample);
+/// The values of one metric, of all replications together and of each.
+struct Merged {
+    all: Ranked,
+    runs: Vec<Ranked>,
+}
+
+impl Merged {
+    fn of<'s>(replications: impl Iterator<Item = &'s Sample>) -> Self {
+        let (mut all, mut runs) = (Sample::default(), Vec::new());
+        for sample in replications.filter(|sample| sample.count() > 0) {
+            all.merge(sample);
+            runs.push(sample.clone().ranked());
+        }
+        Self { all: all.ranked(), runs }
     }
-    Some(Statistic { ci95: half_width(&means), ..all.statistic()? })
+
+    /// Over all values together; the confidence interval is of the replications' means.
+    fn statistic(&self) -> Option<Statistic> {
+        let means: Vec<f64> = self.runs.iter().filter_map(Ranked::mean).collect();
+        Some(Statistic { ci95: half_width(&means), ..self.all.statistic()? })
+    }
+
+    /// Of all values together; the confidence intervals are of the replications' percentiles.
+    fn percentiles(&self) -> Vec<Percentile> {
+        let of = |&percent: &f64| {
+            let runs: Vec<f64> = self.runs.iter().filter_map(|run| Some(run.percentile(percent)?.value)).collect();
+            Some(Percentile { ci95: half_width(&runs), ..self.all.percentile(percent)? })
+        };
+        PERCENTS.iter().filter_map(of).collect()
+    }
 }
 
 /// Half width of the 95 % confidence interval of the mean of independent values; none for fewer than two.
@@ -196,7 +188,9 @@ mod tests {
     #[test]
     fn percentiles_are_of_all_values_together() {
         // The mean of the two medians would be 50.5.
-        let merged = merged([&sample(&[1.0, 1.0, 1.0]), &sample(&[100.0])].into_iter()).expect("values");
+        let merged = Merged::of([&sample(&[1.0, 1.0, 1.0]), &sample(&[100.0])].into_iter());
+        assert_eq!(merged.percentiles()[0].value, 1.0);
+        let merged = merged.statistic().expect("values");
         assert_eq!((merged.p50, merged.p99, merged.mean), (1.0, 100.0, 25.75));
         let by_hand = 12.706 * libm::sqrt(2.0 * 49.5 * 49.5 / 2.0);
         assert!((merged.ci95.expect("two replications") - by_hand).abs() < 1e-9);
@@ -204,7 +198,7 @@ mod tests {
 
     #[test]
     fn one_replication_has_no_confidence_interval() {
-        assert_eq!(merged([&sample(&[1.0, 2.0])].into_iter()).expect("values").ci95, None);
-        assert_eq!(merged(std::iter::empty()), None);
+        assert_eq!(Merged::of([&sample(&[1.0, 2.0])].into_iter()).statistic().expect("values").ci95, None);
+        assert_eq!(Merged::of(std::iter::empty()).statistic(), None);
     }
 }

@@ -111,25 +111,6 @@ impl Sample {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
-    /// Mean and percentiles, by nearest rank; none without values.
-    #[must_use]
-    pub fn statistic(self) -> Option<Statistic> {
-        if self.count <= EXACT_MAX as u64 {
-            return Statistic::of(self.values);
-        }
-        let mean = self.sum / self.count as f64;
-        let ranked = self.ranked();
-        let percentile = |percent| Some(ranked.percentile(percent)?.value);
-        Some(Statistic {
-            mean,
-            p50: percentile(50.0)?,
-            p90: percentile(90.0)?,
-            p99: percentile(99.0)?,
-            ci95: None,
-            relative_error: Some(RELATIVE_ERROR),
-        })
-    }
-
     /// The values by rank.
     #[must_use]
     pub fn ranked(mut self) -> Ranked {
@@ -143,6 +124,32 @@ impl Sample {
 pub struct Ranked(Sample);
 
 impl Ranked {
+    /// Number of values.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.0.count
+    }
+
+    /// Mean of the values; none without any.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        self.0.mean()
+    }
+
+    /// Mean and percentiles, by nearest rank; none without values.
+    #[must_use]
+    pub fn statistic(&self) -> Option<Statistic> {
+        let percentile = |percent| Some(self.percentile(percent)?.value);
+        Some(Statistic {
+            mean: self.mean()?,
+            p50: percentile(50.0)?,
+            p90: percentile(90.0)?,
+            p99: percentile(99.0)?,
+            ci95: None,
+            relative_error: (self.0.count > EXACT_MAX as u64).then_some(RELATIVE_ERROR),
+        })
+    }
+
     /// A percentile; none without values.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<Percentile> {
@@ -182,10 +189,10 @@ mod tests {
         values[..300].iter().for_each(|&value| one.add(value));
         values[300..].iter().for_each(|&value| two.add(value));
         one.merge(&two);
-        let (whole, one) = (whole.statistic().expect("values"), one.statistic().expect("values"));
+        let (whole, one) = (whole.ranked().statistic().expect("values"), one.ranked().statistic().expect("values"));
         assert_eq!((whole.p50, whole.p90, whole.p99, whole.relative_error), (500.0, 900.0, 990.0, None));
         assert_eq!(whole, one);
-        assert_eq!(Sample::default().statistic(), None);
+        assert_eq!(Sample::default().ranked().statistic(), None);
     }
 
     #[test]
@@ -207,7 +214,7 @@ mod tests {
             merged.merge(&sample);
         }
         assert!(whole.counts.len() < 64 << BITS, "{} buckets", whole.counts.len());
-        for found in [whole.statistic().expect("values"), merged.statistic().expect("values")] {
+        for found in [whole.ranked().statistic().expect("values"), merged.ranked().statistic().expect("values")] {
             for (found, exact) in [(found.p50, exact.p50), (found.p90, exact.p90), (found.p99, exact.p99)] {
                 assert!((found / exact - 1.0).abs() <= RELATIVE_ERROR, "{found} {exact}");
             }
@@ -220,7 +227,7 @@ mod tests {
     fn the_least_values_count_as_zero() {
         let mut sample = Sample::default();
         (0..=EXACT_MAX).for_each(|_| sample.add(0.0));
-        let statistic = sample.statistic().expect("values");
+        let statistic = sample.ranked().statistic().expect("values");
         assert_eq!((statistic.p50, statistic.p99, statistic.mean), (0.0, 0.0, 0.0));
     }
 }
