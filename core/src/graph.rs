@@ -403,12 +403,6 @@ impl DeviceGraph {
         self.path(&self.device(from).name, &self.device(to).name, size)
     }
 
-    /// The co-run sets that a device belongs to.
-    pub fn co_run_of(&self, id: DeviceId) -> impl Iterator<Item = &CoRun> {
-        let name = &self.device(id).name;
-        self.file.co_run.iter().filter(move |set| set.devices.contains(name))
-    }
-
     fn link_rate(&self, link: &Link) -> Option<BytesPerSecond> {
         let own = link.bandwidth_bytes_per_second.as_ref()?.value;
         let shared = self.file.groups.iter().filter(|g| link.groups.contains(&g.name));

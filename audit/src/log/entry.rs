@@ -223,12 +223,6 @@ struct WireData<'a> {
     metadata: Cow<'a, BTreeMap<String, Detail>>,
 }
 
-/// `previous` of the first entry of any log.
-#[must_use]
-pub fn first_previous() -> Hash {
-    empty_root()
-}
-
 /// The text of an event at its place in a log.
 pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) -> Result<Vec<u8>, EntryError> {
     check_names(&event.subjects, &event.metadata)?;
