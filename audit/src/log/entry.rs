@@ -7,7 +7,7 @@
 use crate::canonical::{self, CanonicalError, INTEGER_LIMIT};
 use crate::keys::KeyId;
 use crate::log::kind::{EventKind, EventResult, Severity};
-use crate::log::merkle::{Hash, empty_root};
+use crate::log::merkle::Hash;
 use crate::manifest::RootHash;
 use crate::text::{self, LINE_BYTES_MAX, NAME_BYTES_MAX, TextError};
 use crate::time::Timestamp;
