@@ -1,7 +1,7 @@
 //! Values of one metric: all of them while they are few, then how many fell where.
 //!
 //! Up to [`EXACT_MAX`] values are kept, and their percentiles are exact. Beyond, a value counts in the bucket of its
-//! leading [`BITS`] bits of fraction, whose middle differs from it by at most [`RELATIVE_ERROR`]; so memory stays bounded
+//! leading `BITS` bits of fraction, whose middle differs from it by at most [`RELATIVE_ERROR`]; so memory stays bounded
 //! however many values come, and two samples merge into the sample of both.
 
 use isotherm_core::percentile::Percentile;

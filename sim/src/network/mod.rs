@@ -8,7 +8,7 @@
 //! Lanes share channels max-min fairly ([`fair_rates`]): rates are found anew whenever a lane begins or ends to drain or
 //! a capacity changes, and what is left of each message is rescheduled then. A lane that shares no channel with any
 //! other, and whose capacities never change, needs none of that: when its messages arrive is known when they are sent.
-//! Under [`Sharing::Fifo`] a channel serves one message after another instead ([`fifo`]).
+//! Under [`Sharing::Fifo`] a channel serves one message after another instead (`fifo.rs`).
 //!
 //! Cross traffic takes its share of a capacity before the lanes do. Loss makes bytes drain again, and each round of it
 //! costs a round trip. A link that is lost has no capacity; messages on it begin again on another way where there is

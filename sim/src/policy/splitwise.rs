@@ -5,7 +5,7 @@
 //! chosen anew whenever one ends, within `requests_max` tasks and `step_tokens_max` tokens, of which a prompt counts
 //! all of its own (none is divided) and an answer one. The first task enters whatever it counts. In this order:
 //!
-//! 1. tasks that were passed over at least [`PASSES_MAX`] times, from the head of the list of those that wait;
+//! 1. tasks that were passed over at least `PASSES_MAX` times, from the head of the list of those that wait;
 //! 2. prompts, first come, first served;
 //! 3. answers that were put out of a batch;
 //! 4. answers of the batch before;

@@ -103,7 +103,7 @@ impl Live {
     }
 }
 
-/// The `vllm` policy. See the [module](self) for what it does.
+/// The `vllm` policy. What it does stands at the head of `vllm.rs`.
 #[derive(Debug, Clone)]
 pub struct Vllm {
     resources: Resources,
