@@ -203,6 +203,13 @@ impl Slo {
     }
 }
 
+/// Prompts are prefilled on some devices and answers decoded on the others; the cache moves between them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Disaggregation {
+    /// Names of the devices whose routes prefill. A route lies on these alone or on others alone.
+    pub prefill: Vec<String>,
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Conditions {
@@ -221,6 +228,9 @@ pub struct Conditions {
     /// How losses are dealt with.
     #[serde(default)]
     pub recovery: Recovery,
+    /// Which routes prefill and which decode; every route does both where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disaggregation: Option<Disaggregation>,
     /// Times to keep.
     #[serde(default, skip_serializing_if = "Slo::is_none")]
     pub slo: Slo,
@@ -265,6 +275,9 @@ impl Conditions {
             Target::Device(device) => device_named(device).map(|new| *device = new).is_some(),
             Target::Link(at) | Target::Cable(at) => link(at).map(|new| *at = new).is_some(),
         });
+        if let Some(disaggregation) = &mut renamed.disaggregation {
+            disaggregation.prefill = disaggregation.prefill.iter().filter_map(|device| device_named(device)).collect();
+        }
         for chassis in &mut renamed.chassis {
             chassis.devices = chassis.devices.iter().filter_map(|device| device_named(device)).collect();
         }

@@ -5,8 +5,9 @@ use crate::conditions::Slo;
 use crate::digest::Digest;
 use crate::figure::How;
 use crate::percentile::Percentile;
+use crate::serving::Way;
 use crate::trace::{Statistic, Trace};
-use crate::units::{Celsius, Joules, Seconds};
+use crate::units::{Bytes, Celsius, Joules, Seconds};
 use crate::workload::Workload;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -135,6 +136,8 @@ pub enum Cause {
     Turn,
     /// Lost its cache and waits for a route, or for the loss to be noticed.
     Recovery,
+    /// Its cache comes: back from host memory, or from where its prompt was prefilled.
+    Transfer,
     /// Its batch waits for a device.
     Wait,
     /// A device computes, as much as it would take at full speed.
@@ -159,6 +162,7 @@ impl Cause {
             Self::Admission => "admission",
             Self::Turn => "turn",
             Self::Recovery => "recovery",
+            Self::Transfer => "cache transfer",
             Self::Wait => "wait for device",
             Self::Compute => "compute",
             Self::Throttle => "throttle",
@@ -231,6 +235,46 @@ pub struct Sensitivity {
     pub influences: Vec<Influence>,
 }
 
+/// Cache that moved beside the batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheMoves {
+    /// Times that a preempted request's cache went to host memory.
+    pub swapped_out: u64,
+    /// Times that it came back.
+    pub swapped_in: u64,
+    /// Bytes of both.
+    pub swapped_bytes: Bytes,
+    /// Requests whose cache went from where their prompt was prefilled to where their answer was decoded.
+    pub handed_over: u64,
+    /// Bytes of those.
+    pub handed_over_bytes: Bytes,
+}
+
+impl CacheMoves {
+    /// Counts a copy that begins.
+    pub fn begin(&mut self, way: Way, bytes: Bytes) {
+        let (count, sum) = match way {
+            Way::Out => (&mut self.swapped_out, &mut self.swapped_bytes),
+            Way::Back => (&mut self.swapped_in, &mut self.swapped_bytes),
+            Way::Over => (&mut self.handed_over, &mut self.handed_over_bytes),
+        };
+        *count += 1;
+        *sum = sum.saturating_add(bytes);
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self {
+            swapped_out: self.swapped_out + other.swapped_out,
+            swapped_in: self.swapped_in + other.swapped_in,
+            swapped_bytes: self.swapped_bytes.saturating_add(other.swapped_bytes),
+            handed_over: self.handed_over + other.handed_over,
+            handed_over_bytes: self.handed_over_bytes.saturating_add(other.handed_over_bytes),
+        }
+    }
+}
+
 /// A prediction: what the simulator says of a plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SimulationReport {
@@ -264,6 +308,9 @@ pub struct SimulationReport {
     /// How losses were dealt with, over all runs; absent where nothing may fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reliability: Option<Reliability>,
+    /// Cache that moved, over all runs; absent where none could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<CacheMoves>,
     /// Trace of the first seed; absent where it was not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,

@@ -26,6 +26,11 @@
 //! flight, the decode waits for it to come back. So whoever runs is older than whoever waits, and the oldest request
 //! always gets on.
 //!
+//! That is preemption by recompute. Where host memory may hold cache ([`Scheduler::with_host`]), the request keeps its
+//! tokens: its blocks are copied out, and are free when the copy is done; when it is admitted again it takes blocks, its
+//! tokens are copied back, and it goes on where it was. A request whose prompt was prefilled elsewhere
+//! ([`Scheduler::submit_prefilled`]) comes in by the same door. What is copied when is in [`Scheduler::moves`].
+//!
 //! **Cache.** A sampled token enters the cache when the next step feeds it, so a request of `prompt` tokens that has
 //! produced `n >= 1` tokens keeps `prompt + n - 1` of them, and never more than `prompt + output - 1`.
 //!
@@ -33,9 +38,12 @@
 //! peers live beside the simulator, not here.
 
 mod dealer;
+mod live;
+mod moves;
 mod refusal;
 
 pub use dealer::Dealer;
+pub use moves::{Move, Way};
 pub use refusal::ServingError;
 
 use crate::cost::StepShape;
@@ -43,6 +51,8 @@ use crate::ids::{Layers, RequestId};
 use crate::model::Model;
 use crate::units::{Bytes, SimTime};
 use crate::workload::Serving;
+use live::{Ledger, Live};
+use moves::{Host, Keep};
 use std::collections::VecDeque;
 
 /// What a [`Scheduler`] may use.
@@ -173,7 +183,8 @@ pub struct Batch {
     pub items: Vec<Item>,
     /// What it asks of a stage.
     pub shape: StepShape,
-    /// Requests that lost their cached tokens since the batch before; they begin again at position 0.
+    /// Requests that were preempted since the batch before; they begin again at position 0, unless [`Scheduler::moves`]
+    /// says that their cache is copied out.
     pub preempted: Vec<RequestId>,
 }
 
@@ -195,74 +206,6 @@ pub struct Completed {
     pub finished: Vec<RequestId>,
 }
 
-/// Blocks of the key-value cache: which are free.
-#[derive(Debug, Clone)]
-struct Ledger {
-    /// Blocks that came back; the last one goes out first.
-    returned: Vec<u32>,
-    /// Blocks never given out are `fresh..total`.
-    fresh: u32,
-    total: u32,
-}
-
-impl Ledger {
-    fn free(&self) -> usize {
-        (self.total - self.fresh) as usize + self.returned.len()
-    }
-
-    fn take(&mut self) -> Option<u32> {
-        if let Some(block) = self.returned.pop() {
-            return Some(block);
-        }
-        let block = self.fresh;
-        (block < self.total).then(|| self.fresh += 1).map(|()| block)
-    }
-
-    fn give_back(&mut self, blocks: Vec<u32>) {
-        self.returned.extend(blocks.into_iter().rev());
-    }
-}
-
-/// A request that was submitted and is not done.
-#[derive(Debug, Clone)]
-struct Live {
-    request: Request,
-    /// Tokens produced.
-    produced: u32,
-    /// Tokens to prefill before the next token comes: the prompt, or all tokens so far after a preemption.
-    target: u32,
-    /// Tokens whose work was handed out; equal to `cached` when nothing is in flight.
-    issued: u32,
-    /// Tokens in the cache.
-    cached: u32,
-    /// Batches in flight that hold it.
-    in_flight: u32,
-    /// Whether it has ended and is about to leave.
-    done: bool,
-    /// Its blocks, in order of position.
-    blocks: Vec<u32>,
-}
-
-impl Live {
-    fn new(request: Request) -> Self {
-        Self {
-            request,
-            produced: 0,
-            target: request.prompt_tokens,
-            issued: 0,
-            cached: 0,
-            in_flight: 0,
-            done: false,
-            blocks: Vec::new(),
-        }
-    }
-
-    /// Whether all of its prefill was handed out.
-    fn decodes(&self) -> bool {
-        self.issued >= self.target
-    }
-}
-
 /// The `isotherm` policy. See the [module](self) for what it does.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
@@ -277,6 +220,10 @@ pub struct Scheduler {
     last_submitted: Option<RequestId>,
     preempted: Vec<RequestId>,
     preemptions: u64,
+    /// Host memory for cache, and what is copied.
+    host: Host,
+    /// Cache of requests that are done here and go on elsewhere.
+    keep: Keep,
     now: SimTime,
     /// Keep their allocations from batch to batch.
     items: Vec<Item>,
@@ -289,7 +236,7 @@ impl Scheduler {
         resources.check()?;
         Ok(Self {
             resources,
-            ledger: Ledger { returned: Vec::new(), fresh: 0, total: resources.kv_blocks },
+            ledger: Ledger::new(resources.kv_blocks),
             waiting: VecDeque::new(),
             running: Vec::new(),
             in_flight: 0,
@@ -297,6 +244,8 @@ impl Scheduler {
             last_submitted: None,
             preempted: Vec::new(),
             preemptions: 0,
+            host: Host::default(),
+            keep: Keep::default(),
             now: SimTime::ZERO,
             items: Vec::new(),
             completed: Completed::default(),
@@ -305,6 +254,13 @@ impl Scheduler {
 
     /// Takes a request in. Errors: it has no prompt or no answer, could never fit, or comes out of order.
     pub fn submit(&mut self, request: Request) -> Result<(), ServingError> {
+        self.check(&request)?;
+        self.waiting.push_back(Live::new(request));
+        Ok(())
+    }
+
+    /// Whether a request can be taken in; it counts as submitted then.
+    fn check(&mut self, request: &Request) -> Result<(), ServingError> {
         request.check()?;
         if let Some(last) = self.last_submitted.filter(|&last| last >= request.id) {
             return Err(ServingError::OutOfOrder { request: request.id.0, last: last.0 });
@@ -316,7 +272,6 @@ impl Scheduler {
             return Err(ServingError::TooLong { request: request.id.0, tokens, needed, blocks });
         }
         self.last_submitted = Some(request.id);
-        self.waiting.push_back(Live::new(request));
         Ok(())
     }
 
@@ -383,7 +338,12 @@ impl Scheduler {
             live.target = live.cached;
             completed.tokens.push(Yield { request: item.request, ordinal: live.produced });
             if live.produced == live.request.output_tokens || (!ended.is_empty() && ended.contains(&item.request)) {
-                self.ledger.give_back(std::mem::take(&mut live.blocks));
+                let blocks = std::mem::take(&mut live.blocks);
+                if live.kept {
+                    self.keep.hold(item.request, blocks);
+                } else {
+                    self.ledger.give_back(blocks);
+                }
                 live.done = true;
                 completed.finished.push(item.request);
             }
@@ -495,7 +455,7 @@ impl Scheduler {
                 break;
             }
             let tokens = live.target.saturating_sub(live.issued).min(*budget);
-            if tokens == 0 {
+            if tokens == 0 || live.moving {
                 continue;
             }
             let start = live.issued;
@@ -513,13 +473,19 @@ impl Scheduler {
             && self.running.len() < self.resources.serving.requests_max as usize
             && let Some(head) = self.waiting.front()
         {
-            let needed = blocks_for(head.target.into(), &self.resources.serving) as usize;
-            if needed > self.ledger.free() {
+            // Whoever brings tokens along takes the block of the next one too, or it could be put out at once.
+            let tokens = if head.cached > 0 { head.target.max(head.cached + 1) } else { head.target };
+            let needed = blocks_for(tokens.into(), &self.resources.serving) as usize;
+            if needed > self.ledger.free() || head.moving {
                 break;
             }
             let Some(mut live) = self.waiting.pop_front() else { break };
             live.blocks.extend((0..needed).map_while(|_| self.ledger.take()));
-            budget = budget.saturating_sub(live.target);
+            if live.cached > 0 {
+                self.host.bring(&mut live, &self.resources.serving);
+            } else {
+                budget = budget.saturating_sub(live.target);
+            }
             self.running.push(live);
         }
     }
@@ -533,6 +499,10 @@ impl Scheduler {
             return true;
         }
         while self.ledger.free() == 0 {
+            if self.host.leaving() > 0 {
+                // Blocks are on their way out.
+                return false;
+            }
             if self.running.last().is_none_or(|youngest| youngest.in_flight > 0) {
                 return false;
             }
@@ -548,12 +518,16 @@ impl Scheduler {
     fn preempt_youngest(&mut self) {
         let Some(mut live) = self.running.pop() else { return };
         assert_eq!((live.in_flight, live.issued), (0, live.cached), "{:?} is in flight", live.request.id);
+        self.preempted.push(live.request.id);
+        self.preemptions += 1;
+        if self.host.put_out(&mut live, &self.resources.serving) {
+            self.waiting.push_front(live);
+            return;
+        }
         self.ledger.give_back(std::mem::take(&mut live.blocks));
         live.target = live.request.prompt_tokens + live.produced;
         live.issued = 0;
         live.cached = 0;
-        self.preempted.push(live.request.id);
-        self.preemptions += 1;
         self.waiting.push_front(live);
     }
 }

@@ -79,10 +79,21 @@ pub struct Serving {
     /// stated, which is a share of zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kv_watermark: Option<f64>,
+    /// Blocks of host memory, for each route, that hold the cache of preempted requests; absent where it is computed
+    /// again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kv_swap_blocks: Option<u32>,
 }
 
 impl Default for Serving {
     fn default() -> Self {
-        Self { requests_max: 1, step_tokens_max: 256, kv_block_tokens: 16, kv_blocks: None, kv_watermark: None }
+        Self {
+            requests_max: 1,
+            step_tokens_max: 256,
+            kv_block_tokens: 16,
+            kv_blocks: None,
+            kv_watermark: None,
+            kv_swap_blocks: None,
+        }
     }
 }

@@ -259,6 +259,53 @@ pub enum SimulateError {
         /// What is wrong.
         why: &'static str,
     },
+    /// Cache would move under a policy that moves none.
+    #[error(
+        "policy {0} neither swaps cache nor hands it over; serve under policy isotherm, or leave serving.kv_swap_blocks and \
+         [disaggregation] out"
+    )]
+    MovesNothing(PolicyName),
+    /// Nobody says where a device's host has its memory.
+    #[error(
+        "device {device:?} swaps cache to the memory of host {host:?}, and no way to it is known; state \
+         network.within_host, or leave serving.kv_swap_blocks out"
+    )]
+    NoHostMemory {
+        /// The device.
+        device: String,
+        /// Its host.
+        host: String,
+    },
+    /// A device whose cache is in its host's memory already.
+    #[error(
+        "device {0:?} keeps its cache in its host's memory, which is where cache is swapped to; leave \
+         serving.kv_swap_blocks out"
+    )]
+    SwapsToItself(String),
+    /// The devices that prefill include one that is not there.
+    #[error("disaggregation.prefill names device {0:?}, which is not in the device graph; name devices of the plan")]
+    UnknownPrefill(String),
+    /// A route both prefills and decodes.
+    #[error(
+        "a route passes {one:?} and {other:?}, of which disaggregation.prefill names only one; name all devices of a \
+         route, or none"
+    )]
+    MixedRoute {
+        /// Its first device.
+        one: String,
+        /// One of the other kind.
+        other: String,
+    },
+    /// No route does one of the two.
+    #[error(
+        "no route of the plan {0}; plan more than one route, and name the devices of some in disaggregation.prefill"
+    )]
+    EmptyPool(&'static str),
+    /// Losses where prompts and answers have routes of their own.
+    #[error(
+        "failures are not simulated where routes prefill or decode alone; take [disaggregation] or [[failures]] out"
+    )]
+    PoolsMayNotFail,
     /// The serving policy refused a limit or a request.
     #[error("the serving loop refused: {0}")]
     Serving(#[from] ServingError),

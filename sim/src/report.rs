@@ -10,7 +10,9 @@ use isotherm_core::conditions::Slo;
 use isotherm_core::digest::Digest;
 use isotherm_core::percentile::{PERCENTS, Percentile};
 use isotherm_core::plan::Plan;
-use isotherm_core::record::{Attribution, DeviceSummary, Goodput, Reliability, SIMULATION_SCHEMA, SimulationReport};
+use isotherm_core::record::{
+    Attribution, CacheMoves, DeviceSummary, Goodput, Reliability, SIMULATION_SCHEMA, SimulationReport,
+};
 use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Joules, Seconds};
 use isotherm_core::workload::replay::Replay;
@@ -23,6 +25,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
     inputs.extend(setup.recording.map(Replay::digest));
     let digests: Vec<u8> = outcomes.iter().flat_map(|outcome| *outcome.digest.bytes()).collect();
     let reliability = outcomes.iter().filter_map(|outcome| outcome.reliability).reduce(Reliability::with);
+    let moves = outcomes.iter().filter_map(|outcome| outcome.moves).reduce(CacheMoves::with);
     let attribution = attribution(setup, &outcomes);
     let rates = outcomes.iter().filter_map(|outcome| outcome.tally.tokens_per_second());
     let rates: Vec<Sample> = rates.map(|rate| std::iter::once(rate).collect()).collect();
@@ -51,6 +54,7 @@ pub fn report(plan: &Plan, setup: &Setup<'_>, outcomes: Vec<Outcome>, options: &
         attribution,
         sensitivity: None,
         reliability,
+        moves,
         trace: outcomes.into_iter().next().filter(|_| options.trace).map(|outcome| outcome.trace),
         digest: Digest::of(&digests),
     }

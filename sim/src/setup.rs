@@ -14,7 +14,10 @@ use isotherm_core::units::{Bytes, Watts};
 use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 
+mod moves;
 mod warmth;
+
+pub use moves::{MoveSetup, Role};
 
 /// A device that holds a stage. Positions in [`Setup::servers`] are those of the plan's stages.
 #[derive(Debug, Clone)]
@@ -56,6 +59,8 @@ pub struct RouteSetup {
     pub lane: LaneId,
     /// Whether it is of the plan that is kept for a loss.
     pub prepared: bool,
+    /// What it does with its requests.
+    pub role: Role,
 }
 
 /// Weights that a device needs for the plan that is kept for a loss, and does not hold yet.
@@ -92,6 +97,8 @@ pub struct Setup<'a> {
     pub avoided: Vec<usize>,
     /// What it has to load first.
     pub loads: Vec<LoadSetup>,
+    /// Ways of cache.
+    pub moves: MoveSetup,
 }
 
 impl<'a> Setup<'a> {
@@ -125,11 +132,30 @@ impl<'a> Setup<'a> {
         }
         let mut lanes = lanes(problem, &servers, &mut routes);
         let loads = fallback.map_or_else(Vec::new, |fallback| loads(plan, fallback, problem, &mut lanes));
+        let moves = moves::resolve(problem, &servers, &mut routes, &mut lanes)?;
         let failures = failures::resolve(&problem.conditions, &problem.graph, &servers)?;
         let layout = Layout::new(&problem.graph, lanes, &problem.conditions, &failures::unsteady(&failures))?;
         let avoided =
             if fallback.is_some() { (0..primary).filter(|server| !on.contains(server)).collect() } else { Vec::new() };
-        Ok(Self { problem, workload, recording, servers, heat, sets, routes, layout, failures, avoided, loads })
+        Ok(Self { problem, workload, recording, servers, heat, sets, routes, layout, failures, avoided, loads, moves })
+    }
+}
+
+impl Setup<'_> {
+    /// Whether some routes prefill and others decode.
+    #[must_use]
+    pub fn is_disaggregated(&self) -> bool {
+        self.routes.iter().any(|route| route.role == Role::Prefill)
+    }
+
+    /// For a router: share of each route and the requests that it may have at once. Routes of another role get nothing.
+    #[must_use]
+    pub fn shares_of(&self, role: Role) -> Vec<(f64, u64)> {
+        let of = |route: &RouteSetup| {
+            let share = if route.role == role || route.role == Role::Whole { route.share } else { 0.0 };
+            (share, u64::from(route.resources.serving.requests_max))
+        };
+        self.routes.iter().map(of).collect()
     }
 }
 
@@ -317,5 +343,5 @@ fn route_setup(
         }
     }
     let resources = Resources { serving, kv_blocks, in_flight_max: own.batches };
-    Ok(RouteSetup { stops, share: route.share, resources, lane: 0, prepared: false })
+    Ok(RouteSetup { stops, share: route.share, resources, lane: 0, prepared: false, role: Role::Whole })
 }

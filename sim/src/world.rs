@@ -12,21 +12,24 @@ use crate::policy::{Policy, PolicyName};
 use crate::queue::EventQueue;
 use crate::random::Stream;
 use crate::router::Router;
-use crate::setup::{RouteSetup, Setup};
+use crate::setup::{Role, Setup};
 use crate::tally::{Requests, Tally};
 use crate::{Options, SimulateError};
-use accounts::{Accounts, Speeds};
+use accounts::Accounts;
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
-use isotherm_core::record::Reliability;
+use isotherm_core::record::{CacheMoves, Reliability};
 use isotherm_core::serving::{Batch, Request};
 use isotherm_core::trace::{StageRecord, StepRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
+use moves::Moves;
 use recovery::Failing;
 use std::collections::VecDeque;
 
 mod accounts;
+mod moves;
 mod outcome;
+mod pace;
 mod recovery;
 
 pub use accounts::Sums;
@@ -54,6 +57,8 @@ pub enum Event {
     Detect { route: u32 },
     /// Weights of the prepared plan are where they belong.
     Loaded { load: u32 },
+    /// Cache of a request is where it belongs, or a part of it.
+    Moved { route: u32, request: u32 },
 }
 
 /// A batch at a stop.
@@ -126,6 +131,8 @@ pub struct World<'a> {
     requests: Requests,
     /// None where nothing may fail.
     failing: Option<Failing>,
+    /// None where no cache moves.
+    moves: Option<Moves>,
     /// None where nobody asked where the time went.
     accounts: Option<Accounts>,
     /// Steps that are kept, at most `steps_max`.
@@ -146,6 +153,8 @@ pub struct Outcome {
     pub reliability: Option<Reliability>,
     /// Where the time of requests went; none where nobody asked.
     pub sums: Option<Sums>,
+    /// Cache that moved; none where none could.
+    pub moves: Option<CacheMoves>,
 }
 
 impl<'a> World<'a> {
@@ -153,6 +162,9 @@ impl<'a> World<'a> {
     /// asked for.
     pub fn new(setup: &'a Setup<'a>, options: &'a Options, replication: u32) -> Result<Self, SimulateError> {
         let sampled = options.trace && replication == 0;
+        if !setup.moves.is_none() && !options.policy.moves_cache() {
+            return Err(SimulateError::MovesNothing(options.policy));
+        }
         let mut chains = Vec::with_capacity(setup.routes.len());
         for route in &setup.routes {
             let whole = options.attribution || options.trace || !setup.failures.is_empty();
@@ -174,8 +186,7 @@ impl<'a> World<'a> {
             clock_version: 0,
             record: StageRecord { stage, device: server.name.clone(), steps: 0, tokens: 0, busy_ns: SimDuration(0) },
         });
-        let room = |route: &RouteSetup| (route.share, u64::from(route.resources.serving.requests_max));
-        let routes: Vec<(f64, u64)> = setup.routes.iter().map(room).collect();
+        let routes = setup.shares_of(Role::Prefill);
         Ok(Self {
             servers: servers.collect(),
             heat: if sampled { setup.heat.clone().sampled() } else { setup.heat.clone() },
@@ -199,6 +210,7 @@ impl<'a> World<'a> {
                 let recovery = setup.problem.conditions.recovery;
                 Failing::new(setup, recovery, counts, (options.seed, replication))
             }),
+            moves: Moves::new(setup, options.router, (options.seed, replication)),
             setup,
         })
     }
@@ -256,6 +268,7 @@ impl<'a> World<'a> {
             Event::Incident => self.incidents(now)?,
             Event::Detect { route } => self.detect(now, route)?,
             Event::Loaded { .. } => self.loaded(now)?,
+            Event::Moved { route, request } => self.moved(now, route, RequestId(request)),
             // Superseded: the speed, or the moment of the change, is another since.
             Event::Finish { .. } | Event::Clock { .. } | Event::Links { .. } => {}
         }
@@ -303,7 +316,7 @@ impl<'a> World<'a> {
             self.held.push_back((request, prompt.to_vec()));
             return Ok(());
         };
-        self.chains[route].policy.submit(request, prompt)?;
+        moves::submit(self.chains[route].policy.as_mut(), self.setup.routes[route].role, request, prompt)?;
         self.schedule_soon(now, route);
         Ok(())
     }
@@ -340,6 +353,7 @@ impl<'a> World<'a> {
                 return Err(SimulateError::NoRoute);
             }
         }
+        self.begin_moves(now, route)?;
         self.deliver();
         Ok(())
     }
@@ -410,65 +424,6 @@ impl<'a> World<'a> {
         self.chains[route as usize].batches[slot as usize].as_ref().expect("a batch keeps its slot until it returns")
     }
 
-    /// A device's speed, full speed being 1, and what slows it: its clock, the co-run sets, failures.
-    fn speed(&self, server: usize) -> (f64, Speeds) {
-        let clock = self.heat.clock(server);
-        let (mut speed, mut co_run) = (clock, 1.0);
-        for &set in &self.setup.servers[server].sets {
-            let slowdown = &self.setup.sets[set].slowdown;
-            let factor = slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
-            speed /= factor;
-            co_run /= factor;
-        }
-        let failures = self.failing.as_ref().map_or(1.0, |failing| failing.speed(server));
-        (speed * failures, Speeds { clock, co_run, failures })
-    }
-
-    /// Brings a device's work up to now and schedules its end at its present speed, where that has changed.
-    fn reschedule(&mut self, now: SimTime, server: usize) {
-        let (speed, speeds) = self.speed(server);
-        let held = &mut self.servers[server];
-        let Some(current) = &mut held.current else { return };
-        if current.speed.total_cmp(&speed).is_eq() {
-            return;
-        }
-        if let Some(accounts) = &mut self.accounts {
-            accounts.pace(now, server, speeds);
-        }
-        let elapsed = now.since(current.since).0;
-        if elapsed > 0 {
-            let done = Seconds::of((elapsed as f64 - current.offset).max(0.0) * 1e-9 * current.speed);
-            current.left = (current.left - done).max(Seconds::ZERO);
-            current.offset = 0.0;
-            current.since = now;
-        }
-        current.speed = speed;
-        if speed <= 0.0 {
-            // It stands still: what it works on ends when its speed changes again.
-            held.version = held.version.wrapping_add(1);
-            return;
-        }
-        let (span, rest) = (current.left / speed).whole_nanoseconds(current.offset);
-        current.rest = rest;
-        held.version = held.version.wrapping_add(1);
-        self.queue.schedule(now + span, Event::Finish { server: server as u32, version: held.version });
-    }
-
-    /// Counts a device in or out of its co-run sets, which changes the speed of the others, and sets its power.
-    fn set_busy(&mut self, now: SimTime, server: usize, busy: bool) {
-        let setup = self.setup;
-        for &set in &setup.servers[server].sets {
-            self.busy[set] = if busy { self.busy[set] + 1 } else { self.busy[set] - 1 };
-        }
-        for &set in &setup.servers[server].sets {
-            for &other in setup.sets[set].members.iter().filter(|&&other| other != server) {
-                self.reschedule(now, other);
-            }
-        }
-        self.heat.work(now, server, busy);
-        self.watch_clock(server);
-    }
-
     fn finish(&mut self, now: SimTime, server: usize) -> Result<(), SimulateError> {
         let held = &mut self.servers[server];
         let Some(current) = held.current.take() else { return Ok(()) };
@@ -524,15 +479,15 @@ impl<'a> World<'a> {
         let chain = &mut self.chains[route as usize];
         let batch = chain.batches[slot as usize].take().expect("a batch returns once");
         if let Some(accounts) = &mut self.accounts {
-            let failing = &self.failing;
-            let request_of = |job| failing.as_ref().map_or(job, |failing| failing.request_of(RequestId(job)) as u32);
+            let (failing, moves, setup) = (&self.failing, &self.moves, self.setup);
+            let request_of = |job| moves::request_of(failing.as_ref(), moves.as_ref(), setup, route, RequestId(job)).0;
             accounts.take_back(now, (route, slot), &batch, request_of);
         }
         // Ends of answers depend on what a model says; a simulated answer has its full length.
         let completed = chain.policy.complete(batch, &[], now);
         let watched = self.failing.is_some();
         for token in completed.tokens.iter().filter(|token| token.ordinal == 1 || watched) {
-            let request = self.request_of(token.request);
+            let request = self.request_of(route, token.request);
             if token.ordinal == 1
                 && self.requests.first_token(request, now)
                 && let Some(accounts) = &mut self.accounts
@@ -544,7 +499,10 @@ impl<'a> World<'a> {
             }
         }
         for &job in &completed.finished {
-            let request = self.request_of(job);
+            let request = self.request_of(route, job);
+            if self.hand_over(now, route, request)? {
+                continue;
+            }
             let output_tokens = self.requests.finish(request, now);
             if let Some(accounts) = &mut self.accounts {
                 accounts.answered(now, request.0, output_tokens);
@@ -552,7 +510,7 @@ impl<'a> World<'a> {
             if let Some(failing) = &mut self.failing {
                 failing.over(request.index());
             }
-            self.router.settled(route as usize);
+            self.settled(route, job);
             if self.load.sends_again() {
                 self.queue.schedule(now, Event::Arrive);
             }
@@ -563,31 +521,9 @@ impl<'a> World<'a> {
         if pulls { self.pull(now) } else { Ok(()) }
     }
 
-    /// The request of what a policy calls a request: another one only where requests are computed again.
-    fn request_of(&self, job: RequestId) -> RequestId {
-        self.failing.as_ref().map_or(job, |failing| RequestId(failing.request_of(job) as u32))
-    }
-
-    /// Makes sure that a clock event is pending no later than the next change. One that comes too early finds nothing
-    /// due and looks again: that is cheaper than one for every change of power.
-    fn watch_clock(&mut self, server: usize) {
-        let Some(due) = self.heat.due(server) else { return };
-        let server = self.heat.head(server);
-        let held = &mut self.servers[server];
-        if held.clock_event.is_none_or(|pending| due < pending) {
-            held.clock_event = Some(due);
-            held.clock_version = held.clock_version.wrapping_add(1);
-            self.queue.schedule(due, Event::Clock { server: server as u32, version: held.clock_version });
-        }
-    }
-
-    fn clock(&mut self, now: SimTime, server: usize) {
-        self.servers[server].clock_event = None;
-        if self.heat.due(server) == Some(now) {
-            for changed in self.heat.change(now, server) {
-                self.reschedule(now, changed);
-            }
-        }
-        self.watch_clock(server);
+    /// The request of what a route's policy calls a request: another one only where requests are computed again, or go on
+    /// on another route.
+    fn request_of(&self, route: u32, job: RequestId) -> RequestId {
+        moves::request_of(self.failing.as_ref(), self.moves.as_ref(), self.setup, route, job)
     }
 }

@@ -6,8 +6,8 @@ use super::fault::{Fault, nearest};
 use super::network::Network;
 use super::reader::{At, Reader};
 use crate::conditions::{
-    Between, Conditions, CrossTraffic, Failure, InFlight, LinkCondition, Moment, Place, Recovery, Severity, Sharing,
-    Slo, Spread, Target,
+    Between, Conditions, CrossTraffic, Disaggregation, Failure, InFlight, LinkCondition, Moment, Place, Recovery,
+    Severity, Sharing, Slo, Spread, Target,
 };
 use crate::device::Device;
 use crate::graph::Link;
@@ -25,6 +25,14 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
         conditions.sharing = reader.word("sharing", &words).unwrap_or_default();
         conditions.recovery = recovery(&reader);
         reader.done();
+    }
+    if let Some(reader) = root.table("disaggregation") {
+        let prefill: Vec<String> = reader.texts("prefill").into_iter().map(|name| name.value).collect();
+        if !reader.has("prefill") {
+            reader.missing("prefill", "prefill = [\"gpu-1\"], the devices whose routes prefill");
+        }
+        reader.done();
+        conditions.disaggregation = Some(Disaggregation { prefill });
     }
     for reader in root.tables("link_conditions") {
         let (jitter, loss) = (reader.table("jitter").and_then(spread), share(&reader, "loss"));
@@ -103,6 +111,9 @@ pub(super) fn check(root: &Reader<'_, '_>, conditions: &Conditions, devices: &[A
                 named("cross_traffic.group", name, "group", &groups);
             }
         }
+    }
+    for name in conditions.disaggregation.iter().flat_map(|disaggregation| &disaggregation.prefill) {
+        named("disaggregation.prefill", name, "device", &known);
     }
     for failure in &conditions.failures {
         match &failure.target {

@@ -100,6 +100,7 @@ pub(super) fn serving(root: &Reader<'_, '_>, workload: &Workload) -> Serving {
     serving.kv_blocks = reader.integer("kv_blocks", 1, u32::MAX);
     serving.kv_watermark =
         reader.get("kv_watermark").and_then(|share| reader.number_of("kv_watermark", share, 0.0, 0.99));
+    serving.kv_swap_blocks = reader.integer("kv_swap_blocks", 1, u32::MAX);
     let chunks = workload.prompt_tokens.max.div_ceil(serving.step_tokens_max);
     if chunks > CHUNKS_MAX {
         let must = format!("large enough for {CHUNKS_MAX} steps to prefill a prompt");

@@ -34,6 +34,14 @@ pub enum ServingError {
         /// Most tokens of a step.
         step_tokens_max: u32,
     },
+    /// The policy cannot take over or keep cache.
+    #[error(
+        "request {request} would bring or leave its cache, and the policy moves none; serve it under policy isotherm"
+    )]
+    MovesNothing {
+        /// The request.
+        request: u32,
+    },
     /// The identifier is not above those submitted before.
     #[error("request {request} was submitted after request {last}; identifiers rise in order of arrival")]
     OutOfOrder {

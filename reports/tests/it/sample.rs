@@ -297,6 +297,7 @@ pub fn simulation(plan: &Plan, stages: &[StageTime<'_>], requests: u32) -> Store
         attribution: None,
         sensitivity: None,
         reliability: None,
+        moves: None,
         digest: Digest::of(plan.digest().bytes()),
         trace: Some(trace),
     };

@@ -2,7 +2,7 @@
 
 use super::Policy;
 use isotherm_core::ids::RequestId;
-use isotherm_core::serving::{Batch, Completed, Request, Resources, Scheduler, ServingError};
+use isotherm_core::serving::{Batch, Completed, Move, Request, Resources, Scheduler, ServingError};
 use isotherm_core::units::SimTime;
 
 /// Core's scheduler as a policy. It caches no prompt for another request.
@@ -12,7 +12,8 @@ pub struct Isotherm(Scheduler);
 impl Isotherm {
     /// A scheduler without requests. Errors: a limit is zero.
     pub fn new(resources: Resources) -> Result<Self, ServingError> {
-        Scheduler::new(resources).map(Self)
+        let host = resources.serving.kv_swap_blocks.unwrap_or(0);
+        Ok(Self(Scheduler::new(resources)?.with_host(host)))
     }
 }
 
@@ -27,6 +28,26 @@ impl Policy for Isotherm {
 
     fn complete(&mut self, batch: Batch, ended: &[RequestId], now: SimTime) -> Completed {
         self.0.complete(batch, ended, now)
+    }
+
+    fn submit_kept(&mut self, request: Request, _prompt: &[u64]) -> Result<(), ServingError> {
+        self.0.submit_kept(request)
+    }
+
+    fn submit_prefilled(&mut self, request: Request) -> Result<(), ServingError> {
+        self.0.submit_prefilled(request)
+    }
+
+    fn release(&mut self, request: RequestId) {
+        self.0.release(request);
+    }
+
+    fn moves(&mut self) -> Vec<Move> {
+        self.0.moves()
+    }
+
+    fn moved(&mut self, request: RequestId, now: SimTime) {
+        self.0.moved(request, now);
     }
 
     fn reuse(&mut self, completed: Completed) {

@@ -17,7 +17,7 @@ pub use splitwise::Splitwise;
 pub use vllm::{Vllm, VllmCounts, VllmOptions};
 
 use isotherm_core::ids::RequestId;
-use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError};
+use isotherm_core::serving::{Batch, Completed, Move, Request, Resources, ServingError};
 use isotherm_core::units::SimTime;
 use std::fmt;
 use vidur::{Lists, Lockstep, Rule};
@@ -51,6 +51,29 @@ pub trait Policy: fmt::Debug {
     /// Takes back a batch whose tokens are known. `ended` names requests that end with the token they got in it; an
     /// answer of full length ends by itself.
     fn complete(&mut self, batch: Batch, ended: &[RequestId], now: SimTime) -> Completed;
+
+    /// Takes a request in of which only the prompt is computed here; its cache stays until it is
+    /// [released](Self::release). Errors: as [`submit`](Self::submit), or the policy knows no such requests
+    /// ([`PolicyName::moves_cache`]).
+    fn submit_kept(&mut self, request: Request, _prompt: &[u64]) -> Result<(), ServingError> {
+        Err(ServingError::MovesNothing { request: request.id.0 })
+    }
+
+    /// Takes a request in whose prompt was prefilled elsewhere. Errors: as [`submit_kept`](Self::submit_kept).
+    fn submit_prefilled(&mut self, request: Request) -> Result<(), ServingError> {
+        Err(ServingError::MovesNothing { request: request.id.0 })
+    }
+
+    /// The cache of a request that is done here was fetched.
+    fn release(&mut self, _request: RequestId) {}
+
+    /// The copies of cache that begin now; asked after [`next_batch`](Self::next_batch) gave none.
+    fn moves(&mut self) -> Vec<Move> {
+        Vec::new()
+    }
+
+    /// A copy is over.
+    fn moved(&mut self, _request: RequestId, _now: SimTime) {}
 
     /// Takes back what [`complete`](Self::complete) gave once it is read, so that a policy can use its memory again.
     fn reuse(&mut self, _completed: Completed) {}
@@ -86,6 +109,12 @@ impl PolicyName {
             Self::Splitwise => "splitwise",
             Self::Vllm => "vllm",
         }
+    }
+
+    /// Whether it copies cache: to host memory and back, and from where a prompt was prefilled.
+    #[must_use]
+    pub const fn moves_cache(self) -> bool {
+        matches!(self, Self::Isotherm)
     }
 
     /// The policy of this name on a route of so many stages, without requests. The policy `isotherm` has as many

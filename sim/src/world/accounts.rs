@@ -21,7 +21,8 @@ use std::collections::BTreeMap;
 const ADMISSION: u32 = 0;
 const TURN: u32 = 1;
 const RECOVERY: u32 = 2;
-const OF_COORDINATOR: u32 = 3;
+const TRANSFER: u32 = 3;
+const OF_COORDINATOR: u32 = 4;
 const OF_SERVER: u32 = 5;
 const OF_LANE: u32 = 2;
 
@@ -199,8 +200,22 @@ impl Accounts {
 
     /// A request lost its batch, or waits for a route after that.
     pub(super) fn recover(&mut self, now: SimTime, request: u32) {
+        self.charge(now, request, RECOVERY);
+    }
+
+    /// A request waited up to now, when its cache begins to come.
+    pub(super) fn turn(&mut self, now: SimTime, request: u32) {
+        self.charge(now, request, TURN);
+    }
+
+    /// The cache of a request has come.
+    pub(super) fn transferred(&mut self, now: SimTime, request: u32) {
+        self.charge(now, request, TRANSFER);
+    }
+
+    fn charge(&mut self, now: SimTime, request: u32, cause: u32) {
         if let Some(account) = self.live.get_mut(&request) {
-            account.spent[RECOVERY as usize] += now.since(account.until).0;
+            account.spent[cause as usize] += now.since(account.until).0;
             account.until = now;
         }
     }
@@ -251,7 +266,7 @@ impl Sums {
     /// Means per request, by cause; devices and ways of equal names together, causes that took no time left out.
     #[must_use]
     pub fn attribution(&self, servers: &[&str], lanes: &[Option<(&str, &str)>]) -> Attribution {
-        let coordinator = [Cause::Admission, Cause::Turn, Cause::Recovery];
+        let coordinator = [Cause::Admission, Cause::Turn, Cause::Recovery, Cause::Transfer];
         let of_server = [Cause::Wait, Cause::Compute, Cause::Throttle, Cause::Straggling, Cause::Contention];
         let mut names: Vec<(Cause, String)> = coordinator.map(|cause| (cause, String::new())).to_vec();
         names.extend(servers.iter().flat_map(|name| of_server.map(|cause| (cause, (*name).to_owned()))));

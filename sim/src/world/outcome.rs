@@ -3,6 +3,7 @@
 use super::accounts::Accounts;
 use super::{Current, Outcome, Task, World};
 use crate::SimulateError;
+use crate::setup::Role;
 use isotherm_core::trace::{DeviceRecord, Origin, StepRecord, Trace};
 use isotherm_core::units::{SimDuration, SimTime};
 use std::sync::atomic::Ordering;
@@ -47,9 +48,16 @@ impl World<'_> {
         let Some(server) = self.heat.spent() else { return Ok(()) };
         let routes = &self.setup.routes;
         let dead = |route: usize| routes[route].stops.iter().any(|stop| self.heat.is_spent(stop.0));
-        let stopped: u64 = (0..routes.len()).filter(|&route| dead(route)).map(|r| self.router.outstanding(r)).sum();
+        let outstanding = |r| self.router.outstanding(r) + self.moves.as_ref().map_or(0, |moves| moves.outstanding(r));
+        let stopped: u64 = (0..routes.len()).filter(|&route| dead(route)).map(outstanding).sum();
         let unanswered = u64::from(self.setup.workload.requests - self.requests.answered());
-        let all = (0..routes.len()).filter(|&route| routes[route].share > 0.0).all(dead);
+        // Where prompts and answers have routes of their own, both are needed.
+        let pool = |role: Role| {
+            let of = |&route: &usize| routes[route].role == role && routes[route].share > 0.0;
+            let mut pool = (0..routes.len()).filter(of).peekable();
+            pool.peek().is_some() && pool.all(dead)
+        };
+        let all = [Role::Whole, Role::Prefill, Role::Decode].into_iter().any(pool);
         if unanswered > 0 && (all || stopped >= unanswered) { Err(self.battery_empty(server)) } else { Ok(()) }
     }
 
@@ -57,7 +65,7 @@ impl World<'_> {
     pub(super) fn keep_step(&mut self, now: SimTime, server: usize, current: &Current) {
         let Task { route, slot, .. } = current.task;
         let batch = self.batch(route, slot);
-        let requests = batch.items.iter().map(|item| self.request_of(item.request).0).collect();
+        let requests = batch.items.iter().map(|item| self.request_of(route, item.request).0).collect();
         self.steps.push(StepRecord {
             device: server as u32,
             start_ns: current.started,
@@ -96,8 +104,9 @@ impl World<'_> {
             });
             stages.push(record);
         }
+        let moves = self.moves.map(|moves| moves.tally());
         let (tally, requests) = self.requests.into_parts();
         let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end, steps: self.steps };
-        Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums) }
+        Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums), moves }
     }
 }

@@ -421,6 +421,9 @@ impl World<'_> {
             self.network.clear(now, lane);
         }
         self.forget_doomed();
+        if let Some(moves) = &mut self.moves {
+            moves.forget(route as u32);
+        }
         self.chains[route].policy = self.options.policy.start(setup.resources, setup.stops.len(), true)?;
         let failing = self.failing();
         let of_route = |standing: &&Standing| standing.route == Some(route as u32) && !standing.over;
@@ -513,7 +516,8 @@ impl World<'_> {
             && let Some(route) = self.router.route()
             && let Some((request, prompt)) = self.held.pop_front()
         {
-            self.chains[route].policy.submit(request, &prompt)?;
+            let role = self.setup.routes[route].role;
+            super::moves::submit(self.chains[route].policy.as_mut(), role, request, &prompt)?;
             self.schedule_soon(now, route);
         }
         Ok(())

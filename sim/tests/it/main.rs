@@ -7,6 +7,7 @@ mod failures;
 mod heat;
 mod llmservingsim;
 mod material;
+mod moves;
 mod peers;
 mod pipelines;
 mod queueing;

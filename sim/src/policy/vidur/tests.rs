@@ -10,7 +10,7 @@ use proptest::test_runner::RngSeed;
 
 fn resources(requests_max: u32, step_tokens_max: u32, blocks: u32, watermark: f64) -> Resources {
     let kv_watermark = Some(watermark);
-    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 4, kv_watermark, kv_blocks: None };
+    let serving = Serving { requests_max, step_tokens_max, kv_block_tokens: 4, kv_watermark, ..Serving::default() };
     Resources { serving, kv_blocks: blocks, in_flight_max: 1 }
 }
 
