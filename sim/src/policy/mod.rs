@@ -128,7 +128,7 @@ impl PolicyName {
             Self::VidurVllm => vidur(Rule::Vllm, one_each, whole)?,
             Self::VidurSarathi => vidur(Rule::Sarathi, one_each, whole)?,
             Self::Splitwise => Box::new(Splitwise::new(one_each, whole)?),
-            Self::Vllm => Box::new(Vllm::new(one_each, VllmOptions::default())?),
+            Self::Vllm => Box::new(Vllm::new(one_each, VllmOptions::default())?.telling(whole)),
         })
     }
 }

@@ -29,7 +29,7 @@ use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield};
 use isotherm_core::units::SimTime;
 use pool::{Content, Pool};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// Settings of the engine beside its [`Resources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,21 +86,52 @@ struct Live {
     coming: u32,
     /// Whether it is admitted.
     running: bool,
+    /// Whether it is answered and about to leave.
+    done: bool,
     /// Its blocks in order of position.
     blocks: Vec<u32>,
+    /// Tokens that these hold.
+    room: u32,
     /// How many of them have a known content.
     filled: u32,
+    /// Tokens of known value that make the next one's content known.
+    fills_at: u32,
 }
 
 impl Live {
     /// Tokens of prompt and answer when it is done.
-    fn total(&self) -> u64 {
-        u64::from(self.request.prompt_tokens) + u64::from(self.request.output_tokens)
+    const fn total(&self) -> u32 {
+        self.request.prompt_tokens.saturating_add(self.request.output_tokens)
     }
 
     fn content(&self, block: u32) -> Content {
         self.names.get(block as usize).map_or(Content::Own(self.request.id.0, block), |&name| Content::Prompt(name))
     }
+
+    /// Whether the engine, which knows only how many tokens come, has handed out the work for the last one.
+    const fn last_is_coming(&self) -> bool {
+        self.coming > 0 && self.computed + 2 >= self.total() + self.coming
+    }
+}
+
+/// A batch that is out: whom its tokens are for, in the order of its items, by slot. A request that ended early may have
+/// left its slot to another.
+#[derive(Debug, Clone, Default)]
+struct Out {
+    number: u64,
+    yields: Vec<(u32, RequestId)>,
+}
+
+/// A batch that is formed.
+#[derive(Debug, Clone, Default)]
+struct Forming {
+    items: Vec<Item>,
+    shape: StepShape,
+    /// Contexts of its decodes, summed up.
+    contexts: u64,
+    yields: Vec<(u32, RequestId)>,
+    /// Tokens that it may still hold.
+    budget: u32,
 }
 
 /// The `vllm` policy. What it does stands at the head of `vllm.rs`.
@@ -108,17 +139,25 @@ impl Live {
 pub struct Vllm {
     resources: Resources,
     options: VllmOptions,
+    /// Whether batches name their requests, and tokens other than the first are told.
+    whole: bool,
     pool: Pool,
-    requests: BTreeMap<RequestId, Live>,
-    waiting: VecDeque<RequestId>,
+    /// Requests that are not done, each in a place that it keeps.
+    slots: Vec<Live>,
+    vacant: Vec<u32>,
+    last_submitted: Option<RequestId>,
+    waiting: VecDeque<u32>,
     /// In order of admission.
-    running: Vec<RequestId>,
-    in_flight: u32,
+    running: Vec<u32>,
+    out: VecDeque<Out>,
     formed: u64,
     /// Whether the engine may look for another step: it does so when it was idle and when a step is over.
     awake: bool,
     preempted: Vec<RequestId>,
     counts: VllmCounts,
+    /// Keep their allocations from batch to batch.
+    spare: Vec<Vec<(u32, RequestId)>>,
+    completed: Completed,
 }
 
 impl Vllm {
@@ -132,16 +171,28 @@ impl Vllm {
         Ok(Self {
             resources,
             options,
+            whole: true,
             pool: Pool::new(resources.kv_blocks),
-            requests: BTreeMap::new(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            last_submitted: None,
             waiting: VecDeque::new(),
             running: Vec::new(),
-            in_flight: 0,
+            out: VecDeque::new(),
             formed: 0,
             awake: true,
             preempted: Vec::new(),
             counts: VllmCounts::default(),
+            spare: Vec::new(),
+            completed: Completed::default(),
         })
+    }
+
+    /// The same engine, whose batches name no requests and which tells of first tokens and ends alone, where that is
+    /// not `whole`. What it decides is the same.
+    #[must_use]
+    pub fn telling(self, whole: bool) -> Self {
+        Self { whole, ..self }
     }
 
     /// What has been done so far.
@@ -168,25 +219,21 @@ impl Vllm {
         self.waiting.len()
     }
 
-    fn in_flight_max(&self) -> u32 {
-        if self.options.look_ahead { self.resources.in_flight_max.max(2) } else { self.resources.in_flight_max }
+    fn in_flight_max(&self) -> usize {
+        let stated = self.resources.in_flight_max as usize;
+        if self.options.look_ahead { stated.max(2) } else { stated }
     }
 
-    fn live(&self, id: RequestId) -> &Live {
-        self.requests.get(&id).unwrap_or_else(|| panic!("{id:?} is scheduled and not known"))
+    fn live(&self, slot: u32) -> &Live {
+        &self.slots[slot as usize]
     }
 
-    fn live_mut(&mut self, id: RequestId) -> &mut Live {
-        self.requests.get_mut(&id).unwrap_or_else(|| panic!("{id:?} is scheduled and not known"))
+    fn live_mut(&mut self, slot: u32) -> &mut Live {
+        &mut self.slots[slot as usize]
     }
 
     const fn blocks_for(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.resources.serving.kv_block_tokens)
-    }
-
-    /// Longest sequence of a request: a prompt that fills the context is answered with one token all the same.
-    fn context_max(&self, live: &Live) -> u32 {
-        self.options.context_max.max(live.request.prompt_tokens + 1)
     }
 
     /// At most as many tokens of one request as a step may hold.
@@ -195,89 +242,86 @@ impl Vllm {
         if most > 0 { tokens.min(most) } else { tokens }
     }
 
-    fn serve_running(&mut self, items: &mut Vec<Item>, budget: &mut u32) {
+    fn serve_running(&mut self, forming: &mut Forming) {
         let mut i = 0;
-        while i < self.running.len() && *budget > 0 {
-            let id = self.running[i];
-            let live = self.live(id);
-            let last_is_coming =
-                live.coming > 0 && u64::from(live.computed) + 2 >= live.total() + u64::from(live.coming);
+        while i < self.running.len() && forming.budget > 0 {
+            let slot = self.running[i];
+            let live = &self.slots[slot as usize];
             let behind = live.known + live.coming - live.computed;
-            let room = self.context_max(live).saturating_sub(1).saturating_sub(live.computed);
-            let tokens = self.limited(behind).min(*budget).min(room);
-            if last_is_coming || tokens == 0 {
-                i += 1;
+            // A prompt that fills the context is answered with one token all the same.
+            let longest = self.options.context_max.max(live.request.prompt_tokens + 1);
+            let room = (longest - 1).saturating_sub(live.computed);
+            let tokens = self.limited(behind).min(forming.budget).min(room);
+            i += 1;
+            if live.last_is_coming() || tokens == 0 {
                 continue;
             }
-            if !self.make_room(id, tokens) {
+            if live.computed + tokens > live.room && !self.make_room(slot, tokens) {
                 break;
             }
-            items.push(self.hand_out(id, tokens));
-            *budget -= tokens;
-            i += 1;
+            self.hand_out(forming, slot, tokens);
         }
     }
 
     /// Blocks for the next tokens of a running request, if need be from those admitted last. False where the request
     /// itself was preempted.
-    fn make_room(&mut self, id: RequestId, tokens: u32) -> bool {
+    fn make_room(&mut self, slot: u32, tokens: u32) -> bool {
         loop {
-            let live = self.live(id);
+            let live = self.live(slot);
             let needed = self.blocks_for(live.computed + tokens).saturating_sub(live.blocks.len() as u32);
             if needed <= self.pool.free() {
-                self.extend(id, needed, tokens);
+                self.extend(slot, needed);
                 return true;
             }
             let Some(victim) = self.running.pop() else { return false };
             self.preempt(victim);
-            if victim == id {
+            if victim == slot {
                 return false;
             }
         }
     }
 
-    /// Gives a request `needed` more blocks for its next `tokens` tokens and makes those known that these fill with
-    /// tokens of known value.
-    fn extend(&mut self, id: RequestId, needed: u32, tokens: u32) {
+    /// Gives a request so many more blocks.
+    fn extend(&mut self, slot: u32, needed: u32) {
+        let live = &mut self.slots[slot as usize];
         for _ in 0..needed {
-            let block = self.pool.take().expect("as many blocks are free as were counted");
-            self.live_mut(id).blocks.push(block);
+            live.blocks.push(self.pool.take().expect("as many blocks are free as were counted"));
         }
-        let live = self.live(id);
-        self.fill(id, (live.computed + tokens).min(live.known));
+        live.room = (live.blocks.len() as u32).saturating_mul(self.resources.serving.kv_block_tokens);
     }
 
     /// Makes the blocks known that the first `tokens` tokens of a request fill.
-    fn fill(&mut self, id: RequestId, tokens: u32) {
-        if !self.options.prefix_caching {
+    fn fill(&mut self, slot: u32, tokens: u32) {
+        let live = &mut self.slots[slot as usize];
+        if tokens < live.fills_at || !self.options.prefix_caching {
             return;
         }
         let full = tokens / self.resources.serving.kv_block_tokens;
-        let live = self.requests.get_mut(&id).unwrap_or_else(|| panic!("{id:?} is scheduled and not known"));
         while live.filled < full {
             self.pool.fill(live.blocks[live.filled as usize], live.content(live.filled));
             live.filled += 1;
         }
+        live.fills_at = (full + 1).saturating_mul(self.resources.serving.kv_block_tokens);
     }
 
-    fn preempt(&mut self, id: RequestId) {
-        let live = self.live_mut(id);
+    fn preempt(&mut self, slot: u32) {
+        let live = &mut self.slots[slot as usize];
         live.computed = 0;
-        live.filled = 0;
+        (live.filled, live.fills_at, live.room) = (0, 0, 0);
         live.running = false;
-        let blocks = std::mem::take(&mut live.blocks);
-        self.pool.release(&blocks);
+        self.pool.release(&live.blocks);
+        live.blocks.clear();
         self.counts.preemptions += 1;
-        self.preempted.push(id);
-        self.waiting.push_front(id);
+        self.preempted.push(live.request.id);
+        self.waiting.push_front(slot);
     }
 
-    fn serve_waiting(&mut self, items: &mut Vec<Item>, budget: &mut u32) {
-        while *budget > 0
+    fn serve_waiting(&mut self, forming: &mut Forming) {
+        while forming.budget > 0
             && self.running.len() < self.resources.serving.requests_max as usize
-            && let Some(&id) = self.waiting.front()
+            && let Some(&slot) = self.waiting.front()
         {
-            let live = self.live(id);
+            let live = self.live(slot);
             // With more batches in flight than two, a preempted request may still have a token on its way.
             if live.coming > 0 {
                 break;
@@ -285,10 +329,10 @@ impl Vllm {
             let found = self.cached_beginning(live);
             let reused = found.len() as u32 * self.resources.serving.kv_block_tokens;
             let behind = self.limited(live.known - reused);
-            if behind > *budget && !self.options.chunked_prefill {
+            if behind > forming.budget && !self.options.chunked_prefill {
                 break;
             }
-            let tokens = behind.min(*budget);
+            let tokens = behind.min(forming.budget);
             // Blocks found free are no longer free once they are held.
             let revived = found.iter().filter(|&&block| self.pool.is_free(block)).count() as u32;
             let needed = |all: u32| self.blocks_for(all).saturating_sub(found.len() as u32);
@@ -303,18 +347,17 @@ impl Vllm {
             for &block in &found {
                 self.pool.hold(block);
             }
-            let live = self.live_mut(id);
+            let live = self.live_mut(slot);
             live.filled = found.len() as u32;
             live.blocks = found;
             live.computed = reused;
             live.running = true;
             self.waiting.pop_front();
-            self.running.push(id);
+            self.running.push(slot);
             self.counts.reused_tokens += u64::from(reused);
             self.counts.looked_up_tokens += u64::from(known);
-            self.extend(id, needed, tokens);
-            items.push(self.hand_out(id, tokens));
-            *budget -= tokens;
+            self.extend(slot, needed);
+            self.hand_out(forming, slot, tokens);
         }
     }
 
@@ -327,36 +370,66 @@ impl Vllm {
         (0..most).map_while(|block| self.pool.find(live.content(block))).collect()
     }
 
-    /// Counts the tokens as computed; the request yields when it has caught up.
-    fn hand_out(&mut self, id: RequestId, tokens: u32) -> Item {
-        let live = self.live_mut(id);
+    /// Counts the tokens as computed; the request yields when it has caught up. A single token is a decode whether or
+    /// not it yields.
+    fn hand_out(&mut self, forming: &mut Forming, slot: u32, tokens: u32) {
+        let live = &mut self.slots[slot as usize];
         let start = live.computed;
         live.computed += tokens;
         let last = live.computed >= live.known + live.coming;
+        let (id, full) = (live.request.id, live.computed.min(live.known));
         live.coming += u32::from(last);
-        let work = match (tokens, last) {
-            (1, true) => Work::Decode { start },
-            _ => Work::Prefill { start, tokens, last },
-        };
-        Item { request: id, work }
+        forming.budget -= tokens;
+        if tokens == 1 {
+            forming.shape.decodes += 1;
+            forming.contexts += u64::from(start) + 1;
+        } else {
+            forming.shape.prefills.push((tokens, start));
+        }
+        if last {
+            forming.yields.push((slot, id));
+        }
+        if self.whole {
+            let work = match (tokens, last) {
+                (1, true) => Work::Decode { start },
+                _ => Work::Prefill { start, tokens, last },
+            };
+            forming.items.push(Item { request: id, work });
+        }
+        self.fill(slot, full);
     }
 
-    /// Takes a request out that is done.
-    fn finish(&mut self, id: RequestId) {
-        let Some(live) = self.requests.remove(&id) else { return };
+    /// The blocks of a request that is done come back.
+    fn finish(&mut self, slot: u32) {
+        let live = &mut self.slots[slot as usize];
         self.pool.release(&live.blocks);
-        if live.running {
-            self.running.retain(|&other| other != id);
-        } else {
-            self.waiting.retain(|&other| other != id);
+        live.blocks.clear();
+        live.done = true;
+        self.completed.finished.push(live.request.id);
+        if !live.running {
+            // It was preempted while its last token was on its way.
+            self.waiting.retain(|&other| other != slot);
+            self.vacant.push(slot);
         }
+    }
+
+    /// Running requests that are done leave their places.
+    fn leave(&mut self) {
+        let (slots, vacant) = (&self.slots, &mut self.vacant);
+        self.running.retain(|&slot| {
+            let done = slots[slot as usize].done;
+            if done {
+                vacant.push(slot);
+            }
+            !done
+        });
     }
 }
 
 impl Policy for Vllm {
     fn submit(&mut self, request: Request, prompt: &[u64]) -> Result<(), ServingError> {
         request.check()?;
-        if let Some((&last, _)) = self.requests.last_key_value().filter(|(last, _)| **last >= request.id) {
+        if let Some(last) = self.last_submitted.filter(|&last| last >= request.id) {
             return Err(ServingError::OutOfOrder { request: request.id.0, last: last.0 });
         }
         let tokens = u64::from(request.prompt_tokens) + u64::from(request.output_tokens) - 1;
@@ -366,6 +439,7 @@ impl Policy for Vllm {
             let blocks = self.resources.kv_blocks;
             return Err(ServingError::TooLong { request: request.id.0, tokens, needed, blocks });
         }
+        self.last_submitted = Some(request.id);
         let full = request.prompt_tokens / self.resources.serving.kv_block_tokens;
         let live = Live {
             request,
@@ -374,87 +448,96 @@ impl Policy for Vllm {
             computed: 0,
             coming: 0,
             running: false,
+            done: false,
             blocks: Vec::new(),
+            room: 0,
             filled: 0,
+            fills_at: 0,
         };
-        self.requests.insert(request.id, live);
-        self.waiting.push_back(request.id);
+        let slot = match self.vacant.pop() {
+            Some(slot) => {
+                // A request before it leaves the memory of its list of blocks.
+                let blocks = std::mem::take(&mut self.slots[slot as usize].blocks);
+                self.slots[slot as usize] = Live { blocks, ..live };
+                slot
+            }
+            None => {
+                self.slots.push(live);
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.waiting.push_back(slot);
         Ok(())
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {
-        if self.in_flight >= self.in_flight_max() || (self.in_flight > 0 && !self.awake) {
+        if self.out.len() >= self.in_flight_max() || (!self.out.is_empty() && !self.awake) {
             return None;
         }
-        let mut items = Vec::new();
-        let mut budget = self.resources.serving.step_tokens_max;
+        let budget = self.resources.serving.step_tokens_max;
+        let yields = self.spare.pop().unwrap_or_default();
+        let mut forming = Forming { yields, budget, ..Forming::default() };
         let before = self.counts.preemptions;
-        self.serve_running(&mut items, &mut budget);
+        self.serve_running(&mut forming);
         if self.counts.preemptions == before {
-            self.serve_waiting(&mut items, &mut budget);
+            self.serve_waiting(&mut forming);
         }
-        if items.is_empty() {
+        let Forming { items, mut shape, contexts, yields, .. } = forming;
+        if shape.decodes == 0 && shape.prefills.is_empty() {
             // The engine now sleeps until a step is over; without one it looks again when a request arrives.
             self.awake = false;
+            self.spare.push(yields);
             return None;
         }
-        let batch = Batch {
-            number: self.formed,
-            shape: shape_of(&items),
-            items,
-            preempted: std::mem::take(&mut self.preempted),
-        };
+        if shape.decodes > 0 {
+            shape.decode_context = contexts as f64 / f64::from(shape.decodes);
+        }
+        shape.sequences = yields.len() as u32;
+        let number = self.formed;
         self.formed += 1;
-        self.in_flight += 1;
+        self.out.push_back(Out { number, yields });
         self.awake = true;
-        Some(batch)
+        Some(Batch { number, shape, items, preempted: std::mem::take(&mut self.preempted) })
     }
 
     fn complete(&mut self, batch: Batch, ended: &[RequestId], _now: SimTime) -> Completed {
-        assert!(self.in_flight > 0 && batch.number < self.formed, "batch {} is not in flight", batch.number);
-        self.in_flight -= 1;
+        let place = self.out.iter().position(|out| out.number == batch.number);
+        let out = place.and_then(|place| self.out.remove(place));
+        let Some(Out { mut yields, .. }) = out else { panic!("batch {} is not in flight", batch.number) };
         self.awake = true;
-        let mut completed = Completed::default();
-        for item in batch.items {
-            if !item.work.yields() {
+        for &(slot, id) in &yields {
+            let live = &mut self.slots[slot as usize];
+            if live.done || live.request.id != id {
                 continue;
             }
-            let Some(live) = self.requests.get_mut(&item.request) else { continue };
             live.known += 1;
             live.coming -= 1;
             let ordinal = live.known - live.request.prompt_tokens;
             let (computed, running) = (live.computed - live.coming.min(live.computed), live.running);
             let done = ordinal >= live.request.output_tokens
                 || live.known >= self.options.context_max
-                || ended.contains(&item.request);
-            completed.tokens.push(Yield { request: item.request, ordinal });
+                || (!ended.is_empty() && ended.contains(&id));
+            if ordinal == 1 || self.whole {
+                self.completed.tokens.push(Yield { request: id, ordinal });
+            }
             if running {
-                self.fill(item.request, computed);
+                self.fill(slot, computed);
             }
             if done {
-                self.finish(item.request);
-                completed.finished.push(item.request);
+                self.finish(slot);
             }
         }
-        completed
-    }
-}
-
-/// What the items ask of a stage; a single token is a decode whether or not it yields.
-fn shape_of(items: &[Item]) -> StepShape {
-    let mut shape = StepShape::default();
-    let mut context = 0.0;
-    for item in items {
-        if item.work.tokens() == 1 {
-            shape.decodes += 1;
-            context += f64::from(item.work.start()) + 1.0;
-        } else {
-            shape.prefills.push((item.work.tokens(), item.work.start()));
+        if !self.completed.finished.is_empty() {
+            self.leave();
         }
-        shape.sequences += u32::from(item.work.yields());
+        yields.clear();
+        self.spare.push(yields);
+        std::mem::take(&mut self.completed)
     }
-    if shape.decodes > 0 {
-        shape.decode_context = context / f64::from(shape.decodes);
+
+    fn reuse(&mut self, mut completed: Completed) {
+        completed.tokens.clear();
+        completed.finished.clear();
+        self.completed = completed;
     }
-    shape
 }

@@ -5,10 +5,8 @@
 //! first, then those freed longest ago; of one request the last block goes before the first, because a beginning
 //! without its continuation is still worth something and a continuation without its beginning is not.
 
-use std::collections::BTreeMap;
-
 /// What a full block holds, together with all blocks before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// A block of a prompt, by the name that was given with the request.
     Prompt(u64),
@@ -27,6 +25,8 @@ struct Block {
     /// Neighbours in the list of free blocks, while nobody holds it.
     before: u32,
     after: u32,
+    /// The next block whose content has the same place in the table.
+    next: u32,
 }
 
 /// All blocks of one cache.
@@ -39,14 +39,34 @@ pub struct Pool {
     first: u32,
     last: u32,
     free: u32,
-    /// Blocks by content, in the order in which they were filled: equal content may be there more than once.
-    known: BTreeMap<Content, Vec<u32>>,
+    /// First block of each place of a hash table, whose chains stand in the order in which they were filled: equal
+    /// content may be there more than once. Its length is a power of two.
+    table: Vec<u32>,
+    /// Blocks of known content.
+    known: u32,
 }
+
+impl Content {
+    /// Its place in a table of this many bits. Multiplying by the golden ratio spreads the names in the upper bits
+    /// (Knuth, The Art of Computer Programming, 6.4).
+    const fn place(self, bits: u32) -> usize {
+        let key = match self {
+            Self::Prompt(name) => name.rotate_left(32) ^ 0x5bd1_e995,
+            Self::Own(request, block) => (request as u64) << 32 | block as u64,
+        };
+        let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (u64::BITS - bits)) as usize
+    }
+}
+
+/// Places of the smallest table.
+const PLACES_MIN: usize = 64;
 
 impl Pool {
     /// A pool of empty blocks.
     pub fn new(blocks: u32) -> Self {
-        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, known: BTreeMap::new() }
+        let table = vec![NONE; PLACES_MIN];
+        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, table, known: 0 }
     }
 
     /// Blocks that nobody holds.
@@ -56,7 +76,7 @@ impl Pool {
 
     /// A block with this content: the one filled first, where there are several.
     pub fn find(&self, content: Content) -> Option<u32> {
-        self.known.get(&content).and_then(|blocks| blocks.first()).copied()
+        self.chain(content).find(|&block| self.blocks[block as usize].content == Some(content))
     }
 
     /// Whether nobody holds a block.
@@ -68,7 +88,7 @@ impl Pool {
     pub fn take(&mut self) -> Option<u32> {
         let unused = self.blocks.len() as u32;
         if unused < self.total {
-            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE });
+            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE, next: NONE });
             self.free -= 1;
             return Some(unused);
         }
@@ -105,14 +125,55 @@ impl Pool {
     /// A block that is held is now full of this.
     pub fn fill(&mut self, block: u32, content: Content) {
         self.blocks[block as usize].content = Some(content);
-        self.known.entry(content).or_default().push(block);
+        self.known += 1;
+        if self.known as usize > self.table.len() {
+            self.grow();
+        }
+        self.chain_up(content, block);
+    }
+
+    /// The blocks that share a content's place in the table.
+    fn chain(&self, content: Content) -> impl Iterator<Item = u32> + '_ {
+        let first = self.table[content.place(self.table.len().trailing_zeros())];
+        let some = |block: u32| (block != NONE).then_some(block);
+        std::iter::successors(some(first), move |&block| some(self.blocks[block as usize].next))
+    }
+
+    /// Puts a block at the end of its chain.
+    fn chain_up(&mut self, content: Content, block: u32) {
+        self.blocks[block as usize].next = NONE;
+        match self.chain(content).last() {
+            Some(last) => self.blocks[last as usize].next = block,
+            None => {
+                let place = content.place(self.table.len().trailing_zeros());
+                self.table[place] = block;
+            }
+        }
+    }
+
+    /// Doubles the table. Blocks of equal content share a chain before and after, in the same order.
+    fn grow(&mut self) {
+        let twice = vec![NONE; self.table.len() * 2];
+        for first in std::mem::replace(&mut self.table, twice) {
+            let mut block = first;
+            while block != NONE {
+                let Block { next, content, .. } = self.blocks[block as usize];
+                if let Some(content) = content {
+                    self.chain_up(content, block);
+                }
+                block = next;
+            }
+        }
     }
 
     fn forget(&mut self, content: Content, block: u32) {
-        if let Some(blocks) = self.known.get_mut(&content) {
-            blocks.retain(|&other| other != block);
-            if blocks.is_empty() {
-                self.known.remove(&content);
+        self.known -= 1;
+        let after = self.blocks[block as usize].next;
+        match self.chain(content).take_while(|&other| other != block).last() {
+            Some(before) => self.blocks[before as usize].next = after,
+            None => {
+                let place = content.place(self.table.len().trailing_zeros());
+                self.table[place] = after;
             }
         }
     }
@@ -183,6 +244,8 @@ mod tests {
             let (mut pool, mut naive) = (Pool::new(9), Naive {
                 free: (0..9).collect(), holders: vec![0; 9], filled: Vec::new(),
             });
+            // A table that soon grows, and in which chains are long.
+            pool.table.truncate(2 << (steps.len() % 2));
             let mut held: Vec<u32> = Vec::new();
             for (what, n) in steps {
                 match what {
