@@ -1,5 +1,6 @@
 //! Probes devices and executes plans on them.
 
+pub mod backend;
 #[allow(clippy::needless_range_loop, reason = "kernels index several arrays by the same lane, row and block numbers")]
 pub mod cpu;
 pub mod engine;

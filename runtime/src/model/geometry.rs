@@ -60,7 +60,7 @@ pub struct Rope {
 }
 
 /// Which two dimensions of a head a rotation turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RopePairs {
     /// `(2i, 2i + 1)`: files of architecture `llama`, whose converter permutes the rows of queries and keys.
     Adjacent,

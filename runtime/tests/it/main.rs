@@ -1,5 +1,6 @@
 //! The integration tests of the runtime: one binary, one module per subject.
 
+mod backend;
 mod chat;
 mod engine;
 mod execute;

@@ -1,0 +1,28 @@
+//! Devices behind one contract: memory, a closed set of model operations, events, sensors.
+//!
+//! A [`Platform`] is one vendor interface (the processor, wgpu, CUDA): it lists devices and opens them. A [`Backend`] is
+//! one opened device with one queue that works in order. Nobody calls a backend but [`Device`], which checks every
+//! argument once, counts what is alive and what was moved, and answers a lost device at once. Backends trust it.
+//!
+//! [`conformance`] is the contract as a program: every backend and every device must pass it, and passing it on a card is
+//! what makes that card supported.
+
+mod check;
+pub mod conformance;
+mod contract;
+mod device;
+mod error;
+mod op;
+pub mod scalar;
+
+pub use contract::{
+    Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
+    Platform, Readings,
+};
+pub use device::{Allocation, Device, Live};
+pub use error::{DeviceError, Refusal};
+pub use op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
+
+pub use crate::cpu::Arithmetic;
+/// Positions in a block of the key-value cache.
+pub const CACHE_BLOCK: usize = crate::cpu::attention::CACHE_BLOCK;
