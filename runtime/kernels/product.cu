@@ -1,0 +1,189 @@
+// Products of rows of numbers with matrices, in single precision.
+//
+// Every kernel here adds in one order: lane `l` of a warp takes units l, l + 32, l + 64 ... of a row and adds their products
+// in the order of columns inside a run; a butterfly adds the lanes. So a row's result has the same bits whether it
+// is multiplied alone, with three others or in a batch of hundreds, and whichever of these kernels does it.
+//
+// A block is eight warps, or four. A warp holds R rows of the matrix against T rows of numbers; the numbers lie in shared memory, a
+// slab of 1024 columns at a time, in the order in which lanes read them.
+
+#define SLAB_UNITS WARP
+#define SLAB (SLAB_UNITS * 32)
+// One more than the 32 lanes: quads of one unit fall into different banks when they are written.
+#define QUAD_STRIDE (SLAB_UNITS + 1)
+#define SLAB_QUADS (8 * QUAD_STRIDE)
+
+// Threads of the kernel for tiles: three blocks of it fit where registers for larger ones would not.
+#define TILE_THREADS 128
+
+// Puts a slab of one row into shared memory, through the norm where there is one.
+template <int N>
+DEVICE void stage(float4* to, const float* row, const float* norm, float scale, u32 first, u32 columns, bool wide) {
+    for (u32 i = threadIdx.x; i < SLAB / 4; i += N) {
+        u32 unit, quad, column = first + i * 4;
+        float4 x = load_quad(row, column, columns, wide);
+        if (norm) {
+            float4 w = load_quad(norm, column, columns, (((u64)norm) & 15) == 0);
+            x.x = __fmul_rn(__fmul_rn(x.x, scale), w.x);
+            x.y = __fmul_rn(__fmul_rn(x.y, scale), w.y);
+            x.z = __fmul_rn(__fmul_rn(x.z, scale), w.z);
+            x.w = __fmul_rn(__fmul_rn(x.w, scale), w.w);
+        }
+        place_of(i * 4, unit, quad);
+        to[quad * QUAD_STRIDE + unit] = x;
+    }
+}
+
+DEVICE float add_products(float sum, const float4& w, const float4& x) {
+    return fmaf(w.w, x.w, fmaf(w.z, x.z, fmaf(w.y, x.y, fmaf(w.x, x.x, sum))));
+}
+
+// Sums of R rows of a matrix with T rows of numbers, complete in every lane. `row_of[r]` are rows that exist.
+template <int R, int T, int N>
+DEVICE void multiply(const u8* const* weights, const u32* row_of, const u32* rows_of, const float* x, const float* norm,
+                     float epsilon, u32 token, u32 tokens, u32 columns, float (&sums)[R][T]) {
+    SHARED(float4, slab, T * SLAB_QUADS);
+    SHARED(float, partial, WARPS);
+    const u32 lane = threadIdx.x % WARP;
+    const bool wide = is_wide(x, columns);
+    const u32 units = (columns + 31) / 32;
+    float scale[T];
+    for (int t = 0; t < T; t++) {
+        const float* row = x + (u64)min(token + t, tokens - 1) * columns;
+        scale[t] = norm ? norm_scale(row, columns, epsilon, partial) : 1.0f;
+        for (int r = 0; r < R; r++) sums[r][t] = 0.0f;
+    }
+    for (u32 first = 0; first < units; first += SLAB_UNITS) {
+        const u32 unit = first + lane;
+        Unit held[R];
+        // Asked for before the barrier, so that the memory works while the numbers are put into place.
+        if (unit < units) {
+#pragma unroll
+            for (int r = 0; r < R; r++) held[r] = load_unit(weights[r], rows_of[r], columns, row_of[r], unit);
+        }
+        SYNC();
+#pragma unroll
+        for (int t = 0; t < T; t++) {
+            const float* row = x + (u64)min(token + t, tokens - 1) * columns;
+            stage<N>(slab + t * SLAB_QUADS, row, norm, scale[t], first * 32, columns, wide);
+        }
+        SYNC();
+        if (unit < units) {
+#pragma unroll
+            for (int run = 0; run < 2; run++) {
+#pragma unroll
+                for (int in = 0; in < 4; in++) {
+                    const int quad = run * 4 + in;
+                    float4 w[R];
+#pragma unroll
+                    for (int r = 0; r < R; r++) w[r] = weights_of(held[r], quad);
+#pragma unroll
+                    for (int t = 0; t < T; t++) {
+                        const float4 numbers = slab[t * SLAB_QUADS + quad * QUAD_STRIDE + lane];
+#pragma unroll
+                        for (int r = 0; r < R; r++) sums[r][t] = add_products(sums[r][t], w[r], numbers);
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+#pragma unroll
+        for (int t = 0; t < T; t++) sums[r][t] = warp_sum(sums[r][t]);
+    }
+}
+
+// One of up to three matrices, chosen by the block's number.
+struct Chosen {
+    const u8* weights;
+    float* out;
+    u32 rows, group;
+};
+
+DEVICE Chosen choose(u32 rows_of_block, const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2,
+                     float* out0, float* out1, float* out2) {
+    u32 group = blockIdx.x;
+    u32 groups0 = (rows0 + rows_of_block - 1) / rows_of_block, groups1 = (rows1 + rows_of_block - 1) / rows_of_block;
+    Chosen out;
+    if (group < groups0) {
+        out.weights = w0, out.out = out0, out.rows = rows0, out.group = group;
+    } else if (group < groups0 + groups1) {
+        out.weights = w1, out.out = out1, out.rows = rows1, out.group = group - groups0;
+    } else {
+        out.weights = w2, out.out = out2, out.rows = rows2, out.group = group - groups0 - groups1;
+    }
+    return out;
+}
+
+template <int R, int T, int N>
+DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2, float* out0, float* out1,
+                    float* out2, const float* x, const float* norm, float epsilon, u32 tokens, u32 columns, u32 add) {
+    Chosen matrix = choose(N / WARP * R, w0, w1, w2, rows0, rows1, rows2, out0, out1, out2);
+    const u32 token = blockIdx.y * T;
+    const u32 row = (matrix.group * (N / WARP) + threadIdx.x / WARP) * R;
+    const u8* weights[R];
+    u32 row_of[R], rows_of[R];
+    float sums[R][T];
+    for (int r = 0; r < R; r++) {
+        weights[r] = matrix.weights;
+        rows_of[r] = matrix.rows;
+        row_of[r] = min(row + r, matrix.rows - 1);
+    }
+    multiply<R, T, N>(weights, row_of, rows_of, x, norm, epsilon, token, tokens, columns, sums);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+#pragma unroll
+        for (int t = 0; t < T; t++) {
+            if (threadIdx.x % WARP == (r * T + t) % WARP && row + r < matrix.rows && token + t < tokens) {
+                float* to = matrix.out + (u64)(token + t) * matrix.rows + row + r;
+                *to = add ? __fadd_rn(*to, sums[r][t]) : sums[r][t];
+            }
+        }
+    }
+}
+
+#define PRODUCT_ARGUMENTS                                                                                                \
+    const u8 *w0, const u8 *w1, const u8 *w2, u32 rows0, u32 rows1, u32 rows2, float *out0, float *out1, float *out2,    \
+        const float *x, const float *norm, float epsilon, u32 tokens, u32 columns, u32 add
+#define PRODUCT_VALUES w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, norm, epsilon, tokens, columns, add
+
+// One row of numbers: two rows of the matrix in a warp.
+KERNEL(THREADS, 3) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
+// Two to four rows of numbers.
+KERNEL(THREADS, 2) NAME(product_4)(PRODUCT_ARGUMENTS) { product<2, 4, THREADS>(PRODUCT_VALUES); }
+// Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers here.
+// Three blocks where registers allow: Q6_K holds a word more than fits.
+KERNEL(TILE_THREADS, FORMAT_ID == 14 ? 2 : 3)
+NAME(product_8)(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2, float* out0, float* out1,
+                float* out2, const float* x, u32 tokens, u32 columns, u32 add) {
+    product<4, 8, TILE_THREADS>(w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, nullptr, 0.0f, tokens, columns, add);
+}
+
+// The gated half of a feed-forward layer for one row of numbers: a warp multiplies one row of each matrix.
+KERNEL(THREADS, 3)
+NAME(gated_1)(const u8* gate, const u8* up, u32 rows, float* out, const float* x, const float* norm, float epsilon,
+              u32 tokens, u32 columns) {
+    const u32 row = blockIdx.x * WARPS + threadIdx.x / WARP, token = blockIdx.y;
+    const u8* weights[2] = {gate, up};
+    const u32 row_of[2] = {min(row, rows - 1), min(row, rows - 1)}, rows_of[2] = {rows, rows};
+    float sums[2][1];
+    multiply<2, 1, THREADS>(weights, row_of, rows_of, x, norm, epsilon, token, tokens, columns, sums);
+    if (threadIdx.x % WARP == 0 && row < rows) out[(u64)token * rows + row] = __fmul_rn(silu(sums[0][0]), sums[1][0]);
+}
+
+// Rows of the matrix itself, bit for bit as the format defines them. An index past the matrix gives zeros.
+KERNEL(THREADS, 2)
+NAME(lookup)(const u8* weights, u32 rows, u32 columns, const u32* indices, float* out) {
+    const u32 row = indices[blockIdx.x];
+    float* to = out + (u64)blockIdx.x * columns;
+    for (u32 i = threadIdx.x; i < (columns + 31) / 32 * 8; i += THREADS) {
+        const u32 unit = i / 8, quad = i % 8, column = column_of(unit, quad / 4) + quad % 4 * 4;
+        float4 w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (row < rows) w = exact_weights_of(load_unit(weights, rows, columns, row, unit), quad);
+        if (column < columns) to[column] = w.x;
+        if (column + 1 < columns) to[column + 1] = w.y;
+        if (column + 2 < columns) to[column + 2] = w.z;
+        if (column + 3 < columns) to[column + 3] = w.w;
+    }
+}
