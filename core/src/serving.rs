@@ -37,6 +37,7 @@
 //! Another policy is another type with these three operations and the same [`Batch`] and [`Completed`]; policies of
 //! peers live beside the simulator, not here.
 
+mod cancel;
 mod dealer;
 mod live;
 mod moves;
@@ -321,7 +322,7 @@ impl Scheduler {
         let mut completed = std::mem::take(&mut self.completed);
         completed.tokens.reserve(batch.items.len());
         // Items stand in order of age, decodes and prefills each, so the next is mostly right behind the last.
-        let mut next = 0;
+        let (mut next, mut left) = (0, false);
         for item in &batch.items {
             let follows = self.running.get(next).is_some_and(|live| live.request.id == item.request);
             let position = if follows { next } else { self.position(item.request) };
@@ -330,6 +331,10 @@ impl Scheduler {
             assert_eq!(item.work.start(), live.cached, "{:?} came back out of order", item.request);
             live.in_flight -= 1;
             live.cached += item.work.tokens();
+            if live.cancelled {
+                left |= live.leave_if_back(&mut self.ledger);
+                continue;
+            }
             if !item.work.yields() {
                 continue;
             }
@@ -348,7 +353,7 @@ impl Scheduler {
                 completed.finished.push(item.request);
             }
         }
-        if !completed.finished.is_empty() {
+        if left || !completed.finished.is_empty() {
             self.running.retain(|live| !live.done);
         }
         self.items = batch.items;

@@ -245,7 +245,7 @@ impl Bench {
             output_tokens: Length::fixed(OUTPUT_TOKENS),
             requests: REQUESTS,
         };
-        let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1 };
+        let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1, ..Sampling::GREEDY };
         // No token ends an answer: the load must be the one that was predicted.
         let job = Job { prompts, arriving: Arriving::Clients(1), workload, sampling, stop: &[] };
         let (record, executed) = execution::run(&self.identity, ready, &job, output, &mut |_| true)?;

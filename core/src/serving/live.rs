@@ -49,6 +49,8 @@ pub(super) struct Live {
     pub(super) cached: u32,
     /// Batches in flight that hold it, and one where its cache is on its way in.
     pub(super) in_flight: u32,
+    /// Whether it was cancelled while in flight or copied: it leaves with the last batch or copy that holds it.
+    pub(super) cancelled: bool,
     /// Whether it has ended and is about to leave.
     pub(super) done: bool,
     /// Whether its cache is on its way, in or out.
@@ -70,6 +72,7 @@ impl Live {
             issued: 0,
             cached: 0,
             in_flight: 0,
+            cancelled: false,
             done: false,
             moving: false,
             kept: false,

@@ -63,6 +63,11 @@ impl Host {
         true
     }
 
+    /// The host's memory no longer holds tokens of this request.
+    pub(super) fn forget(&mut self, live: &mut Live) {
+        self.used -= std::mem::take(&mut live.on_host);
+    }
+
     /// The tokens of a request that was admitted come to its blocks.
     pub(super) fn bring(&mut self, live: &mut Live, serving: &Serving) {
         let (way, blocks) = match live.on_host {
@@ -142,16 +147,24 @@ impl Scheduler {
             let live = &mut self.running[position];
             if std::mem::replace(&mut live.moving, false) {
                 live.in_flight -= 1;
-                self.host.used -= std::mem::take(&mut live.on_host);
+                self.host.forget(live);
+                if live.cancelled && live.leave_if_back(&mut self.ledger) {
+                    self.running.remove(position);
+                }
             }
             return;
         }
         // Those that were put out last are at the head.
-        if let Some(live) = self.waiting.iter_mut().find(|live| live.request.id == request && live.moving) {
+        if let Some(place) = self.waiting.iter().position(|live| live.request.id == request && live.moving) {
+            let live = &mut self.waiting[place];
             live.moving = false;
             let blocks = std::mem::take(&mut live.blocks);
             self.host.leaving -= u32::try_from(blocks.len()).unwrap_or(u32::MAX);
             self.ledger.give_back(blocks);
+            if live.cancelled {
+                self.host.forget(live);
+                self.waiting.remove(place);
+            }
         }
     }
 

@@ -12,5 +12,5 @@ mod weights;
 
 pub use device::{CpuDevice, Kernels};
 pub use pipeline::StartError;
-pub use sampling::Sampling;
+pub use sampling::{Likelihood, Sampling};
 pub use text::{Cut, Runner, RunnerError};

@@ -1,7 +1,8 @@
 //! What travels through the stages: one batch with its activations.
 
-use super::sampling::Sampling;
+use super::sampling::{Likelihood, Sampling, likelihood};
 use crate::cpu::attention::CACHE_BLOCK;
+use std::ops::Range;
 
 /// One sequence's part in a pass.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,17 @@ impl Part {
     }
 }
 
+/// How the token of one wanted row is chosen.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    /// By what rules.
+    sampling: Sampling,
+    /// Which token of its answer it will be, from 1.
+    ordinal: u32,
+    /// The tokens before it that the rules look at, in [`Pass::recent`].
+    recent: Range<usize>,
+}
+
 /// One batch on its way: its parts, its tokens, its residual stream, and at the end its logits. Passes are used again and
 /// again, so that a steady run allocates nothing.
 #[derive(Default)]
@@ -39,11 +51,14 @@ pub(crate) struct Pass {
     pub(crate) hidden: Vec<f32>,
     /// `[wanted row][token]`, written by the last stage.
     pub(crate) logits: Vec<f32>,
-    /// How to choose a token from each wanted row's logits, and which token of its answer it will be. Empty where only
-    /// the logits are wanted.
-    pub(crate) choices: Vec<(Sampling, u32)>,
+    /// How to choose a token from each wanted row's logits. Empty where only the logits are wanted.
+    choices: Vec<Choice>,
+    /// Tokens that choices look back at.
+    recent: Vec<u32>,
     /// The tokens chosen, one per choice.
     pub(crate) chosen: Vec<u32>,
+    /// How likely each was, where that was asked for.
+    pub(crate) likelihoods: Vec<Option<Likelihood>>,
     /// Nanoseconds that each stage was busy with it, in order.
     pub(crate) busy_ns: Vec<u64>,
     /// Nanoseconds of the last stage's that went into norm, head and choice.
@@ -58,7 +73,9 @@ impl Pass {
         self.tokens.clear();
         self.wanted.clear();
         self.choices.clear();
+        self.recent.clear();
         self.chosen.clear();
+        self.likelihoods.clear();
         self.busy_ns.clear();
         self.head_ns = 0;
     }
@@ -90,10 +107,26 @@ impl Pass {
         self.parts.push(part);
     }
 
+    /// Asks for a token from the next wanted row that has no choice yet. `before` are the tokens before it, last one
+    /// first.
+    pub(crate) fn ask(&mut self, sampling: Sampling, ordinal: u32, before: impl Iterator<Item = u32>) {
+        let from = self.recent.len();
+        self.recent.extend(before.take(sampling.looks_back()));
+        self.recent[from..].reverse();
+        self.choices.push(Choice { sampling, ordinal, recent: from..self.recent.len() });
+    }
+
     /// Chooses a token from each row of logits.
     pub(crate) fn choose(&mut self, vocabulary: usize) {
-        let rows = self.logits.chunks_exact(vocabulary);
-        self.chosen.extend(rows.zip(&self.choices).map(|(row, (sampling, ordinal))| sampling.choose(row, *ordinal)));
+        let Self { logits, choices, recent, chosen, likelihoods, .. } = self;
+        for (row, choice) in logits.chunks_exact_mut(vocabulary).zip(choices) {
+            let wanted = choice.sampling.log_probabilities;
+            // A penalty changes logits, so the model's own are kept where they are asked for.
+            let own = wanted.filter(|_| choice.sampling.looks_back() > 0).map(|_| row.to_vec());
+            let token = choice.sampling.choose(row, choice.ordinal, &recent[choice.recent.clone()]);
+            likelihoods.push(wanted.map(|count| likelihood(own.as_deref().unwrap_or(row), token, count)));
+            chosen.push(token);
+        }
     }
 
     /// Number of rows.

@@ -156,27 +156,31 @@ impl Runner {
         // The last token chosen is never fed.
         self.check(prompt, (prompt.len() + output).saturating_sub(1))?;
         let mut next = 0;
+        let mut text = prompt.to_vec();
         for (i, chunk) in prompt.chunks(self.chunk).enumerate() {
             let start = i * self.chunk;
             let last = start + chunk.len() == prompt.len();
-            next = self.step(start, chunk, last.then_some((sampling, 1)));
+            next = self.step(start, chunk, last.then_some((sampling, 1)), &text);
         }
         for ordinal in 1..=output {
             if !each(next) || stop.contains(&next) || ordinal == output {
                 break;
             }
+            text.push(next);
             let ordinal_next = u32::try_from(ordinal).unwrap_or(u32::MAX).saturating_add(1);
-            next = self.step(prompt.len() + ordinal - 1, &[next], Some((sampling, ordinal_next)));
+            next = self.step(prompt.len() + ordinal - 1, &[next], Some((sampling, ordinal_next)), &text);
         }
         Ok(())
     }
 
     /// Feeds tokens from position `start` on; returns the token chosen, if one is wanted, else 0.
-    fn step(&mut self, start: usize, tokens: &[u32], choice: Option<(Sampling, u32)>) -> u32 {
+    fn step(&mut self, start: usize, tokens: &[u32], choice: Option<(Sampling, u32)>, text: &[u32]) -> u32 {
         let mut pass = std::mem::take(&mut self.pass);
         pass.clear();
         pass.push(start, tokens, 0.., choice.map(|_| tokens.len() - 1));
-        pass.choices.extend(choice);
+        if let Some((sampling, ordinal)) = choice {
+            pass.ask(sampling, ordinal, text.iter().rev().copied());
+        }
         self.pipeline.send(pass);
         self.pass = self.pipeline.receive();
         self.pass.chosen.first().copied().unwrap_or(0)

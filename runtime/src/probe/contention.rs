@@ -163,8 +163,7 @@ fn decode(pipeline: &mut Pipeline, pass: &mut Pass) -> u64 {
     let mut next = std::mem::take(pass);
     next.clear();
     next.push(CONTEXT - 1, &[3], 0.., [0]);
-    let greedy = crate::engine::Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
-    next.choices.push((greedy, 1));
+    next.ask(crate::engine::Sampling::GREEDY, 1, std::iter::empty());
     pipeline.send(next);
     *pass = pipeline.receive();
     pass.busy_ns.iter().sum()

@@ -167,7 +167,6 @@ fn run(pipeline: &mut Pipeline, pass: &mut Pass, shape: Shape) {
 
 /// Makes a pass of a shape. What the tokens are changes no time; they differ so that no row is another's copy.
 fn fill(pass: &mut Pass, shape: Shape) {
-    const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
     pass.clear();
     match shape {
         Shape::Decode { sequences, context } => {
@@ -183,7 +182,9 @@ fn fill(pass: &mut Pass, shape: Shape) {
         }
     }
     let wanted = pass.wanted.len();
-    pass.choices.extend(std::iter::repeat_n((GREEDY, 1), wanted));
+    for _ in 0..wanted {
+        pass.ask(Sampling::GREEDY, 1, std::iter::empty());
+    }
 }
 
 /// The same pass by this device's kernels and by the portable ones must give the same logits.

@@ -348,7 +348,7 @@ fn agrees_with_reference(gguf: &Gguf, geometry: &Geometry, format: BlockFormat) 
 #[test]
 fn a_sampled_answer_depends_on_its_seed_alone() {
     let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);
-    let sampling = |seed| Sampling { temperature: 1.0, top_k: 40, top_p: 0.95, seed };
+    let sampling = |seed| Sampling { temperature: 1.0, top_k: 40, top_p: 0.95, seed, ..Sampling::GREEDY };
     let answer = |threads, chunk, seed| {
         let cuts = whole(&geometry, threads);
         let mut runner =
@@ -364,7 +364,7 @@ fn an_answer_ends_at_a_stop_token_or_when_the_listener_has_enough() {
     let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);
     let mut runner =
         Runner::start(&gguf, &geometry, Kernels::detect(), &whole(&geometry, 1), 128, 32).expect("the model loads");
-    let sampling = Sampling { temperature: 1.5, top_k: 0, top_p: 1.0, seed: 4 };
+    let sampling = Sampling { temperature: 1.5, top_k: 0, top_p: 1.0, seed: 4, ..Sampling::GREEDY };
     let all = generate(&mut runner, &small_text(9), 40, sampling);
     let stop = all[10];
     let first = all.iter().position(|&token| token == stop).expect("it is there");

@@ -10,10 +10,12 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::trace::{Origin, Trace};
-use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, SimTime};
+use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, SimDuration, SimTime};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 use isotherm_runtime::engine::{CpuDevice, Cut, Kernels, Runner, Sampling};
-use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, execute};
+use isotherm_runtime::execute::{
+    Arriving, Cancels, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict, execute,
+};
 use isotherm_runtime::model::Geometry;
 use isotherm_runtime::model::format::BlockFormat;
 use isotherm_runtime::model::gguf::Gguf;
@@ -21,7 +23,7 @@ use std::collections::BTreeMap;
 
 use crate::engine::{small, small_text};
 
-const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 50, top_p: 0.95, seed: 9 };
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: 50, top_p: 0.95, seed: 9, ..Sampling::GREEDY };
 
 /// A model, and a plan for it in some stages of this host.
 struct Planned {
@@ -144,14 +146,15 @@ impl Planned {
             geometry: &self.geometry,
             serving: self.problem.serving,
             kernels: Kernels::detect(),
-            sampling: SAMPLING,
             stop: &[],
+            waiting_max: None,
+            cancels: None,
             memory_available: None,
         }
     }
 
     fn execute(&self, prompts: &[Prompt], arriving: &Arriving) -> Result<Executed, ExecuteError> {
-        execute(&self.orders(), prompts, arriving, &mut |_| true)
+        execute(&self.orders(), prompts, arriving, &mut |_| Verdict::GoOn)
     }
 
     /// The answer to one prompt with nothing else running.
@@ -164,16 +167,23 @@ impl Planned {
             answer.push(token);
             true
         };
-        runner.generate(&prompt.tokens, prompt.output_tokens as usize, &[], SAMPLING, &mut each).expect("it fits");
+        runner
+            .generate(&prompt.tokens, prompt.output_tokens as usize, &[], prompt.sampling, &mut each)
+            .expect("it fits");
         answer
     }
+}
+
+/// A request with the tests' way of choosing.
+fn request(tokens: Vec<u32>, output_tokens: u32) -> Prompt {
+    Prompt { sampling: SAMPLING, ..Prompt::greedy(tokens, output_tokens) }
 }
 
 /// Prompts of several lengths, some longer than a step and than a segment of attention.
 fn prompts() -> Vec<Prompt> {
     [(5, 20), (61, 9), (1, 30), (150, 12), (16, 17), (33, 1), (24, 24)]
         .into_iter()
-        .map(|(length, output_tokens)| Prompt { tokens: small_text(length), output_tokens })
+        .map(|(length, output_tokens)| request(small_text(length), output_tokens))
         .collect()
 }
 
@@ -196,7 +206,7 @@ fn every_request_gets_the_tokens_it_gets_alone_whatever_else_runs_and_however_la
 fn requests_that_are_preempted_for_want_of_cache_lose_no_token() {
     // The plan has cache for three requests of 32 tokens: six blocks. Each of these needs four by its end.
     let planned = planned(2, 3, 32, &core());
-    let prompts: Vec<Prompt> = (0..4).map(|i| Prompt { tokens: small_text(14 + i), output_tokens: 40 }).collect();
+    let prompts: Vec<Prompt> = (0..4).map(|i| request(small_text(14 + i), 40)).collect();
     let executed = planned.execute(&prompts, &Arriving::Clients(4)).expect("it runs");
     for (prompt, answer) in prompts.iter().zip(&executed.answers) {
         assert_eq!(answer, &planned.alone(prompt));
@@ -247,25 +257,112 @@ fn an_answer_ends_at_a_stop_token_and_a_run_when_its_observer_says_so() {
     let all = planned.execute(&prompts, &Arriving::Clients(2)).expect("it runs").answers;
     let stop = [all[0][6]];
     let orders = Orders { stop: &stop, ..planned.orders() };
-    let stopped = execute(&orders, &prompts, &Arriving::Clients(2), &mut |_| true).expect("it runs");
+    let stopped = execute(&orders, &prompts, &Arriving::Clients(2), &mut |_| Verdict::GoOn).expect("it runs");
     for (answer, whole) in stopped.answers.iter().zip(&all) {
         let end = whole.iter().position(|token| token == &stop[0]).map_or(whole.len(), |at| at + 1);
         assert_eq!(answer, &whole[..end]);
     }
-    let mut heard: Vec<Token> = Vec::new();
-    let mut observe = |token| {
-        heard.push(token);
-        heard.len() < 10
+    let mut heard: Vec<(u32, u32, u32)> = Vec::new();
+    let mut observe = |token: Token<'_>| {
+        heard.push((token.request, token.ordinal, token.token));
+        if heard.len() < 10 { Verdict::GoOn } else { Verdict::EndRun }
     };
     let cut = execute(&planned.orders(), &prompts, &Arriving::Clients(2), &mut observe).expect("it runs");
     assert!(cut.interrupted);
     assert!(heard.len() >= 10);
     for (request, answer) in (0..).zip(&cut.answers) {
-        let tokens: Vec<u32> = heard.iter().filter(|t| t.request == request).map(|t| t.token).collect();
-        let ordinals: Vec<u32> = heard.iter().filter(|t| t.request == request).map(|t| t.ordinal).collect();
+        let tokens: Vec<u32> = heard.iter().filter(|t| t.0 == request).map(|t| t.2).collect();
+        let ordinals: Vec<u32> = heard.iter().filter(|t| t.0 == request).map(|t| t.1).collect();
         assert_eq!(answer, &tokens);
         assert_eq!(ordinals, (1..=u32::try_from(tokens.len()).expect("few")).collect::<Vec<_>>());
         assert_eq!(tokens, all[request as usize][..tokens.len()]);
+    }
+}
+
+#[test]
+fn an_observer_ends_one_answer_and_no_other() {
+    let planned = planned(2, 3, 200, &core());
+    let prompts = prompts();
+    let all = planned.execute(&prompts, &Arriving::Clients(3)).expect("it runs").answers;
+    let mut observe = |token: Token<'_>| {
+        if (token.request, token.ordinal) == (2, 5) { Verdict::EndAnswer } else { Verdict::GoOn }
+    };
+    let ended = execute(&planned.orders(), &prompts, &Arriving::Clients(3), &mut observe).expect("it runs");
+    for (request, (answer, whole)) in ended.answers.iter().zip(&all).enumerate() {
+        let length = if request == 2 { 5 } else { whole.len() };
+        assert_eq!(answer, &whole[..length], "request {request}");
+        let ending = if request == 2 { Ending::Stopped } else { Ending::Length };
+        assert_eq!(ended.endings[request], ending);
+    }
+}
+
+#[test]
+fn requests_taken_back_or_late_or_too_many_end_as_such_and_change_no_other_answer() {
+    let planned = planned(2, 2, 200, &core());
+    let prompts = prompts();
+    let all = planned.execute(&prompts, &Arriving::Clients(2)).expect("it runs").answers;
+
+    let cancels = Cancels::default();
+    let orders = Orders { cancels: Some(&cancels), ..planned.orders() };
+    let mut observe = |token: Token<'_>| {
+        if (token.request, token.ordinal) == (0, 3) {
+            cancels.add(0);
+            cancels.add(4);
+        }
+        Verdict::GoOn
+    };
+    let arriving = Arriving::At(vec![SimTime(0); prompts.len()]);
+    let taken = execute(&orders, &prompts, &arriving, &mut observe).expect("it runs");
+    for (request, (answer, whole)) in taken.answers.iter().zip(&all).enumerate() {
+        match request {
+            // One token may have been on its way.
+            0 => assert!((3..=4).contains(&answer.len()) && whole.starts_with(answer)),
+            4 => assert!(answer.is_empty()),
+            _ => assert_eq!(answer, whole),
+        }
+        let ending = if matches!(request, 0 | 4) { Ending::Cancelled } else { Ending::Length };
+        assert_eq!(taken.endings[request], ending);
+    }
+    assert_eq!(taken.trace.requests.len(), prompts.len() - 2);
+
+    let mut late = prompts.clone();
+    late[1].deadline = Some(SimDuration(1));
+    let given_up = planned.execute(&late, &arriving).expect("it runs");
+    assert_eq!((given_up.endings[1], given_up.answers[1].len()), (Ending::Deadline, 0));
+    assert!(given_up.answers.iter().zip(&all).enumerate().all(|(i, (answer, whole))| i == 1 || answer == whole));
+
+    let orders = Orders { waiting_max: Some(3), ..planned.orders() };
+    let full = execute(&orders, &prompts, &arriving, &mut |_| Verdict::GoOn).expect("it runs");
+    for (request, ending) in full.endings.iter().enumerate() {
+        assert_eq!(*ending, if request < 3 { Ending::Length } else { Ending::Refused }, "request {request}");
+    }
+    assert_eq!(full.answers[..3], all[..3]);
+}
+
+#[test]
+fn each_request_is_sampled_by_its_own_rules() {
+    let planned = planned(2, 4, 200, &core());
+    let rules = [
+        Sampling::GREEDY,
+        Sampling { log_probabilities: Some(3), ..SAMPLING },
+        Sampling { repetition_penalty: 1.3, repetition_window: 12, ..SAMPLING },
+        Sampling { min_p: 0.2, ..SAMPLING.for_request(3) },
+    ];
+    let prompts: Vec<Prompt> =
+        rules.into_iter().map(|sampling| Prompt { sampling, ..Prompt::greedy(small_text(20), 15) }).collect();
+    let mut likelihoods = Vec::new();
+    let mut observe = |token: Token<'_>| {
+        likelihoods.extend(token.likelihood.map(|likelihood| (token.request, likelihood.clone())));
+        Verdict::GoOn
+    };
+    let executed = execute(&planned.orders(), &prompts, &Arriving::Clients(4), &mut observe).expect("it runs");
+    for (prompt, answer) in prompts.iter().zip(&executed.answers) {
+        assert_eq!(answer, &planned.alone(prompt));
+    }
+    assert_eq!(likelihoods.len(), 15);
+    for (request, likelihood) in likelihoods {
+        assert_eq!((request, likelihood.likeliest.len()), (1, 3));
+        assert!(likelihood.log_probability <= likelihood.likeliest[0].1 && likelihood.likeliest[0].1 < 0.0);
     }
 }
 
@@ -274,7 +371,7 @@ fn what_cannot_be_executed_is_refused_with_its_reason() {
     let planned = planned(2, 2, 200, &core());
     let good = prompts();
     let refuse = |orders: &Orders<'_>, prompts: &[Prompt], arriving: &Arriving| {
-        execute(orders, prompts, arriving, &mut |_| true).expect_err("it cannot run")
+        execute(orders, prompts, arriving, &mut |_| Verdict::GoOn).expect_err("it cannot run")
     };
     let once = Arriving::Clients(1);
     let orders = planned.orders();
@@ -288,16 +385,16 @@ fn what_cannot_be_executed_is_refused_with_its_reason() {
         ExecuteError::Blocks { found: 32 }
     ));
 
-    let foreign = vec![Prompt { tokens: vec![1, 320], output_tokens: 3 }];
+    let foreign = vec![request(vec![1, 320], 3)];
     assert!(matches!(
         refuse(&orders, &foreign, &once),
         ExecuteError::UnknownToken { request: 0, token: 320, vocabulary: 320 }
     ));
 
-    let long = vec![Prompt { tokens: small_text(10), output_tokens: 9_000 }];
+    let long = vec![request(small_text(10), 9_000)];
     assert!(matches!(refuse(&orders, &long, &once), ExecuteError::TooLong { request: 0, tokens: 9_010, .. }));
 
-    let empty = vec![Prompt { tokens: Vec::new(), output_tokens: 3 }];
+    let empty = vec![request(Vec::new(), 3)];
     assert!(matches!(refuse(&orders, &empty, &once), ExecuteError::Serving(_)));
 
     for times in [vec![SimTime(0)], vec![SimTime(5); 6], (0..7).rev().map(SimTime).collect()] {
