@@ -25,6 +25,7 @@ attend(const float* query, u32 query_heads, u32 kv_heads, u32 size, const u32* p
     SHARED(float, sum_of, QUERIES);
     SHARED(u32, block_of_position, SEGMENT / CACHE_BLOCK);
     SHARED(u32, is_last, 1);
+    SHARED(u32, reach, WARPS);
 
     const u32 each = query_heads / kv_heads, parts = (each + QUERIES - 1) / QUERIES;
     const u32 row = blockIdx.z, segment = blockIdx.x, kv_head = blockIdx.y / parts, part = blockIdx.y % parts;
@@ -34,6 +35,16 @@ attend(const float* query, u32 query_heads, u32 kv_heads, u32 size, const u32* p
     place(places, row, seen, begin);
     // What the launch was sized for bounds what a row may see.
     seen = min(seen, gridDim.x * SEGMENT);
+    // A sequence ends at its first block that is not in the cache.
+    u32 there_are = (seen + CACHE_BLOCK - 1) / CACHE_BLOCK;
+    for (u32 i = threadIdx.x; i < (seen + CACHE_BLOCK - 1) / CACHE_BLOCK; i += THREADS) {
+        if (block_of(blocks, blocks_count, begin, i * CACHE_BLOCK, cache_blocks) >= cache_blocks) there_are = min(there_are, i);
+    }
+    for (int distance = WARP / 2; distance > 0; distance /= 2) there_are = min(there_are, shuffle_xor(there_are, distance));
+    if (threadIdx.x % WARP == 0) reach[threadIdx.x / WARP] = there_are;
+    SYNC();
+    for (int i = 0; i < WARPS; i++) there_are = min(there_are, reach[i]);
+    seen = min(seen, there_are * CACHE_BLOCK);
     const u32 from = segment * SEGMENT;
     if (from >= seen && segment > 0) return;
     const u32 here = seen == 0 ? 0 : min((u32)SEGMENT, seen - from);

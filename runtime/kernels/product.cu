@@ -172,15 +172,14 @@ NAME(gated_1)(const u8* gate, const u8* up, u32 rows, float* out, const float* x
     if (threadIdx.x % WARP == 0 && row < rows) out[(u64)token * rows + row] = __fmul_rn(silu(sums[0][0]), sums[1][0]);
 }
 
-// Rows of the matrix itself, bit for bit as the format defines them. An index past the matrix gives zeros.
+// Rows of the matrix itself, bit for bit as the format defines them. An index past the matrix reads its last row.
 KERNEL(THREADS, 2)
 NAME(lookup)(const u8* weights, u32 rows, u32 columns, const u32* indices, float* out) {
-    const u32 row = indices[blockIdx.x];
+    const u32 row = min(indices[blockIdx.x], rows - 1);
     float* to = out + (u64)blockIdx.x * columns;
     for (u32 i = threadIdx.x; i < (columns + 31) / 32 * 8; i += THREADS) {
         const u32 unit = i / 8, quad = i % 8, column = column_of(unit, quad / 4) + quad % 4 * 4;
-        float4 w = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (row < rows) w = exact_weights_of(load_unit(weights, rows, columns, row, unit), quad);
+        const float4 w = exact_weights_of(load_unit(weights, rows, columns, row, unit), quad);
         if (column < columns) to[column] = w.x;
         if (column + 1 < columns) to[column + 1] = w.y;
         if (column + 2 < columns) to[column + 2] = w.z;

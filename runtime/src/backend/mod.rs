@@ -10,6 +10,7 @@
 mod check;
 pub mod conformance;
 mod contract;
+pub mod cuda;
 mod device;
 mod error;
 mod op;

@@ -2,6 +2,7 @@
 
 mod backend;
 mod chat;
+mod emulated;
 mod engine;
 mod execute;
 mod format;

@@ -1,0 +1,140 @@
+//! From source to PTX for one card, kept by the digest of everything that it depends on.
+
+use super::kernels::Module;
+use super::library;
+use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Compute capabilities, times ten, that the compiler of CUDA 12.9 makes PTX for. A newer card runs the PTX of the newest
+/// one that is not above it.
+const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
+
+/// Why a module could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// No run-time compiler.
+    #[error("its run-time compiler libnvrtc is not installed; `pip install nvidia-cuda-nvrtc-cu12` or the CUDA toolkit has it")]
+    NoCompiler,
+    /// Too old a card.
+    #[error("compute capability {}.{} is below 7.5, the least that kernels are compiled for", capability / 10, capability % 10)]
+    TooOld {
+        /// The card's, times ten.
+        capability: u32,
+    },
+    /// The compiler refused the source.
+    #[error("the compiler refused module {module}: {log}")]
+    Refused {
+        /// The module.
+        module: String,
+        /// What it said.
+        log: String,
+    },
+}
+
+/// The architecture to compile for.
+fn architecture(capability: u32) -> Result<u32, MakeError> {
+    KNOWN.into_iter().rev().find(|&known| known <= capability).ok_or(MakeError::TooOld { capability })
+}
+
+/// PTX of a module for a card, from the cache where it is there.
+///
+/// # Errors
+/// As [`MakeError`] says.
+pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<String, MakeError> {
+    let architecture = architecture(capability)?;
+    let source = module.source();
+    let path = cache.map(|folder| folder.join(file_name(&source, architecture)));
+    if let Some(kept) = path.as_deref().and_then(read) {
+        return Ok(kept);
+    }
+    if !library::has_compiler() {
+        return Err(MakeError::NoCompiler);
+    }
+    let options = CompileOptions {
+        options: vec![format!("--gpu-architecture=compute_{architecture}"), "--std=c++17".to_owned()],
+        name: Some(format!("isotherm-{}.cu", module.name())),
+        ..CompileOptions::default()
+    };
+    let made = compile_ptx_with_opts(&source, options).map_err(|error| MakeError::Refused {
+        module: module.name(),
+        log: match error {
+            CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
+            other => format!("{other:?}"),
+        },
+    })?;
+    // The compiler ends its text with a zero byte.
+    let text = made.to_src().trim_end_matches('\0').to_owned();
+    if let Some(path) = path {
+        keep(&path, &text);
+    }
+    Ok(text)
+}
+
+/// The name under which a module's PTX is kept: everything that it depends on but the compiler's version, which changes
+/// speed and not meaning.
+fn file_name(source: &str, architecture: u32) -> PathBuf {
+    let mut digest = Sha256::new();
+    digest.update(source.as_bytes());
+    let mut name = String::from("sha256-");
+    for byte in digest.finalize() {
+        let _ = write!(name, "{byte:02x}");
+    }
+    let _ = write!(name, "-sm_{architecture}.ptx");
+    PathBuf::from(name)
+}
+
+/// Kept PTX, when all of it is there: its last line is the digest of what stands before.
+fn read(path: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let (ptx, last) = text.trim_end().rsplit_once('\n')?;
+    (last == format!("// {}", digest_of(ptx))).then(|| ptx.to_owned())
+}
+
+/// Keeps PTX. A cache that cannot be written costs time, nothing else.
+fn keep(path: &Path, ptx: &str) {
+    let Some(folder) = path.parent() else { return };
+    let ptx = ptx.trim_end_matches(['\0', '\n']);
+    let text = format!("{ptx}\n// {}\n", digest_of(ptx));
+    let _ = std::fs::create_dir_all(folder);
+    // Written whole or not at all, so that two processes may do so at once.
+    let Ok(mut file) = tempfile::NamedTempFile::new_in(folder) else { return };
+    if std::io::Write::write_all(&mut file, text.as_bytes()).is_ok() {
+        let _ = file.persist(path);
+    }
+}
+
+fn digest_of(text: &str) -> String {
+    let mut out = String::new();
+    for byte in Sha256::digest(text.as_bytes()) {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_gets_the_newest_architecture_that_is_not_above_it() {
+        assert_eq!(architecture(75).unwrap(), 75);
+        assert_eq!(architecture(88).unwrap(), 87);
+        assert_eq!(architecture(250).unwrap(), 121);
+        assert!(matches!(architecture(70), Err(MakeError::TooOld { capability: 70 })));
+    }
+
+    #[test]
+    fn kept_ptx_that_was_cut_off_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.ptx");
+        keep(&path, "one\ntwo");
+        assert_eq!(read(&path).as_deref(), Some("one\ntwo"));
+        let whole = std::fs::read_to_string(&path).unwrap();
+        for length in 0..whole.len() - 1 {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            assert_eq!(read(&path), None, "after {length} bytes");
+        }
+    }
+}
