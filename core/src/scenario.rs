@@ -29,7 +29,7 @@ use crate::model::Model;
 use crate::problem::{Limits, Objective, PlacementProblem, ProblemError, ProblemParts};
 use crate::units::{Bytes, Celsius};
 use crate::workload::{Serving, Workload};
-use reader::{Reader, Source};
+pub(crate) use reader::{Reader, Source, toml_value};
 use std::collections::{BTreeMap, BTreeSet};
 use tables::Tables;
 
@@ -163,6 +163,8 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
         }
     }
     let (name, question) = (root.name("name"), root.name("question"));
+    // What varies belongs to whoever asks for all points; alone, the scenario is what it says without.
+    crate::sweep::check(root);
     let model = model_source(root, tables);
     let mut devices = device::entries(root, tables);
     let network = network::read(root, &mut devices);

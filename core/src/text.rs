@@ -54,6 +54,42 @@ pub enum QuantityError {
     },
 }
 
+/// A text's leading number and what follows it; none where it does not begin with a number.
+pub(crate) fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    let trimmed = text.trim();
+    let cut = trimmed
+        .char_indices()
+        .find(|&(i, c)| {
+            let exponent = matches!(c, 'e' | 'E')
+                && trimmed[i + 1..].starts_with(|d: char| d.is_ascii_digit() || d == '-' || d == '+');
+            let sign = matches!(c, '-' | '+') && (i == 0 || trimmed[..i].ends_with(['e', 'E']));
+            !(c.is_ascii_digit() || matches!(c, '.' | '_') || exponent || sign)
+        })
+        .map_or(trimmed.len(), |(i, _)| i);
+    let number = f64::from_str(&trimmed[..cut].replace('_', "")).ok()?;
+    Some((number, trimmed[cut..].trim()))
+}
+
+/// The value of a text that is some quantity, in that quantity's base unit; no unit belongs to two.
+pub(crate) fn base_value(text: &str) -> Option<f64> {
+    fn of<T: FromStr>(text: &str, value: impl Fn(T) -> f64) -> Option<f64> {
+        text.parse().ok().map(value)
+    }
+    of(text, Seconds::value)
+        .or_else(|| of(text, |bytes: Bytes| bytes.0 as f64))
+        .or_else(|| of(text, BytesPerSecond::value))
+        .or_else(|| of(text, Celsius::value))
+        .or_else(|| of(text, Watts::value))
+        .or_else(|| of(text, Hertz::value))
+        .or_else(|| of(text, FlopsPerSecond::value))
+        .or_else(|| of(text, TokensPerSecond::value))
+        .or_else(|| of(text, Joules::value))
+        .or_else(|| of(text, Kelvin::value))
+        .or_else(|| of(text, KelvinPerWatt::value))
+        .or_else(|| of(text, WattsPerKelvin::value))
+        .or_else(|| of(text, JoulesPerKelvin::value))
+}
+
 /// What texts a quantity accepts.
 struct Grammar {
     what: &'static str,
@@ -70,19 +106,8 @@ impl Grammar {
     }
 
     fn parse(&self, text: &str) -> Result<f64, QuantityError> {
-        let trimmed = text.trim();
-        let cut = trimmed
-            .char_indices()
-            .find(|&(i, c)| {
-                let exponent = matches!(c, 'e' | 'E')
-                    && trimmed[i + 1..].starts_with(|d: char| d.is_ascii_digit() || d == '-' || d == '+');
-                let sign = matches!(c, '-' | '+') && (i == 0 || trimmed[..i].ends_with(['e', 'E']));
-                !(c.is_ascii_digit() || matches!(c, '.' | '_') || exponent || sign)
-            })
-            .map_or(trimmed.len(), |(i, _)| i);
-        let number = f64::from_str(&trimmed[..cut].replace('_', ""))
-            .map_err(|_| QuantityError::NoNumber { text: text.to_owned(), example: self.example })?;
-        let unit = trimmed[cut..].trim();
+        let (number, unit) = number_and_unit(text)
+            .ok_or_else(|| QuantityError::NoNumber { text: text.to_owned(), example: self.example })?;
         if unit.is_empty() {
             return Err(QuantityError::NoUnit { text: text.to_owned(), units: self.names(), example: self.example });
         }

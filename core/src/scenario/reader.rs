@@ -11,19 +11,19 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// A text being read, and the faults found in it.
-pub(super) struct Source<'a> {
-    pub(super) origin: Origin,
-    pub(super) text: &'a str,
+pub(crate) struct Source<'a> {
+    pub(crate) origin: Origin,
+    pub(crate) text: &'a str,
     faults: RefCell<Vec<ScenarioError>>,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(origin: Origin, text: &'a str) -> Self {
+    pub(crate) fn new(origin: Origin, text: &'a str) -> Self {
         Self { origin, text, faults: RefCell::new(Vec::new()) }
     }
 
     /// The document's root, or the syntax faults: where the text is no TOML, nothing else is worth saying.
-    pub(super) fn parse(&self) -> Option<Spanned<DeTable<'a>>> {
+    pub(crate) fn parse(&self) -> Option<Spanned<DeTable<'a>>> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
             self.fault(error.span().unwrap_or(0..0), Fault::Syntax(error.message().to_owned()));
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         errors.is_empty().then_some(root)
     }
 
-    pub(super) fn fault(&self, span: Range<usize>, fault: Fault) {
+    pub(crate) fn fault(&self, span: Range<usize>, fault: Fault) {
         let mut start = span.start.min(self.text.len());
         while !self.text.is_char_boundary(start) {
             start -= 1;
@@ -45,7 +45,7 @@ impl<'a> Source<'a> {
     }
 
     /// The faults so far, in order of their places.
-    pub(super) fn into_faults(self) -> Vec<ScenarioError> {
+    pub(crate) fn into_faults(self) -> Vec<ScenarioError> {
         let mut faults = self.faults.into_inner();
         faults.sort_by_key(|fault| (fault.start, fault.end));
         faults
@@ -54,25 +54,25 @@ impl<'a> Source<'a> {
 
 /// A value and the bytes where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct At<T> {
-    pub(super) value: T,
-    pub(super) span: Range<usize>,
+pub(crate) struct At<T> {
+    pub(crate) value: T,
+    pub(crate) span: Range<usize>,
 }
 
 /// Who says a figure, where it does not say so itself.
 #[derive(Debug, Clone)]
-pub(super) struct Says {
-    pub(super) how: How,
-    pub(super) source: String,
+pub(crate) struct Says {
+    pub(crate) how: How,
+    pub(crate) source: String,
 }
 
 /// A table, read key by key. [`Reader::done`] reports the keys that nobody asked for.
-pub(super) struct Reader<'r, 't> {
-    pub(super) source: &'r Source<'t>,
+pub(crate) struct Reader<'r, 't> {
+    pub(crate) source: &'r Source<'t>,
     table: &'r DeTable<'t>,
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// How messages call this table.
-    pub(super) place: String,
+    pub(crate) place: String,
     asked: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -101,28 +101,61 @@ fn integer_of(value: &DeValue<'_>) -> Option<i128> {
     i128::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
+/// A value of the text as one of its own; none for a date, which no scenario holds.
+pub(crate) fn toml_value(value: &DeValue<'_>) -> Option<toml::Value> {
+    Some(match value {
+        DeValue::String(text) => toml::Value::String(text.to_string()),
+        DeValue::Integer(_) => toml::Value::Integer(i64::try_from(integer_of(value)?).ok()?),
+        DeValue::Float(_) => toml::Value::Float(float_of(value)?),
+        DeValue::Boolean(yes) => toml::Value::Boolean(*yes),
+        DeValue::Datetime(_) => return None,
+        DeValue::Array(items) => {
+            toml::Value::Array(items.iter().map(|item| toml_value(item.get_ref())).collect::<Option<_>>()?)
+        }
+        DeValue::Table(table) => {
+            let pair = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                Some((key.to_string(), toml_value(value.get_ref())?))
+            };
+            toml::Value::Table(table.iter().map(pair).collect::<Option<_>>()?)
+        }
+    })
+}
+
 impl<'r, 't> Reader<'r, 't> {
-    pub(super) fn new(source: &'r Source<'t>, table: &'r DeTable<'t>, span: Range<usize>, place: String) -> Self {
+    /// The whole table.
+    pub(crate) const fn all(&self) -> &'r DeTable<'t> {
+        self.table
+    }
+
+    /// Every key and its value, whatever the keys.
+    pub(crate) fn entries(
+        &self,
+    ) -> impl Iterator<Item = (&'r Spanned<std::borrow::Cow<'t, str>>, &'r Spanned<DeValue<'t>>)> {
+        self.table.iter()
+    }
+
+    pub(crate) fn new(source: &'r Source<'t>, table: &'r DeTable<'t>, span: Range<usize>, place: String) -> Self {
         Self { source, table, span, place, asked: RefCell::default() }
     }
 
     /// Faults that concern the whole table are shown at its first line only.
-    pub(super) fn fault(&self, fault: Fault) {
+    pub(crate) fn fault(&self, fault: Fault) {
         self.source.fault(self.span.clone(), fault);
     }
 
-    pub(super) fn get(&self, key: &'static str) -> Option<&'r Spanned<DeValue<'t>>> {
+    pub(crate) fn get(&self, key: &'static str) -> Option<&'r Spanned<DeValue<'t>>> {
         self.asked.borrow_mut().insert(key);
         self.table.get(key)
     }
 
     /// Whether the key is there; it still counts as unknown unless it is read.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
     }
 
     /// Reports every key that was never asked for.
-    pub(super) fn done(self) {
+    pub(crate) fn done(self) {
         let asked = self.asked.into_inner();
         for (key, _) in self.table.iter().filter(|(key, _)| !asked.contains(key.get_ref().as_ref())) {
             let name = key.get_ref().to_string();
@@ -132,17 +165,17 @@ impl<'r, 't> Reader<'r, 't> {
         }
     }
 
-    pub(super) fn missing(&self, key: &str, example: &'static str) {
+    pub(crate) fn missing(&self, key: &str, example: &'static str) {
         self.fault(Fault::Missing { place: self.place.clone(), key: key.to_owned(), example });
     }
 
-    fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &'static str) {
+    pub(crate) fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, expected: &'static str) {
         let found = type_name(value.get_ref());
         self.source.fault(value.span(), Fault::WrongType { key: key.to_owned(), found, expected });
     }
 
     /// A text, with its place.
-    pub(super) fn text(&self, key: &'static str) -> Option<At<String>> {
+    pub(crate) fn text(&self, key: &'static str) -> Option<At<String>> {
         let value = self.get(key)?;
         let Some(text) = value.get_ref().as_str() else {
             self.wrong(key, value, "a text in quotes");
@@ -152,12 +185,12 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// A text that is not blank.
-    pub(super) fn name(&self, key: &'static str) -> Option<At<String>> {
+    pub(crate) fn name(&self, key: &'static str) -> Option<At<String>> {
         self.named(key, self.text(key)?)
     }
 
     /// One name, or a list of names; none where the key is absent.
-    pub(super) fn names(&self, key: &'static str) -> Vec<At<String>> {
+    pub(crate) fn names(&self, key: &'static str) -> Vec<At<String>> {
         if self.get(key).is_some_and(|value| value.get_ref().as_str().is_some()) {
             return self.name(key).into_iter().collect();
         }
@@ -174,7 +207,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
         let text = self.text(key)?;
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text.value) {
             return Some(*choice);
@@ -185,7 +218,7 @@ impl<'r, 't> Reader<'r, 't> {
         None
     }
 
-    pub(super) fn boolean(&self, key: &'static str) -> Option<bool> {
+    pub(crate) fn boolean(&self, key: &'static str) -> Option<bool> {
         let value = self.get(key)?;
         if value.get_ref().as_bool().is_none() {
             self.wrong(key, value, "true or false");
@@ -194,11 +227,11 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// An integer from `min` to `max`.
-    pub(super) fn integer(&self, key: &'static str, min: u32, max: u32) -> Option<u32> {
+    pub(crate) fn integer(&self, key: &'static str, min: u32, max: u32) -> Option<u32> {
         self.integer_of(key, self.get(key)?, min, max)
     }
 
-    pub(super) fn integer_of(&self, key: &str, value: &Spanned<DeValue<'_>>, min: u32, max: u32) -> Option<u32> {
+    pub(crate) fn integer_of(&self, key: &str, value: &Spanned<DeValue<'_>>, min: u32, max: u32) -> Option<u32> {
         if !value.get_ref().is_integer() {
             self.wrong(key, value, "an integer");
             return None;
@@ -214,7 +247,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// A number without unit from `min` to `max`.
-    pub(super) fn number_of(&self, key: &str, value: &Spanned<DeValue<'_>>, min: f64, max: f64) -> Option<f64> {
+    pub(crate) fn number_of(&self, key: &str, value: &Spanned<DeValue<'_>>, min: f64, max: f64) -> Option<f64> {
         let Some(number) = float_of(value.get_ref()) else {
             self.wrong(key, value, "a number without unit");
             return None;
@@ -228,11 +261,11 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// A quantity with its unit.
-    pub(super) fn quantity<T: FromStr<Err = QuantityError>>(&self, key: &'static str) -> Option<T> {
+    pub(crate) fn quantity<T: FromStr<Err = QuantityError>>(&self, key: &'static str) -> Option<T> {
         self.quantity_of(key, self.get(key)?)
     }
 
-    pub(super) fn quantity_of<T: FromStr<Err = QuantityError>>(
+    pub(crate) fn quantity_of<T: FromStr<Err = QuantityError>>(
         &self,
         key: &str,
         value: &Spanned<DeValue<'_>>,
@@ -255,12 +288,12 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// A figure: a quantity alone, or a table with `value` and any of `source`, `how`, `samples`, `spread`, `when`.
-    pub(super) fn figure<T: FromStr<Err = QuantityError>>(&self, key: &'static str, says: &Says) -> Option<Figure<T>> {
+    pub(crate) fn figure<T: FromStr<Err = QuantityError>>(&self, key: &'static str, says: &Says) -> Option<Figure<T>> {
         self.figure_with(key, says, |reader, key, value| reader.quantity_of(key, value))
     }
 
     /// A figure without unit, from `min` to `max`.
-    pub(super) fn ratio(&self, key: &'static str, says: &Says, min: f64, max: f64) -> Option<Figure<f64>> {
+    pub(crate) fn ratio(&self, key: &'static str, says: &Says, min: f64, max: f64) -> Option<Figure<f64>> {
         self.figure_with(key, says, |reader, key, value| reader.number_of(key, value, min, max))
     }
 
@@ -296,12 +329,12 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// How something is known, where that is said.
-    pub(super) fn how(&self) -> Option<How> {
+    pub(crate) fn how(&self) -> Option<How> {
         self.word("how", &[("measured", How::Measured), ("declared", How::Declared), ("estimated", How::Estimated)])
     }
 
     /// A list of texts; empty where the key is absent.
-    pub(super) fn texts(&self, key: &'static str) -> Vec<At<String>> {
+    pub(crate) fn texts(&self, key: &'static str) -> Vec<At<String>> {
         let items = self.list(key, "a list of texts, for example [\"a\", \"b\"]");
         let mut texts = Vec::new();
         for item in items {
@@ -314,7 +347,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// The items of a list; none where the key is absent.
-    pub(super) fn list(&self, key: &'static str, expected: &'static str) -> Vec<&'r Spanned<DeValue<'t>>> {
+    pub(crate) fn list(&self, key: &'static str, expected: &'static str) -> Vec<&'r Spanned<DeValue<'t>>> {
         let Some(value) = self.get(key) else { return Vec::new() };
         match value.get_ref() {
             DeValue::Array(items) => items.iter().collect(),
@@ -326,7 +359,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// Pairs of a count and something else, as `[[1, x], [2, y]]`.
-    pub(super) fn pairs<T>(
+    pub(crate) fn pairs<T>(
         &self,
         key: &'static str,
         read: impl Fn(&Spanned<DeValue<'t>>) -> Option<T>,
@@ -347,7 +380,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// A table of its own.
-    pub(super) fn table(&self, key: &'static str) -> Option<Reader<'r, 't>> {
+    pub(crate) fn table(&self, key: &'static str) -> Option<Reader<'r, 't>> {
         let value = self.get(key)?;
         match value.get_ref() {
             DeValue::Table(table) => Some(Reader::new(self.source, table, value.span(), self.inside(key))),
@@ -367,7 +400,7 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     /// Sections written `[[key]]`.
-    pub(super) fn tables(&self, key: &'static str) -> Vec<Reader<'r, 't>> {
+    pub(crate) fn tables(&self, key: &'static str) -> Vec<Reader<'r, 't>> {
         let mut readers = Vec::new();
         for (i, item) in self.list(key, "sections, each headed [[name]]").into_iter().enumerate() {
             match item.get_ref() {
