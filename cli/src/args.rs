@@ -1,6 +1,7 @@
 //! The command line, as clap reads it.
 
 mod analysis;
+mod batch;
 mod exchange;
 mod heat;
 mod service;
@@ -8,6 +9,9 @@ mod trust;
 mod validate;
 
 pub use analysis::Analysis;
+pub use batch::{
+    Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
+};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use service::{BenchSim, Router, Service};
@@ -83,8 +87,10 @@ pub enum Command {
     Run(Run),
     /// Write a report of a run directory as one HTML file, and its requests and runs as Parquet and CSV.
     Report(Report),
-    /// Plan and simulate every scenario of a directory.
-    Batch(Batch),
+    /// Plan and simulate every scenario of a directory and every point of its sweeps.
+    Batch(Box<Batch>),
+    /// Ask a batch: the cheapest pile, the best upgrade, where an answer changes.
+    Query(QueryArgs),
     /// Identify how a device warms from logs of its power and temperature.
     FitThermal(FitThermal),
     /// Turn other people's measurements into scenarios.
@@ -401,22 +407,6 @@ pub struct Report {
     /// File to write; by default report.html in that folder.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-}
-
-/// Arguments of `isotherm batch`.
-#[derive(Debug, Args)]
-pub struct Batch {
-    /// Folder with scenarios; folders below it are searched.
-    pub directory: PathBuf,
-    /// Folder for plans, simulations and the table of results.
-    #[arg(short, long, value_name = "DIR")]
-    pub output: PathBuf,
-    /// Number of simulated runs of each plan.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub seeds: u32,
-    /// Scenarios planned at once; by default one per core.
-    #[arg(long, value_name = "N")]
-    pub jobs: Option<usize>,
 }
 
 /// Subcommands of `isotherm bench`.

@@ -52,6 +52,7 @@ fn run(cli: &Cli) -> Done {
         Command::Run(args) => commands::run::run(&ui, args),
         Command::Report(args) => commands::report::run(&ui, args),
         Command::Batch(args) => commands::batch::run(&ui, args),
+        Command::Query(args) => commands::query::run(&ui, args),
         Command::FitThermal(args) => commands::fit_thermal::run(&ui, args),
         Command::Import(command) => commands::import::run(&ui, command),
         Command::Validate(command) => commands::validate::run(&ui, command),

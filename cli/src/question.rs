@@ -23,17 +23,47 @@ pub fn load(ui: &Ui, path: &Path, sources: &Sources, objective: Option<Objective
         Some(devices) => Some(files::read_artefact::<DevicesFile>(devices, DEVICES_SCHEMA)?.0),
         None => None,
     };
-    let beside = |file: &str| {
-        let file = Path::new(file);
-        let folder = path.parent().unwrap_or(Path::new(""));
-        if file.is_absolute() { file.to_owned() } else { folder.join(file) }
-    };
     let model = match (&sources.model, &scenario.model) {
         (Some(named), _) => Some(models::open(ui, named)?.model),
-        (None, ModelSource::File(file)) => Some(models::open_file(ui, &beside(file))?.model),
+        (None, ModelSource::File(file)) => Some(models::open_file(ui, &beside(path, file))?.model),
         (None, ModelSource::Written(_)) => None,
     };
     Ok(Question { problem: made(path, &scenario, devices, model, objective)? })
+}
+
+/// The problem of a scenario that was read, with its own devices and model.
+pub fn of_scenario(path: &Path, scenario: &Scenario) -> Result<PlacementProblem, Failure> {
+    let quiet = Ui { quiet: true, format: crate::args::Format::Text };
+    let model = match &scenario.model {
+        ModelSource::File(file) => Some(models::open_file(&quiet, &beside(path, file))?.model),
+        ModelSource::Written(_) => None,
+    };
+    made(path, scenario, None, model, None)
+}
+
+/// The tables that a scenario's text refers to: their folder, name and text, those built in included.
+pub fn tables_of(path: &Path, text: &str) -> Vec<(&'static str, String, String)> {
+    let folders = table_folders(path);
+    let mut used = Vec::new();
+    let mut lookup = |kind: Kind, name: &str| {
+        let found = table(&folders, kind, name);
+        if let Ok(text) = &found {
+            let folder = match kind {
+                Kind::Model => "models",
+                Kind::Device => "devices",
+            };
+            used.push((folder, name.to_owned(), text.clone()));
+        }
+        found
+    };
+    let _ = Scenario::parse(text, &mut lookup);
+    used
+}
+
+/// A file that a scenario names, from the scenario's own folder.
+fn beside(path: &Path, file: &str) -> PathBuf {
+    let file = Path::new(file);
+    if file.is_absolute() { file.to_owned() } else { path.parent().unwrap_or(Path::new("")).join(file) }
 }
 
 /// The problem of a scenario that was read, with devices, model and objective that were read as well.

@@ -15,10 +15,12 @@ mod heat;
 mod load;
 mod model;
 mod network;
+mod prices;
 mod reader;
 mod tables;
 
 pub use fault::{Fault, Kind, Origin, ScenarioError};
+pub use prices::Prices;
 pub use tables::Lookup;
 
 use crate::artefact::{Header, WrongSchema};
@@ -65,6 +67,8 @@ pub struct Scenario {
     pub ambient: Celsius,
     /// What a simulation meets beside plan and load.
     pub conditions: Conditions,
+    /// What devices and electricity cost.
+    pub prices: Prices,
     /// Digest of the scenario's text.
     pub digest: Digest,
 }
@@ -172,6 +176,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
     let serving = load::serving(root, &workload);
     let (objective, ambient) = (load::objective(root), load::ambient(root));
     let conditions = conditions::read(root);
+    let prices = prices::read(root);
     let limits = Limits { choices: load::choices(root), ..load::limits(root) };
     let mut places = BTreeSet::new();
     for device in &devices {
@@ -181,6 +186,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
         }
     }
     heat::check(root, &conditions, &devices);
+    prices::check(root, &prices, devices.iter().map(|device| &device.value));
     conditions::check(root, &conditions, &devices, &network);
     for name in network.junctions.iter().filter(|name| !places.insert((*name).clone())) {
         root.fault(Fault::Duplicate { what: "device or junction", name: name.clone() });
@@ -206,6 +212,7 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
         limits,
         ambient,
         conditions,
+        prices,
         digest,
     })
 }

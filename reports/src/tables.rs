@@ -41,7 +41,10 @@ use isotherm_core::artefact::TOOL_VERSION;
 use isotherm_core::digest::Digest;
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, Statistic, Trace};
 use isotherm_core::units::Celsius;
-use polars::prelude::{Column, CsvWriter, DataFrame, KeyValueMetadata, ParquetWriter, PolarsError, SerWriter};
+use polars::prelude::{
+    Column, CsvWriter, DataFrame, DataType, KeyValueMetadata, ParquetReader, ParquetWriter, PolarsError, SerReader,
+    SerWriter,
+};
 use std::io::Write;
 
 /// Schema of a table of requests.
@@ -69,6 +72,33 @@ pub struct TableError {
     source: PolarsError,
 }
 
+/// A table could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// It is no Parquet file, or a damaged one.
+    #[error("it is no Parquet table, or a damaged one")]
+    Damaged(#[from] PolarsError),
+    /// A column holds something that no table of isotherm has.
+    #[error("column {column:?} holds {found}; only texts, counts and numbers are read")]
+    Type {
+        /// The column.
+        column: String,
+        /// What it holds.
+        found: String,
+    },
+}
+
+/// A table as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// Its schema, where it states one.
+    pub schema: Option<String>,
+    /// Version of isotherm that wrote it, likewise.
+    pub tool_version: Option<String>,
+    /// Its columns, in order.
+    pub columns: Vec<(String, Values)>,
+}
+
 /// The values of one column, one a row; an absent value is null.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
@@ -78,6 +108,24 @@ pub enum Values {
     Counts(Vec<Option<u64>>),
     /// Measured or computed numbers; one that is not finite is null.
     Numbers(Vec<Option<f64>>),
+}
+
+impl Values {
+    /// Number of values.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        match self {
+            Self::Text(values) => values.len(),
+            Self::Counts(values) => values.len(),
+            Self::Numbers(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A trace and where it came from.
@@ -177,7 +225,7 @@ pub fn write_runs(sources: &[Source<'_>], format: Format, out: impl Write + Send
 /// differ in length or share a name.
 pub fn write_columns(
     schema: &'static str,
-    columns: Vec<(&'static str, Values)>,
+    columns: Vec<(String, Values)>,
     format: Format,
     out: impl Write + Send,
 ) -> Result<usize, TableError> {
@@ -190,6 +238,30 @@ pub fn write_columns(
         }
     });
     write(schema, columns.collect(), format, out)
+}
+
+/// Reads a Parquet table that [`write_columns`] wrote: its schema and version as it states them, and its columns.
+/// Errors: the bytes are no such table, or a column is of a type that none of them has.
+pub fn read_columns(bytes: &[u8]) -> Result<Read, ReadError> {
+    let mut reader = ParquetReader::new(std::io::Cursor::new(bytes));
+    let metadata = reader.get_metadata()?.key_value_metadata().clone().unwrap_or_default();
+    let stated = |key: &str| metadata.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone());
+    let (schema, tool_version) = (stated("schema"), stated("tool_version"));
+    let frame = reader.finish()?;
+    let mut columns = Vec::new();
+    for column in frame.columns() {
+        let name = column.name().to_string();
+        let series = column.as_materialized_series();
+        let values = match series.dtype() {
+            DataType::String => Values::Text(series.str()?.iter().map(|text| text.map(str::to_owned)).collect()),
+            DataType::UInt64 => Values::Counts(series.u64()?.iter().collect()),
+            DataType::UInt32 => Values::Counts(series.u32()?.iter().map(|n| n.map(u64::from)).collect()),
+            DataType::Float64 => Values::Numbers(series.f64()?.iter().collect()),
+            other => return Err(ReadError::Type { column: name, found: other.to_string() }),
+        };
+        columns.push((name, values));
+    }
+    Ok(Read { schema, tool_version, columns })
 }
 
 /// A figure of every device of a trace; none where one lacks it or there is no device.

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod model;
 pub mod plan;
 pub mod probe;
+pub mod query;
 pub mod report;
 pub mod run;
 pub mod scenario;
