@@ -2,6 +2,7 @@
 
 mod analysis;
 mod batch;
+mod bench;
 mod exchange;
 mod heat;
 mod service;
@@ -12,6 +13,7 @@ pub use analysis::Analysis;
 pub use batch::{
     Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
 };
+pub use bench::{BenchCompare, BenchLoad, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use service::{BenchSim, Router, Service};
@@ -402,9 +404,9 @@ pub struct Run {
 /// Arguments of `isotherm report`.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Folder with the artefacts of a tour, a truth bench or a run.
+    /// Folder with the artefacts of a tour, a truth bench or a run, of a batch, or of a benchmark.
     pub directory: PathBuf,
-    /// File to write; by default report.html in that folder.
+    /// File to write; by default report.html in that folder. Of a batch or benchmark, .md, .json or .parquet instead.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -428,6 +430,16 @@ pub enum BenchCommand {
     Planner(BenchPlanner),
     /// The simulator's speed, memory and agreement with its peers, side by side in one run.
     Sim(BenchSim),
+    /// Answers of a small model on this host under the load scenarios of MLPerf.
+    Runtime(BenchLoad),
+    /// This host's memory under the same loads.
+    Device(BenchLoad),
+    /// Planner, simulator, runtime and device under the same loads, in one record and one page.
+    All(BenchLoad),
+    /// Set two records side by side; a change is called one only beyond noise. Ends with 7 when a figure is worse.
+    Compare(BenchCompare),
+    /// Every target with what this host achieves, or why that cannot be measured here.
+    Targets(BenchTargets),
 }
 
 /// Subcommands of `isotherm generate`.

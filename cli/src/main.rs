@@ -21,6 +21,7 @@ mod usage;
 
 use args::{BenchCommand, Cli, Command};
 use clap::Parser;
+use commands::bench_load::Subject;
 use failure::Done;
 use std::process::ExitCode;
 use ui::Ui;
@@ -61,6 +62,11 @@ fn run(cli: &Cli) -> Done {
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Sim(args)) => commands::bench_sim::run(&ui, args),
+        Command::Bench(BenchCommand::Runtime(args)) => commands::bench_load::run(&ui, args, &[Subject::Runtime]),
+        Command::Bench(BenchCommand::Device(args)) => commands::bench_load::run(&ui, args, &[Subject::Device]),
+        Command::Bench(BenchCommand::All(args)) => commands::bench_load::run(&ui, args, &Subject::ALL),
+        Command::Bench(BenchCommand::Compare(args)) => commands::bench_compare::run(&ui, args),
+        Command::Bench(BenchCommand::Targets(args)) => commands::bench_targets::run(&ui, args),
         Command::Audit(command) => commands::audit::run(&ui, command),
         Command::Access(command) => commands::access::run(&ui, command),
         Command::Keys(command) => commands::keys::run(&ui, command),

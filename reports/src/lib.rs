@@ -1,7 +1,8 @@
 #![forbid(unsafe_code)]
 //! Renders a run as one self-contained page.
 //!
-//! One door: [`render`] makes a page of a [`Report`], which the command line fills from finished artefacts. Nothing is
+//! Two doors: [`render`] makes a page of a [`Report`], [`render_sheet`] one of a [`Sheet`] of charts and tables; the
+//! command line fills both from finished artefacts. Nothing is
 //! recomputed here: predictions are shown as they were sealed, and where two artefacts disagree the page says so.
 
 mod chrome;
@@ -12,6 +13,7 @@ mod measure;
 mod page;
 mod report;
 mod sections;
+mod sheet;
 mod show;
 pub mod tables;
 mod verdict;
@@ -23,3 +25,4 @@ pub use report::{
     Case, Command, Environment, Event, Evidence, Failure, FileDigest, LogEntry, Manifest, Report, RunStatistic, Sealed,
     SealedFigure, Step, Stored,
 };
+pub use sheet::{Axis, Chart, Grid, GridRow, Mark, Sheet, markdown, render_sheet};

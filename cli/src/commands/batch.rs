@@ -15,8 +15,9 @@ mod rows;
 mod shards;
 mod store;
 
+pub use prepare::{BATCH_SCHEMA, Description};
 pub use rows::{RESULTS_SCHEMA, SOLVE_SCHEMA};
-pub use store::parts;
+pub use store::{Success, parts};
 
 use crate::args::{Batch, BatchCommand, Format};
 use crate::failure::{Code, Done, Failure};

@@ -46,7 +46,7 @@ pub fn run(ui: &Ui, args: &QueryArgs) -> Done {
 }
 
 /// The table of this name in a batch's folder; or the one file that was named.
-fn read(source: &Path, name: &str) -> Result<Table, Failure> {
+pub fn read(source: &Path, name: &str) -> Result<Table, Failure> {
     let (paths, schema): (Vec<PathBuf>, _) = if source.is_dir() {
         let (_, results) = parts(&source.join("results"))?;
         match name {

@@ -2,6 +2,7 @@
 
 use crate::args::Report as Args;
 use crate::commands::audit::identity_if_any;
+use crate::commands::report_sheet;
 use crate::commands::run::summary;
 use crate::failure::{Code, Done, Failure};
 use crate::session::{self, Session};
@@ -26,7 +27,15 @@ use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Args) -> Done {
+    if let Some(sheet) = report_sheet::of(ui, &args.directory)? {
+        return report_sheet::write(ui, &sheet, args);
+    }
     let output = args.output.clone().unwrap_or_else(|| args.directory.join("report.html"));
+    if output.extension().is_some_and(|ending| ending != "html") {
+        let what = format!("the report of a run is a page, and {} is none", output.display());
+        return Err(Failure::new(Code::Usage, what)
+            .remedy("name a .html file; requests and runs are written beside it as .parquet and .csv"));
+    }
     let rows = write(&args.directory, &output)?;
     ui.result(&rows, || format!("{}\n", output.display()))
 }

@@ -1,0 +1,48 @@
+//! Arguments of the benchmarks that report in one form.
+
+use clap::Args;
+use isotherm_core::units::Seconds;
+use std::path::PathBuf;
+
+/// Arguments of `isotherm bench runtime`, `device` and `all`.
+#[derive(Debug, Args)]
+pub struct BenchLoad {
+    /// Folder for bench.json and report.html.
+    #[arg(short, long, value_name = "DIR", default_value = "isotherm-bench")]
+    pub output: PathBuf,
+    /// Independent runs of each figure, at least 5.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub runs: u32,
+    /// Time of one run of one scenario; longer runs answer more queries, and percentiles need many.
+    #[arg(long, value_name = "TIME", default_value = "1 s")]
+    pub span: Seconds,
+    /// Seed of queries, arrivals and intervals.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Folder of criterion's results to take in; `target/criterion` where that is.
+    #[arg(long, value_name = "DIR")]
+    pub criterion: Option<PathBuf>,
+}
+
+/// Arguments of `isotherm bench compare`.
+#[derive(Debug, Args)]
+pub struct BenchCompare {
+    /// Folder or bench.json of before.
+    pub before: PathBuf,
+    /// Folder or bench.json of after.
+    pub after: PathBuf,
+    /// Changes smaller than this share are never called one, however sure they are.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.03)]
+    pub share: f64,
+}
+
+/// Arguments of `isotherm bench targets`.
+#[derive(Debug, Args)]
+pub struct BenchTargets {
+    /// Folder for targets.json and targets.md.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Runs of each measurement.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub runs: u32,
+}

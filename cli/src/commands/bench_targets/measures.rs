@@ -1,0 +1,301 @@
+//! What each target's measurement does. Each gives one value a run, or says why it cannot here.
+
+use isotherm_access::{Authority, Directory, Permission, Principal, Question, Role};
+use isotherm_audit::keys::{Identity, Seed};
+use isotherm_audit::log::{Event, EventKind, Log, OnLock};
+use isotherm_audit::time::Timestamp;
+use isotherm_benches::clusters::{SETS, cluster};
+use isotherm_core::graph::DeviceGraph;
+use isotherm_core::plan::Plan;
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::scenario::Scenario;
+use isotherm_planner::Budget;
+use isotherm_planner::baselines::{Baseline, baseline};
+use isotherm_runtime::cpu::{Arithmetic, Isa};
+use isotherm_runtime::engine::{CpuDevice, Cut, Kernels, Runner, Sampling};
+use isotherm_runtime::host::{Host, Roots};
+use isotherm_runtime::model::{Geometry, gguf::Gguf};
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+/// Every measurement there is.
+pub const NAMES: [&str; 18] = [
+    "slow_link",
+    "discovery",
+    "stages_overhead",
+    "two_unlike",
+    "solver",
+    "greedy",
+    "telemetry_share",
+    "telemetry",
+    "state_update",
+    "memory_state",
+    "allocate",
+    "synchronise",
+    "monitor_query",
+    "permission",
+    "scale_devices",
+    "scale_users",
+    "audit_rate",
+    "availability",
+];
+
+type Values = Result<Vec<f64>, String>;
+
+/// Gap that suffices for a plan here.
+const GAP: f64 = 0.01;
+/// Principals and devices of a permission check.
+const USERS: u8 = 100;
+/// Entries of one batch of the log.
+const ENTRIES: u64 = 4096;
+
+/// Measures one target in so many runs. Errors: why it cannot be measured here.
+pub fn measure(name: &str, runs: u32) -> Values {
+    match name {
+        "slow_link" => slow_link().map(|ratio| vec![ratio]),
+        "two_unlike" => two_unlike().map(|ratio| vec![ratio]),
+        "discovery" | "telemetry" => timed(runs, || drop(black_box(Host::discover(&Roots::default())))),
+        "telemetry_share" => {
+            let seconds = timed(runs, || drop(black_box(Host::discover(&Roots::default()))))?;
+            Ok(seconds.into_iter().map(|seconds| 100.0 * seconds).collect())
+        }
+        "monitor_query" => timed(runs, || drop(black_box(std::fs::read("/proc/loadavg")))),
+        "solver" => piles(runs, |problem| {
+            isotherm_planner::plan(problem, &Budget { gap_target: GAP, ..Budget::default() }).is_ok()
+        }),
+        "greedy" => piles(runs, |problem| baseline(problem, Baseline::Greedy, &Budget::default()).is_ok()),
+        "state_update" => {
+            let file = pile("mesh100", 1)?.graph.file().clone();
+            timed(runs, || drop(black_box(DeviceGraph::new(file.clone()))))
+        }
+        "memory_state" => memory_state(),
+        "allocate" => timed(runs, || drop(black_box(vec![1_u8; 1 << 20]))),
+        "synchronise" => synchronise(runs),
+        "permission" => permission(runs),
+        "scale_users" => permission(1).map(|_| vec![f64::from(USERS)]),
+        "scale_devices" => {
+            let problem = pile("scale200", 1)?;
+            let budget = Budget { gap_target: GAP, ..Budget::default() };
+            let outcome = isotherm_planner::plan(&problem, &budget).map_err(|e| e.to_string())?;
+            outcome.plan().map(|_| vec![problem.graph.devices().len() as f64]).ok_or_else(|| "no plan".to_owned())
+        }
+        "audit_rate" => audit_rate(runs),
+        "stages_overhead" => stages_overhead(runs),
+        "availability" => availability(),
+        other => Err(format!("there is no measurement {other:?}")),
+    }
+}
+
+/// Seconds of one call in each run, after one that does not count.
+fn timed(runs: u32, mut call: impl FnMut()) -> Values {
+    call();
+    Ok((0..runs)
+        .map(|_| {
+            let begin = Instant::now();
+            call();
+            begin.elapsed().as_secs_f64()
+        })
+        .collect())
+}
+
+fn pile(name: &str, seed: u64) -> Result<PlacementProblem, String> {
+    let recipe = SETS.iter().find(|recipe| recipe.name == name).ok_or_else(|| format!("there is no set {name}"))?;
+    Ok(cluster(recipe, seed))
+}
+
+/// Seconds for each of several piles of 24 devices.
+fn piles(runs: u32, solve: impl Fn(&PlacementProblem) -> bool) -> Values {
+    (1..=u64::from(runs))
+        .map(|seed| {
+            let problem = pile("mesh24", seed)?;
+            let begin = Instant::now();
+            let solved = solve(&problem);
+            solved.then(|| begin.elapsed().as_secs_f64()).ok_or_else(|| format!("mesh24 of seed {seed} was not solved"))
+        })
+        .collect()
+}
+
+/// The plan of a scenario written here.
+fn planned(text: &str) -> Result<(PlacementProblem, Option<Plan>), String> {
+    let mut lookup = |kind, name: &str| {
+        let known = crate::builtin::of(kind);
+        known.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned()).ok_or_else(Vec::new)
+    };
+    let scenario = Scenario::parse(text, &mut lookup).map_err(|faults| format!("{faults:?}"))?;
+    let problem = scenario.problem(None, None).map_err(|faults| format!("{faults:?}"))?;
+    let budget = Budget { gap_target: GAP, ..Budget::default() };
+    let outcome = isotherm_planner::plan(&problem, &budget).map_err(|e| e.to_string())?;
+    let plan = outcome.plan().map(|plan| plan.plan().clone());
+    Ok((problem, plan))
+}
+
+fn value(text: &str) -> Result<f64, String> {
+    let (_, plan) = planned(text)?;
+    plan.and_then(|plan| plan.objective_value).ok_or_else(|| "there is no plan".to_owned())
+}
+
+fn slow_link() -> Result<f64, String> {
+    let at = |bandwidth: &str| {
+        value(&format!(
+            "name = \"slow\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-3060\"\n\
+             name = \"a\"\nmemory = \"4 GB\"\n[[devices]]\ntable = \"rtx-3060\"\nname = \"b\"\nmemory = \"4 GB\"\n[network]\n\
+             within_site = {{ latency = \"1 ms\", bandwidth = \"{bandwidth}\" }}\n[objective]\nminimise = \"tpot\"\n"
+        ))
+    };
+    Ok(at("10 Mbit/s")? / at("1 Gbit/s")?)
+}
+
+fn two_unlike() -> Result<f64, String> {
+    let with = |cards: &str| {
+        value(&format!(
+            "name = \"two\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-4090\"\n{cards}\
+             [network]\nwithin_site = {{ latency = \"0.1 ms\", bandwidth = \"10 Gbit/s\" }}\n[workload]\nrate = \"20 /s\"\n\
+             prompt_tokens = 256\noutput_tokens = 128\n[serving]\nrequests_max = 16\n[objective]\nmaximise = \"throughput\"\n"
+        ))
+    };
+    Ok(with("[[devices]]\ntable = \"rtx-3060\"\n")? / with("")?)
+}
+
+fn resident_bytes() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
+}
+
+fn memory_state() -> Values {
+    let before = resident_bytes().ok_or("this system does not say how much memory a process has")?;
+    let graph = pile("mesh100", 1)?.graph;
+    let after = resident_bytes().unwrap_or(before);
+    black_box(&graph);
+    Ok(vec![((after - before) / 1e6).max(0.0)])
+}
+
+fn synchronise(runs: u32) -> Values {
+    let (to, inside) = std::sync::mpsc::channel::<u32>();
+    let (back, from) = std::sync::mpsc::channel::<u32>();
+    let worker = std::thread::spawn(move || inside.iter().for_each(|n| drop(back.send(n))));
+    let values = timed(runs, || {
+        if to.send(1).is_ok() {
+            let _ = from.recv();
+        }
+    });
+    drop(to);
+    let _ = worker.join();
+    values
+}
+
+fn now() -> Result<Timestamp, String> {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().parse().map_err(|e| format!("{e}"))
+}
+
+fn identity(number: u8) -> Result<Identity, String> {
+    Identity::from_seed(&Seed::from_bytes([number; 32])).map_err(|e| e.to_string())
+}
+
+fn permission(runs: u32) -> Values {
+    let now = now()?;
+    let keys: Vec<Identity> = (1..=USERS).map(identity).collect::<Result<_, _>>()?;
+    let mut directory = Directory::first("admin", keys[0].public(), now).map_err(|e| e.to_string())?;
+    for (key, number) in keys.iter().zip(0..).skip(1) {
+        let named = format!("user {number}");
+        let mut principal = Principal::new(&named, key.public(), Role::User, now).map_err(|e| e.to_string())?;
+        principal.quota_bytes = Some(80 << 30);
+        principal.pools = Some(["lab".to_owned()].into());
+        directory.principals.insert(key.id(), principal);
+    }
+    directory.pools.insert("lab".to_owned(), (0..USERS).map(|number| format!("gpu{number}")).collect());
+    let authority = Authority::new(directory, "").map_err(|e| e.to_string())?;
+    let mut refused = 0;
+    let mut turn = 0_usize;
+    let values = timed(runs, || {
+        turn += 1;
+        let device = format!("gpu{}", turn % 11);
+        let question = Question {
+            principal: keys[1 + turn % 7].id(),
+            permission: Permission::MemoryAllocate,
+            device: &device,
+            now,
+            used_bytes: 1 << 30,
+            request_bytes: 1 << 20,
+            lease: None,
+        };
+        refused += u32::from(!authority.decide(black_box(&question)).allowed);
+    });
+    if refused == 0 { values } else { Err(format!("{refused} decisions were refused that should not be")) }
+}
+
+fn audit_rate(runs: u32) -> Values {
+    let (now, key) = (now()?, identity(1)?);
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let (mut log, _) =
+        Log::open(folder.path(), "isotherm.local/bench", &key, OnLock::Refuse).map_err(|e| e.to_string())?;
+    let event = |number: u64| {
+        let mut event = Event::new(EventKind::MemoryAllocate, now, key.id());
+        event.device = Some("gpu0".to_owned());
+        event.metadata.insert("bytes".to_owned(), (number as i64).into());
+        event
+    };
+    let events: Vec<Event> = (0..ENTRIES).map(event).collect();
+    let mut failed = None;
+    let seconds = timed(runs, || {
+        if let Err(e) = log.append_all(&events) {
+            failed = Some(e.to_string());
+        }
+    })?;
+    failed.map_or_else(|| Ok(seconds.into_iter().map(|seconds| ENTRIES as f64 / seconds).collect()), Err)
+}
+
+/// Seconds per token of a small model with these cuts, as the least of a few answers.
+fn per_token(path: &Path, cuts: usize) -> Result<f64, String> {
+    let gguf = Gguf::open(path).map_err(|e| e.to_string())?;
+    let geometry = Geometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
+    let cores = CpuDevice::host_cores();
+    let kernels = Kernels { isa: Isa::detect(), arithmetic: Arithmetic::Int8 };
+    let bounds: Vec<_> = (0..=cuts).map(|i| i * geometry.layers / cuts).collect();
+    let cut = |pair: &[usize]| Cut { layers: pair[0]..pair[1], device: CpuDevice::new("cpu", &cores[..1]) };
+    let cuts: Vec<Cut> = bounds.windows(2).map(cut).collect();
+    let mut runner = Runner::start(&gguf, &geometry, kernels, &cuts, 256, 64).map_err(|e| e.to_string())?;
+    let prompt: Vec<u32> = (0..16).map(|i| i * 37 % geometry.vocabulary as u32).collect();
+    let mut best = f64::INFINITY;
+    for _ in 0..3 {
+        let (mut count, mut first) = (0_u32, None);
+        runner
+            .generate(&prompt, 33, &[], Sampling::GREEDY, &mut |_| {
+                first.get_or_insert_with(Instant::now);
+                count += 1;
+                true
+            })
+            .map_err(|e| e.to_string())?;
+        if let Some(first) = first {
+            best = best.min(first.elapsed().as_secs_f64() / f64::from(count.max(2) - 1));
+        }
+    }
+    Ok(best)
+}
+
+fn stages_overhead(runs: u32) -> Values {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let path = folder.path().join("model.gguf");
+    // A model whose layers take a while: of a tiny one, the hand-over is nearly all.
+    crate::commands::model::synthesise("smollm2-135m", &path, "Q4_1", 1).map_err(|failure| failure.message)?;
+    (0..runs).map(|_| Ok(100.0 * (per_token(&path, 2)? / per_token(&path, 1)? - 1.0))).collect()
+}
+
+fn availability() -> Values {
+    let text = "name = \"pair\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-4090\"\n\
+                name = \"card\"\ncount = 2\n[network]\nwithin_site = { latency = \"0.1 ms\", bandwidth = \"10 Gbit/s\" }\n\
+                [workload]\nrate = \"0.002 /s\"\nprompt_tokens = 256\noutput_tokens = 64\nrequests = 20000\n\
+                [serving]\nrequests_max = 16\n[objective]\nmaximise = \"throughput\"\n\
+                [[failures]]\ndevice = \"card-1\"\nmean_between = \"200 h\"\nmean_repair = \"10 min\"\n\
+                [[failures]]\ndevice = \"card-2\"\nmean_between = \"200 h\"\nmean_repair = \"10 min\"\n";
+    let (problem, plan) = planned(text)?;
+    let plan = plan.ok_or("there is no plan")?.check(&problem).map_err(|v| format!("{v:?}"))?;
+    let run = |seed: u64| {
+        let options = isotherm_sim::Options { seed, ..isotherm_sim::Options::default() };
+        let report = isotherm_sim::simulate(&plan, &problem, &problem.workload, &options).map_err(|e| e.to_string())?;
+        let reliability = report.reliability.ok_or("nothing failed in the simulation")?;
+        Ok(100.0 * reliability.availability())
+    };
+    (1..=5).map(run).collect()
+}
