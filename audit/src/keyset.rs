@@ -4,6 +4,7 @@
 //! keys of the old set **and** by enough of its own, and expires. So an old set cannot come back, and a thief of fewer
 //! keys than the threshold cannot make a new one.
 
+use crate::envelope::Envelope;
 use crate::keys::{KeyError, KeyId, PublicKey, TrustedKeys};
 use crate::open::{Inspected, OpenError, inspect, same_place};
 use crate::statement::{self, Predicate, Statement, StatementError, Subject};
@@ -166,19 +167,33 @@ impl KeySet {
         Self::accept(envelope, inspected, now, &self.claim.cluster_id)
     }
 
+    /// The set that a host accepted before and kept, by the digest of its payload. It may have expired meanwhile: then
+    /// nothing counts by it but the set that follows it.
+    ///
+    /// Errors: another set than the one that was accepted; not signed by enough of its own root.
+    pub fn kept(envelope: &[u8], accepted: Digest) -> Result<Self, OpenError> {
+        let payload = Envelope::read(envelope)?.payload;
+        if Digest::of(&payload) != accepted {
+            return Err(OpenError::OtherUse { what: "it is not the set of keys that was accepted here".to_owned() });
+        }
+        Self::of(envelope, Statement::read(&payload)?.predicate, accepted)
+    }
+
+    /// Errors: not signed by enough of its own root: whoever is to name the next set has to show that it can sign.
+    fn of(envelope: &[u8], claim: KeySetClaim, payload_digest: Digest) -> Result<Self, OpenError> {
+        let keys = claim.public_keys()?;
+        let set = Self { claim, keys, payload_digest };
+        inspect::<KeySetClaim>(envelope, &set.role(ROOT).expect("a checked set has a root"))?;
+        Ok(set)
+    }
+
     fn accept(
         envelope: &[u8],
         inspected: Inspected<KeySetClaim>,
         now: Timestamp,
         cluster_id: &str,
     ) -> Result<Self, OpenError> {
-        let Inspected { statement, payload_digest, .. } = inspected;
-        let claim = statement.predicate;
-        let keys = claim.public_keys()?;
-        let set = Self { claim, keys, payload_digest };
-        // Whoever is to name the next set has to show that it can sign.
-        let root = set.role(ROOT).expect("a checked set has a root");
-        inspect::<KeySetClaim>(envelope, &root)?;
+        let set = Self::of(envelope, inspected.statement.predicate, inspected.payload_digest)?;
         same_place("cluster", cluster_id, &set.claim.cluster_id)?;
         if set.claim.created_on > now {
             return Err(OpenError::FromTheFuture { what: "createdOn", claimed: set.claim.created_on, now });
@@ -207,7 +222,8 @@ impl KeySet {
     }
 
     /// The keys of a role with its threshold; `None` where the set has no such role.
-    fn role(&self, name: &str) -> Option<TrustedKeys> {
+    #[must_use]
+    pub fn role(&self, name: &str) -> Option<TrustedKeys> {
         let role = self.claim.roles.get(name)?;
         let keys = role.keys.iter().filter_map(|id| self.keys.get(id)).cloned();
         Some(TrustedKeys::new(keys, role.threshold as usize).expect("a checked role can reach its threshold"))

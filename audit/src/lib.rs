@@ -8,6 +8,7 @@
 //!   believed for what, itself signed, with a version that only rises.
 //! * [`seal()`] turns a [`statement::Statement`] into signed bytes, [`open()`] and [`open_run`] turn foreign bytes into a
 //!   [`Verified`] one, and nothing else does. [`inspect`] shows what was signed without allowing anything.
+//! * [`handover`]: one log, two keys, and the statement that leads from one to the other.
 //! * [`lease`]: a right lent for a short time, and the proof that its holder uses it.
 //! * [`log`]: what happened, in an order that nobody can change unseen.
 //!
@@ -43,6 +44,7 @@ pub mod bundle;
 pub mod canonical;
 pub mod envelope;
 pub mod figures;
+pub mod handover;
 mod hex;
 pub mod keys;
 pub mod keyset;
@@ -58,5 +60,8 @@ pub mod storage;
 pub mod text;
 pub mod time;
 
-pub use open::{Expectations, Inspected, OpenError, RunExpectations, Verified, inspect, open, open_by_roles, open_run};
+pub use open::{
+    Expectations, Inspected, OpenError, RunExpectations, Verified, inspect, inspect_by_roles, open, open_by_roles,
+    open_run,
+};
 pub use seal::{SealError, Sealed, approve, seal};

@@ -288,6 +288,19 @@ pub fn open(
     accept(inspect(envelope, trusted)?, now, expected)
 }
 
+/// Verifies the signatures of a manifest by the roles of a signed set of keys, for showing it.
+///
+/// Errors: those of [`inspect`]; a set of keys that has expired; too few signers of a role.
+pub fn inspect_by_roles(
+    envelope: &[u8],
+    keys: &KeySet,
+    now: Timestamp,
+) -> Result<Inspected<ExecutionManifest>, OpenError> {
+    let inspected = inspect::<ExecutionManifest>(envelope, &keys.signers(now)?)?;
+    keys.enough(&inspected.signers)?;
+    Ok(inspected)
+}
+
 /// Opens a manifest by the roles of a signed set of keys: enough planners and enough approvers have to have signed it.
 ///
 /// Errors: those of [`open()`]; a set of keys that has expired; too few signers of a role.
@@ -297,9 +310,7 @@ pub fn open_by_roles(
     now: Timestamp,
     expected: &Expectations,
 ) -> Result<Verified<Manifest>, OpenError> {
-    let inspected = inspect::<ExecutionManifest>(envelope, &keys.signers(now)?)?;
-    keys.enough(&inspected.signers)?;
-    accept(inspected, now, expected)
+    accept(inspect_by_roles(envelope, keys, now)?, now, expected)
 }
 
 /// Compares a well signed manifest with what its reader knows.

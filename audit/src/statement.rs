@@ -154,6 +154,12 @@ pub enum StatementError {
         /// What is wrong.
         why: String,
     },
+    /// A handover of a log that nobody could follow.
+    #[error("handover of a log: {why}")]
+    HandOver {
+        /// What is wrong.
+        why: String,
+    },
     /// Only a plan that was found can be executed.
     #[error("a plan with status {status} cannot be sealed")]
     Status {
@@ -214,6 +220,7 @@ mod sealed {
     impl Sealed for crate::keyset::KeySetClaim {}
     impl Sealed for crate::lease::Lease {}
     impl Sealed for crate::lease::LeaseUse {}
+    impl Sealed for crate::handover::HandOver {}
 }
 
 /// A kind of claim that this crate seals and opens.

@@ -1,6 +1,7 @@
-//! One module per attack on permissions, quotas and leases.
+//! One folder per attack on permissions, quotas and tokens.
 
-mod escalation;
-mod lease_replay;
-mod paths_and_sizes;
+mod oversized_input;
+mod path_traversal;
+mod permission_escalation;
 mod quota_race;
+mod token_replay;

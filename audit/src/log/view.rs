@@ -177,7 +177,12 @@ impl LogView {
     ///
     /// Errors: `old` is 0 or more than there are, or a tile is not what the log signed.
     pub fn prove_consistency(&self, old: u64) -> Result<Vec<Hash>, LogError> {
-        merkle::consistency_path(self.size(), old, self.root_of())
+        self.prove_consistency_at(self.size(), old)
+    }
+
+    /// The same for an earlier state of this log of `size` entries.
+    pub(super) fn prove_consistency_at(&self, size: u64, old: u64) -> Result<Vec<Hash>, LogError> {
+        merkle::consistency_path(size, old, self.root_of())
     }
 
     /// Checks that this log continues the state that somebody wrote down elsewhere: the only check that finds a log cut

@@ -6,10 +6,14 @@
 //! a pipe, a socket. The order is the specification's: the log's signature, the size the witness knows, the proof, then
 //! **the new state on disk before the answer**.
 
+use crate::envelope;
+use crate::handover::{HandedOver, open_hand_over};
 use crate::keys::{Identity, PublicKey};
 use crate::log::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::log::merkle::{self, Hash, ProofError};
 use crate::log::{Log, LogError, LogView};
+use crate::manifest::{LogPosition, RootHash};
+use crate::open::OpenError;
 use crate::storage;
 use crate::time::Timestamp;
 use base64::Engine as _;
@@ -73,6 +77,19 @@ pub enum WitnessError {
     /// The new state does not continue the old one (422).
     #[error("the log does not continue what this witness saw: {0}")]
     Fork(#[from] ProofError),
+    /// Not a handover by the log's key, or one at a state this witness did not see.
+    #[error("the handover of the log is not followed: {0}")]
+    HandOver(#[source] Box<OpenError>),
+    /// A handover at another state than the one this witness cosigned last.
+    #[error(
+        "the log was handed over at {handed} entries; this witness cosigned {known} last, so show it that state first"
+    )]
+    Unseen {
+        /// Entries of the state that was handed over.
+        handed: u64,
+        /// Entries of the last state cosigned.
+        known: u64,
+    },
     /// The witness's own memory is damaged, so that nothing it says could be relied on.
     #[error("the witness's memory {path:?} is damaged: {why}")]
     Memory {
@@ -153,21 +170,66 @@ impl<'k> Witness<'k> {
         format!("{}.checkpoint", isotherm_core::digest::Digest::of(origin.as_bytes()).hex())
     }
 
-    /// The last state of a log that this witness cosigned; `None` where it saw none.
+    /// The keys that a log had, oldest first, as far as this witness followed them: the one it is watched by is among
+    /// them, and only the last may sign.
     ///
-    /// Errors: a memory that cannot be read, or is not what this witness wrote.
-    pub fn known(&self, log: &Watched) -> Result<Option<Checkpoint>, WitnessError> {
-        let path = self.folder.join(Self::memory_name(&log.origin));
+    /// Errors: handovers that cannot be read or do not lead from key to key; a key that is none of them.
+    fn keys(&self, log: &Watched) -> Result<Vec<PublicKey>, WitnessError> {
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for number in 0.. {
+            let [pem, envelope] = ["pem", "json"].map(|ending| Self::hand_over_name(&log.origin, number, ending));
+            let Some(pem) = self.remembered(&pem)? else { break };
+            let damaged = |path: &str, why: String| WitnessError::Memory { path: self.folder.join(path), why };
+            let Some(bytes) = self.remembered(&envelope)? else { break };
+            let text = String::from_utf8(pem).map_err(|error| damaged(&envelope, error.to_string()))?;
+            let from = PublicKey::from_pem(&text).map_err(|error| damaged(&envelope, error.to_string()))?;
+            let step = open_hand_over(&bytes, &log.origin, &from);
+            let step = step.map_err(|error| damaged(&envelope, error.to_string()))?;
+            match keys.last() {
+                None => keys.push(step.from),
+                Some(last) if last.id() == from.id() => {}
+                Some(_) => return Err(damaged(&envelope, "it does not follow the one before".to_owned())),
+            }
+            keys.push(step.to);
+        }
+        if keys.is_empty() {
+            return Ok(vec![log.key.clone()]);
+        }
+        if keys.iter().all(|key| key.id() != log.key.id()) {
+            return Err(CheckpointError::NotSigned.into());
+        }
+        Ok(keys)
+    }
+
+    fn hand_over_name(origin: &str, number: u32, ending: &str) -> String {
+        format!("{}.handover-{number}.{ending}", isotherm_core::digest::Digest::of(origin.as_bytes()).hex())
+    }
+
+    fn remembered(&self, name: &str) -> Result<Option<Vec<u8>>, WitnessError> {
+        let path = self.folder.join(name);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(WitnessError::io("opening", &path))?,
         };
-        let mut note = Vec::new();
-        file.take(checkpoint::CHECKPOINT_BYTES_MAX as u64 + 1)
-            .read_to_end(&mut note)
-            .map_err(WitnessError::io("reading", &path))?;
+        let mut bytes = Vec::new();
+        let limit = envelope::ENVELOPE_BYTES_MAX.max(checkpoint::CHECKPOINT_BYTES_MAX) as u64 + 1;
+        file.take(limit).read_to_end(&mut bytes).map_err(WitnessError::io("reading", &path))?;
+        Ok(Some(bytes))
+    }
+
+    /// The last state of a log that this witness cosigned; `None` where it saw none.
+    ///
+    /// Errors: a memory that cannot be read, or is not what this witness wrote.
+    pub fn known(&self, log: &Watched) -> Result<Option<Checkpoint>, WitnessError> {
+        let name = Self::memory_name(&log.origin);
+        let Some(note) = self.remembered(&name)? else { return Ok(None) };
+        let path = self.folder.join(name);
         let damaged = |why: String| WitnessError::Memory { path: path.clone(), why };
-        let known = Checkpoint::open(&note, &log.origin, &log.key).map_err(|error| damaged(error.to_string()))?;
+        // The state before a handover was signed by the key before it.
+        let keys = self.keys(log)?;
+        let opened = keys.iter().rev().map(|key| Checkpoint::open(&note, &log.origin, key));
+        let known = opened.reduce(|first, next| first.or(next)).expect("a log has a key");
+        let known = known.map_err(|error| damaged(error.to_string()))?;
         // Its own cosignature says that it wrote this file, and not whoever else can reach the folder.
         match known.cosigned_by(&note, &self.name, self.identity.public()) {
             Ok(Some(_)) => Ok(Some(known)),
@@ -176,16 +238,51 @@ impl<'k> Witness<'k> {
         }
     }
 
+    fn alone(&self) -> Result<File, WitnessError> {
+        let path = self.folder.join(LOCK_FILE);
+        let lock = storage::private_file().open(&path);
+        let lock = lock.map_err(WitnessError::io("opening", &path))?;
+        lock.lock().map_err(WitnessError::io("locking", &path))?;
+        Ok(lock)
+    }
+
+    /// Follows a log to the key that takes over: from now on that one signs, and the old one no more. The witness has to
+    /// have cosigned the very state that was handed over, so that nothing lies between the two keys.
+    ///
+    /// Gives the new key. Errors: a handover that the log's present key did not make; another state; memory as before.
+    pub fn follow(&self, envelope: &[u8], log: &Watched) -> Result<PublicKey, WitnessError> {
+        let _alone = self.alone()?;
+        let keys = self.keys(log)?;
+        let from = keys.last().expect("a log has a key");
+        let step = open_hand_over(envelope, &log.origin, from).map_err(|e| WitnessError::HandOver(Box::new(e)))?;
+        let known = self.known(log)?;
+        if known.as_ref() != Some(&step.state) {
+            let known = known.map_or(0, |known| known.size);
+            return Err(WitnessError::Unseen { handed: step.state.size, known });
+        }
+        let number = u32::try_from(keys.len() - 1).unwrap_or(u32::MAX);
+        let pem = from
+            .to_pem()
+            .map_err(|error| WitnessError::Memory { path: self.folder.clone(), why: error.to_string() })?;
+        let write = |ending: &str, bytes: &[u8]| {
+            storage::replace(&self.folder, &Self::hand_over_name(&log.origin, number, ending), bytes)
+                .map_err(WitnessError::io("remembering the handover in", &self.folder))
+        };
+        // The key first: without the envelope beside it, it says nothing.
+        write("pem", pem.as_bytes())?;
+        write("json", envelope)?;
+        Ok(step.to)
+    }
+
     /// Answers a request: the cosignature line, once the new state is on disk.
     ///
     /// Errors: every reason not to cosign; the memory is unchanged then.
     pub fn answer(&self, request: &[u8], log: &Watched, now: Timestamp) -> Result<String, WitnessError> {
         let request = read_request(request)?;
-        let path = self.folder.join(LOCK_FILE);
-        let lock = storage::private_file().open(&path);
-        let lock = lock.map_err(WitnessError::io("opening", &path))?;
-        lock.lock().map_err(WitnessError::io("locking", &path))?;
-        let new = Checkpoint::open(request.note.as_bytes(), &log.origin, &log.key)?;
+        let _alone = self.alone()?;
+        let keys = self.keys(log)?;
+        let key = keys.last().expect("a log has a key");
+        let new = Checkpoint::open(request.note.as_bytes(), &log.origin, key)?;
         // A checkpoint with further lines would be cosigned without them.
         new.cosigned_by(request.note.as_bytes(), &self.name, self.identity.public())?;
         let known = self.known(log)?;
@@ -222,6 +319,26 @@ impl LogView {
         }
         text.push('\n');
         text.push_str(self.note());
+        Ok(text)
+    }
+
+    /// The request that shows a witness, which saw `old` entries last, an earlier state: the one that was handed over to
+    /// this log's key, by the checkpoint that the key before it signed.
+    ///
+    /// Errors: a state that this log does not continue; fewer entries than `old`.
+    pub fn request_handed_over(&self, old: u64, handed: &HandedOver) -> Result<String, LogError> {
+        self.continues(&LogPosition {
+            origin: handed.state.origin.clone(),
+            size: handed.state.size,
+            root_hash: RootHash(handed.state.root),
+        })?;
+        let proof = if old == 0 { Vec::new() } else { self.prove_consistency_at(handed.state.size, old)? };
+        let mut text = format!("old {old}\n");
+        for hash in proof {
+            writeln!(text, "{}", STANDARD.encode(hash)).expect("writing to a string cannot fail");
+        }
+        text.push('\n');
+        text.push_str(&handed.note);
         Ok(text)
     }
 }

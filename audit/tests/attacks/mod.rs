@@ -1,13 +1,20 @@
-//! One module per attack. Each shows that the attack is refused, and that the same bytes without it are accepted. Attacks
-//! on permissions and quotas are beside the crate that decides them, in `access/tests/attacks`.
+//! One folder per attack. Each shows that the attack is refused, and that the same bytes without it are accepted. Attacks
+//! on permissions, quotas and tokens are beside the crate that decides them, in `access/tests/attacks`.
 
-mod altered;
+mod altered_byte;
+mod altered_log;
+mod duplicate_signer;
+mod expired;
+mod forged_handover;
 mod forged_payload;
-mod key_sets;
-mod leases;
-mod log_against_witness;
-mod log_tampering;
-mod rollback;
-mod signatures;
-mod substitution;
-mod wrong_time;
+mod forked_log;
+mod not_yet_valid;
+mod other_cluster;
+mod oversized_input;
+mod replayed_counter;
+mod rolled_back_key_set;
+mod stolen_lease;
+mod swapped_shard;
+mod tail_deletion;
+mod truncated_log;
+mod wrong_key;

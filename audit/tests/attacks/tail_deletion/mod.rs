@@ -1,4 +1,4 @@
-//! The owner of a log, who holds its key, rewrites the past; a witness elsewhere does not go along.
+//! The owner of a log, who holds its key, deletes its tail or rewrites the past; a witness elsewhere does not go along.
 
 use crate::crash::{files_of, restore};
 use crate::support::{NOW, ORIGIN, at, event, identity};
@@ -8,19 +8,19 @@ use std::fs;
 use std::path::Path;
 use tempfile::tempdir;
 
-const NAME: &str = "witness.example/w1";
+pub(super) const NAME: &str = "witness.example/w1";
 
-fn grow(folder: &Path, numbers: impl Iterator<Item = u64>) {
+pub(super) fn grow(folder: &Path, numbers: impl Iterator<Item = u64>) {
     let key = identity(1);
     let (mut log, _) = Log::open(folder, ORIGIN, &key, OnLock::Refuse).expect("sound");
     log.append_all(&numbers.map(event).collect::<Vec<_>>()).expect("logged");
 }
 
-fn request(folder: &Path, old: u64) -> String {
+pub(super) fn request(folder: &Path, old: u64) -> String {
     LogView::read(folder, ORIGIN, identity(1).public()).expect("sound").request_witness(old).expect("in range")
 }
 
-fn watched() -> Watched {
+pub(super) fn watched() -> Watched {
     Watched { origin: ORIGIN.to_owned(), key: identity(1).public().clone() }
 }
 
@@ -70,19 +70,6 @@ fn a_deleted_tail_is_refused() {
     let refused = witness.answer(request(log.path(), 5).as_bytes(), &watched(), at(NOW)).expect_err("another past");
     assert!(matches!(refused, WitnessError::OtherSize { claimed: 5, known: 9 }), "{refused}");
     assert_eq!(witness.known(&watched()).expect("unchanged").map(|known| known.size), Some(9));
-}
-
-#[test]
-fn a_fork_of_the_same_size_is_refused() {
-    let (one, other, memory) =
-        (tempdir().expect("a folder"), tempdir().expect("a folder"), tempdir().expect("a folder"));
-    let key = identity(7);
-    let witness = Witness::open(NAME, &key, memory.path()).expect("a witness");
-    grow(one.path(), 0..8);
-    grow(other.path(), (0..7).chain([99]));
-    witness.answer(request(one.path(), 0).as_bytes(), &watched(), at(NOW)).expect("the first state seen");
-    let refused = witness.answer(request(other.path(), 8).as_bytes(), &watched(), at(NOW)).expect_err("a fork");
-    assert!(matches!(refused, WitnessError::Fork(_)), "{refused}");
 }
 
 #[test]

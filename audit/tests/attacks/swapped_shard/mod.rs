@@ -1,8 +1,9 @@
-//! Somebody runs a rightful manifest with other files, elsewhere, or presents another run as its own.
+//! Somebody runs a rightful manifest with other files, with its files swapped, or presents another run as its own.
 
 use crate::support::{FILES, NOW, at, expected, identity, manifest, run_claim, sealed, trusting};
 use isotherm_audit::open::{RunExpectations, SubjectMismatch, Verified};
 use isotherm_audit::run::SignedRun;
+use isotherm_audit::statement::Subject;
 use isotherm_audit::{Expectations, OpenError, open, open_run, seal};
 use isotherm_core::digest::Digest;
 use std::collections::BTreeMap;
@@ -11,6 +12,42 @@ fn refused(edit: impl FnOnce(&mut Expectations)) -> OpenError {
     let mut expected = expected();
     edit(&mut expected);
     open(&sealed(&[1]).envelope, &trusting(&[1], 1), at(NOW), &expected).expect_err("an attack")
+}
+
+fn opened_manifest() -> (Verified<isotherm_audit::manifest::Manifest>, Digest) {
+    let sealed = sealed(&[1]);
+    (open(&sealed.envelope, &trusting(&[1], 1), at(NOW), &expected()).expect("rightful"), sealed.payload_digest)
+}
+
+fn run_refused(edit: impl FnOnce(&mut SignedRun)) -> OpenError {
+    let (manifest, digest) = opened_manifest();
+    let mut run = run_claim(digest);
+    edit(&mut run);
+    let run = seal(&run, &[&identity(1)]).expect("it holds together");
+    let presented = BTreeMap::from([("tokens".to_owned(), Digest::of(b"the tokens"))]);
+    let expected = RunExpectations { manifest: &manifest, presented };
+    open_run(&run.envelope, &trusting(&[1], 1), at("2026-11-23T13:00:00Z"), &expected).expect_err("an attack")
+}
+
+#[test]
+fn two_shards_of_one_model_do_not_take_each_others_place() {
+    let mut manifest = manifest();
+    manifest.subjects.push(Subject::new("model/00002", Digest::of(b"the second shard")));
+    let sealed = seal(&manifest, &[&identity(1)]).expect("it holds together");
+    let open_with = |first: &[u8], second: &[u8]| {
+        let mut expected = expected();
+        expected.presented.insert("model".to_owned(), Digest::of(first));
+        expected.presented.insert("model/00002".to_owned(), Digest::of(second));
+        open(&sealed.envelope, &trusting(&[1], 1), at(NOW), &expected)
+    };
+    open_with(b"the model", b"the second shard").expect("each in its place");
+    let swapped = open_with(b"the second shard", b"the model").expect_err("swapped");
+    assert!(matches!(&swapped, OpenError::Subjects { mismatches } if mismatches.len() == 2), "{swapped}");
+    let other = open_with(b"the model", b"another shard").expect_err("another");
+    assert!(matches!(&other, OpenError::Subjects { mismatches } if mismatches[0].name == "model/00002"), "{other}");
+    // A shard that nobody shows is not taken for the right one.
+    let hidden = open(&sealed.envelope, &trusting(&[1], 1), at(NOW), &expected()).expect_err("not shown");
+    assert!(matches!(hidden, OpenError::NotPresented { .. }), "{hidden}");
 }
 
 #[test]
@@ -63,29 +100,6 @@ fn presenting_nothing_is_not_agreeing() {
     assert!(
         matches!(refused(|expected| expected.presented.clear()), OpenError::NotPresented { names } if names.len() == 3)
     );
-}
-
-#[test]
-fn another_cluster_or_host_is_refused() {
-    let other = refused(|expected| expected.cluster_id = "work".to_owned());
-    assert_eq!(other.to_string(), "it is for the cluster \"home\"; this is \"work\"");
-    let other = refused(|expected| expected.host_id = "laptop".to_owned());
-    assert_eq!(other.to_string(), "it is for the host \"tower\"; this is \"laptop\"");
-}
-
-fn opened_manifest() -> (Verified<isotherm_audit::manifest::Manifest>, Digest) {
-    let sealed = sealed(&[1]);
-    (open(&sealed.envelope, &trusting(&[1], 1), at(NOW), &expected()).expect("rightful"), sealed.payload_digest)
-}
-
-fn run_refused(edit: impl FnOnce(&mut SignedRun)) -> OpenError {
-    let (manifest, digest) = opened_manifest();
-    let mut run = run_claim(digest);
-    edit(&mut run);
-    let run = seal(&run, &[&identity(1)]).expect("it holds together");
-    let presented = BTreeMap::from([("tokens".to_owned(), Digest::of(b"the tokens"))]);
-    let expected = RunExpectations { manifest: &manifest, presented };
-    open_run(&run.envelope, &trusting(&[1], 1), at("2026-11-23T13:00:00Z"), &expected).expect_err("an attack")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Somebody edits, cuts, reorders, forks or re-signs a log.
+//! Somebody edits, reorders or re-signs a log.
 
 use crate::crash::{files_of, restore};
 use crate::support::{ORIGIN, event, identity};
@@ -9,40 +9,40 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::{TempDir, tempdir};
 
-const ENTRIES: u64 = 4;
-const BUNDLE: &str = "tile/entries/000.p/4";
-const TILE: &str = "tile/0/000.p/4";
+pub(super) const ENTRIES: u64 = 4;
+pub(super) const BUNDLE: &str = "tile/entries/000.p/4";
+pub(super) const TILE: &str = "tile/0/000.p/4";
 
-struct Sample {
-    folder: TempDir,
+pub(super) struct Sample {
+    pub(super) folder: TempDir,
     files: BTreeMap<PathBuf, Vec<u8>>,
     position: LogPosition,
 }
 
-fn fill(folder: &Path, numbers: impl Iterator<Item = u64>) -> LogPosition {
+pub(super) fn fill(folder: &Path, numbers: impl Iterator<Item = u64>) -> LogPosition {
     let key = identity(1);
     let (mut log, _) = Log::open(folder, ORIGIN, &key, OnLock::Refuse).expect("sound");
     log.append_all(&numbers.map(event).collect::<Vec<_>>()).expect("logged");
     log.position()
 }
 
-fn sample() -> Sample {
+pub(super) fn sample() -> Sample {
     let folder = tempdir().expect("a folder");
     let position = fill(folder.path(), 0..ENTRIES);
     Sample { files: files_of(folder.path()), position, folder }
 }
 
 impl Sample {
-    fn file(&self, name: &str) -> Vec<u8> {
+    pub(super) fn file(&self, name: &str) -> Vec<u8> {
         self.files[Path::new(name)].clone()
     }
 
-    fn lines(&self) -> Vec<Vec<u8>> {
+    pub(super) fn lines(&self) -> Vec<Vec<u8>> {
         lines(&self.file(BUNDLE))
     }
 
     /// Puts one file in place of its own; reader, writer and check must refuse. Gives the reader's reason.
-    fn refused(&self, name: &str, bytes: Option<&[u8]>, what: &str) -> LogError {
+    pub(super) fn refused(&self, name: &str, bytes: Option<&[u8]>, what: &str) -> LogError {
         let mut files = self.files.clone();
         match bytes {
             Some(bytes) => files.insert(name.into(), bytes.to_vec()),
@@ -66,7 +66,7 @@ impl Sample {
     }
 }
 
-fn lines(mut bundle: &[u8]) -> Vec<Vec<u8>> {
+pub(super) fn lines(mut bundle: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = Vec::new();
     while let [high, low, rest @ ..] = bundle {
         let (line, rest) = rest.split_at(usize::from(*high) << 8 | usize::from(*low));
@@ -76,12 +76,12 @@ fn lines(mut bundle: &[u8]) -> Vec<Vec<u8>> {
     lines
 }
 
-fn bundle(lines: &[Vec<u8>]) -> Vec<u8> {
+pub(super) fn bundle(lines: &[Vec<u8>]) -> Vec<u8> {
     lines.iter().flat_map(|line| [&(line.len() as u16).to_be_bytes(), line.as_slice()].concat()).collect()
 }
 
 /// Position of the entry that a byte of a bundle belongs to.
-fn entry_at(lines: &[Vec<u8>], byte: usize) -> u64 {
+pub(super) fn entry_at(lines: &[Vec<u8>], byte: usize) -> u64 {
     let mut end = 0;
     for (line, index) in lines.iter().zip(0..) {
         end += line.len() + 2;
@@ -140,19 +140,6 @@ fn every_altered_byte_of_the_checkpoint_is_refused() {
             assert!(matches!(refused, LogError::Checkpoint(_)), "{refused}");
         }
     }
-}
-
-#[test]
-fn every_truncation_is_refused() {
-    let sample = sample();
-    let bytes = sample.file(BUNDLE);
-    for length in 0..bytes.len() {
-        let refused = sample.refused(BUNDLE, Some(&bytes[..length]), &format!("cut at {length}"));
-        let have = entry_at(&sample.lines(), length);
-        assert!(matches!(refused, LogError::Truncated { have: h, signed: ENTRIES } if h == have), "{refused}");
-    }
-    let longer = [bytes.as_slice(), b"\0"].concat();
-    assert!(matches!(sample.refused(BUNDLE, Some(&longer), "longer"), LogError::Altered { .. }));
 }
 
 #[test]
@@ -259,44 +246,10 @@ fn entries_that_go_without_the_logs_own_word_are_missed() {
 }
 
 #[test]
-fn another_log_of_the_same_key_is_not_this_one() {
-    let sample = sample();
-    let other = tempdir().expect("a folder");
-    fill(other.path(), 10..10 + ENTRIES);
-    // Entries and tiles of one and checkpoint of the other: every entry is rightly chained, but not in this tree.
-    let mut files = files_of(other.path());
-    files.insert(CHECKPOINT_FILE.into(), sample.file(CHECKPOINT_FILE));
-    restore(sample.folder.path(), &files);
-    let refused = LogView::read(sample.folder.path(), ORIGIN, identity(1).public()).expect_err("another tree");
-    assert!(matches!(refused, LogError::Forked { size: ENTRIES }), "{refused}");
-}
-
-#[test]
 fn a_log_under_another_name_or_key_is_refused() {
     let sample = sample();
     let other_key = identity(2);
     assert!(LogView::read(sample.folder.path(), "isotherm.local/other", identity(1).public()).is_err());
     assert!(LogView::read(sample.folder.path(), ORIGIN, other_key.public()).is_err());
     assert!(Log::open(sample.folder.path(), ORIGIN, &other_key, OnLock::Refuse).is_err());
-}
-
-#[test]
-fn a_log_cut_back_with_its_old_checkpoint_is_found_by_whoever_kept_a_later_one() {
-    let folder = tempdir().expect("a folder");
-    fill(folder.path(), 0..3);
-    let old = files_of(folder.path());
-    let later = fill(folder.path(), 3..5);
-    restore(folder.path(), &old);
-    let key = identity(1);
-    // Alone it looks sound: that is why checkpoints are kept elsewhere.
-    let view = LogView::read(folder.path(), ORIGIN, key.public()).expect("an old state");
-    assert!(matches!(view.continues(&later), Err(LogError::Truncated { have: 3, signed: 5 })));
-    let found = fsck(folder.path(), ORIGIN, key.public(), std::slice::from_ref(&later)).expect("readable");
-    assert!(matches!(found.findings[..], [LogError::Truncated { .. }]));
-    // Grown again in another way, to the same size and beyond.
-    fill(folder.path(), 20..24);
-    let view = LogView::read(folder.path(), ORIGIN, key.public()).expect("rightly signed");
-    assert!(matches!(view.continues(&later), Err(LogError::Forked { size: 5 })));
-    let found = fsck(folder.path(), ORIGIN, key.public(), &[later]).expect("readable");
-    assert!(matches!(found.findings[..], [LogError::Forked { size: 5 }]));
 }
