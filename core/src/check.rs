@@ -8,6 +8,7 @@
 //! calls itself certified, proved here.
 
 mod beginnings;
+mod cases;
 mod certificate;
 mod cover;
 mod enumeration;

@@ -89,6 +89,15 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sites: Vec<Vec<String>>,
     },
+    /// Throughput: all plans are divided into cases by how they use devices, and each case has worths of its own.
+    Cases {
+        /// What the ends of the model weigh.
+        #[serde(default)]
+        ends: EndWeights,
+        /// Each division is followed by all of its first case, then all of its second; a case that is not divided
+        /// further is proved.
+        cases: Vec<Case>,
+    },
     /// Throughput: evidence for each batch in which requests may go round; none for those that Little's law rules out at
     /// the bound.
     Batches {
@@ -100,6 +109,36 @@ pub enum Evidence {
     WalkPrices {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
+    },
+}
+
+/// A division of plans into two cases, or the proof of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Case {
+    /// First the plans in which at most so many of some devices hold few layers, then those in which more do.
+    Holding {
+        /// Names of the devices that are counted.
+        devices: Vec<String>,
+        /// Those of them count that hold at least one layer and at most so many.
+        layers_max: u32,
+        /// How many there are at most in the first case.
+        count: u32,
+    },
+    /// First the plans in which at most so many layers are passed by some devices alone, then those in which more are.
+    Alone {
+        /// Names of the devices; two divisions of this kind name the same devices or have none in common.
+        devices: Vec<String>,
+        /// How many layers there are at most in the first case.
+        count: u32,
+    },
+    /// Worths that prove this case.
+    Proof {
+        /// Worth of one device, in weights of layers, by device name.
+        worths: BTreeMap<String, f64>,
+        /// For each division above, outermost first, what each device or layer that it counts is worth: nothing or more
+        /// in a first case, nothing or less in a second.
+        counted: Vec<f64>,
     },
 }
 

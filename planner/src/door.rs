@@ -10,12 +10,13 @@ use crate::latency::costs::Costs;
 use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
 use crate::tables::Tables;
+use crate::throughput::cases::{self, Counted, Proved};
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::worths::Worths;
 use crate::throughput::{BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::check::open_batches;
-use isotherm_core::plan::{BatchEvidence, EndWeights, Evidence, Unused};
+use isotherm_core::plan::{BatchEvidence, Case, EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 
 /// Most chains that a plan's reader is asked to enumerate.
@@ -212,7 +213,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
-            Proof::Clip | Proof::Worths(_) | Proof::Crossing(..) => None,
+            Proof::Clip | Proof::Worths(_) | Proof::Crossing(..) | Proof::Cases(_) => None,
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
@@ -260,7 +261,38 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             let sites = sites.members.iter().map(names).collect();
             vec![Evidence::WeighedWorths { worths: named(found), ends, sites }]
         }
+        Proof::Cases(found) => {
+            let ends = EndWeights { first: found.weights.first, last: found.weights.last };
+            let mut cases = Vec::new();
+            in_order(tables, found, &found.root, &mut cases);
+            vec![Evidence::Cases { ends, cases }]
+        }
         Proof::Solver(_) => Vec::new(),
+    }
+}
+
+/// The cases below one, it first, as a certificate lists them.
+fn in_order(tables: &Tables<'_>, found: &Proved, case: &cases::Case, list: &mut Vec<Case>) {
+    let named = |members: &[usize]| members.iter().map(|&device| tables.name(device).to_owned()).collect();
+    let whole = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    match case {
+        cases::Case::Divided(counted, count, first, second) => {
+            let count = whole(*count);
+            list.push(match *counted {
+                Counted::Holding(class, most) => {
+                    Case::Holding { devices: named(&found.classes[class].members), layers_max: whole(most), count }
+                }
+                Counted::Alone(site) => Case::Alone { devices: named(&found.sites[site]), count },
+            });
+            in_order(tables, found, first, list);
+            in_order(tables, found, second, list);
+        }
+        cases::Case::Proved(worths, values) => {
+            let of_class = found.classes.iter().zip(worths);
+            let of_device = of_class.flat_map(|(class, &worth)| class.members.iter().map(move |&d| (d, worth)));
+            let worths = of_device.map(|(device, worth)| (tables.name(device).to_owned(), worth)).collect();
+            list.push(Case::Proof { worths, counted: values.clone() });
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
 //! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
-//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::enumeration`]
-//! and [`super::walk`].
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
+//! [`super::enumeration`] and [`super::walk`].
 
-use super::{cover, enumeration, walk, worths};
-use super::{in_flight, walk::WalkFault};
+use super::{cases, cover, enumeration, walk, worths};
+use super::{cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
 use crate::problem::{Objective, PlacementProblem};
@@ -167,6 +167,9 @@ pub enum BoundFault {
         /// Device and layers it holds, of each.
         cover: Vec<String>,
     },
+    /// Cases that are no division of all plans, or one that is not proved.
+    #[error(transparent)]
+    Case(#[from] CaseFault),
     /// Prices that prove nothing.
     #[error(transparent)]
     Walk(#[from] WalkFault),
@@ -311,6 +314,7 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
         Evidence::ClipBound => wrong("clip_bound"),
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
+        Evidence::Cases { .. } => wrong("cases"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration if problem.formats().len() > 1 => {
             vec![BoundFault::Choices { evidence: "enumeration", what: "other formats" }]
@@ -334,6 +338,7 @@ fn rate(
 ) -> Option<Vec<BoundFault>> {
     let claim = match evidence {
         Evidence::ClipBound => return Some(cover::clip(problem, bound, above, batch)),
+        Evidence::Cases { ends, cases } => return Some(cases::prove(problem, above, *ends, cases, batch)),
         Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },
         Evidence::WeighedWorths { worths, ends, sites } => worths::Claim { worths, ends: *ends, sites, batch },
         _ => return None,

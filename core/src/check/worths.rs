@@ -34,10 +34,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const COVERS_MAX: u64 = 2_000_000;
 
 /// Most ways to use devices on a layer: the search goes as deep, and has a stack of 2 MiB at least.
-const SLOTS_MAX: usize = 4000;
+pub(super) const SLOTS_MAX: usize = 4000;
 
 /// Parts into which the rate asked for, and the price of a layer, are divided where numbers have a fixed size.
-const PARTS_BITS: u32 = 50;
+pub(super) const PARTS_BITS: u32 = 50;
 
 /// What a certificate says of devices, layers and sites.
 pub(super) struct Claim<'a> {
@@ -212,12 +212,14 @@ impl Need<'_> {
             let (count, max) = (slots.len() as u128, SLOTS_MAX as u128);
             return Some(BoundFault::TooLarge { what: "ways to use devices on a layer", count, max });
         }
+        let set_of: Vec<usize> = slots.iter().map(|slot| slot.set).collect();
+        let sets: Vec<Set> = free.iter().map(|&free| Set { free, part: Some(0) }).collect();
         if let Some(figures) = self.rounded(slots)
-            && let Ok(None) = Search::new(slots, free, figures).cheap_cover()
+            && let Ok(None) = Search::new(set_of.clone(), sets.clone(), figures, COVERS_MAX).cheap_cover()
         {
             return None;
         }
-        match Search::new(slots, free, self.exactly(slots)).cheap_cover() {
+        match Search::new(set_of, sets, self.exactly(slots), COVERS_MAX).cheap_cover() {
             Ok(None) => None,
             Ok(Some(chosen)) => {
                 let used = || slots.iter().zip(&chosen).filter(|(_, count)| **count > 0);
@@ -237,6 +239,10 @@ impl Need<'_> {
         }
     }
 
+    const fn besides(&self) -> Besides {
+        if self.several { Besides::Device } else { Besides::Nothing }
+    }
+
     /// In parts of the rate and of the price of a layer, rounded so that no cover is missed; none where the price is too
     /// high for numbers of this size.
     fn rounded(&self, slots: &[Slot]) -> Option<Figures<u128>> {
@@ -250,7 +256,7 @@ impl Need<'_> {
             prices: slots.iter().map(price).collect(),
             need: 1 << PARTS_BITS,
             price: most,
-            several: self.several,
+            besides: self.besides(),
         })
     }
 
@@ -264,7 +270,7 @@ impl Need<'_> {
             prices: slots.iter().map(|s| scaled(&s.price, &price_unit)).collect(),
             need: scaled(self.rate, &rate_unit),
             price: scaled(&self.price, &price_unit),
-            several: self.several,
+            besides: self.besides(),
         }
     }
 }
@@ -277,17 +283,28 @@ fn common_denominator<'a>(values: impl Iterator<Item = &'a Exact>) -> BigInt {
     })
 }
 
+/// What a cover must have beside enough devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Besides {
+    /// Nothing.
+    Nothing,
+    /// A second device.
+    Device,
+    /// A device of a second part.
+    Part,
+}
+
 /// Rates and prices of slots in whole numbers, and what a cover must reach and stay below.
-struct Figures<N> {
-    rates: Vec<N>,
-    prices: Vec<N>,
-    need: N,
-    price: N,
-    several: bool,
+pub(super) struct Figures<N> {
+    pub rates: Vec<N>,
+    pub prices: Vec<N>,
+    pub need: N,
+    pub price: N,
+    pub besides: Besides,
 }
 
 /// Whole numbers that a search can be made in.
-trait Number: Clone + Ord + Zero {
+pub(super) trait Number: Clone + Ord + Zero {
     /// A multiple.
     fn times(&self, count: u64) -> Self;
     /// A product.
@@ -336,51 +353,86 @@ impl Number for BigInt {
     }
 }
 
+/// A set of equal devices: how many there are, and the part of all devices that they belong to.
+#[derive(Clone, Copy)]
+pub(super) struct Set {
+    /// How many.
+    pub free: u64,
+    /// Position of the part; none where its devices belong to none, and a cover with one of them to no single part.
+    pub part: Option<usize>,
+}
+
 /// Depth-first search for slots whose rates reach a need and whose prices stay below another.
-struct Search<N> {
+pub(super) struct Search<N> {
     /// Positions of the slots in the order of the search: cheapest rate first, so that what is left can be bought no
     /// cheaper than at the next slot's price per rate.
     order: Vec<usize>,
-    sets: Vec<usize>,
+    /// The set of each slot.
+    set_of: Vec<usize>,
     figures: Figures<N>,
-    cheapest: Option<usize>,
+    /// The slots that are the cheapest of their parts, cheapest first.
+    cheapest: Vec<usize>,
     /// Devices of each set that are still free.
-    free: Vec<u64>,
-    looked: u64,
+    sets: Vec<Set>,
+    /// Partial covers looked at so far.
+    pub looked: u64,
+    /// How many may be looked at.
+    limit: u64,
     chosen: Vec<u64>,
 }
 
 impl<N: Number> Search<N> {
-    fn new(slots: &[Slot], free: &[u64], figures: Figures<N>) -> Self {
-        let mut order: Vec<usize> = (0..slots.len()).collect();
+    /// Of slots of these sets.
+    pub fn new(set_of: Vec<usize>, sets: Vec<Set>, figures: Figures<N>, limit: u64) -> Self {
+        let mut order: Vec<usize> = (0..set_of.len()).collect();
         let (rates, prices) = (&figures.rates, &figures.prices);
         order.sort_by(|&a, &b| prices[a].product(&rates[b]).cmp(&prices[b].product(&rates[a])).then(a.cmp(&b)));
-        let cheapest = (0..slots.len()).min_by(|&a, &b| prices[a].cmp(&prices[b]));
-        let sets = slots.iter().map(|slot| slot.set).collect();
-        Self { order, sets, cheapest, free: free.to_vec(), looked: 0, chosen: vec![0; slots.len()], figures }
+        let mut cheapest: Vec<usize> = (0..set_of.len()).collect();
+        cheapest.sort_by(|&a, &b| prices[a].cmp(&prices[b]).then(a.cmp(&b)));
+        let mut seen = BTreeSet::new();
+        cheapest.retain(|&slot| seen.insert(sets[set_of[slot]].part));
+        let chosen = vec![0; set_of.len()];
+        Self { order, set_of, cheapest, sets, looked: 0, limit, chosen, figures }
     }
 
     /// How many of each slot make a cheap cover; none where there is no such cover.
-    fn cheap_cover(mut self) -> Result<Option<Vec<u64>>, BoundFault> {
+    pub fn cheap_cover(&mut self) -> Result<Option<Vec<u64>>, BoundFault> {
         let need = self.figures.need.clone();
-        Ok(self.cheaper(0, &need, &N::zero(), 0)?.then_some(self.chosen))
+        Ok(self.cheaper(0, &need, &N::zero())?.then(|| self.chosen.clone()))
     }
 
-    /// Whether the slots from `i` on can meet `need` while the whole stays below the price, `spent` being spent on so
-    /// many devices.
-    fn cheaper(&mut self, i: usize, need: &N, spent: &N, devices: u64) -> Result<bool, BoundFault> {
+    /// What has to stand by the devices chosen; `Err` where nothing can.
+    fn second(&self) -> Result<Option<usize>, ()> {
+        let mut chosen = (0..self.chosen.len()).filter(|&slot| self.chosen[slot] > 0);
+        let part = |slot: usize| self.sets[self.set_of[slot]].part;
+        match self.figures.besides {
+            Besides::Nothing => Ok(None),
+            Besides::Device if self.chosen.iter().sum::<u64>() >= 2 => Ok(None),
+            Besides::Device => Ok(self.cheapest.first().copied()),
+            Besides::Part => {
+                let Some(first) = chosen.next().and_then(part) else { return Ok(None) };
+                if chosen.any(|slot| part(slot) != Some(first)) {
+                    return Ok(None);
+                }
+                self.cheapest.iter().find(|&&slot| part(slot) != Some(first)).map(|&slot| Some(slot)).ok_or(())
+            }
+        }
+    }
+
+    /// Whether the slots from `i` on can meet `need` while the whole stays below the price, `spent` being spent.
+    fn cheaper(&mut self, i: usize, need: &N, spent: &N) -> Result<bool, BoundFault> {
         if need.is_zero() {
-            // One device that carries all stands by the cheapest there is.
-            let Some(second) = self.cheapest.filter(|_| self.figures.several && devices < 2) else {
-                return Ok(*spent < self.figures.price);
-            };
-            let cheap = spent.clone() + self.figures.prices[second].clone() < self.figures.price;
-            self.chosen[second] += u64::from(cheap);
+            let Ok(second) = self.second() else { return Ok(false) };
+            let price = second.map_or_else(N::zero, |second| self.figures.prices[second].clone());
+            let cheap = spent.clone() + price < self.figures.price;
+            if let Some(second) = second {
+                self.chosen[second] += u64::from(cheap);
+            }
             return Ok(cheap);
         }
         self.looked += 1;
-        if self.looked > COVERS_MAX {
-            let (count, max) = (self.looked.into(), COVERS_MAX.into());
+        if self.looked > self.limit {
+            let (count, max) = (self.looked.into(), self.limit.into());
             return Err(BoundFault::TooLarge { what: "partial covers of a layer", count, max });
         }
         let Some(&slot) = self.order.get(i) else { return Ok(false) };
@@ -389,17 +441,17 @@ impl<N: Number> Search<N> {
         if spent.product(&rate) + need.product(&price) >= self.figures.price.product(&rate) {
             return Ok(false);
         }
-        let set = self.sets[slot];
-        let free = self.free[set];
+        let set = self.set_of[slot];
+        let free = self.sets[set].free;
         // More devices than needed only cost more.
         for count in (0..=free.min(need.reached_by(&rate))).rev() {
-            (self.chosen[slot], self.free[set]) = (count, free - count);
+            (self.chosen[slot], self.sets[set].free) = (count, free - count);
             let spent = spent.clone() + price.times(count);
-            if self.cheaper(i + 1, &need.less(&rate.times(count)), &spent, devices + count)? {
+            if self.cheaper(i + 1, &need.less(&rate.times(count)), &spent)? {
                 return Ok(true);
             }
         }
-        (self.chosen[slot], self.free[set]) = (0, free);
+        (self.chosen[slot], self.sets[set].free) = (0, free);
         Ok(false)
     }
 }

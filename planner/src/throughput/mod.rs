@@ -2,6 +2,7 @@
 
 pub(crate) mod annealing;
 pub(crate) mod blocks;
+pub(crate) mod cases;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
 pub(crate) mod dive;
@@ -24,8 +25,10 @@ use crate::formulation::routing::{path_through, route};
 use crate::formulation::solve::{Answer, HIGHS, SolverFault, Verdict, solve};
 use crate::latency::chains::Link;
 use crate::tables::Tables;
+use cases::Division;
 use clip::{Span, Weights};
 use dive::Dives;
+use isotherm_core::units::Seconds;
 use network::Network;
 use replay::{Carried, Path, replay};
 use sites::Sites;
@@ -55,6 +58,13 @@ const NODES_QUICK: u64 = 20;
 /// that counts as none.
 const PINNED_SHARE: f64 = 1e-8;
 
+/// Cases looked at for one rate.
+const CASES: usize = 400;
+/// Rates looked at by cases.
+const HALVINGS: usize = 12;
+/// Relative distance of rates at which halving by cases ends.
+const NEAR: f64 = 2e-4;
+
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Proof {
@@ -64,6 +74,8 @@ pub(crate) enum Proof {
     Worths(Worths),
     /// Worths of devices, and sites between which no way carries the bound.
     Crossing(Worths, Sites),
+    /// Worths of devices for each of several cases.
+    Cases(cases::Proved),
     /// A solver's word.
     Solver(&'static str),
 }
@@ -232,7 +244,24 @@ pub(crate) fn best_flow(
         }
         best.report(budget);
     }
+    // Plans may take half of the time, what proves that there are no better ones most of the rest.
+    let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
+    let all = left();
+    let part = |share: f64| {
+        let kept = if all.is_finite() { share * all } else { 0.0 };
+        move || Seconds::of((left() - kept).max(0.0))
+    };
+    let (half, most) = (part(0.5), part(0.1));
+    let timed = budget.remaining.is_some();
+    let first = if timed { Budget { remaining: Some(&half), ..*budget } } else { *budget };
     if !one_chain {
+        plans(flows, &spans, &mut covers, &mut best, &first)?;
+    }
+    if !best.enough(budget) {
+        let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
+        by_cases(flows, &spans, &mut best, CASES, &second)?;
+    }
+    if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
         plans(flows, &spans, &mut covers, &mut best, budget)?;
     }
     if !best.closed() {
@@ -310,6 +339,42 @@ fn plans(
             best.report(budget);
         }
         if round > 1 && best.rate() <= before {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Lowers the bound by cases, as far as so many for each rate get.
+fn by_cases(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    best: &mut BestFlow,
+    cases: usize,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let weights = match &best.proof {
+        Proof::Worths(found) => found.weights,
+        Proof::Cases(found) => found.weights,
+        _ => Weights::PLAIN,
+    };
+    let (tables, network) = (flows.tables, flows.network);
+    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9));
+    let mut division = Division::new(tables, &sites, spans, network.layers, weights);
+    let (mut low, mut steps) = (best.rate(), 0);
+    while best.bound > low * (1.0 + GAP_NONE) && steps < HALVINGS && budget.exhausted().is_none() {
+        // The plan itself may be the best; then halfway between what may be and what may not.
+        let target = if steps == 0 && best.rate() > 0.0 { low } else { f64::midpoint(low, best.bound) };
+        steps += 1;
+        match division.impossible(target, cases, budget)? {
+            Some(found) => {
+                (best.bound, best.proof) = (found.bound, Proof::Cases(found));
+                best.report(budget);
+            }
+            None if steps == 1 => {}
+            None => low = target,
+        }
+        if best.bound - low <= NEAR * low {
             break;
         }
     }

@@ -63,7 +63,12 @@ fn kind(certificate: &Certificate) -> Html {
                     "if the bound were exceeded, the devices together could not cover all layers"
                 }
                 Some(Evidence::Enumeration) => "every placement was enumerated by the checker itself",
-                Some(Evidence::DeviceWorths { .. } | Evidence::WeighedWorths { .. } | Evidence::Batches { .. }) => {
+                Some(
+                    Evidence::DeviceWorths { .. }
+                    | Evidence::WeighedWorths { .. }
+                    | Evidence::Cases { .. }
+                    | Evidence::Batches { .. },
+                ) => {
                     "the worths of the devices leave no room for more"
                 }
                 Some(Evidence::WalkPrices { .. }) => {

@@ -1,0 +1,497 @@
+//! Bounds by cases: where worths alone leave a gap, plans are divided by how many devices of a class hold few layers, or by
+//! how many layers a site passes alone, and each case has worths of its own.
+//!
+//! In the linear program of [`super::worths`] a device may hold three layers by a half and eight by a half, and a site may
+//! pass half a layer. Its duals say how often each cover is used, and so how many devices of a class hold so many layers:
+//! where that is no whole number, two cases are made, in each of which it is excluded. This goes on until the worths of
+//! each case prove the rate impossible, or until whole numbers are found, which prove nothing against the rate.
+//!
+//! In a case, what is counted has a value `v` of its own (see the checker's `cases` for the proof):
+//!
+//! ```text
+//! min  sum of u_c N_c + sum of v_j c_j
+//! s.t. sum over the devices of a cover of (u_c + sum of v_j) / w  +  sum of v_j, where one site alone  >=  1   for every cover
+//!      u_c + sum of v_j >= 0      for every class and number of layers
+//! ```
+
+use super::clip::{Span, Weights};
+use super::sites::Sites;
+use crate::budget::Budget;
+use crate::formulation::program::{Program, Relation};
+use crate::formulation::solve::{SolverFault, Verdict, solve};
+use crate::tables::Tables;
+use std::collections::BTreeMap;
+
+/// Most partial covers looked at for one cheapest cover.
+const COVERS_MAX: u64 = 100_000;
+/// Most rows added in one case.
+const ROWS_MAX: usize = 200;
+/// Most divisions above a case.
+const DEPTH_MAX: usize = 60;
+/// Share by which what is paid stays below what is asked for: enough to be seen in whole parts of fixed size.
+const MARGIN: f64 = 1e-9;
+/// What makes up for rounding.
+const ROUNDING: f64 = 1e-11;
+/// A number this near to a whole one is whole.
+const WHOLE: f64 = 1e-6;
+
+/// Devices of one kind at one site.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Class {
+    kind: usize,
+    site: usize,
+    /// Candidates.
+    pub members: Vec<usize>,
+    ways: Vec<Way>,
+}
+
+/// A way to use a device on a layer. Of one class, heaviest first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Way {
+    held: usize,
+    weight: f64,
+    rate: f64,
+}
+
+/// What a division counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Devices of a class that hold at most so many layers.
+    Holding(usize, usize),
+    /// Layers that a site passes alone.
+    Alone(usize),
+}
+
+/// A division, and the side on which a case lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rule {
+    counted: Counted,
+    /// The most of a first case, the least of a second.
+    count: usize,
+    more: bool,
+}
+
+/// How all plans are divided, and what proves each case.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Case {
+    /// First those of which at most so many are counted.
+    Divided(Counted, usize, Box<Case>, Box<Case>),
+    /// Worths by class, values by division.
+    Proved(Vec<f64>, Vec<f64>),
+}
+
+/// A bound and the cases that prove it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Proved {
+    /// No plan is faster.
+    pub bound: f64,
+    /// Of the layers.
+    pub weights: Weights,
+    /// What the cases speak of.
+    pub classes: Vec<Class>,
+    /// Candidates by site.
+    pub sites: Vec<Vec<usize>>,
+    /// The cases.
+    pub root: Case,
+}
+
+/// Devices of a cover, by class and position of the way.
+type Cover = BTreeMap<(usize, usize), usize>;
+
+/// What became of one case.
+enum Found {
+    Proved(Vec<f64>, Vec<f64>),
+    /// What is to be told apart: what is counted, and how many there are in fractions.
+    Open(Counted, f64),
+    /// Nothing speaks against the rate.
+    Whole,
+}
+
+/// The search for cases.
+pub(crate) struct Division {
+    classes: Vec<Class>,
+    sites: Vec<Vec<usize>>,
+    weights: Weights,
+    whole: f64,
+    known: Vec<Cover>,
+}
+
+impl Division {
+    /// Of the devices at these sites, which may hold layers so.
+    pub fn new(tables: &Tables<'_>, sites: &Sites, spans: &[Vec<Span>], layers: usize, weights: Weights) -> Self {
+        let mut classes: Vec<Class> = Vec::new();
+        for (site, members) in sites.members.iter().enumerate() {
+            for &device in members {
+                let kind = tables.candidates[device].kind;
+                match classes.iter_mut().find(|class| (class.kind, class.site) == (kind, site)) {
+                    Some(class) => class.members.push(device),
+                    None => {
+                        classes.push(Class { kind, site, members: vec![device], ways: ways(&spans[kind], weights) })
+                    }
+                }
+            }
+        }
+        classes.retain(|class| !class.ways.is_empty());
+        Self { classes, sites: sites.members.clone(), weights, whole: weights.whole(layers), known: Vec::new() }
+    }
+
+    /// Cases that prove a rate impossible, of which so many are looked at; none where that was not found.
+    pub fn impossible(
+        &mut self,
+        rate: f64,
+        cases_max: usize,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Proved>, SolverFault> {
+        // The checker asks a billionth above the bound stated.
+        let at = rate * (1.0 + 1e-9);
+        for c in 0..self.classes.len() {
+            for (position, way) in self.classes[c].ways.clone().iter().enumerate() {
+                let needed = (at / way.rate.min(at)).ceil() as usize;
+                if needed <= self.classes[c].members.len() {
+                    self.learn(Cover::from([((c, position), needed)]));
+                }
+            }
+        }
+        let mut left = cases_max;
+        let root = self.divide(at, &mut Vec::new(), &mut left, budget)?;
+        Ok(root.map(|root| Proved {
+            bound: rate,
+            weights: self.weights,
+            classes: self.classes.clone(),
+            sites: self.sites.clone(),
+            root,
+        }))
+    }
+
+    fn divide(
+        &mut self,
+        rate: f64,
+        rules: &mut Vec<Rule>,
+        left: &mut usize,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Case>, SolverFault> {
+        if *left == 0 || rules.len() >= DEPTH_MAX || budget.exhausted().is_some() {
+            return Ok(None);
+        }
+        *left -= 1;
+        let (counted, much) = match self.case(rate, rules, budget)? {
+            None | Some(Found::Whole) => return Ok(None),
+            Some(Found::Proved(worths, values)) => return Ok(Some(Case::Proved(worths, values))),
+            Some(Found::Open(counted, much)) => (counted, much),
+        };
+        let most = much.floor() as usize;
+        let mut cases = [None, None];
+        // The nearer side first: where nothing speaks against the rate, that is where it shows.
+        let more_first = much - much.floor() > 0.5;
+        for more in [more_first, !more_first] {
+            rules.push(Rule { counted, count: most + usize::from(more), more });
+            let case = self.divide(rate, rules, left, budget)?;
+            rules.pop();
+            let Some(case) = case else { return Ok(None) };
+            cases[usize::from(more)] = Some(Box::new(case));
+        }
+        let [Some(first), Some(second)] = cases else { return Ok(None) };
+        Ok(Some(Case::Divided(counted, most, first, second)))
+    }
+
+    fn learn(&mut self, cover: Cover) -> bool {
+        let new = !self.known.contains(&cover);
+        if new {
+            self.known.push(cover);
+        }
+        new
+    }
+
+    /// Whether a rule counts a device of a class that holds so many layers.
+    fn counts(rule: &Rule, class: usize, held: usize) -> bool {
+        matches!(rule.counted, Counted::Holding(of, most) if of == class && held <= most)
+    }
+
+    /// The site of a cover; none where it has several.
+    fn site_of(&self, cover: &Cover) -> Option<usize> {
+        let mut sites = cover.keys().map(|&(class, _)| self.classes[class].site);
+        let first = sites.next()?;
+        sites.all(|site| site == first).then_some(first)
+    }
+
+    /// Looks for worths that prove one case.
+    fn case(&mut self, rate: f64, rules: &[Rule], budget: &Budget<'_>) -> Result<Option<Found>, SolverFault> {
+        for _ in 0..ROWS_MAX {
+            if budget.exhausted().is_some() {
+                return Ok(None);
+            }
+            let Some((at, used)) = self.cheapest_worths(rate, rules, budget)? else { return Ok(None) };
+            let (worths, values) = at.split_at(self.classes.len());
+            let below = |sum: f64| sum < self.whole * (1.0 - MARGIN);
+            let sum = |worths: &[f64], values: &[f64]| -> f64 {
+                let devices = self.classes.iter().zip(worths).map(|(class, u)| class.members.len() as f64 * u);
+                devices.sum::<f64>() + rules.iter().zip(values).map(|(rule, v)| rule.count as f64 * v).sum::<f64>()
+            };
+            if !below(sum(worths, values)) {
+                return Ok(Some(self.open(rules, &used)));
+            }
+            let Some(covers) = self.cheapest_covers(rate, rules, worths, values) else { return Ok(None) };
+            let least = covers.iter().map(|(paid, _)| *paid).fold(f64::INFINITY, f64::min);
+            if least > 0.0 {
+                // All rows are homogeneous: what is paid too little for the cheapest cover is made up for by scale.
+                let scale = (1.0 + ROUNDING) / least.min(1.0);
+                let scaled = |values: &[f64]| values.iter().map(|v| v * scale).collect::<Vec<f64>>();
+                let (mut worths, values) = (scaled(worths), scaled(values));
+                worths.iter_mut().for_each(|worth| *worth += ROUNDING);
+                if below(sum(&worths, &values)) {
+                    return Ok(Some(Found::Proved(worths, values)));
+                }
+            }
+            let mut new = false;
+            for (paid, cover) in covers {
+                new |= paid < 1.0 - MARGIN && self.learn(cover);
+            }
+            if !new {
+                return Ok(Some(self.open(rules, &used)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What to divide by: what the covers in use count in fractions.
+    fn open(&self, rules: &[Rule], used: &[(usize, f64)]) -> Found {
+        let mut best: Option<(f64, Counted, f64)> = None;
+        let mut offer = |counted: Counted, much: f64| {
+            let off = (much - much.round()).abs();
+            if off > WHOLE && best.as_ref().is_none_or(|(most, ..)| off > *most) {
+                best = Some((off, counted, much));
+            }
+        };
+        for (c, class) in self.classes.iter().enumerate() {
+            // Devices by layers held; what a way carries beyond the rate is of no use, so it may hold for others.
+            let mut held: BTreeMap<usize, f64> = BTreeMap::new();
+            for &(cover, layers) in used {
+                for (&(of, way), &n) in self.known[cover].iter().filter(|((of, _), _)| *of == c) {
+                    let way = self.classes[of].ways[way];
+                    *held.entry(way.held).or_insert(0.0) += layers * n as f64 / way.weight;
+                }
+            }
+            let needed: f64 = held.values().map(|n| (n - WHOLE).ceil()).sum();
+            if needed <= class.members.len() as f64 && !rules.iter().any(|rule| Self::counts(rule, c, 0)) {
+                continue;
+            }
+            let mut sum = 0.0;
+            for (&most, n) in &held {
+                sum += n;
+                offer(Counted::Holding(c, most), sum);
+            }
+        }
+        let apart = self.sites.len() > 1 && self.weights == Weights::PLAIN;
+        if apart {
+            for site in 0..self.sites.len() {
+                let alone = used.iter().filter(|&&(cover, _)| self.site_of(&self.known[cover]) == Some(site));
+                offer(Counted::Alone(site), alone.map(|(_, layers)| layers).sum());
+            }
+        }
+        best.map_or(Found::Whole, |(_, counted, much)| Found::Open(counted, much))
+    }
+
+    /// The worths and values of least sum for which every known cover pays enough; and how many layers use each cover.
+    #[allow(clippy::type_complexity)]
+    fn cheapest_worths(
+        &self,
+        rate: f64,
+        rules: &[Rule],
+        budget: &Budget<'_>,
+    ) -> Result<Option<(Vec<f64>, Vec<(usize, f64)>)>, SolverFault> {
+        let mut program = Program::default();
+        for class in &self.classes {
+            program.column(class.members.len() as f64, 0.0, 2.0 * self.whole, false);
+        }
+        for rule in rules {
+            let most = 2.0 * self.whole;
+            let (lower, upper) = if rule.more { (-most, 0.0) } else { (0.0, most) };
+            program.column(rule.count as f64, lower, upper, false);
+        }
+        let first = self.classes.len();
+        let mut rows = Vec::new();
+        for (position, cover) in self.known.iter().enumerate() {
+            let carried: f64 =
+                cover.iter().map(|(&(c, way), &n)| self.classes[c].ways[way].rate.min(rate) * n as f64).sum();
+            if carried < rate * (1.0 - ROUNDING) {
+                continue;
+            }
+            let mut terms: BTreeMap<usize, f64> = BTreeMap::new();
+            for (&(c, way), &n) in cover {
+                let way = self.classes[c].ways[way];
+                let share = n as f64 / way.weight;
+                *terms.entry(c).or_insert(0.0) += share;
+                for (j, _) in rules.iter().enumerate().filter(|(_, rule)| Self::counts(rule, c, way.held)) {
+                    *terms.entry(first + j).or_insert(0.0) += share;
+                }
+            }
+            let site = self.site_of(cover);
+            for (j, rule) in rules.iter().enumerate() {
+                if matches!(rule.counted, Counted::Alone(of) if Some(of) == site) {
+                    terms.insert(first + j, 1.0);
+                }
+            }
+            rows.push(position);
+            program.row(terms.into_iter().collect(), Relation::AtLeast, 1.0);
+        }
+        // What a device pays in all is not negative.
+        for rule in rules.iter().filter(|rule| rule.more) {
+            if let Counted::Holding(c, held) = rule.counted {
+                for held in [held, 0].into_iter().chain(rules.iter().filter_map(|rule| match rule.counted {
+                    Counted::Holding(of, most) if of == c && most < held => Some(most),
+                    _ => None,
+                })) {
+                    let counted = rules.iter().enumerate().filter(|(_, rule)| Self::counts(rule, c, held));
+                    let terms = counted.map(|(j, _)| (first + j, 1.0)).chain([(c, 1.0)]).collect();
+                    program.row(terms, Relation::AtLeast, 0.0);
+                }
+            }
+        }
+        let answer = solve(&program, None, 0.0, &Budget { progress: None, ..*budget })?;
+        let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else { return Ok(None) };
+        let clean =
+            |(column, value): (&crate::formulation::program::Column, f64)| value.clamp(column.lower, column.upper);
+        let at = program.columns.iter().zip(at).map(clean).collect();
+        let used = rows.into_iter().zip(answer.duals).filter(|(_, layers)| *layers > WHOLE).collect();
+        Ok(Some((at, used)))
+    }
+
+    /// The cheapest covers and what they pay: of each site whose layers are counted, of several sites, of any.
+    fn cheapest_covers(&self, rate: f64, rules: &[Rule], worths: &[f64], values: &[f64]) -> Option<Vec<(f64, Cover)>> {
+        let mut let_off = vec![0.0; self.sites.len()];
+        let mut items: Vec<Item> = Vec::new();
+        for (rule, value) in rules.iter().zip(values) {
+            if let Counted::Alone(site) = rule.counted {
+                let_off[site] += value;
+            }
+        }
+        for (c, class) in self.classes.iter().enumerate() {
+            let mut before: Option<(f64, f64)> = None;
+            for (way, of) in class.ways.iter().enumerate() {
+                let counted = rules.iter().zip(values).filter(|(rule, _)| Self::counts(rule, c, of.held));
+                let pays = (worths[c] + counted.map(|(_, v)| v).sum::<f64>()).max(0.0);
+                let rate = of.rate.min(rate);
+                if before.is_some_and(|(paid, fastest)| paid == pays && fastest >= rate) {
+                    continue;
+                }
+                before = Some((pays, rate));
+                let price = pays / of.weight;
+                items.push(Item { key: (c, way), site: class.site, price, rate, set: c });
+            }
+        }
+        items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
+        let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
+        if let_off.iter().all(|&off| off == 0.0) {
+            return Some(Cheapest::new(items, free, rate, false)?.into_iter().collect());
+        }
+        let mut found = Vec::new();
+        for (site, off) in let_off.iter().enumerate() {
+            let here = items.iter().filter(|item| item.site == site).copied().collect();
+            found.extend(Cheapest::new(here, free.clone(), rate, false)?.map(|(price, cover)| (price + off, cover)));
+        }
+        found.extend(Cheapest::new(items, free, rate, true)?);
+        Some(found)
+    }
+}
+
+/// The fastest way of each weight, heaviest first.
+fn ways(spans: &[Span], weights: Weights) -> Vec<Way> {
+    let mut ways: Vec<Way> =
+        spans.iter().map(|&span| Way { held: span.held, weight: weights.of(span), rate: span.rate }).collect();
+    ways.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(b.held.cmp(&a.held)).then(b.rate.total_cmp(&a.rate)));
+    ways.dedup_by(|next, kept| (next.weight, next.held) == (kept.weight, kept.held));
+    ways
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Item {
+    key: (usize, usize),
+    site: usize,
+    price: f64,
+    rate: f64,
+    set: usize,
+}
+
+/// Depth-first search for the cheapest cover of a rate.
+struct Cheapest {
+    /// Cheapest per rate first.
+    items: Vec<Item>,
+    /// Devices of each class that are still free.
+    free: Vec<usize>,
+    chosen: Vec<usize>,
+    best: Option<(f64, Vec<usize>)>,
+    looked: u64,
+    rounding: f64,
+    /// The cheapest item of each site, where a cover must have devices of two.
+    seconds: Vec<usize>,
+    apart: bool,
+}
+
+impl Cheapest {
+    /// The cheapest cover, of several sites if so asked: `None` where the search takes too long, `Some(None)` where there
+    /// is no cover.
+    #[allow(clippy::new_ret_no_self)]
+    fn new(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Option<(f64, Cover)>> {
+        let mut seconds: Vec<usize> = (0..items.len()).collect();
+        seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
+        let mut seen: Vec<usize> = Vec::new();
+        seconds.retain(|&item| {
+            let new = !seen.contains(&items[item].site);
+            seen.push(items[item].site);
+            new
+        });
+        let chosen = vec![0; items.len()];
+        let rounding = 1e-12 * rate;
+        let mut search = Self { items, free, chosen, best: None, looked: 0, rounding, seconds, apart };
+        search.cover(0, rate, 0.0);
+        if search.looked > COVERS_MAX {
+            return None;
+        }
+        Some(search.best.map(|(price, chosen)| {
+            let mut cover = Cover::new();
+            for (item, n) in search.items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
+                *cover.entry(item.key).or_insert(0) += n;
+            }
+            (price, cover)
+        }))
+    }
+
+    fn cover(&mut self, i: usize, need: f64, spent: f64) {
+        if need <= self.rounding {
+            let mut second = None;
+            if self.apart {
+                let mut sites = (0..self.items.len()).filter(|&i| self.chosen[i] > 0).map(|i| self.items[i].site);
+                let first = sites.next();
+                if sites.all(|site| Some(site) == first) {
+                    second = self.seconds.iter().copied().find(|&item| Some(self.items[item].site) != first);
+                    if second.is_none() {
+                        return;
+                    }
+                }
+            }
+            let spent = spent + second.map_or(0.0, |second| self.items[second].price);
+            if self.best.as_ref().is_none_or(|(price, _)| spent < *price) {
+                let mut chosen = self.chosen.clone();
+                if let Some(second) = second {
+                    chosen[second] += 1;
+                }
+                self.best = Some((spent, chosen));
+            }
+            return;
+        }
+        self.looked += 1;
+        let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
+        // Even in fractions the rest costs so much.
+        let least = spent + need / item.rate * item.price;
+        if self.best.as_ref().is_some_and(|(best, _)| least >= *best) {
+            return;
+        }
+        let free = self.free[item.set];
+        let most = ((need / item.rate).ceil() as usize).min(free);
+        for n in (0..=most).rev() {
+            (self.chosen[i], self.free[item.set]) = (n, free - n);
+            self.cover(i + 1, need - item.rate * n as f64, spent + item.price * n as f64);
+        }
+        (self.chosen[i], self.free[item.set]) = (0, free);
+    }
+}
