@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod exchange;
 mod heat;
+pub mod planning;
 mod service;
 mod trust;
 mod validate;
@@ -23,7 +24,7 @@ pub use trust::{AccessCommand, Asked, AuditCommand, EventAbout, Grant, KeysComma
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
-use isotherm_core::units::Seconds;
+use isotherm_core::units::{Celsius, Seconds};
 use std::path::PathBuf;
 
 /// Measure devices, plan a model's placement with a proof, simulate it, run it, and keep a signed record.
@@ -131,6 +132,15 @@ pub struct Sources {
     /// A model in place of the scenario's: a GGUF file or a name from `isotherm model list`.
     #[arg(long, value_name = "FILE|NAME")]
     pub model: Option<String>,
+    /// Temperature of the air, in place of the scenario's `environment.ambient` and `air`.
+    #[arg(long, value_name = "TEMPERATURE", allow_hyphen_values = true)]
+    pub ambient: Option<Celsius>,
+    /// A device that must hold a stage, beside those that the scenario pins; may be repeated.
+    #[arg(long, value_name = "DEVICE")]
+    pub pin: Vec<String>,
+    /// A device that must not hold one, beside those that the scenario bans; may be repeated.
+    #[arg(long, value_name = "DEVICE")]
+    pub ban: Vec<String>,
 }
 
 /// Arguments of `isotherm tour`.
@@ -239,6 +249,18 @@ pub struct Plan {
     /// Plan as another planner does, to compare with; its plan is judged by the same checker.
     #[arg(long, value_enum, value_name = "NAME")]
     pub algorithm: Option<AlgorithmName>,
+    /// Plan as if nothing ever got hot, beyond what heat and power limits allow in the long run.
+    #[arg(long)]
+    pub cold: bool,
+    /// Times to keep.
+    #[command(flatten)]
+    pub promises: planning::Promises,
+    /// Losses to be ready for.
+    #[command(flatten)]
+    pub losses: planning::Losses,
+    /// What runs already.
+    #[command(flatten)]
+    pub running: planning::Running,
     /// File to write the plan to.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -28,7 +28,34 @@ pub fn load(ui: &Ui, path: &Path, sources: &Sources, objective: Option<Objective
         (None, ModelSource::File(file)) => Some(models::open_file(ui, &beside(path, file))?.model),
         (None, ModelSource::Written(_)) => None,
     };
-    Ok(Question { problem: made(path, &scenario, devices, model, objective)? })
+    let problem = made(path, &scenario, devices, model, objective)?;
+    Ok(Question { problem: overridden(problem, sources, path)? })
+}
+
+/// The same problem in other air, with more devices pinned and banned, where the user asks for that.
+fn overridden(problem: PlacementProblem, sources: &Sources, path: &Path) -> Result<PlacementProblem, Failure> {
+    let mut problem = problem;
+    if let Some(ambient) = sources.ambient {
+        problem.ambient = ambient;
+        problem.conditions.air.clear();
+    }
+    if sources.pin.is_empty() && sources.ban.is_empty() {
+        return Ok(problem);
+    }
+    if let Some(both) = sources.pin.iter().find(|name| sources.ban.contains(name)) {
+        return Err(Failure::new(Code::Usage, format!("--pin and --ban both name {both:?}; keep one of them")));
+    }
+    let limits = &mut problem.limits;
+    // What is said now stands in the place of what the scenario says.
+    limits.banned.retain(|name| !sources.pin.contains(name));
+    limits.pinned.retain(|name| !sources.ban.contains(name));
+    for (list, more) in [(&mut limits.pinned, &sources.pin), (&mut limits.banned, &sources.ban)] {
+        list.extend(more.iter().cloned());
+        list.sort();
+        list.dedup();
+    }
+    let objective = problem.objective;
+    with_objective(problem, objective, path)
 }
 
 /// The problem of a scenario that was read, with its own devices and model.

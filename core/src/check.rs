@@ -13,6 +13,7 @@ mod certificate;
 mod cover;
 mod enumeration;
 mod in_flight;
+mod long_run;
 mod record;
 mod violation;
 mod walk;
@@ -67,7 +68,11 @@ impl Plan {
     /// statement that there is none. Never panics, whatever the plan says.
     #[must_use]
     pub fn violations(&self, problem: &PlacementProblem) -> Vec<Violation> {
+        // What heat and power leave is part of the question, unless the plan was made as if nothing got hot.
+        let sustained = self.sustained.is_some().then(|| problem.sustained());
+        let problem = sustained.as_ref().unwrap_or(problem);
         let (chosen, spoken) = problem.spoken(self);
+        let chosen = chosen.capped(&spoken);
         let index = chosen.graph.devices().iter().zip(chosen.graph.device_ids()).map(|(d, id)| (d.name.as_str(), id));
         let (index, found) = (index.collect(), Vec::new());
         let mut check = Check { stated: self, asked: problem, plan: &spoken, problem: &chosen, index, found };
@@ -79,6 +84,7 @@ impl Plan {
             check.limits();
             check.devices();
             check.objective();
+            check.found.extend(long_run::faults(self, check.asked));
         } else {
             check.no_plan();
         }

@@ -118,7 +118,8 @@ impl Evaluation {
 #[must_use]
 pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
     let (problem, plan) = problem.spoken(plan);
-    let (problem, plan) = (&*problem, &*plan);
+    let plan = &*plan;
+    let problem = &*problem.capped(plan);
     let Some(routes) = resolve(plan, problem) else {
         return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None };
     };
@@ -136,7 +137,8 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
 /// The figure of one objective, without rounding.
 pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objective: Objective) -> Option<Exact> {
     let (problem, plan) = problem.spoken(plan);
-    let (problem, plan) = (&*problem, &*plan);
+    let plan = &*plan;
+    let problem = &*problem.capped(plan);
     let routes = resolve(plan, problem)?;
     match objective {
         Objective::Throughput => throughput(&routes, problem, plan.batch).map(|best| best.rate),
@@ -321,7 +323,8 @@ pub struct InFlight {
 #[must_use]
 pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight>> {
     let (problem, plan) = problem.spoken(plan);
-    let (problem, plan) = (&*problem, &*plan);
+    let plan = &*plan;
+    let problem = &*problem.capped(plan);
     let routes = resolve(plan, problem)?;
     let most = problem.serving.requests_max;
     let stops = |route: &Route| u32::try_from(route.stops.len()).unwrap_or(u32::MAX);
@@ -342,6 +345,50 @@ pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight
         InFlight { requests, batches, weight }
     };
     Some(routes.iter().zip(&times).map(of_route).collect())
+}
+
+/// The share of the time that the devices of each stage work while the plan runs at the rate that it is worth: for
+/// throughput, as many requests as its devices sustain; else one request after another. None where the plan is malformed
+/// or a time that it needs is unknown.
+#[must_use]
+pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
+    let (problem, plan) = problem.spoken(plan);
+    let plan = &*plan;
+    let problem = &*problem.capped(plan);
+    let routes = resolve(plan, problem)?;
+    let passing = |stage: usize| -> f64 {
+        let passes = |route: &&crate::plan::Route| route.stages.iter().any(|stop| stop.stage as usize == stage);
+        plan.routes.iter().filter(passes).map(|route| route.share).sum()
+    };
+    let device = |stage: &crate::plan::Stage| problem.graph.find(stage.devices.first()?);
+    let found = match problem.objective {
+        Objective::Throughput => {
+            let best = throughput(&routes, problem, plan.batch)?;
+            let (rate, life) = (nearest(&best.rate), problem.life(best.batch));
+            let problem = problem.at_duties(|_| Some(1.0));
+            let share = |(i, stage): (usize, &crate::plan::Stage)| {
+                Some(rate * passing(i) / problem.rate(device(stage)?, stage.layers, &life)?.value())
+            };
+            plan.stages.iter().enumerate().map(share).collect::<Option<Vec<f64>>>()?
+        }
+        Objective::Tpot | Objective::Ttft => {
+            let prompt = problem.objective == Objective::Ttft;
+            let whole = if prompt {
+                weighted(&routes, |route| ttft(route, problem))?
+            } else {
+                weighted(&routes, |route| tpot(route, problem))?
+            };
+            let whole = nearest(&whole);
+            let share = |(i, stage): (usize, &crate::plan::Stage)| {
+                let id = device(stage)?;
+                let time =
+                    if prompt { problem.prefill_time(id, stage.layers) } else { problem.decode_time(id, stage.layers) };
+                Some(passing(i) * time?.value() / whole)
+            };
+            plan.stages.iter().enumerate().map(share).collect::<Option<Vec<f64>>>()?
+        }
+    };
+    Some(found.into_iter().map(|share| if share.is_finite() { share.clamp(0.0, 1.0) } else { 1.0 }).collect())
 }
 
 /// Time that a request spends on a route, as far as step times are known.

@@ -4,7 +4,7 @@ use crate::artefact::Header;
 use crate::digest::Digest;
 use crate::ids::Layers;
 use crate::problem::StageBytes;
-use crate::units::Watts;
+use crate::units::{Celsius, Watts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -208,6 +208,35 @@ pub struct Route {
     pub share: f64,
 }
 
+/// What a plan asks of its devices in the long run, at the rate that it is worth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sustained {
+    /// The warmest that the air gets.
+    pub air_celsius: Celsius,
+    /// The devices, stage by stage.
+    pub devices: Vec<DeviceState>,
+}
+
+/// A device in the long run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceState {
+    /// Its name.
+    pub device: String,
+    /// Its speed as a share of full speed: what its power cap leaves it.
+    pub speed: f64,
+    /// Share of the time that it works.
+    pub utilisation: f64,
+    /// Its mean power; absent where its powers are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watts: Option<Watts>,
+    /// The steady temperature that this leads to; absent where its thermal parameters are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub celsius: Option<Celsius>,
+    /// The temperature at which it would slow itself further; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_celsius: Option<Celsius>,
+}
+
 /// A device that holds nothing, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unused {
@@ -261,6 +290,10 @@ pub struct Plan {
     /// the admitted requests evenly over the stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
+    /// What the plan asks of its devices in the long run; absent where it was made as if nothing ever got hot, or where
+    /// nothing is known of heat and no power is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained: Option<Sustained>,
     /// Devices that hold nothing.
     pub unused: Vec<Unused>,
     /// Why there is no plan, in scenario words; empty where there is one.

@@ -4,10 +4,13 @@
 
 mod choices;
 mod groups;
+mod points;
+mod power;
 mod steady;
 
 pub use choices::Choices;
 pub use groups::group_name;
+pub use power::{PowerLimit, PowerScope};
 pub use steady::Life;
 
 use crate::conditions::Conditions;
@@ -79,9 +82,21 @@ pub struct Limits {
     /// Names of devices that must not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub banned: Vec<String>,
+    /// Most power that devices may draw together in the long run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power: Vec<PowerLimit>,
+    /// Whether plans may ask for more than heat and power allow in the long run, as if all devices stayed cold.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cold: bool,
     /// What may be chosen for each stage.
     #[serde(default, skip_serializing_if = "Choices::is_none")]
     pub choices: Choices,
+}
+
+// Serde's skip condition takes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Default for Limits {
@@ -93,6 +108,8 @@ impl Default for Limits {
             stages_exact: None,
             pinned: Vec::new(),
             banned: Vec::new(),
+            power: Vec::new(),
+            cold: false,
             choices: Choices::default(),
         }
     }
@@ -142,6 +159,10 @@ pub struct PlacementProblem {
     format: Vec<String>,
     /// Per device: how many devices it is.
     degree: Vec<u32>,
+    /// Per device: share of its full speed.
+    speed: Vec<f64>,
+    /// Per device: share of the time at full speed that it may work.
+    duty: Vec<f64>,
 }
 
 /// How the steps of the problem's model are timed on one device.
@@ -221,6 +242,22 @@ pub enum ProblemError {
         /// Formats whose size is known.
         known: String,
     },
+    /// A power limit of nothing that is there.
+    #[error("limits.power names {scope}, which no device of this problem belongs to")]
+    UnknownScope {
+        /// What it names.
+        scope: PowerScope,
+    },
+    /// A power limit that nobody can hold, since a power is not known.
+    #[error(
+        "limits.power limits {scope}, and the power of {device:?} is not known; state its idle_power and busy_power, or ban it"
+    )]
+    UnknownPower {
+        /// What it limits.
+        scope: PowerScope,
+        /// The device.
+        device: String,
+    },
     /// A pinned or banned device is not in the graph.
     #[error("{list} names {name:?}, which is no device of this problem; known: {known}")]
     UnknownDevice {
@@ -274,11 +311,13 @@ impl PlacementProblem {
             errors.push(ProblemError::Watermark(share));
         }
         errors.extend(choices::errors(&limits.choices, &model, serving.requests_max));
+        errors.extend(power::errors(&limits, &graph));
         if !errors.is_empty() {
             return Err(errors);
         }
         let timing: Vec<Timing> = graph.devices().iter().map(|device| choices::timing(device, &model)).collect();
         let (format, degree) = (vec![model.quantisation.clone(); timing.len()], vec![1; timing.len()]);
+        let (speed, duty) = (vec![1.0; timing.len()], vec![1.0; timing.len()]);
         let conditions = Conditions::default();
         let problem = Self {
             name,
@@ -294,6 +333,8 @@ impl PlacementProblem {
             timing,
             format,
             degree,
+            speed,
+            duty,
         };
         // Until a plan chooses, each device has the preferred format that it can multiply.
         let preferred = |id: DeviceId| {
@@ -348,6 +389,9 @@ impl PlacementProblem {
             let backend = &known.backend;
             return Some(format!("its backend {backend} cannot multiply {format} weights"));
         }
+        if self.speed(device).min(self.duty(device)) <= 0.0 {
+            return Some("heat or a power limit leaves it nothing: idle alone it is at its limit".to_owned());
+        }
         match self.timing[device.index()] {
             Timing::Unknown => Some("neither its speed nor its memory bandwidth is known; probe it".to_owned()),
             Timing::Profile(_) | Timing::Rates => None,
@@ -357,7 +401,9 @@ impl PlacementProblem {
     /// Time of one step; none where only rates are known.
     #[must_use]
     pub fn step(&self, device: DeviceId, layers: Layers, shape: &StepShape) -> Option<Seconds> {
-        self.profile(device).map(|profile| profile.step(layers, self.layers(), shape))
+        let time = self.profile(device)?.step(layers, self.layers(), shape);
+        // A division by 1 changes nothing.
+        Some(Seconds::new(time.value() / self.speed(device)).unwrap_or(Seconds::of(f64::MAX)))
     }
 
     /// Time of one decode step of a request that has the device to itself, at its mean context

@@ -168,6 +168,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         unused: parts.unused.iter().cloned().chain(left_out).collect(),
         reasons: Vec::new(),
         batch: parts.batch,
+        sustained: None,
         provenance: Provenance::default(),
     }
 }

@@ -9,15 +9,18 @@ use crate::latency::chains::{Chains, Link, StageCount};
 use crate::latency::costs::Costs;
 use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
+use crate::sustained;
 use crate::tables::Tables;
 use crate::throughput::cases::{self, Counted, Proved};
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
+use crate::throughput::replay::Carried;
 use crate::throughput::worths::Worths;
 use crate::throughput::{BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::check::open_batches;
 use isotherm_core::plan::{BatchEvidence, Case, EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::sustained::Envelope;
 
 /// Most chains that a plan's reader is asked to enumerate.
 const ENUMERATED_MAX: u128 = 200_000;
@@ -30,6 +33,16 @@ const ENUMERATED_MAX: u128 = 200_000;
 /// # Errors
 /// The solver failed, or the checker refused what was found; neither is the scenario's fault.
 pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    let envelope = Envelope::of(problem);
+    if envelope.is_empty() || problem.limits.cold {
+        unlimited(problem, budget)
+    } else {
+        sustained::plan(problem, budget)
+    }
+}
+
+/// The same where neither heat nor power limits anything.
+pub(crate) fn unlimited(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     if problem.may_group() { groups::plan(problem, budget) } else { alone(problem, budget) }
 }
 
@@ -193,16 +206,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
             _ => Outcome::Infeasible(infeasible::searched(tables)),
         });
     };
-    let passed: Vec<bool> =
-        (0..placement.len()).map(|i| carried.paths.iter().any(|path| path.stops.contains(&i))).collect();
-    let mut position = vec![0; placement.len()];
-    let mut used = Vec::new();
-    for (i, &stage) in placement.iter().enumerate().filter(|(i, _)| passed[*i]) {
-        position[i] = used.len();
-        used.push(stage);
-    }
-    let routes =
-        carried.paths.iter().map(|path| (path.stops.iter().map(|&stop| position[stop]).collect(), path.rate)).collect();
+    let (used, routes) = passed(placement, carried);
     let gap = relative_gap(carried.rate, best.bound);
     let parts = Parts {
         unused: unused_in_flow(tables, &best, &used, gap),
@@ -220,6 +224,27 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
     assemble(tables, parts)
+}
+
+/// The stages that anything passes, and the ways through them with their rates.
+pub(crate) fn passed(placement: &[Link], carried: &Carried) -> (Vec<Link>, Vec<(Vec<usize>, f64)>) {
+    let passed: Vec<bool> =
+        (0..placement.len()).map(|i| carried.paths.iter().any(|path| path.stops.contains(&i))).collect();
+    let mut position = vec![0; placement.len()];
+    let mut used = Vec::new();
+    for (i, &stage) in placement.iter().enumerate().filter(|(i, _)| passed[*i]) {
+        position[i] = used.len();
+        used.push(stage);
+    }
+    let ways =
+        carried.paths.iter().map(|path| (path.stops.iter().map(|&stop| position[stop]).collect(), path.rate)).collect();
+    (used, ways)
+}
+
+/// Every candidate that holds none of these stages, for one reason.
+pub(crate) fn unused_for(tables: &Tables<'_>, stages: &[Link], reason: &str) -> Vec<Unused> {
+    let idle = (0..tables.candidates.len()).filter(|device| !stages.iter().any(|link| link.0 == *device));
+    idle.map(|device| Unused { device: tables.name(device).to_owned(), reason: reason.to_owned() }).collect()
 }
 
 /// A batch and what proves the bound on its plans.

@@ -5,6 +5,7 @@
 
 use crate::budget::Budget;
 use crate::door::plan as solve;
+use crate::heat_cost::{self, HeatCost};
 use crate::outcome::{Outcome, PlanError};
 use crate::split::{SplitVerdict, verdict};
 use isotherm_core::device::Device;
@@ -47,6 +48,8 @@ pub struct Explanation {
     pub tight: Vec<TightMemory>,
     /// Whether it pays to split the model, and where that turns; none where that is not known.
     pub split: Option<SplitVerdict>,
+    /// What heat and power limits cost; none where they cost nothing, or where the plan does not care for them.
+    pub heat: Option<HeatCost>,
     /// The objective without each device that the plan uses.
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
@@ -63,6 +66,7 @@ pub const RESOLVED_MAX: usize = 64;
 /// The solver failed.
 pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> Result<Explanation, PlanError> {
     let value = plan.objective_value;
+    let heat = if plan.status.has_plan() { heat_cost::cost(problem, plan, budget)? } else { None };
     let mut without = Vec::new();
     let used = plan.stages.iter().flat_map(|stage| &stage.devices);
     for device in used.take(RESOLVED_MAX) {
@@ -84,7 +88,12 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
             break;
         }
         let Some(graph) = with_one_more(problem, twin) else { continue };
-        if let Some(other) = changed(problem, graph, problem.limits.clone()) {
+        if let Some(mut other) = changed(problem, graph, problem.limits.clone()) {
+            // It stands where the first of its class does.
+            let first = &problem.graph.device(twin).name;
+            for chassis in other.conditions.chassis.iter_mut().filter(|chassis| chassis.devices.contains(first)) {
+                chassis.devices.push(format!("{first}+1"));
+            }
             one_more.push(worth(problem, &class, value, &solve(&other, budget)?));
         }
     }
@@ -92,6 +101,7 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         bottleneck: evaluate(plan, problem).bottleneck.map(|what| what.to_string()),
         tight: tight(problem, plan),
         split: if plan.status.has_plan() { verdict(problem, budget)? } else { None },
+        heat,
         without,
         one_more,
     })
@@ -128,7 +138,9 @@ fn changed(problem: &PlacementProblem, graph: DeviceGraph, limits: Limits) -> Op
         ambient: problem.ambient,
         inputs: problem.inputs.clone(),
     };
-    PlacementProblem::new(parts).ok()
+    let mut changed = PlacementProblem::new(parts).ok()?;
+    changed.conditions = problem.conditions.clone();
+    Some(changed)
 }
 
 /// The graph with a twin of a device: the same figures, links like its own, and one to it and back like the quickest of

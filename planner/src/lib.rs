@@ -10,15 +10,20 @@
 mod assemble;
 pub mod baselines;
 pub mod budget;
+pub mod change;
 mod choices;
 mod door;
 pub mod explain;
 mod formulation;
 mod groups;
+mod heat_cost;
 mod infeasible;
 mod latency;
 mod outcome;
+pub mod refine;
 mod split;
+pub mod survive;
+mod sustained;
 mod tables;
 mod throughput;
 
@@ -26,5 +31,6 @@ pub use budget::{Budget, Limit, Progress};
 pub use door::plan;
 pub use explain::{Explanation, TightMemory, Worth, explain};
 pub use formulation::solve::SolverFault;
+pub use heat_cost::HeatCost;
 pub use outcome::{Nearest, Outcome, PlanError, Reason, Reasons};
 pub use split::{BreakEven, SplitVerdict};

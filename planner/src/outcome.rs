@@ -242,6 +242,7 @@ impl Outcome {
             unused: Vec::new(),
             reasons,
             batch: None,
+            sustained: None,
             provenance: Provenance::default(),
         };
         match self {

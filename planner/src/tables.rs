@@ -184,7 +184,8 @@ fn shared(sizes: &[(usize, Option<u64>)], candidates: &mut [Candidate]) -> Vec<P
 }
 
 fn same_timing(problem: &PlacementProblem, a: DeviceId, b: DeviceId) -> bool {
-    if problem.format(a) != problem.format(b) {
+    let paces = |id| (problem.speed(id), problem.duty(id));
+    if problem.format(a) != problem.format(b) || paces(a) != paces(b) {
         return false;
     }
     match (problem.profile(a), problem.profile(b)) {

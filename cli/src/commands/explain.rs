@@ -8,7 +8,7 @@ use crate::ui::{Ui, percent, table};
 use isotherm_core::check::Violation;
 use isotherm_core::plan::{Plan, Unused};
 use isotherm_core::units::{BytesPerSecond, Seconds};
-use isotherm_planner::{BreakEven, Budget, Explanation, SplitVerdict, Worth};
+use isotherm_planner::{BreakEven, Budget, Explanation, HeatCost, SplitVerdict, Worth};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -21,6 +21,7 @@ struct Answer<'a> {
     tight_memory: Vec<Tight<'a>>,
     unused: &'a [Unused],
     split: Option<Split>,
+    heat: Option<Heat>,
     without: Vec<Value<'a>>,
     one_more: Vec<Value<'a>>,
 }
@@ -41,6 +42,22 @@ struct Split {
     pays_above_bandwidth_bytes_per_second: Option<f64>,
 }
 
+/// What heat and power cost.
+#[derive(Serialize)]
+struct Heat {
+    air_celsius: f64,
+    /// As if nothing got hot.
+    cold_objective_value: Option<f64>,
+    /// Without each limit that binds.
+    lifted: Vec<Lifted>,
+}
+
+#[derive(Serialize)]
+struct Lifted {
+    limit: String,
+    objective_value: Option<f64>,
+}
+
 #[derive(Serialize)]
 struct Value<'a> {
     name: &'a str,
@@ -50,12 +67,14 @@ struct Value<'a> {
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Explain) -> Done {
-    let (stored, question) = plan::load_plan(ui, &args.question)?;
+    let (stored, mut question) = plan::load_plan(ui, &args.question)?;
     let violations: Vec<Violation> = stored.violations(&question.problem);
     if !violations.is_empty() {
         let what = format!("{} against {}", args.question.plan.display(), args.question.scenario.display());
         return Err(Failure::all(Code::Verification, what, &violations));
     }
+    // A plan that does not care for heat is compared with others that do not.
+    question.problem.limits.cold |= stored.status.has_plan() && stored.sustained.is_none();
     let begin = Instant::now();
     let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
@@ -76,6 +95,15 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
             objective_value_whole: split.whole,
             pays_below_latency_seconds: at(split.latency).map(Seconds::value),
             pays_above_bandwidth_bytes_per_second: at(split.bandwidth).map(BytesPerSecond::value),
+        }),
+        heat: found.heat.as_ref().map(|heat| Heat {
+            air_celsius: heat.air.value(),
+            cold_objective_value: heat.cold,
+            lifted: heat
+                .lifted
+                .iter()
+                .map(|(limit, value)| Lifted { limit: limit.to_string(), objective_value: *value })
+                .collect(),
         }),
         without: found.without.iter().map(value).collect(),
         one_more: found.one_more.iter().map(value).collect(),
@@ -139,6 +167,9 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
     if let Some(split) = &found.split {
         text.push_str(&split_words(plan, split));
     }
+    if let Some(heat) = &found.heat {
+        text.push_str(&heat_words(plan, heat, &found.one_more));
+    }
     if !plan.unused.is_empty() {
         text.push_str("\n  not used:\n");
         text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
@@ -148,6 +179,46 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
             text.push('\n');
             text.push_str(&worth_table(plan, title, worths));
         }
+    }
+    text
+}
+
+/// What heat costs, what lifting each limit is worth, and whether cooling is worth more than one more device.
+fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
+    let Some(value) = plan.objective_value else { return String::new() };
+    let better = |other: f64| if plan.unit == "s" { value / other - 1.0 } else { other / value - 1.0 };
+    let mut text = String::new();
+    if let Some(cold) = heat.cold {
+        let lost = if plan.unit == "s" { 1.0 - cold / value } else { 1.0 - value / cold };
+        let cold = plan::quantity(cold, &plan.unit);
+        text.push_str(&format!(
+            "\n  in air of {} heat and power cost {:.1} %: cold it would be {cold}\n",
+            heat.air,
+            lost * 100.0
+        ));
+    }
+    let mut best: Option<(String, f64)> = None;
+    for (limit, lifted) in &heat.lifted {
+        let Some(lifted) = *lifted else { continue };
+        let gain = better(lifted);
+        text.push_str(&format!(
+            "    without the limit on {limit}: {}, {:+.1} %\n",
+            plan::quantity(lifted, &plan.unit),
+            gain * 100.0
+        ));
+        if best.as_ref().is_none_or(|(_, known)| gain > *known) {
+            best = Some((limit.to_string(), gain));
+        }
+    }
+    let device =
+        one_more.iter().filter_map(|worth| Some((&worth.name, worth.gain?))).max_by(|a, b| a.1.total_cmp(&b.1));
+    if let (Some((limit, gain)), Some((class, more))) = (best, device) {
+        let verdict = if gain > more { "is worth more than" } else { "is worth less than" };
+        text.push_str(&format!(
+            "    lifting {limit} ({:+.1} %) {verdict} one more {class} ({:+.1} %)\n",
+            gain * 100.0,
+            more * 100.0
+        ));
     }
     text
 }

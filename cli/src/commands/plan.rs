@@ -1,5 +1,10 @@
 //! `isotherm plan` and `isotherm check`.
 
+mod change;
+mod long_run;
+mod promises;
+mod survive;
+
 use crate::args::{Plan as PlanArgs, PlanAndScenario};
 use crate::failure::{Code, Done, Failure};
 use crate::question::{self, Question};
@@ -22,17 +27,26 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
         return Err(Failure::new(Code::Usage, format!("--gap is {}; give a share of 0 or more, like 0.01", args.gap)));
     }
     let objective = args.objective.map(Objective::from);
-    let question = question::load(ui, &args.scenario, &args.sources, objective)?;
+    let mut question = question::load(ui, &args.scenario, &args.sources, objective)?;
+    question.problem.limits.cold |= args.cold;
     if let Some(algorithm) = args.algorithm {
         return other(ui, args, &question.problem, algorithm.into());
     }
-    let (outcome, plan) = solve(ui, &question.problem, args.time_limit, args.gap)?;
+    let asked = promises::asked(&args.promises)?;
+    let problem = &question.problem;
+    let (outcome, plan) = match &args.running.from {
+        Some(path) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
+        None if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
+        None => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
+    };
     if let Some(path) = &args.output {
         files::write_json(path, &plan)?;
     }
     ui.result(&plan, || describe(&plan, &question.problem))?;
     match outcome {
-        Outcome::Optimal(_) | Outcome::Feasible { .. } => Ok(()),
+        Outcome::Optimal(_) | Outcome::Feasible { .. } => {
+            survive::prepare(ui, problem, &plan, &args.losses, args.time_limit)
+        }
         Outcome::Infeasible(_) => Err(Failure::new(
             Code::Infeasible,
             format!("{} has no plan:\n  {}", question.problem.name, plan.reasons.join("\n  ")),
@@ -201,6 +215,7 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
     }
     text.push_str(&format!("\n  {}\n", figures_words(plan, problem)));
+    text.push_str(&long_run::describe(plan, problem));
     text
 }
 

@@ -40,7 +40,8 @@ pub struct Pinned {
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Seal) -> Done {
     let model = models::open(ui, &args.model)?;
-    let sources = Sources { devices: Some(args.devices.clone()), model: Some(model.path.display().to_string()) };
+    let (devices, model_path) = (Some(args.devices.clone()), Some(model.path.display().to_string()));
+    let sources = Sources { devices, model: model_path, ..Sources::default() };
     let named = PlanAndScenario { plan: args.plan.clone(), scenario: args.scenario.clone(), sources };
     let (feasible, question) = plan::load_feasible(ui, &named)?;
     isotherm_runtime::execute::executable(feasible.plan(), &question.problem.model.quantisation)

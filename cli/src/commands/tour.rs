@@ -129,6 +129,7 @@ fn show_plan(ui: &Ui, bench: &Bench, sealed: &Sealed) -> Done {
     let sources = crate::args::Sources {
         devices: Some(bench.folder.join("devices.json")),
         model: Some(bench.model.path.display().to_string()),
+        ..crate::args::Sources::default()
     };
     let quiet = Ui { quiet: true, ..*ui };
     let scenario = bench.folder.join(format!("scenario-{}.toml", sealed.stages));

@@ -167,8 +167,11 @@ impl Bench {
         let scenario_path = self.folder.join(format!("scenario-{stages}.toml"));
         files::write(&scenario_path, self.scenario(stages).as_bytes())?;
         let devices_path = self.folder.join("devices.json");
-        let sources =
-            Sources { devices: Some(devices_path.clone()), model: Some(self.model.path.display().to_string()) };
+        let sources = Sources {
+            devices: Some(devices_path.clone()),
+            model: Some(self.model.path.display().to_string()),
+            ..Sources::default()
+        };
         let quiet = Ui { quiet: true, ..*ui };
         let problem = question::load(&quiet, &scenario_path, &sources, None)?.problem;
         let (outcome, artefact) = plan::solve(&quiet, &problem, Seconds::of(30.0), 1e-6)?;

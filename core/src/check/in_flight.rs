@@ -72,6 +72,7 @@ fn kinds<'a>(all: &[Holder<'a>]) -> Vec<Holder<'a>> {
             variant.memory(known) == problem.memory(device)
                 && variant.format(known) == problem.format(device)
                 && variant.profile(known) == problem.profile(device)
+                && variant.speed(known) == problem.speed(device)
         };
         if !kinds.iter().any(like) {
             kinds.push((problem, device));

@@ -69,6 +69,28 @@ pub enum Violation {
     /// A plan without stages or routes.
     #[error("the plan has no {0}; it needs at least one")]
     Nothing(&'static str),
+    /// More heat or power than there is room for in the long run.
+    #[error(
+        "{what} takes {used} of the {most} K or W that are left above idle; plan again, or cap the power of a stage"
+    )]
+    TooHot {
+        /// What is limited.
+        what: String,
+        /// Kelvin or watts that the plan adds.
+        used: f64,
+        /// Kelvin or watts that there is room for.
+        most: f64,
+    },
+    /// A figure of the long run that is not what the plan leads to.
+    #[error("{place} in the long run is stated as {stated}; recomputed it is {recomputed}")]
+    Sustained {
+        /// Which figure.
+        place: String,
+        /// What the plan says.
+        stated: String,
+        /// What it is.
+        recomputed: String,
+    },
     /// A name that is no device of the problem.
     #[error("{place} names {name:?}, which is no device of this problem")]
     UnknownDevice {

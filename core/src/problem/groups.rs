@@ -164,6 +164,8 @@ impl PlacementProblem {
         let graph = DeviceGraph::new(DevicesFile { devices, links, coordinator, co_run, ..file.clone() }).ok()?;
         let mut limits = self.limits.clone();
         limits.choices.tensor_parallel.clear();
+        // They are of devices, and hold for plans of this problem.
+        limits.power.clear();
         let pinned = |pin: &String| {
             let group = self.graph.find(pin).and_then(|id| group_of.get(&id));
             group.map_or_else(|| pin.clone(), |&position| named[position].clone())
@@ -192,6 +194,13 @@ impl PlacementProblem {
         for (members, name) in groups.iter().zip(&named) {
             let id = grouped.graph.find(name)?;
             grouped.degree[id.index()] = u32::try_from(members.len()).ok()?;
+            // All wait for the slowest.
+            grouped.speed[id.index()] = members.iter().map(|&member| self.speed(member)).fold(1.0, f64::min);
+            grouped.duty[id.index()] = members.iter().map(|&member| self.duty(member)).fold(1.0, f64::min);
+        }
+        for id in self.graph.device_ids().filter(|id| !group_of.contains_key(id)) {
+            let same = grouped.graph.find(name(id))?;
+            (grouped.speed[same.index()], grouped.duty[same.index()]) = (self.speed(id), self.duty(id));
         }
         let format: BTreeMap<String, String> = self
             .graph
@@ -251,6 +260,8 @@ impl PlacementProblem {
         let Some(grouped) = grouped else { return (alone, Cow::Borrowed(plan)) };
         let mut renamed = plan.clone();
         for stage in renamed.stages.iter_mut().filter(|stage| stage.devices.len() > 1) {
+            // A cap is for each device; a group draws what its members do.
+            stage.power_cap_watts = stage.power_cap_watts.map(|cap| cap * stage.devices.len() as f64);
             stage.devices = vec![group_name(stage.devices.iter().map(String::as_str))];
         }
         let chosen = grouped.chosen(&renamed).into_owned();

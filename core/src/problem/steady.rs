@@ -157,13 +157,16 @@ impl PlacementProblem {
             Timing::Unknown => None,
             Timing::Rates => {
                 let rates = &self.graph.device(device).rates;
-                rates.iter().find(|(held, _)| *held == layers.len()).map(|&(_, rate)| rate)
+                let full = rates.iter().find(|(held, _)| *held == layers.len()).map(|&(_, rate)| rate)?;
+                let share = self.speed(device).min(self.duty(device));
+                TokensPerSecond::new(full.value() * share).ok().filter(|_| share > 0.0)
             }
             Timing::Profile(_) => {
                 let work = self.work(device, layers, life)?.value();
                 let output = f64::from(life.batch) * self.workload.output_tokens.mean();
                 // A request of no time, or next to none, has no finite rate.
-                TokensPerSecond::new(output / work).ok().filter(|_| work > 0.0)
+                let at_work = (self.duty(device) / self.speed(device)).min(1.0);
+                TokensPerSecond::new(output / work * at_work).ok().filter(|_| work > 0.0)
             }
         }
     }

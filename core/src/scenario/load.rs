@@ -2,8 +2,8 @@
 
 use super::fault::Fault;
 use super::reader::{At, Reader};
-use crate::problem::{Choices, Limits, Objective};
-use crate::units::{Celsius, Hertz};
+use crate::problem::{Choices, Limits, Objective, PowerLimit, PowerScope};
+use crate::units::{Celsius, Hertz, Watts};
 use crate::workload::{Arrivals, Length, Serving, Workload};
 
 /// Longest prompt or answer, in tokens.
@@ -127,7 +127,7 @@ pub(super) fn objective(root: &Reader<'_, '_>) -> Objective {
 }
 
 /// `[limits]`. Unless stated: 64 MiB of each device left free, no partial inference, any number of stages, no device
-/// pinned or banned.
+/// pinned or banned, no power limit, and plans that heat allows.
 pub(super) fn limits(root: &Reader<'_, '_>) -> Limits {
     let mut limits = Limits::default();
     let Some(reader) = root.table("limits") else { return limits };
@@ -152,7 +152,43 @@ pub(super) fn limits(root: &Reader<'_, '_>) -> Limits {
         reader.source.fault(name.span.clone(), fault);
     }
     limits.banned = names(banned);
+    limits.cold = reader.boolean("cold").unwrap_or(limits.cold);
+    limits.power = power(&reader);
     reader.done();
+    limits
+}
+
+/// `power = [{ host = "tower", most = "900 W" }]`.
+fn power(reader: &Reader<'_, '_>) -> Vec<PowerLimit> {
+    let mut limits = Vec::new();
+    for table in reader.tables("power") {
+        let name = |key: &'static str| table.name(key).map(|name| name.value);
+        let scopes = [
+            name("device").map(PowerScope::Device),
+            name("host").map(PowerScope::Host),
+            name("site").map(PowerScope::Site),
+        ];
+        let mut scopes = scopes.into_iter().flatten();
+        let (scope, second) = (scopes.next(), scopes.next());
+        if scope.is_none() || second.is_some() {
+            let what = "a power limit is for one device, one host or one site".to_owned();
+            let remedy = "write { device = \"desk\", most = \"300 W\" }, or host or site".to_owned();
+            table.fault(Fault::Conflict { what, remedy });
+        }
+        if !table.has("most") {
+            table.missing("most", "most = \"300 W\"");
+        }
+        let most: Option<Watts> = table.quantity("most");
+        if let (Some(scope), Some(most_watts)) = (scope, most) {
+            if most_watts > Watts::ZERO {
+                limits.push(PowerLimit { scope, most_watts });
+            } else {
+                let (key, value) = ("most".to_owned(), most_watts.to_string());
+                table.fault(Fault::OutOfRange { key, value, must: "above zero".to_owned() });
+            }
+        }
+        table.done();
+    }
     limits
 }
 

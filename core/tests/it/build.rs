@@ -182,6 +182,7 @@ pub fn plan(problem: &PlacementProblem, stages: &[(&str, u32, u32)], routes: &[(
         stages,
         reasons: Vec::new(),
         batch: None,
+        sustained: None,
         provenance: Provenance::default(),
     };
     state_objective(&mut plan, problem);

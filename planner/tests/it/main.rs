@@ -5,8 +5,10 @@ mod world;
 
 mod against_enumeration;
 mod baselines;
+mod change;
 mod choices;
 mod explaining;
+mod heat;
 mod helix;
 mod in_flight;
 mod infeasible;

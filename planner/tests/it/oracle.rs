@@ -5,6 +5,7 @@ use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
 use isotherm_core::problem::{Life, Objective, PlacementProblem};
+use isotherm_core::sustained::Envelope;
 use isotherm_core::units::Bytes;
 use microlp::{ComparisonOp, OptimizationDirection, Problem};
 use std::collections::BTreeMap;
@@ -128,6 +129,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        sustained: None,
         provenance: Provenance::default(),
     }
 }
@@ -227,6 +229,18 @@ fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize
                 }
             }
         }
+    }
+    // Heat and power: what a device adds at full load, times the share of the time that a token takes of it.
+    for (i, limit) in Envelope::of(problem).rows.iter().enumerate().filter(|_| !problem.limits.cold) {
+        let mut loads = vec![0.0; routes.len()];
+        for (r, route) in routes.iter().enumerate() {
+            for &stop in route {
+                let (device, layers) = placement[stop];
+                let each = limit.terms.iter().find(|(id, _)| *id == device).map_or(0.0, |(_, each)| *each);
+                loads[r] += each / problem.rate(device, layers, &life)?.value();
+            }
+        }
+        rows.insert(format!("limit {i}"), (limit.most.max(0.0), loads));
     }
     let stays: Vec<f64> = routes.iter().map(|route| stay(problem, placement, route, &life)).collect::<Option<_>>()?;
     rows.insert("in flight".to_owned(), (problem.tokens_in_flight(), stays));

@@ -166,6 +166,7 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        sustained: None,
         provenance: Provenance { solve_seconds: Some(0.042), machine: Some("desk".into()), time_limited: false },
     }
 }

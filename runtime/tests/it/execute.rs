@@ -121,6 +121,7 @@ fn chain(problem: &PlacementProblem, names: &[String]) -> FeasiblePlan {
         unused: Vec::<Unused>::new(),
         reasons: Vec::new(),
         batch: None,
+        sustained: None,
         provenance: Provenance::default(),
     };
     plan.objective_value = evaluate(&plan, problem).value(problem.objective);

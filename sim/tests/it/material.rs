@@ -278,6 +278,7 @@ fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, b
         unused,
         reasons: Vec::new(),
         batch,
+        sustained: None,
         provenance: Provenance::default(),
     };
     let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");

@@ -102,6 +102,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        sustained: None,
         provenance: Provenance::default(),
     };
     plan.objective_value = evaluate(&plan, problem).value(problem.objective);

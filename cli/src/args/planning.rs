@@ -1,0 +1,81 @@
+//! What `isotherm plan` is asked beside the best plan: promises, losses, and a plan that already runs.
+
+use clap::{Args, ValueEnum};
+use isotherm_core::units::{BytesPerSecond, Seconds};
+use isotherm_planner::survive::Scope;
+use std::path::PathBuf;
+
+/// Promises on times, kept in simulation.
+#[derive(Debug, Clone, Args)]
+pub struct Promises {
+    /// Time to the first token that the plan has to keep in simulation.
+    #[arg(long, value_name = "TIME")]
+    pub slo_ttft: Option<Seconds>,
+    /// Time per output token that the plan has to keep in simulation.
+    #[arg(long, value_name = "TIME")]
+    pub slo_tpot: Option<Seconds>,
+    /// Percent of the requests that have to keep them.
+    #[arg(long, value_name = "PERCENT", default_value_t = 95.0)]
+    pub slo_percentile: f64,
+    /// Most plans that are simulated in the search for one that keeps them.
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub rounds: usize,
+    /// Simulated runs of each.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub seeds: u32,
+}
+
+/// What is ready for a loss.
+#[derive(Debug, Clone, Args)]
+pub struct Losses {
+    /// Prepare a plan for the loss of any one device, or host, of the plan.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub survive: Option<Survive>,
+    /// Share of the plan's rate that each of them has to keep; below it, exit code 3.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "survive")]
+    pub survive_share: f64,
+    /// Folder to write them to: DEVICE.json, or HOST.json.
+    #[arg(long, value_name = "DIR", requires = "survive")]
+    pub fallbacks: Option<PathBuf>,
+}
+
+/// A plan that already runs.
+#[derive(Debug, Clone, Args)]
+pub struct Running {
+    /// The plan that runs: keep what it holds as far as possible.
+    #[arg(long, value_name = "PLAN", conflicts_with = "algorithm")]
+    pub from: Option<PathBuf>,
+    /// Most bytes to move, as a multiple of the least that any plan has to move.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.2, requires = "from")]
+    pub moved_max: f64,
+    /// Also plan from scratch, and take that where it pays.
+    #[arg(long, requires = "from")]
+    pub reconsider: bool,
+    /// Share by which a plan from scratch has to be better.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.05, requires = "from")]
+    pub hysteresis: f64,
+    /// Time within which it has to earn back what moving costs.
+    #[arg(long, value_name = "TIME", default_value = "1 h", requires = "from")]
+    pub horizon: Seconds,
+    /// Rate at which a device takes in weights.
+    #[arg(long, value_name = "RATE", default_value = "1 GB/s", requires = "from")]
+    pub move_rate: BytesPerSecond,
+}
+
+/// What may be lost at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Survive {
+    /// One device.
+    Device,
+    /// One host with all its devices.
+    Host,
+}
+
+impl From<Survive> for Scope {
+    fn from(what: Survive) -> Self {
+        match what {
+            Survive::Device => Self::Device,
+            Survive::Host => Self::Host,
+        }
+    }
+}

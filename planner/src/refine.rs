@@ -1,0 +1,247 @@
+//! Planning with a judge in the loop: promises on percentiles that no formula gives.
+//!
+//! This is logic-based Benders decomposition (Hooker and Ottosson, "Logic-based Benders decomposition", Mathematical
+//! Programming 96, 2003). A plan is made and judged; where it breaks a promise, a cut takes it away: either batches are
+//! smaller from now on, or routes have fewer stages. Both cuts are tried, the more promising plan first, so that the first
+//! plan that keeps all promises is the best of all that these cuts reach. They are *heuristic*: that a smaller batch and
+//! a shorter route help is experience, not proof, and other plans might keep the promises too.
+//!
+//! One cut is *proven*: where all requests are alike, none is served faster than one that has the devices to itself, so a
+//! promise below the least time of that can be kept by no plan.
+
+use crate::assemble::{Found, certify};
+use crate::budget::{Budget, Limit};
+use crate::door;
+use crate::outcome::{Outcome, PlanError};
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::plan::{BoundKind, Plan};
+use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::units::Seconds;
+use std::fmt;
+
+/// Share of the least time that is proven: contexts differ from the mean in the course of an answer, and times need not be
+/// quite linear in them.
+const CURVED: f64 = 0.98;
+
+/// What a promise is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// Time to the first token.
+    Ttft,
+    /// Time per output token after it.
+    Tpot,
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ttft => "ttft",
+            Self::Tpot => "tpot",
+        })
+    }
+}
+
+/// Most of a time that so many percent of all requests take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Promise {
+    /// Which time.
+    pub metric: Metric,
+    /// Of how many percent of the requests.
+    pub percent: f64,
+    /// The time.
+    pub most: Seconds,
+}
+
+/// A plan that was judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Round {
+    /// Greatest batch that was allowed, where a cut had lowered it.
+    pub batch_max: Option<u32>,
+    /// Most stages of a route, likewise.
+    pub stages_max: Option<u32>,
+    /// What the plan is worth; none where there was none under these cuts.
+    pub value: Option<f64>,
+    /// What the judge found, in seconds, promise by promise; empty without a plan.
+    pub found: Vec<f64>,
+    /// Whether all promises are kept.
+    pub kept: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Refined {
+    /// A plan that keeps all promises, in the judge's eyes.
+    Kept {
+        /// The plan and its bound on all plans, those that break promises included.
+        outcome: Outcome,
+        /// The plans that were judged.
+        rounds: Vec<Round>,
+    },
+    /// None was found.
+    Broken {
+        /// The promise that no plan can keep and the least time that any plan takes, where that is proven.
+        proven: Option<(Promise, Seconds)>,
+        /// The plan that came nearest.
+        nearest: Option<Outcome>,
+        /// The plans that were judged.
+        rounds: Vec<Round>,
+        /// Whether plans that the cuts would reach were left unjudged.
+        stopped: Option<Limit>,
+    },
+    /// There is no plan at all.
+    NoPlan(Outcome),
+}
+
+/// Why nothing was answered.
+#[derive(Debug, thiserror::Error)]
+pub enum RefineError<E> {
+    /// Planning failed.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The judge failed.
+    #[error("a plan could not be judged")]
+    Judge(#[source] E),
+}
+
+/// Cuts, and the plan under them.
+struct Candidate {
+    batch_max: Option<u32>,
+    stages_max: Option<u32>,
+    plan: Plan,
+}
+
+/// The best plan that keeps its promises, as far as `evaluate` sees: it gives the seconds of each promise's percentile.
+///
+/// # Errors
+/// Planning failed, or the judge did.
+pub fn refine<E>(
+    problem: &PlacementProblem,
+    promises: &[Promise],
+    rounds_max: usize,
+    budget: &Budget<'_>,
+    mut evaluate: impl FnMut(&FeasiblePlan) -> Result<Vec<f64>, E>,
+) -> Result<Refined, RefineError<E>> {
+    let first = door::plan(problem, budget)?;
+    let Some(whole) = first.plan().map(|found| found.plan().clone()) else { return Ok(Refined::NoPlan(first)) };
+    for promise in promises {
+        if let Some(least) =
+            proven_least(problem, promise.metric, budget)?.filter(|&least| least * CURVED > promise.most)
+        {
+            let (proven, rounds) = (Some((*promise, least)), Vec::new());
+            return Ok(Refined::Broken { proven, nearest: None, rounds, stopped: None });
+        }
+    }
+    let bounds = whole.certificate.clone();
+    let mut open = vec![Candidate { batch_max: None, stages_max: None, plan: whole }];
+    let mut seen: Vec<(Option<u32>, Option<u32>)> = vec![(None, None)];
+    let mut rounds: Vec<Round> = Vec::new();
+    let mut nearest: Option<(f64, Plan)> = None;
+    let value = |plan: &Plan| plan.objective_value.unwrap_or(f64::NAN);
+    let pace = |plan: &Plan| if problem.objective.maximises() { value(plan) } else { -value(plan) };
+    let mut stopped = None;
+    while let Some(at) =
+        (0..open.len()).max_by(|&a, &b| pace(&open[a].plan).total_cmp(&pace(&open[b].plan)).then(b.cmp(&a)))
+    {
+        let limit = if rounds.len() >= rounds_max { Some(Limit::Nodes) } else { budget.exhausted() };
+        if limit.is_some() && !rounds.is_empty() {
+            stopped = limit;
+            break;
+        }
+        let candidate = open.swap_remove(at);
+        let outcome = restated(problem, candidate.plan.clone(), bounds.as_ref(), rounds.len() + 1)?;
+        let Some(feasible) = outcome.plan() else { continue };
+        let found = evaluate(feasible).map_err(RefineError::Judge)?;
+        let excess = found.iter().zip(promises).map(|(found, promise)| found / promise.most.value());
+        let worst = excess.fold(0.0, f64::max);
+        let kept = found.len() == promises.len() && worst <= 1.0;
+        let (batch_max, stages_max) = (candidate.batch_max, candidate.stages_max);
+        rounds.push(Round { batch_max, stages_max, value: Some(value(&candidate.plan)), found, kept });
+        if kept {
+            return Ok(Refined::Kept { outcome, rounds });
+        }
+        if nearest.as_ref().is_none_or(|(known, _)| worst < *known) {
+            nearest = Some((worst, candidate.plan.clone()));
+        }
+        for cut in cuts(problem, &candidate) {
+            if seen.contains(&cut) {
+                continue;
+            }
+            seen.push(cut);
+            match door::plan(&cut_off(problem, cut), budget)?.plan() {
+                Some(plan) => open.push(Candidate { batch_max: cut.0, stages_max: cut.1, plan: plan.plan().clone() }),
+                None => {
+                    let (batch_max, stages_max) = cut;
+                    rounds.push(Round { batch_max, stages_max, value: None, found: Vec::new(), kept: false });
+                }
+            }
+        }
+    }
+    let nearest = nearest.map(|(_, plan)| restated(problem, plan, bounds.as_ref(), rounds.len())).transpose()?;
+    Ok(Refined::Broken { proven: None, nearest, rounds, stopped })
+}
+
+/// The least time of any plan, where all requests are alike and the bound is certified.
+fn proven_least(problem: &PlacementProblem, metric: Metric, budget: &Budget<'_>) -> Result<Option<Seconds>, PlanError> {
+    let (prompt, output) = (problem.workload.prompt_tokens, problem.workload.output_tokens);
+    if prompt.min != prompt.max || output.min != output.max || !problem.knows_times() {
+        return Ok(None);
+    }
+    let mut alone = problem.clone();
+    alone.objective = match metric {
+        Metric::Ttft => Objective::Ttft,
+        Metric::Tpot => Objective::Tpot,
+    };
+    // What no route of one plan reaches, none of several does; nor any that has to fit the heat.
+    alone.limits.cold = true;
+    let outcome = door::plan(&alone, budget)?;
+    let certificate = outcome.plan().and_then(|found| found.plan().certificate.clone());
+    let certified = certificate.filter(|c| c.bound_kind == BoundKind::Certified);
+    Ok(certified.and_then(|c| c.bound).and_then(|bound| Seconds::new(bound).ok()))
+}
+
+/// The cuts below a plan: the next smaller batch, and routes of one stage less than its longest.
+fn cuts(problem: &PlacementProblem, candidate: &Candidate) -> Vec<(Option<u32>, Option<u32>)> {
+    let mut cuts = Vec::new();
+    let smaller = candidate.plan.batch.and_then(|batch| problem.batches().into_iter().filter(|&b| b < batch).max());
+    if let Some(batch) = smaller {
+        cuts.push((Some(batch), candidate.stages_max));
+    }
+    let longest = candidate.plan.routes.iter().map(|route| route.stages.len()).max().unwrap_or(0);
+    if let Ok(stages) = u32::try_from(longest.saturating_sub(1))
+        && stages > 0
+        && problem.limits.stages_exact.is_none()
+    {
+        cuts.push((candidate.batch_max, Some(stages)));
+    }
+    cuts
+}
+
+fn cut_off(problem: &PlacementProblem, (batch_max, stages_max): (Option<u32>, Option<u32>)) -> PlacementProblem {
+    let mut cut = problem.clone();
+    if let Some(most) = batch_max {
+        cut.limits.choices.batches = problem.batches().into_iter().filter(|&batch| batch <= most).collect();
+    }
+    cut.limits.stages_max = stages_max.or(problem.limits.stages_max);
+    cut
+}
+
+/// A plan under cuts as a plan of the problem, with the bound on all its plans.
+fn restated(
+    problem: &PlacementProblem,
+    mut plan: Plan,
+    bounds: Option<&isotherm_core::plan::Certificate>,
+    rounds: usize,
+) -> Result<Outcome, PlanError> {
+    let own = plan.certificate.take();
+    let certified = bounds.filter(|c| c.bound_kind == BoundKind::Certified);
+    let method = own.as_ref().map_or_else(String::new, |c| c.method.clone());
+    let found = Found {
+        bound: bounds.and_then(|c| c.bound),
+        evidence: certified.and_then(|c| c.evidence.clone()).into_iter().collect(),
+        method: format!("{method}; judged against promises, {rounds} rounds, heuristic cuts"),
+        solver: own.and_then(|c| c.solver),
+        nodes: None,
+        stopped: None,
+    };
+    certify(problem, plan, found)
+}
