@@ -34,9 +34,16 @@ crash_matrix() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-access --locked --te
 # Ten million requests for each figure of queueing theory, instead of a few.
 theory() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-sim --locked --test it theory -- --nocapture; }
 
+# The simulator's pinned digests, built without optimisation in a folder of its own.
+unoptimised() {
+    CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_TARGET_DIR=target/unoptimised \
+        cargo test -p isotherm-sim --locked --test it determinism
+}
+
 step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
 step "queueing theory" theory
+step "digests of an unoptimised build" unoptimised
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! step + layers * (dense(tokens) + sum over prefills attention_prefill(chunk, cached) + attention_decode(n, context))
+//!      + expert layers * experts(tokens)
 //!      + embedding(tokens)      where the stage holds the first layer
 //!      + head(sequences)        where the stage holds the last layer
 //! ```
@@ -16,12 +17,14 @@
 //! below zero), because each operator is affine in its argument once it is large.
 
 mod attention;
+mod experts;
 mod iterations;
 mod layerwise;
 
 pub use attention::{AXES, AttentionTable};
+pub use experts::Experts;
 pub use iterations::{IterationTable, MIXED_FACTOR_MAX};
-pub use layerwise::{Collective, Experts, LayerwiseProfile, Residual, Skew, SkewBucket, Span};
+pub use layerwise::{Collective, LayerwiseProfile, Residual, Skew, SkewBucket, Span};
 
 use crate::device::Device;
 use crate::figure::How;
@@ -52,6 +55,28 @@ pub enum TableError {
     /// The factor of a mixed step makes no sense.
     #[error("the factor of a mixed step is {0}; give a number from 0 to {MIXED_FACTOR_MAX}")]
     Factor(f64),
+    /// Numbers of experts that make no sense.
+    #[error(
+        "a layer of {count} experts sends each token to {per_token} of them; give 1 to {} experts, and to a token at \
+         least one and no more than there are",
+        Experts::COUNT_MAX
+    )]
+    Experts {
+        /// Experts of a layer.
+        count: u32,
+        /// Experts of a token.
+        per_token: u32,
+    },
+    /// Popularities of experts that make no sense.
+    #[error(
+        "{given} popularities are given for {experts} experts; give one that is not below zero for each, not all zero"
+    )]
+    Popularity {
+        /// Experts of a layer.
+        experts: u32,
+        /// Popularities.
+        given: usize,
+    },
     /// A time is below zero.
     #[error("a cost table holds {0} seconds at one knot; times are zero or more")]
     Negative(f64),
@@ -247,6 +272,10 @@ pub struct OperatorProfile {
     /// Times of whole steps, where only those are known: they stand in the place of all of the above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterations: Option<IterationTable>,
+    /// Feed-forward by experts, beside everything in `dense_seconds`; absent where no layer has any, or where their time
+    /// is in there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<Experts>,
 }
 
 /// What one step asks of a stage.
@@ -298,6 +327,11 @@ impl OperatorProfile {
             layer += self.attention_decode_seconds.at(f64::from(shape.decodes), shape.decode_context);
         }
         let mut total = self.step_seconds + layer * f64::from(layers.len());
+        if let Some(experts) = &self.experts {
+            // Layers with and without experts are taken to alternate evenly, so that every stage has its part.
+            let share = f64::from(experts.layers.min(layers_total)) / f64::from(layers_total.max(1));
+            total += experts.at(tokens) * (f64::from(layers.len()) * share);
+        }
         if layers.start == 0 {
             total += self.embedding_seconds.at(tokens);
         }
@@ -365,6 +399,7 @@ pub fn roofline(device: &Device, model: &Model) -> Option<OperatorProfile> {
         embedding_seconds: Curve::constant(Seconds::ZERO),
         step_seconds: Seconds::ZERO,
         iterations: None,
+        experts: None,
     })
 }
 

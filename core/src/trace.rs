@@ -90,6 +90,12 @@ pub struct DeviceSample {
     /// Charge of its battery as a share of the capacity; absent on the mains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charge: Option<f64>,
+    /// Requests that wait for admission on routes through it; absent where nobody counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u32>,
+    /// Share of the cache blocks of these routes that requests hold; absent where nobody counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<f64>,
 }
 
 /// What one device did.

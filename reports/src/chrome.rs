@@ -131,6 +131,8 @@ fn counters(trace: &Trace, events: &mut Vec<Value>) {
                 ("power W", sample.power_watts.map(|watts| watts.value())),
                 ("charge", sample.charge),
                 ("speed", sample.speed),
+                ("waiting requests", sample.waiting.map(f64::from)),
+                ("cache", sample.cache),
             ];
             for (name, value) in known.into_iter().filter_map(|(name, value)| Some((name, value?))) {
                 events.push(json!({
@@ -185,6 +187,8 @@ mod tests {
             energy_joules: None,
             utilisation: None,
             charge: None,
+            waiting: None,
+            cache: None,
         };
         Trace {
             origin: Origin::Predicted,

@@ -2,7 +2,7 @@
 
 use crate::html::{Html, element, element_with, seq};
 use crate::report::Report;
-use crate::sections::{certificates, devices, environment, evidence, plans, requests, thermal, truth};
+use crate::sections::{certificates, devices, environment, evidence, plans, requests, series, thermal, truth};
 use crate::verdict;
 
 const STYLE: &str = include_str!("style.css");
@@ -21,6 +21,7 @@ pub fn render(report: &Report) -> String {
         ("stages", "Stages", truth::busy_time(report)),
         ("requests", "Runs", requests::requests(report)),
         ("temperature", "Temperature", thermal::temperature(report)),
+        ("series", "Devices over time", series::series(report)),
         ("certificate", "Certificates", certificates::certificates(report)),
         ("devices", "Devices", devices::devices(report)),
         ("evidence", "Evidence", evidence::evidence(report)),

@@ -242,6 +242,8 @@ impl Body {
             energy_joules: Some(self.absorbed + self.power * span),
             utilisation: None,
             charge: None,
+            waiting: None,
+            cache: None,
         };
         samples.add(sample, busy);
     }

@@ -311,6 +311,33 @@ pub enum SimulateError {
     Serving(#[from] ServingError),
 }
 
+/// The requests that a plan is asked to serve.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// Drawn anew for each seed.
+    Drawn(&'a Workload),
+    /// Recorded; in the place of the problem's own load.
+    Recorded(&'a Replay),
+}
+
+impl Asked<'_> {
+    /// The load in a few figures, and its recording where it has one. Errors: it is called recorded, and nothing was.
+    fn parts(&self) -> Result<(Workload, Option<&Replay>), SimulateError> {
+        match *self {
+            Self::Drawn(workload) if matches!(workload.arrivals, Arrivals::Recorded { .. }) => {
+                Err(SimulateError::NoRecording)
+            }
+            Self::Drawn(workload) => Ok((workload.clone(), None)),
+            Self::Recorded(load) => {
+                let (prompt_tokens, output_tokens) = load.lengths();
+                let requests = u32::try_from(load.requests().len()).unwrap_or(u32::MAX);
+                let arrivals = Arrivals::Recorded { digest: load.digest() };
+                Ok((Workload { arrivals, prompt_tokens, output_tokens, requests }, Some(load)))
+            }
+        }
+    }
+}
+
 /// Predicts what a plan does under a load.
 ///
 /// The metrics are over all requests of all replications; percentiles are of all of them together, never averages of
@@ -323,10 +350,7 @@ pub fn simulate(
     workload: &Workload,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
-    if matches!(workload.arrivals, Arrivals::Recorded { .. }) {
-        return Err(SimulateError::NoRecording);
-    }
-    replications(plan, None, problem, workload, None, options)
+    replications(plan, None, problem, Asked::Drawn(workload), options)
 }
 
 /// Predicts what a plan does under a recorded load, in the place of the problem's own.
@@ -338,11 +362,7 @@ pub fn replay(
     load: &Replay,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
-    let (prompt_tokens, output_tokens) = load.lengths();
-    let requests = u32::try_from(load.requests().len()).unwrap_or(u32::MAX);
-    let arrivals = Arrivals::Recorded { digest: load.digest() };
-    let workload = Workload { arrivals, prompt_tokens, output_tokens, requests };
-    replications(plan, None, problem, &workload, Some(load), options)
+    replications(plan, None, problem, Asked::Recorded(load), options)
 }
 
 /// Predicts what a plan does when devices are lost and a second plan is kept for that: see [`simulate`].
@@ -355,28 +375,28 @@ pub fn rehearse(
     plan: &FeasiblePlan,
     fallback: &FeasiblePlan,
     problem: &PlacementProblem,
-    workload: &Workload,
+    asked: Asked<'_>,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
     if !problem.limits.choices.is_none() {
         return Err(SimulateError::FallbackChoices);
     }
-    replications(plan, Some(fallback), problem, workload, None, options)
+    replications(plan, Some(fallback), problem, asked, options)
 }
 
 fn replications(
     plan: &FeasiblePlan,
     fallback: Option<&FeasiblePlan>,
     problem: &PlacementProblem,
-    workload: &Workload,
-    recording: Option<&Replay>,
+    asked: Asked<'_>,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
     if options.seeds == 0 {
         return Err(SimulateError::Zero("the number of seeds"));
     }
+    let (workload, recording) = asked.parts()?;
     let (chosen, spoken) = problem.spoken(plan.plan());
-    let setup = setup::Setup::new(&spoken, fallback.map(FeasiblePlan::plan), &chosen, workload, recording)?;
+    let setup = setup::Setup::new(&spoken, fallback.map(FeasiblePlan::plan), &chosen, &workload, recording)?;
     let outcomes: Vec<world::Outcome> = (0..options.seeds)
         .into_par_iter()
         .map(|replication| world::World::new(&setup, options, replication)?.run(options.events_max))

@@ -78,6 +78,15 @@ impl<'a> Load<'a> {
         Some(self.last_arrival)
     }
 
+    /// Requests that have arrived, or will without anybody's answer: those of a closed loop's clients, all of others.
+    #[must_use]
+    pub const fn announced(&self) -> u32 {
+        match self.workload.arrivals {
+            Arrivals::ClosedLoop { .. } => self.announced,
+            Arrivals::Poisson { .. } | Arrivals::Recorded { .. } => self.workload.requests,
+        }
+    }
+
     /// Whether the client of an answered request sends another one.
     pub fn sends_again(&mut self) -> bool {
         let again =

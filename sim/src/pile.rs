@@ -514,6 +514,8 @@ impl Pile {
             energy_joules: Some(member.absorbed + member.power * span),
             utilisation: None,
             charge,
+            waiting: None,
+            cache: None,
         };
         let busy = member.pace.busy_seconds() + if member.working { span.value() } else { 0.0 };
         if let Some(samples) = &mut member.samples {

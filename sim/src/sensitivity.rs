@@ -4,14 +4,13 @@
 //! none, and the plan is simulated again with the same seeds, so that both meet the same arrivals, lengths and luck.
 //! What is left is the figure's own influence.
 
-use crate::{Options, SimulateError, simulate};
+use crate::{Asked, Options, SimulateError, replications};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, DeviceGraph, DevicesFile};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::record::{Influence, Sensitivity};
 use isotherm_core::units::{BytesPerSecond, KelvinPerWatt, Seconds, Watts};
-use isotherm_core::workload::Workload;
 use rayon::prelude::*;
 
 /// Share by which a figure is moved that states no spread.
@@ -47,7 +46,7 @@ enum What {
 pub fn sensitivity(
     plan: &FeasiblePlan,
     problem: &PlacementProblem,
-    workload: &Workload,
+    asked: Asked<'_>,
     options: &Options,
 ) -> Result<Sensitivity, SimulateError> {
     let options = Options { trace: false, attribution: false, ..*options };
@@ -57,7 +56,7 @@ pub fn sensitivity(
         Objective::Ttft => "ttft_seconds",
     };
     let value = |problem: &PlacementProblem| -> Result<Option<f64>, SimulateError> {
-        let report = simulate(plan, problem, workload, &options)?;
+        let report = replications(plan, None, problem, asked, &options)?;
         Ok(report.metrics.get(metric).map(|statistic| statistic.mean))
     };
     // Where nothing is answered there is nothing to compare with.

@@ -4,6 +4,7 @@
 //! one at a time, in order of arrival. The speed of what it works on changes when its clock does (heat, power cap) and
 //! when another device of a co-run set starts or stops; the work left is then rescheduled exactly.
 
+use crate::body::Samples;
 use crate::events::Log;
 use crate::heat::Heat;
 use crate::load::Load;
@@ -31,6 +32,7 @@ mod moves;
 mod outcome;
 mod pace;
 mod recovery;
+mod series;
 
 pub use accounts::Sums;
 
@@ -135,6 +137,8 @@ pub struct World<'a> {
     moves: Option<Moves>,
     /// None where nobody asked where the time went.
     accounts: Option<Accounts>,
+    /// How full each device's routes are over time; empty where nobody asked.
+    series: Vec<Samples>,
     /// Steps that are kept, at most `steps_max`.
     steps: Vec<StepRecord>,
     steps_max: usize,
@@ -202,6 +206,7 @@ impl<'a> World<'a> {
             busy: vec![0; setup.sets.len()],
             chains,
             requests: Requests::new(sampled, setup.problem.conditions.slo),
+            series: if sampled { vec![Samples::default(); setup.servers.len()] } else { Vec::new() },
             steps: Vec::new(),
             steps_max: if sampled { options.steps_max } else { 0 },
             accounts: options.attribution.then(|| Accounts::new(setup.servers.len(), setup.layout.lane_count())),
@@ -265,7 +270,10 @@ impl<'a> World<'a> {
                 self.deliver();
                 self.fed()?;
             }
-            Event::Incident => self.incidents(now)?,
+            Event::Incident => {
+                self.incidents(now)?;
+                self.fed()?;
+            }
             Event::Detect { route } => self.detect(now, route)?,
             Event::Loaded { .. } => self.loaded(now)?,
             Event::Moved { route, request } => self.moved(now, route, RequestId(request)),
@@ -392,6 +400,7 @@ impl<'a> World<'a> {
     /// An idle device takes the next batch that waits for it.
     fn begin(&mut self, now: SimTime, server: usize) {
         self.take_next(now, server);
+        self.observe(now, server);
         if self.servers[server].current.is_some() {
             self.set_busy(now, server, true);
             self.reschedule(now, server);
@@ -440,6 +449,7 @@ impl<'a> World<'a> {
         }
         self.pass_on(now, current.task)?;
         self.take_next(now, server);
+        self.observe(now, server);
         if self.servers[server].current.is_none() {
             self.set_busy(now, server, false);
             return Ok(());

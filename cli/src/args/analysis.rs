@@ -14,10 +14,10 @@ pub struct Analysis {
     #[arg(long, value_name = "TIME")]
     pub slo_tpot: Option<Seconds>,
     /// Move each figure by its measured spread, or by a tenth, and say how much the prediction moves.
-    #[arg(long, conflicts_with = "workload")]
+    #[arg(long)]
     pub sensitivity: bool,
     /// A plan that is kept for a loss: it takes over when a device that it does without is lost.
-    #[arg(long, value_name = "PLAN", conflicts_with_all = ["workload", "sensitivity"])]
+    #[arg(long, value_name = "PLAN", conflicts_with = "sensitivity")]
     pub fallback: Option<PathBuf>,
     /// The scenario that the fallback answers, where it is another one: the same but for the device that is banned.
     #[arg(long, value_name = "SCENARIO", requires = "fallback")]

@@ -28,6 +28,10 @@ pub struct BenchSim {
     /// Requests of the longest run, whose memory is compared with that of a tenth of it.
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     pub requests: u32,
+    /// Only the run of so many requests whose memory is measured, as JSON: what the command asks of itself, so that each
+    /// has a process, and so a memory, of its own.
+    #[arg(long, value_name = "N", hide = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub length: Option<u32>,
     /// Folder for sim.json and sim.txt.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,

@@ -43,6 +43,10 @@ struct Record {
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &BenchSim) -> Done {
+    if let Some(requests) = args.length {
+        let row = serving::length(requests)?;
+        return ui.result(&row, || format!("{:.4} s, peak {}\n", row.cpu_seconds, memory(row.peak_bytes)));
+    }
     if args.requests < 10 {
         return Err(Failure::new(Code::Usage, "--requests must be at least 10"));
     }

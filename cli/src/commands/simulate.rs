@@ -13,7 +13,7 @@ use isotherm_core::units::Seconds;
 use isotherm_core::workload::Arrivals;
 use isotherm_core::workload::replay::Replay;
 use isotherm_reports::tables::Source;
-use isotherm_sim::Options;
+use isotherm_sim::{Asked, Options};
 use std::path::{Path, PathBuf};
 
 mod describe;
@@ -68,14 +68,14 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
             let named = PlanAndScenario { plan: kept.clone(), scenario, ..named };
             let (kept, _) = plan::load_feasible(ui, &named)?;
             let problem = &question.problem;
-            isotherm_sim::rehearse(&feasible, &kept, problem, &problem.workload, &options)
+            isotherm_sim::rehearse(&feasible, &kept, problem, asked(problem, load.as_ref()), &options)
                 .map_err(|e| Failure::io(format!("failed to rehearse {}: {}", problem.name, models::causes(&e))))?
         }
         None => serve(&feasible, &question.problem, load.as_ref(), &options)?,
     };
     if args.analysis.sensitivity {
-        let workload = &question.problem.workload;
-        let found = isotherm_sim::sensitivity::sensitivity(&feasible, &question.problem, workload, &options);
+        let asked = asked(&question.problem, load.as_ref());
+        let found = isotherm_sim::sensitivity::sensitivity(&feasible, &question.problem, asked, &options);
         report.sensitivity =
             Some(found.map_err(|e| Failure::io(format!("failed to move a figure: {}", models::causes(&e))))?);
     }
@@ -168,6 +168,11 @@ fn recorded(ui: &Ui, service: &Service) -> Result<Option<Replay>, Failure> {
 /// Simulates a plan under its own workload, with the trace of the first run.
 pub fn predict(plan: &FeasiblePlan, problem: &PlacementProblem, seeds: Seeds) -> Result<SimulationReport, Failure> {
     serve(plan, problem, None, &of(seeds.count, seeds.first))
+}
+
+/// The recorded load, or the problem's own.
+fn asked<'a>(problem: &'a PlacementProblem, load: Option<&'a Replay>) -> Asked<'a> {
+    load.map_or(Asked::Drawn(&problem.workload), Asked::Recorded)
 }
 
 /// Simulates a plan under a recorded load, or under its own.

@@ -18,7 +18,7 @@
 //! states how much more an uneven batch takes, the share `alpha` of the way from the time at the mean to the time at
 //! the greatest context is added ([`Skew`]).
 
-use super::{AttentionTable, Curve, TableError};
+use super::{AttentionTable, Curve, Experts, TableError};
 use crate::units::{BytesPerSecond, Seconds};
 
 /// One request's part of a step.
@@ -83,58 +83,6 @@ impl Skew {
                 .then(a.cached.total_cmp(&b.cached))
         };
         self.buckets.iter().filter(holds).min_by(order).map_or(self.default, |bucket| bucket.alpha)
-    }
-}
-
-/// Feed-forward by experts.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Experts {
-    /// Experts of a layer.
-    pub count: u32,
-    /// Experts that each token goes to.
-    pub per_token: u32,
-    /// Layers that have them; the others have the plain feed-forward.
-    pub layers: u32,
-    /// Devices that divide the experts among them.
-    pub devices: u32,
-    /// Devices that divide each expert's width among them.
-    pub width: u32,
-    /// Experts that each token went to where it was measured.
-    pub measured_per_token: u32,
-    /// Seconds over tokens, for each number of activated experts that was measured, rising.
-    pub by_activated: Vec<(u32, Curve)>,
-}
-
-impl Experts {
-    /// How many experts of a layer at least one of `tokens` tokens goes to, in the mean, where each token chooses
-    /// `per_token` distinct ones evenly: `count * (1 - (1 - per_token / count)^tokens)`.
-    #[must_use]
-    pub fn activated(&self, tokens: f64) -> f64 {
-        let count = f64::from(self.count.max(1));
-        let missed = 1.0 - f64::from(self.per_token.min(self.count)) / count;
-        count * (1.0 - libm::pow(missed.max(0.0), tokens))
-    }
-
-    /// The time of one layer on one device, of a group whose steps have `tokens` tokens together.
-    ///
-    /// What a kernel works on are pairs of token and expert. Where they were measured with fewer experts for each
-    /// token, as many more tokens make the same number of pairs.
-    #[must_use]
-    pub fn at(&self, tokens: f64) -> Seconds {
-        let devices = f64::from(self.devices.max(1));
-        let pairs = tokens * f64::from(self.per_token) / devices;
-        let (activated, tokens) = (self.activated(tokens) / devices, pairs / f64::from(self.measured_per_token.max(1)));
-        let (rows, tokens) = (&self.by_activated, tokens.max(1.0));
-        let high = rows.partition_point(|(k, _)| f64::from(*k) < activated);
-        let time = match (high.checked_sub(1).and_then(|low| rows.get(low)), rows.get(high)) {
-            (Some((a, below)), Some((b, above))) => {
-                let share = (activated - f64::from(*a)) / f64::from(b - a);
-                below.at(tokens) * (1.0 - share) + above.at(tokens) * share
-            }
-            (Some((_, only)), None) | (None, Some((_, only))) => only.at(tokens),
-            (None, None) => Seconds::ZERO,
-        };
-        time.max(Seconds::ZERO) / f64::from(self.width.max(1))
     }
 }
 

@@ -53,6 +53,9 @@ pub enum LlmServingSimError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The workload cannot be read.
+    #[error("the workload, {0}")]
+    Workload(crate::workload::replay::ReplayError),
     /// An operator that every pass needs was not measured.
     #[error("{file} holds no times of {operator:?}, which every pass of this model needs")]
     Operator {

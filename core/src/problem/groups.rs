@@ -15,7 +15,7 @@
 //! which groups are devices; a plan with groups is checked, valued and simulated as a plan of that problem.
 
 use super::{PlacementProblem, ProblemParts, Timing};
-use crate::cost::{Curve, Grid, OperatorProfile};
+use crate::cost::{Curve, Experts, Grid, OperatorProfile};
 use crate::device::Device;
 use crate::figure::Figure;
 use crate::graph::{DeviceGraph, DevicesFile, Link};
@@ -291,6 +291,7 @@ fn divided(profile: &OperatorProfile, parts: f64, added: impl Fn(f64) -> Option<
         dense_seconds: Curve::new(dense.collect::<Option<_>>()?).ok()?,
         attention_prefill_seconds: grid(&profile.attention_prefill_seconds)?,
         attention_decode_seconds: grid(&profile.attention_decode_seconds)?,
+        experts: profile.experts.clone().map(|experts| Experts { width: experts.width * parts as u32, ..experts }),
         ..profile.clone()
     })
 }

@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::heat;
 use super::reader::{At, Reader, Says};
 use super::tables::Tables;
-use crate::cost::{Curve, Grid, IterationTable, MIXED_FACTOR_MAX, OperatorProfile, TableError};
+use crate::cost::{Curve, Experts, Grid, IterationTable, MIXED_FACTOR_MAX, OperatorProfile, TableError};
 use crate::device::{Device, DeviceKind};
 use crate::figure::How;
 use crate::units::{Seconds, TokensPerSecond};
@@ -188,6 +188,10 @@ fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Opti
     };
     let attention_prefill = grid("attention_prefill_ms", "tokens", "cached");
     let attention_decode = grid("attention_decode_ms", "sequences", "context");
+    let experts = match reader.table("experts") {
+        Some(table) => Some(experts(table)),
+        None => reader.has("experts").then_some(None),
+    };
     let step = match reader.get("step_ms") {
         Some(value) => milliseconds(&reader, value),
         None => Some(Seconds::ZERO),
@@ -217,7 +221,44 @@ fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Opti
             Some(table) => Some(table?),
             None => None,
         },
+        experts: match experts {
+            Some(experts) => Some(experts?),
+            None => None,
+        },
     })
+}
+
+/// Feed-forward by experts: how many there are and what they take, over tokens, for each number that was activated.
+fn experts(reader: Reader<'_, '_>) -> Option<Experts> {
+    for (key, example) in [
+        ("count", "count = 128, the experts of a layer"),
+        ("per_token", "per_token = 8, the experts that each token goes to"),
+        ("layers", "layers = 48, the layers that have experts"),
+        ("times", "[[devices.profiles.experts.times]] with activated = 8 and ms = [[1, 0.2], [64, 0.5]]"),
+    ] {
+        if !reader.has(key) {
+            reader.missing(key, example);
+        }
+    }
+    let whole = |key: &'static str| reader.integer(key, 1, Experts::COUNT_MAX);
+    let (count, per_token, layers) = (whole("count"), whole("per_token"), whole("layers"));
+    let measured_per_token = whole("measured_per_token");
+    let popularity = reader.list("popularity", "one number for each expert");
+    let popularity: Vec<f64> =
+        popularity.iter().filter_map(|value| reader.number_of("popularity", value, 0.0, 1e12)).collect();
+    let mut by_activated = Vec::new();
+    for row in reader.tables("times") {
+        let (activated, ms) = (row.integer("activated", 1, Experts::COUNT_MAX), curve(&row, "ms"));
+        row.done();
+        by_activated.push((activated?, ms?));
+    }
+    let (per_token, devices, width) = (per_token?, 1, 1);
+    let measured_per_token = measured_per_token.unwrap_or(per_token);
+    let (count, layers) = (count?, layers?);
+    let experts = Experts { count, per_token, layers, devices, width, measured_per_token, popularity, by_activated };
+    let experts = kept(&reader, "times", experts.checked());
+    reader.done();
+    experts
 }
 
 fn milliseconds(reader: &Reader<'_, '_>, value: &toml::Spanned<toml::de::DeValue<'_>>) -> Option<Seconds> {

@@ -8,6 +8,7 @@ use crate::figure::Figure;
 use crate::thermal::governor::{AirStep, Battery, Chassis, Governor, GovernorError, Step, day};
 use crate::thermal::{Branch, Fan, ThermalRecord};
 use crate::units::{Celsius, Joules, JoulesPerKelvin, KelvinPerWatt, Seconds, Watts};
+use std::ops::Range;
 
 /// Most steps of the air, and of a governor.
 const STEPS_MAX: usize = 100_000;
@@ -251,47 +252,66 @@ pub(super) fn air(root: &Reader<'_, '_>, conditions: &mut Conditions) {
     reader.done();
 }
 
+/// Where a case stands in the text, or a device's name in it.
+fn place_of(root: &Reader<'_, '_>, conditions: &Conditions, case: usize, device: Option<&str>) -> Range<usize> {
+    let chassis = &conditions.chassis[case];
+    let before = conditions.chassis[..case].iter().filter(|other| other.name == chassis.name).count();
+    let called = |reader: &Reader<'_, '_>| {
+        reader.get("name").is_some_and(|name| name.get_ref().as_str() == Some(chassis.name.as_str()))
+    };
+    let Some(reader) = root.tables("chassis").into_iter().filter(called).nth(before) else { return root.span.clone() };
+    let name = device.and_then(|device| reader.names("devices").into_iter().rfind(|name| name.value == device));
+    name.map_or_else(|| reader.span.clone(), |name| name.span)
+}
+
 /// Devices of cases are there, and each stands in one case at most.
 pub(super) fn check(root: &Reader<'_, '_>, conditions: &Conditions, devices: &[At<Device>]) {
     let known = || devices.iter().map(|device| device.value.name.as_str());
+    let fault = |case: usize, device: Option<&str>, fault: Fault| {
+        root.source.fault(place_of(root, conditions, case, device), fault);
+    };
     for (i, chassis) in conditions.chassis.iter().enumerate() {
         if chassis.devices.is_empty() {
             let (key, value) = (format!("chassis {:?}, devices", chassis.name), "no name".to_owned());
-            root.fault(Fault::OutOfRange { key, value, must: "a list of at least one device".to_owned() });
+            fault(i, None, Fault::OutOfRange { key, value, must: "a list of at least one device".to_owned() });
         }
         if conditions.chassis[..i].iter().any(|other| other.name == chassis.name) {
             let what = format!("two [[chassis]] are called {:?}", chassis.name);
-            root.fault(Fault::Conflict { what, remedy: "give each its own name".to_owned() });
+            fault(i, None, Fault::Conflict { what, remedy: "give each its own name".to_owned() });
         }
         // What has no thermal record gives the case no heat that is known, and takes none.
         let cold = |name: &&String| devices.iter().any(|d| d.value.name == **name && d.value.thermal.is_none());
         for name in chassis.devices.iter().filter(cold) {
             let what = format!("device {name:?} stands in chassis {:?} and has no thermal", chassis.name);
-            root.fault(Fault::Conflict { what, remedy: "state how it warms (thermal), or leave it out".to_owned() });
+            let remedy = "state how it warms (thermal), or leave it out".to_owned();
+            fault(i, Some(name), Fault::Conflict { what, remedy });
         }
     }
-    for device in devices.iter().map(|device| &device.value) {
+    for At { value: device, span } in devices {
         if device.governor.is_some() && device.thermal.is_none() {
             let what =
                 format!("device {:?} has a governor and no thermal, so its temperature is not known", device.name);
-            root.fault(Fault::Conflict { what, remedy: "state how it warms (thermal), or drop it".to_owned() });
+            let remedy = "state how it warms (thermal), or drop it".to_owned();
+            root.source.fault(span.clone(), Fault::Conflict { what, remedy });
         }
     }
     let mut seen: Vec<&str> = Vec::new();
-    for name in conditions.chassis.iter().flat_map(|chassis| &chassis.devices) {
+    let named = conditions.chassis.iter().enumerate();
+    for (i, name) in named.flat_map(|(i, chassis)| chassis.devices.iter().map(move |name| (i, name))) {
         // A scenario without devices leaves them to a measurement.
         if !devices.is_empty() && !known().any(|device| device == name) {
-            root.fault(Fault::UnknownName {
+            let unknown = Fault::UnknownName {
                 key: "chassis.devices".to_owned(),
                 name: name.clone(),
                 what: "device",
                 nearest: nearest(name, known()),
                 known: known().map(str::to_owned).collect(),
-            });
+            };
+            fault(i, Some(name), unknown);
         }
         if seen.contains(&name.as_str()) {
             let what = format!("device {name:?} stands in two cases");
-            root.fault(Fault::Conflict { what, remedy: "name it in one [[chassis]] only".to_owned() });
+            fault(i, Some(name), Fault::Conflict { what, remedy: "name it in one [[chassis]] only".to_owned() });
         }
         seen.push(name);
     }

@@ -15,7 +15,7 @@
 //! that are not named here are passed over. A request without a prompt or without an answer is left out and counted.
 
 mod csv;
-mod lines;
+pub(crate) mod lines;
 
 use super::Length;
 use crate::digest::Digest;
@@ -204,12 +204,7 @@ impl Replay {
         match &self.content {
             Content::Unknown => {}
             Content::Tokens(tokens) => {
-                let prompt = tokens.get(start..start + length).unwrap_or_default();
-                let mut name = 0;
-                names.extend(prompt.chunks_exact(size).map(|block| {
-                    name = block.iter().fold(mixed(name), |name, &token| mixed(name ^ u64::from(token)));
-                    name
-                }));
+                names.extend(block_names(tokens.get(start..start + length).unwrap_or_default(), size));
             }
             Content::Blocks { tokens, names: known } => {
                 if tokens % block_tokens.max(1) != 0 {
@@ -223,6 +218,14 @@ impl Replay {
             }
         }
     }
+}
+
+/// A name for each full block of so many of these tokens, made of it and of all before it.
+pub(crate) fn block_names(prompt: &[u32], block_tokens: usize) -> impl Iterator<Item = u64> + '_ {
+    prompt.chunks_exact(block_tokens.max(1)).scan(0, |name, block| {
+        *name = block.iter().fold(mixed(*name), |name, &token| mixed(name ^ u64::from(token)));
+        Some(*name)
+    })
 }
 
 /// A one-to-one scramble of 64 bits: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), moved off zero.

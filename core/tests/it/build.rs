@@ -58,6 +58,7 @@ pub fn profile(model: &Model, dense: f64, head: f64, embedding: f64, step: f64) 
         embedding_seconds: Curve::constant(Seconds::of(embedding)),
         step_seconds: Seconds::of(step),
         iterations: None,
+        experts: None,
     }
 }
 

@@ -141,3 +141,30 @@ fn a_recorded_card_is_identified_within_the_targets() {
     let predicted = fit.predicted_power.expect("clock and utilisation are recorded");
     assert!(predicted.train.mae_celsius <= 1.0 && predicted.power_mae_watts < 5.0, "{predicted:?}");
 }
+
+#[test]
+fn a_fault_about_a_case_or_a_governor_stands_at_its_own_line() {
+    let thermal = "thermal = { resistance = \"0.8 K/W\", capacity = \"130 J/K\" }";
+    let case = |name: &str, device: &str| {
+        format!(
+            "[[chassis]]\nname = \"{name}\"\nresistance = \"0.02 K/W\"\ncapacity = \"5 kJ/K\"\ndevices = [\"{device}\"]\n"
+        )
+    };
+    let line_of = |text: &str, words: &str| {
+        let faults = parse(text).expect_err("a fault");
+        let fault = faults.into_iter().find(|fault| fault.to_string().contains(words)).expect(words);
+        text.lines().nth(fault.line - 1).expect("a line of the text").to_owned()
+    };
+    let two = with(thermal, &(case("tower", "d") + &case("shelf", "e")));
+    assert_eq!(line_of(&two, "\"e\""), "devices = [\"e\"]");
+    let twice = with(thermal, &(case("tower", "d") + &case("shelf", "d")));
+    assert_eq!(line_of(&twice, "two cases"), "devices = [\"d\"]");
+    let third = twice.lines().position(|line| line == "name = \"shelf\"").expect("there");
+    assert!(twice.lines().take(third).any(|line| line == "devices = [\"d\"]"), "the first case comes before");
+    let same = with(thermal, &(case("tower", "d") + &case("tower", "d")));
+    assert_eq!(line_of(&same, "two [[chassis]]"), "[[chassis]]");
+    let cold = with("", &case("tower", "d"));
+    assert_eq!(line_of(&cold, "has no thermal"), "devices = [\"d\"]");
+    let governor = "governor = { kind = \"steps\", steps = [{ at = \"80 °C\", resume = \"76 °C\", speed = 0.8 }] }";
+    assert_eq!(line_of(&with(governor, ""), "has a governor"), "[[devices]]");
+}

@@ -87,6 +87,7 @@ fn profile(model: &Model, token: f64, chunk: f64, step: f64) -> OperatorProfile 
         embedding_seconds: Curve::constant(Seconds::of(token / 20.0)),
         step_seconds: Seconds::of(step),
         iterations: None,
+        experts: None,
     }
 }
 

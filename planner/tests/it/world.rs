@@ -102,6 +102,7 @@ pub fn profile(model: &Model, dense: f64, attention: f64, head: f64, step: f64) 
         embedding_seconds: Curve::constant(Seconds::of(head / 3.0)),
         step_seconds: Seconds::of(step),
         iterations: None,
+        experts: None,
     }
 }
 

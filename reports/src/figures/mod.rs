@@ -4,5 +4,6 @@ pub(crate) mod busy;
 pub(crate) mod canvas;
 pub(crate) mod plan;
 pub(crate) mod requests;
+pub(crate) mod series;
 pub(crate) mod temperature;
 pub(crate) mod truth;

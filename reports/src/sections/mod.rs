@@ -12,6 +12,7 @@ pub(crate) mod environment;
 pub(crate) mod evidence;
 pub(crate) mod plans;
 pub(crate) mod requests;
+pub(crate) mod series;
 pub(crate) mod thermal;
 pub(crate) mod truth;
 

@@ -20,6 +20,7 @@ fn the_verdict_comes_first_and_the_evidence_after_it() {
         "stages",
         "requests",
         "temperature",
+        "series",
         "certificate",
         "devices",
         "evidence",

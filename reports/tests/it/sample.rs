@@ -227,6 +227,8 @@ pub fn trace(
                     energy_joules: None,
                     utilisation: None,
                     charge: None,
+                    waiting: None,
+                    cache: None,
                 }
             })
             .collect();

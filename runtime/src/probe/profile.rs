@@ -275,6 +275,7 @@ fn tables(request: &Request<'_>, timed: &[Timed]) -> Result<OperatorProfile, Pro
         embedding_seconds: Curve::constant(Seconds::ZERO),
         step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical()).collect())),
         iterations: None,
+        experts: None,
     })
 }
 

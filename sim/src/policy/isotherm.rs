@@ -1,25 +1,30 @@
 //! The policy `isotherm`: core's scheduler, which the runtime drives too.
 
-use super::Policy;
+use super::{Fullness, Policy};
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Move, Request, Resources, Scheduler, ServingError};
 use isotherm_core::units::SimTime;
 
-/// Core's scheduler as a policy. It caches no prompt for another request.
+/// Core's scheduler as a policy, and the blocks that it has. It caches no prompt for another request.
 #[derive(Debug)]
-pub struct Isotherm(Scheduler);
+pub struct Isotherm(Scheduler, u32);
 
 impl Isotherm {
     /// A scheduler without requests. Errors: a limit is zero.
     pub fn new(resources: Resources) -> Result<Self, ServingError> {
         let host = resources.serving.kv_swap_blocks.unwrap_or(0);
-        Ok(Self(Scheduler::new(resources)?.with_host(host)))
+        Ok(Self(Scheduler::new(resources)?.with_host(host), resources.kv_blocks))
     }
 }
 
 impl Policy for Isotherm {
     fn submit(&mut self, request: Request, _prompt: &[u64]) -> Result<(), ServingError> {
         self.0.submit(request)
+    }
+
+    fn fullness(&self) -> Option<Fullness> {
+        let held = (self.1 as usize).saturating_sub(self.0.free_blocks());
+        Some(Fullness { waiting: self.0.waiting() as u32, held_blocks: held as u32 })
     }
 
     fn next_batch(&mut self, now: SimTime) -> Option<Batch> {

@@ -64,6 +64,11 @@ pub trait Policy: fmt::Debug {
         Err(ServingError::MovesNothing { request: request.id.0 })
     }
 
+    /// How full it is; none where the policy does not count it that way.
+    fn fullness(&self) -> Option<Fullness> {
+        None
+    }
+
     /// The cache of a request that is done here was fetched.
     fn release(&mut self, _request: RequestId) {}
 
@@ -77,6 +82,15 @@ pub trait Policy: fmt::Debug {
 
     /// Takes back what [`complete`](Self::complete) gave once it is read, so that a policy can use its memory again.
     fn reuse(&mut self, _completed: Completed) {}
+}
+
+/// How full a policy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fullness {
+    /// Requests that wait for admission.
+    pub waiting: u32,
+    /// Blocks that requests hold.
+    pub held_blocks: u32,
 }
 
 /// The policies there are.

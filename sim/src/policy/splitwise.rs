@@ -23,7 +23,7 @@
 //! given back when the request is done. Blocks are whole here; with blocks of one token the cache is exactly that of
 //! SplitwiseSim.
 
-use super::Policy;
+use super::{Fullness, Policy};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield, blocks_for};
@@ -316,6 +316,11 @@ impl Policy for Splitwise {
             self.cut = true;
         }
         Ok(())
+    }
+
+    fn fullness(&self) -> Option<Fullness> {
+        let held = u64::from(self.resources.kv_blocks) - self.free;
+        Some(Fullness { waiting: self.prompts.len() as u32, held_blocks: held as u32 })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {

@@ -23,7 +23,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use super::Policy;
+use super::{Fullness, Policy};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield};
@@ -468,6 +468,11 @@ impl Policy for Vllm {
         };
         self.waiting.push_back(slot);
         Ok(())
+    }
+
+    fn fullness(&self) -> Option<Fullness> {
+        let held_blocks = self.resources.kv_blocks - self.pool.free();
+        Some(Fullness { waiting: self.waiting.len() as u32, held_blocks })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {

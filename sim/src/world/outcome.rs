@@ -50,7 +50,8 @@ impl World<'_> {
         let dead = |route: usize| routes[route].stops.iter().any(|stop| self.heat.is_spent(stop.0));
         let outstanding = |r| self.router.outstanding(r) + self.moves.as_ref().map_or(0, |moves| moves.outstanding(r));
         let stopped: u64 = (0..routes.len()).filter(|&route| dead(route)).map(outstanding).sum();
-        let unanswered = u64::from(self.setup.workload.requests - self.requests.answered());
+        // A client that waits for an answer sends nothing more.
+        let unanswered = u64::from(self.load.announced().saturating_sub(self.requests.answered()));
         // Where prompts and answers have routes of their own, both are needed.
         let pool = |role: Role| {
             let of = |&route: &usize| routes[route].role == role && routes[route].share > 0.0;
@@ -85,6 +86,7 @@ impl World<'_> {
         let mut devices = Vec::with_capacity(self.servers.len());
         let mut stages = Vec::with_capacity(self.servers.len());
         let tolls = self.heat.tolls(end);
+        let mut series = self.series.into_iter();
         for ((server, setup), toll) in self.servers.into_iter().zip(&self.setup.servers).zip(tolls) {
             let mut record = server.record;
             // A clock event or another route's batch may still be under way when the last answer is out.
@@ -100,7 +102,10 @@ impl World<'_> {
                 throttled_after_ns: toll.as_ref().and_then(|t| t.slowed_after),
                 sustained_speed: toll.as_ref().and_then(|t| t.sustained),
                 source: setup.source.clone(),
-                samples: toll.map(|t| t.samples).unwrap_or_default(),
+                samples: super::series::merged(
+                    toll.map(|t| t.samples).unwrap_or_default(),
+                    series.next().unwrap_or_default(),
+                ),
             });
             stages.push(record);
         }

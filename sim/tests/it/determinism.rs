@@ -1,9 +1,15 @@
 //! Same inputs, same report, whatever runs beside and how many threads there are.
 
 use crate::material::{Case, Costs, poisson};
+use isotherm_core::conditions::{
+    Between, CrossTraffic, Failure, LinkCondition, Moment, Place, Severity, Spread, Target,
+};
+use isotherm_core::device::Device;
 use isotherm_core::record::SimulationReport;
+use isotherm_core::units::Seconds;
 use isotherm_core::workload::Length;
-use isotherm_sim::Options;
+use isotherm_sim::policy::PolicyName;
+use isotherm_sim::{Options, simulate};
 
 fn case() -> Case {
     let costs = [
@@ -55,4 +61,47 @@ fn watching_a_run_does_not_change_it() {
 fn a_known_run_has_the_digest_it_always_had() {
     let report = case().report(&Options { seed: 1, ..Options::default() });
     assert_eq!(report.digest.short(), "79dbb4ca7e84");
+}
+
+/// Pinned as above, for every policy, and for what moves, fails, warms and shares. A build without optimisation must give
+/// the same: `make campaign` makes one and runs this.
+#[test]
+fn every_policy_and_every_condition_has_the_digest_it_always_had() {
+    let mut found = Vec::new();
+    for policy in PolicyName::ALL {
+        let mut case = case();
+        (case.serving.step_tokens_max, case.serving.kv_blocks) = (64, Some(4_000));
+        let report = case.report(&Options { seed: 5, seeds: 2, policy, ..Options::default() });
+        found.push((policy.name(), report.digest.short()));
+    }
+    let mut swapping = case();
+    swapping.serving.kv_blocks = Some(9);
+    swapping.serving.kv_swap_blocks = Some(6);
+    let adjust = |i: usize, device: &mut Device| {
+        crate::heat::warm(i, device);
+        device.host = "driver".into();
+    };
+    swapping.adjust = adjust;
+    let report = swapping.report(&Options { seed: 5, ..Options::default() });
+    assert!(report.moves.is_some_and(|moves| moves.swapped_out > 0), "{:?}", report.moves);
+    found.push(("swapping", report.digest.short()));
+    let case = case();
+    let mut problem = case.problem();
+    let link = Between { from: "d0".into(), to: "d1".into() };
+    problem.conditions.links = vec![LinkCondition {
+        link: link.clone(),
+        jitter: Some(Spread::Lognormal { median: Seconds::of(1e-3), sigma: 0.7 }),
+        loss: Some(0.02),
+    }];
+    let on_off = Some((Seconds::of(0.2), Seconds::of(0.4)));
+    problem.conditions.cross_traffic = vec![CrossTraffic { place: Place::Link(link), share: 0.4, on_off }];
+    let moment = Moment::Random { mean_between: Seconds::of(3.0), mean_repair: Seconds::of(0.1) };
+    let target = Target::Device("d1".into());
+    problem.conditions.failures = vec![Failure { target, severity: Severity::Lost, moment }];
+    let options = Options { seed: 5, seeds: 2, ..Options::default() };
+    let report = simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates");
+    found.push(("conditions", report.digest.short()));
+    let pinned = include_str!("digests.txt");
+    let found: String = found.iter().map(|(what, digest)| format!("{what} {digest}\n")).collect();
+    assert_eq!(found, pinned);
 }

@@ -5,7 +5,9 @@ use isotherm_core::conditions::{Between, Conditions, Failure, InFlight, Moment, 
 use isotherm_core::record::{Reliability, SimulationReport};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::Length;
-use isotherm_sim::{Options, SimulateError, rehearse, simulate};
+use isotherm_core::workload::replay::Replay;
+use isotherm_sim::policy::PolicyName;
+use isotherm_sim::{Asked, Options, SimulateError, rehearse, simulate};
 
 fn fails(target: Target, severity: Severity, at: f64, repair_after: Option<f64>) -> Failure {
     Failure { target, severity, moment: Moment::At { at: units(at), repair_after: repair_after.map(units) } }
@@ -315,7 +317,7 @@ fn a_prepared_plan_takes_over_once_its_weights_have_come_over_the_links() {
     problem.conditions.recovery = detect(2.0);
     let (plan, kept) = (case.plan(&problem), crate::material::whole_on(&problem, "d1"));
     let options = Options { trace: true, attribution: true, ..Options::default() };
-    let report = rehearse(&plan, &kept, &problem, &case.workload, &options).expect("simulates");
+    let report = rehearse(&plan, &kept, &problem, Asked::Drawn(&case.workload), &options).expect("simulates");
     // A request takes 6 + 10 + 6. The third begins at 44, is lost at 50 with the device, which is noticed at 52. The
     // layer, embedding and head are 1200 bytes at 4 a unit, one latency of 5: 357. The device is back by then, but the
     // prepared plan goes on.
@@ -327,6 +329,14 @@ fn a_prepared_plan_takes_over_once_its_weights_have_come_over_the_links() {
     assert_eq!((tally.recomputed_requests, tally.failed_requests), (1, 0));
     assert_eq!(tally.recovery_seconds_max.map(in_units), Some(329.0));
     assert_eq!(in_units(tally.serving_seconds), 445.0 - 307.0);
+    // A recording of the same load, and another policy that serves one request at a time, take the very same times.
+    let recorded: String = ends(&report).iter().map(|_| "0,1,1\n").collect();
+    let load = Replay::parse(&format!("arrival,prompt_tokens,output_tokens\n{recorded}")).expect("a load");
+    for policy in [PolicyName::Isotherm, PolicyName::VidurVllm] {
+        let options = Options { policy, ..options.clone() };
+        let again = rehearse(&plan, &kept, &problem, Asked::Recorded(&load), &options).expect("simulates");
+        assert_eq!(ends(&again), ends(&report), "{policy}");
+    }
     // Without the prepared plan the device's repair is all there is to wait for.
     let alone = simulate(&plan, &problem, &case.workload, &options).expect("simulates");
     assert_eq!(ends(&alone)[2], 172.0);

@@ -88,7 +88,29 @@ fn what_nobody_knows_is_not_made_up() {
     let trace = Case::single(Costs::fixed(10.0), closed(1, 3, 1, 1)).trace();
     let device = &trace.devices[0];
     assert_eq!((device.energy_joules, device.temperature_max_celsius, device.throttled_ns), (None, None, None));
-    assert_eq!((device.source.as_str(), device.samples.len()), ("no power figures", 0));
+    assert_eq!(device.source, "no power figures");
+    for sample in &device.samples {
+        let physical =
+            (sample.temperature_celsius, sample.power_watts, sample.energy_joules, sample.speed, sample.charge);
+        assert_eq!(physical, (None, None, None, None, None));
+    }
+}
+
+#[test]
+fn what_waits_and_what_is_cached_is_known_over_time_of_every_device() {
+    // Four clients at once, two admitted: each prompt of 16 tokens holds one block of the eight, and a second one later.
+    let mut case = Case::single(Costs::fixed(10.0), closed(4, 8, 16, 3));
+    case.serving = Serving { requests_max: 2, kv_blocks: Some(8), ..case.serving };
+    let samples = case.trace().devices[0].samples.clone();
+    assert_eq!((samples[0].at_ns.0, samples[0].waiting, samples[0].cache), (0, Some(2), Some(2.0 / 8.0)));
+    assert!(samples.iter().all(|sample| sample.waiting <= Some(2) && sample.cache <= Some(0.5)), "{samples:?}");
+    assert!(samples.iter().any(|sample| sample.cache == Some(0.5)));
+    let last = samples.last().expect("a sample");
+    assert_eq!((last.waiting, last.utilisation), (Some(0), Some(1.0)));
+    // Beside power and heat it stands in the same samples.
+    let warm = Case { adjust: |_, device| heated(device, 10.0, 100.0, 100.0), ..case };
+    let samples = warm.trace().devices[0].samples.clone();
+    assert!(samples.iter().skip(1).all(|sample| sample.waiting.is_some() && sample.power_watts.is_some()));
 }
 
 #[test]
@@ -148,4 +170,46 @@ fn an_empty_battery_ends_a_run_whatever_else_goes_on() {
     let moment = Moment::Random { mean_between, mean_repair };
     let failure = Failure { target: Target::Device("d1".into()), severity: Severity::Lost, moment };
     assert_eq!(drained(Conditions { failures: vec![failure], ..Conditions::default() }), alone);
+}
+
+#[test]
+fn a_closed_load_ends_when_all_its_clients_wait_for_an_empty_battery() {
+    // The second replica works on, but in the end every client has a request on the first one.
+    let mut case = Case::replicas(&[Costs::fixed(512.0); 2], closed(3, 500, 1, 4));
+    case.links = true;
+    case.adjust = |i, device| {
+        heated(device, 10.0, 50.0, 100.0);
+        device.battery = (i == 0).then(|| Battery {
+            capacity_joules: Figure::declared(Joules::of(600.0), "test"),
+            charge: 1.0,
+            cutoff: 0.0,
+            low: None,
+            low_speed: None,
+            charging_watts: None,
+        });
+    };
+    let mut problem = case.problem();
+    // Traffic of others, and failures that are repaired, go on for ever.
+    problem.conditions.cross_traffic = vec![CrossTraffic {
+        place: Place::Link(Between { from: "driver".into(), to: "d1".into() }),
+        share: 0.3,
+        on_off: Some((Seconds::of(0.5), Seconds::of(1.0))),
+    }];
+    let options = Options { events_max: 20_000, ..Options::default() };
+    let run = |problem: &isotherm_core::problem::PlacementProblem| {
+        simulate(&case.plan(problem), problem, &case.workload, &options).expect_err("the battery is too small")
+    };
+    let ended = run(&problem);
+    assert!(
+        matches!(&ended, SimulateError::BatteryEmpty { device, finished } if device == "d0" && *finished < 30),
+        "{ended}"
+    );
+    let (mean_between, mean_repair) = (Seconds::of(40.0), Seconds::of(1.0));
+    let moment = Moment::Random { mean_between, mean_repair };
+    let target = Target::Device("d1".into());
+    problem.conditions = Conditions {
+        failures: vec![Failure { target, severity: Severity::Slowed(0.5), moment }],
+        ..Conditions::default()
+    };
+    assert!(matches!(run(&problem), SimulateError::BatteryEmpty { .. }));
 }

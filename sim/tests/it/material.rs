@@ -74,6 +74,7 @@ impl Costs {
             embedding_seconds: line(self.embedding),
             step_seconds: units(self.step),
             iterations: None,
+            experts: None,
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::material::{Case, Costs, closed};
 use isotherm_core::problem::Objective;
-use isotherm_sim::Options;
+use isotherm_core::workload::replay::Replay;
+use isotherm_sim::policy::PolicyName;
 use isotherm_sim::sensitivity::{ASSUMED, sensitivity};
+use isotherm_sim::{Asked, Options, replay};
 
 #[test]
 fn a_figure_that_matters_stands_above_one_that_does_not_and_moves_the_value_as_by_hand() {
@@ -12,7 +14,7 @@ fn a_figure_that_matters_stands_above_one_that_does_not_and_moves_the_value_as_b
     let plan = case.plan(&problem);
     for (objective, metric) in [(Objective::Tpot, "tpot_seconds"), (Objective::Throughput, "tokens_per_second")] {
         problem.objective = objective;
-        let found = sensitivity(&plan, &problem, &case.workload, &Options::default()).expect("simulates");
+        let found = sensitivity(&plan, &problem, Asked::Drawn(&case.workload), &Options::default()).expect("simulates");
         assert_eq!(found.metric, metric);
         // Each token takes 6 to get in, a step of 40, a hop of 4, a step of 4 and 6 back: 60 units, one after another.
         let by_hand = |units: f64| if objective == Objective::Tpot { units / 512.0 } else { 512.0 / units };
@@ -43,4 +45,28 @@ fn a_figure_that_matters_stands_above_one_that_does_not_and_moves_the_value_as_b
         assert!(place("step times of d0") < place("step times of d1"));
         assert!(place("step times of d1") < place("bandwidth of d0 -> d1"));
     }
+}
+
+#[test]
+fn a_recorded_load_and_another_policy_move_the_same_figures() {
+    let case = Case::chain(&[Costs::fixed(40.0), Costs::fixed(4.0)], 1, closed(1, 5, 1, 10));
+    let mut problem = case.problem();
+    problem.objective = Objective::Tpot;
+    let plan = case.plan(&problem);
+    // Ten seconds apart, so that each request has the devices to itself.
+    let load = "arrival,prompt_tokens,output_tokens\n0,1,10\n10,1,10\n20,1,10\n";
+    let load = Replay::parse(load).expect("a load");
+    let drawn = sensitivity(&plan, &problem, Asked::Drawn(&case.workload), &Options::default()).expect("simulates");
+    let found = sensitivity(&plan, &problem, Asked::Recorded(&load), &Options::default()).expect("simulates");
+    assert_eq!(found.influences.len(), drawn.influences.len());
+    for (a, b) in found.influences.iter().zip(&drawn.influences) {
+        assert_eq!(a.input, b.input);
+        assert!((a.low / b.low - 1.0).abs() < 1e-6 && (a.high / b.high - 1.0).abs() < 1e-6, "{a:?} {b:?}");
+    }
+    // Under another policy it is that policy's figure that is moved.
+    let options = Options { policy: PolicyName::Vllm, ..Options::default() };
+    let found = sensitivity(&plan, &problem, Asked::Recorded(&load), &options).expect("simulates");
+    let replayed = replay(&plan, &problem, &load, &options).expect("simulates").metrics["tpot_seconds"].mean;
+    assert_eq!(found.value, Some(replayed));
+    assert_ne!(found.value, drawn.value);
 }

@@ -17,7 +17,7 @@ use isotherm_core::workload::replay::Replay;
 use isotherm_sim::policy::PolicyName;
 use isotherm_sim::router::RouterName;
 use isotherm_sim::{Options, simulate};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Power and heat for a device of which nobody published them: assumed, to measure the simulator and nothing else.
 const ASSUMED_HEAT: &str = "idle_power = \"1200 W\"\nhow = \"estimated\"\nsource = \"assumed to measure the simulator\"\n\
@@ -120,7 +120,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
 }
 
 /// What a run took.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub run: String,
     pub requests: u32,
@@ -204,17 +204,31 @@ pub(super) fn trace(text: &str) -> Result<Row, Failure> {
 
 /// A tenth of the requests, then all of them: memory must not grow with their number.
 pub(super) fn lengths(requests: u32) -> Result<Vec<Row>, Failure> {
-    let mut rows = Vec::new();
-    for count in [requests / 10, requests] {
-        let two = Replicas::new(2, &format!("step_tokens_max = 2048\n{VIDUR}"), &load(count.max(1), 124), false)?;
-        let options = Options { policy: PolicyName::VidurSarathi, events_max: u64::MAX, ..Options::default() };
-        let (report, seconds, peak) = timed(|| two.simulate(&two.problem.workload, &options));
-        let report = report?;
-        // Answers are uniform from 20 to 124 tokens.
-        let tokens = u64::from(report.requests) * 72;
-        rows.push(row("vidur-sarathi, generated".to_owned(), report.requests, tokens, seconds, peak));
+    [requests / 10, requests].into_iter().map(|count| of_its_own(count.max(1))).collect()
+}
+
+/// One of these runs in a process of its own: what ran before in this one does not count as its memory.
+fn of_its_own(requests: u32) -> Result<Row, Failure> {
+    let failed = |what: String| Failure::io(format!("the run of {requests} requests failed: {what}"));
+    let program = std::env::current_exe().map_err(|e| failed(e.to_string()))?;
+    let mut command = std::process::Command::new(program);
+    command.args(["--quiet", "bench", "sim", "--format", "json", "--length", &requests.to_string()]);
+    let done = command.output().map_err(|e| failed(e.to_string()))?;
+    if !done.status.success() {
+        return Err(failed(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
     }
-    Ok(rows)
+    serde_json::from_slice(&done.stdout).map_err(|e| failed(e.to_string()))
+}
+
+/// A run of so many requests in this process.
+pub(super) fn length(requests: u32) -> Result<Row, Failure> {
+    let two = Replicas::new(2, &format!("step_tokens_max = 2048\n{VIDUR}"), &load(requests, 124), false)?;
+    let options = Options { policy: PolicyName::VidurSarathi, events_max: u64::MAX, ..Options::default() };
+    let (report, seconds, peak) = timed(|| two.simulate(&two.problem.workload, &options));
+    let report = report?;
+    // Answers are uniform from 20 to 124 tokens.
+    let tokens = u64::from(report.requests) * 72;
+    Ok(row("vidur-sarathi, generated".to_owned(), report.requests, tokens, seconds, peak))
 }
 
 /// Digests of one simulation of eight replications by the number of threads.

@@ -256,15 +256,18 @@ impl Catalogue {
         let measured_per_token = of_one.max().unwrap_or(experts.per_token).min(experts.per_token).max(1);
         let all = around.tensor_parallel.max(1).saturating_mul(around.data_parallel.max(1));
         let (devices, width) = if around.expert_parallel { (all, 1) } else { (1, all) };
-        Ok(Some(Experts {
+        let experts = Experts {
             count: experts.count,
             per_token: experts.per_token,
             layers: experts.layers.min(model.layers),
             devices,
             width,
             measured_per_token,
+            popularity: Vec::new(),
             by_activated: self.moe.clone(),
-        }))
+        };
+        let table = |source| LlmServingSimError::Table { file: "moe.csv", source };
+        experts.checked().map(Some).map_err(table)
     }
 
     /// How well inner points are predicted from their neighbours.

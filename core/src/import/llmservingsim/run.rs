@@ -2,9 +2,9 @@
 
 use super::table::Table;
 use super::{LlmServingSimError, Times};
+use crate::workload::replay::{block_names, lines};
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// Settings of a vLLM engine, as `meta.json` of a run records them. What it does not state has the engine's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,41 +174,20 @@ fn graph_sizes(value: &Value) -> Vec<u32> {
     sizes
 }
 
-#[derive(Deserialize)]
-struct WorkloadLine {
-    input_toks: Option<u32>,
-    output_toks: Option<u32>,
-    #[serde(default)]
-    arrival_time_ns: f64,
-    #[serde(default)]
-    input_tok_ids: Vec<u32>,
-    #[serde(default)]
-    sub_requests: Option<serde::de::IgnoredAny>,
-}
-
-/// Reads a workload: one JSON object in each line. Requests that are sessions of several calls are left out, as the
-/// recorder of runs leaves them out.
+/// Reads a workload: one JSON object in each line, as [`Replay`](crate::workload::replay::Replay) reads it. A request
+/// that does not say when it arrives comes at the beginning.
 pub fn workload(text: &str) -> Result<Vec<ReplayRequest>, LlmServingSimError> {
     const FILE: &str = "the workload";
     let mut requests = Vec::new();
-    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let bad = |problem: String| LlmServingSimError::Line { file: FILE, line: at + 1, problem };
-        let read: WorkloadLine = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
-        if read.sub_requests.is_some() {
-            continue;
-        }
-        let listed = u32::try_from(read.input_tok_ids.len()).ok().filter(|&n| n > 0);
-        let prompt_tokens = listed.or(read.input_toks).unwrap_or(0);
-        let output_tokens = read.output_toks.unwrap_or(0);
+    for read in lines::read(text) {
+        let read = read.map_err(LlmServingSimError::Workload)?;
+        let (prompt_tokens, output_tokens) = (read.prompt_tokens, read.output_tokens);
         if prompt_tokens == 0 || output_tokens == 0 {
-            return Err(bad("states no input_toks or no output_toks above zero".to_owned()));
+            let problem = "states no input_toks or no output_toks above zero".to_owned();
+            return Err(LlmServingSimError::Line { file: FILE, line: read.line, problem });
         }
-        // Beyond 2^53 nanoseconds, a hundred days, a float loses whole nanoseconds.
-        if !(0.0..=9e15).contains(&read.arrival_time_ns) {
-            return Err(bad(format!("arrival_time_ns is {} and not between 0 and 9e15", read.arrival_time_ns)));
-        }
-        let arrival_ns = read.arrival_time_ns as u64;
-        requests.push(ReplayRequest { arrival_ns, prompt_tokens, output_tokens, prompt: read.input_tok_ids });
+        let arrival_ns = read.arrival.map_or(0, |arrival| arrival.0);
+        requests.push(ReplayRequest { arrival_ns, prompt_tokens, output_tokens, prompt: read.tokens });
     }
     if requests.is_empty() {
         return Err(LlmServingSimError::Document { file: FILE, problem: "holds no requests".to_owned() });
@@ -266,18 +245,8 @@ fn trailing_number(text: &str) -> Option<usize> {
 /// Names for the full blocks of prompts: two blocks have one name when they and all before them are equal.
 #[must_use]
 pub fn prompt_names(requests: &[ReplayRequest], block_tokens: u32) -> Vec<Vec<u64>> {
-    let mut known: BTreeMap<(u64, &[u32]), u64> = BTreeMap::new();
-    let block_tokens = block_tokens.max(1) as usize;
-    let names = requests.iter().map(|request| {
-        let mut before = 0;
-        let chain = request.prompt.chunks_exact(block_tokens).map(|block| {
-            let next = known.len() as u64 + 1;
-            before = *known.entry((before, block)).or_insert(next);
-            before
-        });
-        chain.collect()
-    });
-    names.collect()
+    let of = |request: &ReplayRequest| block_names(&request.prompt, block_tokens.max(1) as usize).collect();
+    requests.iter().map(of).collect()
 }
 
 /// Reads `sim.csv`, what LLMServingSim itself predicted: the number of each request and its times.

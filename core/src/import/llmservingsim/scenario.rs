@@ -2,6 +2,7 @@
 
 use super::{Assembly, Catalogue, LlmServingSimError};
 use crate::artefact::TOOL_VERSION;
+use crate::cost::{Curve, Experts};
 use crate::import::Imported;
 use crate::import::write::{list, number, quoted};
 use crate::model::PublicModel;
@@ -83,22 +84,14 @@ pub fn scenario(
         let points = points.iter().filter(|point| point.0 > 0);
         list(key, &points.map(|&(count, time)| format!("[{count}, {}]", ms(time))).collect::<Vec<_>>())
     };
-    // Layers are alike to a plan: where only some have experts, each takes the mean of all.
+    // Layers are alike to a plan: where only some have experts, each takes the mean of the others' feed-forward.
     let expert_layers = profile.experts.as_ref().map_or(0, |experts| experts.layers);
     let share = f64::from(expert_layers) / f64::from(profile.layers.max(1));
-    let mut counts: Vec<u32> = profile.layer.knots().iter().map(|knot| knot.0).collect();
-    if profile.experts.is_some() {
-        // The number of activated experts bends the time where no operator has a knot.
-        let last = counts.last().copied().unwrap_or(1);
-        counts.extend((0..31).map(|power| 1u32 << power).filter(|&count| count < last));
-        counts.sort_unstable();
-        counts.dedup();
-    }
-    let dense = counts.into_iter().map(|count| {
+    let counts = profile.layer.knots().iter().map(|knot| knot.0);
+    let dense = counts.map(|count| {
         let tokens = f64::from(count);
         let plain = profile.feed_forward.as_ref().map_or(Seconds::ZERO, |curve| curve.at(tokens));
-        let experts = profile.experts.as_ref().map_or(Seconds::ZERO, |experts| experts.at(tokens));
-        (count, profile.layer.at(tokens) + plain * (1.0 - share) + experts * share)
+        (count, profile.layer.at(tokens) + plain * (1.0 - share))
     });
     let dense: Vec<(u32, Seconds)> = dense.collect();
     text.push_str(&pairs("dense_ms", &dense));
@@ -126,6 +119,27 @@ pub fn scenario(
             text.push_str(&format!("    [{}],\n", cells.join(", ")));
         }
         text.push_str("]\n");
+    }
+    let rows = |experts: &Experts| {
+        let sound = |row: &&(u32, Curve)| row.0 > 0 && row.1.knots().iter().any(|knot| knot.0 > 0);
+        experts.by_activated.iter().filter(sound).cloned().collect::<Vec<_>>()
+    };
+    if let Some(experts) = profile.experts.as_ref().filter(|experts| experts.layers > 0) {
+        if rows(experts).is_empty() {
+            return Err(LlmServingSimError::Document {
+                file: "moe.csv",
+                problem: "has no count above zero".to_owned(),
+            });
+        }
+        text.push_str(&format!(
+            "\n[devices.profiles.experts]\ncount = {}\nper_token = {}\nlayers = {}\nmeasured_per_token = {}\n",
+            experts.count, experts.per_token, experts.layers, experts.measured_per_token
+        ));
+        for (activated, curve) in rows(experts) {
+            let head = format!("\n[[devices.profiles.experts.times]]\nactivated = {activated}\n");
+            text.push_str(&head);
+            text.push_str(&pairs("ms", curve.knots()));
+        }
     }
     if longest.get() > MS_MAX {
         let problem = format!("a step would take {:e} ms, and a scenario holds {MS_MAX:e} at most", longest.get());

@@ -208,7 +208,7 @@ fn an_engine_has_the_settings_that_are_stated_and_defaults_elsewhere() {
 #[test]
 fn a_workload_and_a_run_are_read_line_by_line() {
     let text = "{\"input_toks\": 3, \"output_toks\": 2, \"arrival_time_ns\": 5}\n\n{\"sub_requests\": []}\n\
-        {\"output_toks\": 1, \"arrival_time_ns\": 9.5, \"input_tok_ids\": [1, 2]}\n";
+        {\"output_toks\": 1, \"arrival_time_ns\": 9.4, \"input_tok_ids\": [1, 2]}\n";
     let requests = workload(text).expect("a workload");
     let summary: Vec<_> = requests.iter().map(|r| (r.arrival_ns, r.prompt_tokens, r.output_tokens)).collect();
     assert_eq!(summary, [(5, 3, 2), (9, 2, 1)]);
@@ -271,6 +271,11 @@ fn a_profile_becomes_a_scenario_whose_device_takes_the_measured_times() {
         let step = |shape: &crate::cost::StepShape| profile.step(crate::ids::Layers::new(0, 3), 3, shape);
         let alone = step(&crate::cost::StepShape::decode(1, 16.0));
         near(alone, micros(pass.pass(&[decode(16)])));
+        // As many as activate more and more of the experts.
+        for decodes in [2, 3, 7, 20] {
+            let together = step(&crate::cost::StepShape::decode(decodes, 16.0));
+            near(together, micros(pass.pass(&vec![decode(16); decodes as usize])));
+        }
         let chunk = Span { cached: 16, tokens: 16, yields: true };
         near(step(&crate::cost::StepShape::prefill(16, 16, true)), micros(pass.pass(&[chunk])));
     }

@@ -1,7 +1,7 @@
 //! Both policies by their lists, for any number of stages.
 
 use super::{Limits, Rule};
-use crate::policy::Policy;
+use crate::policy::{Fullness, Policy};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Item, Request, Resources, ServingError, Work, Yield};
@@ -177,6 +177,10 @@ impl Policy for Lists {
         self.limits.admissible(&request, &self.resources)?;
         self.queue.push_back(Live { request, target: request.prompt_tokens, processed: 0, blocks: 0, produced: 0 });
         Ok(())
+    }
+
+    fn fullness(&self) -> Option<Fullness> {
+        Some(Fullness { waiting: self.queue.len() as u32, held_blocks: self.limits.blocks - self.free })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {
