@@ -7,6 +7,7 @@ use isotherm_core::figure::Figure;
 use isotherm_core::thermal::ThermalRecord;
 use isotherm_core::thermal::governor::Battery;
 use isotherm_core::units::{Celsius, Joules, JoulesPerKelvin, KelvinPerWatt, Seconds, Watts};
+use isotherm_core::workload::Serving;
 use isotherm_sim::{Options, SimulateError, simulate};
 
 fn heated(device: &mut Device, idle: f64, busy: f64, capacity: f64) {
