@@ -57,8 +57,8 @@ pub enum TableError {
     Factor(f64),
     /// Numbers of experts that make no sense.
     #[error(
-        "a layer of {count} experts sends each token to {per_token} of them; give 1 to {} experts, and to a token at \
-         least one and no more than there are",
+        "a layer of {count} experts sends each token to {per_token} of them; give every count from 1 to \
+         {}, and a token no more experts than there are",
         Experts::COUNT_MAX
     )]
     Experts {

@@ -58,11 +58,12 @@ impl Experts {
     /// Most experts of a layer.
     pub const COUNT_MAX: u32 = 1 << 16;
 
-    /// The same, if it makes sense. Errors: no experts or more than [`COUNT_MAX`](Self::COUNT_MAX), more of a token than
-    /// there are, rows of measured numbers that do not rise, or popularities that are not one for each expert.
+    /// The same, if it makes sense. Errors: a count is zero or above [`COUNT_MAX`](Self::COUNT_MAX), a token goes to more
+    /// experts than there are, rows of measured numbers that do not rise, or popularities that are not one for each expert.
     pub fn checked(self) -> Result<Self, TableError> {
         let whole = |count: u32| (1..=Self::COUNT_MAX).contains(&count);
-        if !whole(self.count) || !whole(self.per_token) || self.per_token > self.count {
+        let counts = [self.count, self.per_token, self.devices, self.width, self.measured_per_token];
+        if !counts.into_iter().all(whole) || self.per_token > self.count {
             return Err(TableError::Experts { count: self.count, per_token: self.per_token });
         }
         rising(self.by_activated.iter().map(|row| row.0))?;

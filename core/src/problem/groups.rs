@@ -291,7 +291,10 @@ fn divided(profile: &OperatorProfile, parts: f64, added: impl Fn(f64) -> Option<
         dense_seconds: Curve::new(dense.collect::<Option<_>>()?).ok()?,
         attention_prefill_seconds: grid(&profile.attention_prefill_seconds)?,
         attention_decode_seconds: grid(&profile.attention_decode_seconds)?,
-        experts: profile.experts.clone().map(|experts| Experts { width: experts.width * parts as u32, ..experts }),
+        experts: profile
+            .experts
+            .clone()
+            .map(|experts| Experts { width: experts.width.saturating_mul(parts as u32), ..experts }),
         ..profile.clone()
     })
 }

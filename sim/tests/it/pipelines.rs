@@ -1,7 +1,10 @@
 //! Deterministic pipelines take exactly what one works out by hand, to the nanosecond.
 
 use crate::material::{Case, Costs, UNIT, closed, times};
+use isotherm_core::ids::Layers;
 use isotherm_core::workload::Serving;
+use isotherm_sim::Options;
+use isotherm_sim::policy::PolicyName;
 
 const COSTS: [Costs; 3] = [
     Costs { step: 2.0, token: 1.0, cached: 1.0, head: 7.0, embedding: 3.0 },
@@ -91,4 +94,25 @@ fn remainders_below_a_nanosecond_are_not_lost() {
     let trace = Case::single(Costs::fixed(step), closed(1, 1, 1, 1_000)).trace();
     let exact = 1_000.0 * (1_000.0 + 1.0 / 3.0);
     assert!((trace.end_ns.0 as f64 - exact).abs() <= 1.0, "{} {exact}", trace.end_ns.0);
+}
+
+#[test]
+fn engines_of_different_shape_serve_one_load_side_by_side() {
+    // A pipeline of two devices beside one device that holds everything; shares of two thirds and one third.
+    let mut case = Case::chain(&[Costs::fixed(10.0); 3], 1, closed(3, 9, 1, 2));
+    case.layers = vec![Layers::new(0, 1), Layers::new(1, 2), Layers::new(0, 2)];
+    case.routes = vec![(vec![0, 1], 2.0 / 3.0), (vec![2], 1.0 / 3.0)];
+    case.serving.requests_max = 8;
+    case.batch = Some(1);
+    for policy in [PolicyName::Isotherm, PolicyName::VidurSarathi] {
+        let options = Options { trace: true, policy, ..Options::default() };
+        let trace = case.report(&options).trace.expect("asked for");
+        let served: Vec<(&str, u64)> = trace.stages.iter().map(|s| (s.device.as_str(), s.tokens)).collect();
+        // Nine requests of two tokens: six pass both stages of the pipeline.
+        assert_eq!(served, [("d0", 12), ("d1", 12), ("d2", 6)], "{policy}");
+        // Alone on its engine a token takes 6 in, a step of 10 and 6 back, and in the pipeline a hop of 4 and another step.
+        let alone: Vec<u64> = trace.requests.iter().map(|r| times(r).0).collect();
+        assert!(alone.contains(&(22 * UNIT)), "{policy}: {alone:?}");
+        assert!(policy != PolicyName::Isotherm || alone.contains(&(36 * UNIT)), "{policy}: {alone:?}");
+    }
 }
