@@ -15,6 +15,7 @@ mod device;
 mod error;
 mod op;
 pub mod scalar;
+pub mod wgpu;
 
 pub use contract::{
     Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,

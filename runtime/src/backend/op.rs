@@ -109,7 +109,8 @@ pub struct Cache {
 /// One operation on whole tensors. Operations of one device take effect in the order in which they were launched.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// `out[row] = table[indices[row]]`, dequantised exactly as [`crate::model::format::BlockFormat`] says, bit for bit.
+    /// `out[row] = table[indices[row]]`, dequantised as [`crate::model::format::BlockFormat`] says; where a
+    /// minimum is added to a product, the device may round once instead of twice.
     Lookup {
         /// The table.
         table: Matrix,

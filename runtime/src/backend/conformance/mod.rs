@@ -133,6 +133,12 @@ impl Suite<'_> {
         Report { device: names.join(", "), checks }
     }
 
+    /// The checks of two devices at once, alone.
+    #[must_use]
+    pub fn pairs(&self, first: usize, second: usize) -> Report {
+        Report { device: format!("devices {first} and {second}"), checks: pairs::all(self, first, second) }
+    }
+
     fn one(&self, device: usize) -> Vec<Check> {
         let mut checks = memory::all(self, device);
         checks.extend(order::all(self, device));

@@ -62,6 +62,14 @@ impl Weights {
         Self { rows, columns, values, magnitudes }
     }
 
+    /// A row as a lookup gives it. Where a minimum is added, the device may round once instead of twice.
+    pub(super) fn row(&self, row: usize, minimum: bool) -> impl Iterator<Item = Exact> + '_ {
+        let range = row * self.columns..(row + 1) * self.columns;
+        let bound = move |magnitude: f64| if minimum { EPS * magnitude } else { 0.0 };
+        let weights = self.values[range.clone()].iter().zip(&self.magnitudes[range]);
+        weights.map(move |(&w, &magnitude)| (f64::from(w), bound(magnitude)))
+    }
+
     /// `[token][row]` for tokens of activations, each with its own bound.
     pub(super) fn product(&self, input: &[Exact], arithmetic: Arithmetic) -> Vec<Exact> {
         let mut out = Vec::new();

@@ -1,0 +1,122 @@
+//! Vulkan, Metal, Direct3D 12 and GL through wgpu, loaded at run time: where none is there, there is no device.
+
+mod decode;
+mod encode;
+mod pack;
+mod pipelines;
+mod product_shader;
+mod queue;
+mod row_shader;
+mod shader;
+mod timing;
+
+use super::contract::{Backend, DeviceInfo, Hardware, Platform};
+use super::error::DeviceError;
+use std::path::PathBuf;
+use wgpu::{Adapter, Backends, DeviceType, Features, Instance, InstanceDescriptor};
+
+/// How devices are opened. The default is what a card takes; tests make limits small on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WgpuOptions {
+    /// Most bytes of one binding, where it is to be less than the device's own limit.
+    pub binding_bytes_max: Option<u64>,
+    /// Memory that an opening may take; unbounded but by the driver where absent.
+    pub memory_bytes: Option<u64>,
+    /// Whether subgroup operations are used: absent to use them where the device has one size of them.
+    pub subgroups: Option<bool>,
+    /// Threads that share a row of a matrix, a power of two up to 64; absent to choose for the device.
+    pub lanes: Option<u32>,
+    /// Folder where compiled pipelines are kept, where the interface lets them.
+    pub cache: Option<PathBuf>,
+}
+
+/// The graphics interfaces of this host.
+pub struct WgpuPlatform {
+    instance: Instance,
+    options: WgpuOptions,
+}
+
+impl WgpuPlatform {
+    /// Looks for interfaces. Finding none is no error: there are no devices then.
+    #[must_use]
+    pub fn new(options: WgpuOptions) -> Self {
+        let mut descriptor = InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+        Self { instance: Instance::new(descriptor), options }
+    }
+
+    /// Adapters that compute, one for each device and interface.
+    fn adapters(&self) -> Vec<Adapter> {
+        let mut adapters = pollster::block_on(self.instance.enumerate_adapters(Backends::all()));
+        // GL on a host that has anything better is the same card again, with less.
+        adapters.retain(|adapter| adapter.get_info().backend != wgpu::Backend::Gl);
+        adapters
+    }
+}
+
+fn info(adapter: &Adapter, index: usize) -> DeviceInfo {
+    let found = adapter.get_info();
+    let hardware = match found.device_type {
+        DeviceType::DiscreteGpu => Hardware::Discrete,
+        DeviceType::IntegratedGpu => Hardware::Integrated,
+        DeviceType::VirtualGpu => Hardware::Virtual,
+        DeviceType::Cpu => Hardware::Software,
+        DeviceType::Other => Hardware::Unknown,
+    };
+    let some = |text: &str| (!text.trim().is_empty()).then(|| text.trim().to_owned());
+    DeviceInfo {
+        backend: "wgpu",
+        index,
+        name: found.name.clone(),
+        interface: match found.backend {
+            wgpu::Backend::Vulkan => "Vulkan",
+            wgpu::Backend::Metal => "Metal",
+            wgpu::Backend::Dx12 => "Direct3D 12",
+            wgpu::Backend::Gl => "GL",
+            wgpu::Backend::BrowserWebGpu => "WebGPU",
+            wgpu::Backend::Noop => "none",
+        }
+        .to_owned(),
+        driver: some(&format!("{} {}", found.driver, found.driver_info)),
+        hardware,
+        pci: some(&found.device_pci_bus_id.to_lowercase()).filter(|_| hardware != Hardware::Software),
+        uuid: None,
+        ids: (found.vendor != 0).then_some((found.vendor, found.device)),
+        // The portable interfaces do not tell.
+        memory_bytes: None,
+    }
+}
+
+/// Features that are used where the device has them.
+const WANTED: Features = Features::SUBGROUP
+    .union(Features::PIPELINE_CACHE)
+    .union(Features::TIMESTAMP_QUERY)
+    .union(Features::TIMESTAMP_QUERY_INSIDE_ENCODERS);
+
+impl Platform for WgpuPlatform {
+    fn name(&self) -> &'static str {
+        "wgpu"
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>, DeviceError> {
+        let adapters = self.adapters();
+        if adapters.is_empty() {
+            let why = "no Vulkan, Metal or Direct3D 12 driver answers".to_owned();
+            return Err(DeviceError::NoDriver { backend: "wgpu", why });
+        }
+        Ok(adapters.iter().enumerate().map(|(index, adapter)| info(adapter, index)).collect())
+    }
+
+    fn open(&self, index: usize) -> Result<Box<dyn Backend>, DeviceError> {
+        let adapters = self.adapters();
+        let found = adapters.len();
+        if found == 0 {
+            let why = "no Vulkan, Metal or Direct3D 12 driver answers".to_owned();
+            return Err(DeviceError::NoDriver { backend: "wgpu", why });
+        }
+        let Some(adapter) = adapters.into_iter().nth(index) else {
+            return Err(DeviceError::NoSuchDevice { backend: "wgpu", wanted: index, found });
+        };
+        Ok(Box::new(queue::Wgpu::open(&adapter, info(&adapter, index), WANTED, &self.options)?))
+    }
+}
