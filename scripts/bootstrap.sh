@@ -22,6 +22,12 @@ has_libclang() {
     return 1
 }
 
+# A loader and a driver that computes on the processor: tests run the graphics backend on it where there is no card.
+has_vulkan() {
+    ldconfig -p 2>/dev/null | grep -q 'libvulkan\.so\.1' || return 1
+    compgen -G '/usr/share/vulkan/icd.d/*.json' || compgen -G '/etc/vulkan/icd.d/*.json'
+}
+
 missing=()
 need() { # need PACKAGE CHECK...
     local package=$1
@@ -34,6 +40,11 @@ need make command -v make
 need pkg-config command -v pkg-config
 need libclang-dev has_libclang
 need python3 command -v python3
+# On other systems than Linux the system brings its own interface.
+if [ "$(uname -s)" = Linux ]; then
+    need libvulkan1 has_vulkan
+    need mesa-vulkan-drivers has_vulkan
+fi
 need python3-pip python3 -m pip --version
 need python3-venv python3 -c 'import venv, ensurepip'
 

@@ -31,6 +31,12 @@ property_rounds() {
 # Every system call of a writer fails once, and a thousand writers are killed.
 crash_matrix() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-access --locked --test it crash; }
 
+# The whole model on the graphics backend, every shape of the conformance suite.
+devices() {
+    ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it backend -- --nocapture &&
+        ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it device_stage -- --nocapture
+}
+
 # Ten million requests for each figure of queueing theory, instead of a few.
 theory() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-sim --locked --test it theory -- --nocapture; }
 
@@ -44,6 +50,7 @@ step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
 step "queueing theory" theory
 step "digests of an unoptimised build" unoptimised
+step "devices" devices
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

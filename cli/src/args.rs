@@ -172,6 +172,14 @@ pub struct Probe {
     /// Time to spend measuring.
     #[arg(long, value_name = "TIME", default_value = "20 s")]
     pub budget: Seconds,
+    /// Backends to measure, preferred first, such as `wgpu,cpu`; software rasterisers only when named. By default the
+    /// processor and every card.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub backends: Vec<String>,
+    /// Present each device of another backend as this many logical ones (`wgpu0-0`, `wgpu0-1` ...), each with memory and
+    /// queue of its own.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub logical: u32,
 }
 
 /// Arguments of `isotherm devices`.
@@ -454,14 +462,31 @@ pub enum BenchCommand {
     Sim(BenchSim),
     /// Answers of a small model on this host under the load scenarios of MLPerf.
     Runtime(BenchLoad),
-    /// This host's memory under the same loads.
-    Device(BenchLoad),
+    /// Copies and products on every device found, beside what cards that are not here would need at least.
+    Device(BenchDevice),
     /// Planner, simulator, runtime and device under the same loads, in one record and one page.
     All(BenchLoad),
     /// Set two records side by side; a change is called one only beyond noise. Ends with 7 when a figure is worse.
     Compare(BenchCompare),
     /// Every target with what this host achieves, or why that cannot be measured here.
     Targets(BenchTargets),
+}
+
+/// Arguments of `isotherm bench device`.
+#[derive(Debug, Args)]
+pub struct BenchDevice {
+    /// Backends to look at, preferred first; every one by default, software rasterisers included.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub backends: Vec<String>,
+    /// Rows and columns of the matrices.
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    pub size: u32,
+    /// Samples of each time.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub samples: usize,
+    /// Measure this host's memory under the loads of MLPerf instead; bench.json and report.html go to this folder.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// Subcommands of `isotherm generate`.

@@ -298,6 +298,7 @@ fn refusal(error: &ExecuteError) -> Failure {
         ExecuteError::Absent { .. }
         | ExecuteError::Start(_)
         | ExecuteError::Memory { .. }
+        | ExecuteError::Device(_)
         | ExecuteError::Thread(_) => Code::Device,
         _ => Code::Io,
     };

@@ -11,11 +11,12 @@ mod error;
 pub use cancels::Cancels;
 pub use error::ExecuteError;
 
+use crate::backend::routes::{self, Routes};
 use crate::cpu::attention::CACHE_BLOCK;
 use crate::engine::cache::blocks_for;
 use crate::engine::pipeline::StagePlace;
 use crate::engine::stage::{StageSpec, supported};
-use crate::engine::{CpuDevice, Kernels, Likelihood, Sampling};
+use crate::engine::{Card, CpuDevice, Kernels, Likelihood, Sampling};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use driver::Driver;
@@ -25,6 +26,7 @@ use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::trace::Trace;
 use isotherm_core::units::{Bytes, SimDuration, SimTime};
 use isotherm_core::workload::Serving;
+use std::sync::Arc;
 
 /// What to run on.
 pub struct Orders<'a> {
@@ -264,7 +266,7 @@ fn device(graph: &DeviceGraph, name: &str) -> Result<CpuDevice, ExecuteError> {
     let absent = |why: String| ExecuteError::Absent { device: name.to_owned(), why };
     let known = graph.find(name).map(|id| graph.device(id)).ok_or_else(|| absent("no such device is known".into()))?;
     if known.backend != "cpu" {
-        return Err(absent(format!("no backend here drives {:?} devices", known.backend)));
+        return card(known, name).map_err(absent);
     }
     let here = CpuDevice::host_cores();
     let cores: Vec<usize> = known.cores.iter().map(|&core| core as usize).collect();
@@ -273,4 +275,20 @@ fn device(graph: &DeviceGraph, name: &str) -> Result<CpuDevice, ExecuteError> {
         None if cores.is_empty() => Err(absent("it has no cores".into())),
         None => Ok(CpuDevice::new(name, cores)),
     }
+}
+
+/// The card of a planned device, if it is here. Errors: why it is not.
+fn card(known: &isotherm_core::device::Device, name: &str) -> Result<CpuDevice, String> {
+    let backend = known.backend.as_str();
+    let platforms = routes::platforms();
+    if !platforms.iter().any(|platform| platform.name() == backend) {
+        return Err(format!("no backend here drives {backend:?} devices"));
+    }
+    let routes = Routes::discover(platforms, &[backend]);
+    if let Some((_, why)) = routes.absent.first() {
+        return Err(why.to_string());
+    }
+    let route = routes.find(backend, name, known.uuid.as_deref(), known.pci.as_deref());
+    let route = route.ok_or_else(|| format!("{backend} does not list it"))?;
+    Ok(CpuDevice::of_card(name, Card { platform: Arc::clone(&route.platform), index: route.info.index }))
 }

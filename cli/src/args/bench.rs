@@ -4,7 +4,7 @@ use clap::Args;
 use isotherm_core::units::Seconds;
 use std::path::PathBuf;
 
-/// Arguments of `isotherm bench runtime`, `device` and `all`.
+/// Arguments of `isotherm bench runtime` and `all`.
 #[derive(Debug, Args)]
 pub struct BenchLoad {
     /// Folder for bench.json and report.html.
@@ -22,6 +22,14 @@ pub struct BenchLoad {
     /// Folder of criterion's results to take in; `target/criterion` where that is.
     #[arg(long, value_name = "DIR")]
     pub criterion: Option<PathBuf>,
+}
+
+impl Default for BenchLoad {
+    /// What the command line takes where nothing is said.
+    fn default() -> Self {
+        let span = Seconds::of(1.0);
+        Self { output: PathBuf::from("isotherm-bench"), runs: 5, span, seed: 1, criterion: None }
+    }
 }
 
 /// Arguments of `isotherm bench compare`.

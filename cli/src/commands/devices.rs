@@ -7,6 +7,8 @@ use crate::{files, registry};
 use isotherm_core::device::{Device, Support};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile, Link};
+use isotherm_runtime::backend::routes::{self, Found, Route, Routes};
+use serde::Serialize;
 use std::fmt::Display;
 
 /// Runs the command.
@@ -15,12 +17,74 @@ pub fn run(ui: &Ui, args: &Devices) -> Done {
         Some(path) => path.clone(),
         None => registry::last_devices()?,
     };
-    if !path.exists() && args.file.is_none() {
-        return Err(Failure::io("no devices have been measured on this host yet")
-            .remedy("run `isotherm probe`, or name a devices.json"));
+    if !path.exists() && args.file.is_some() {
+        return Err(Failure::io(format!("{} does not exist", path.display())).remedy("run `isotherm probe`"));
+    }
+    let routes = Routes::discover(routes::platforms(), &[]);
+    if !path.exists() {
+        // Nothing was measured yet, but what is there can be said.
+        let seen = Seen { devices: None, routes: listed(&routes) };
+        return ui.result(&seen, || format!("{}\n  not measured yet: run `isotherm probe`\n", ways(&routes)));
     }
     let (file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
-    ui.result(&file, || describe(&file))
+    let text = format!("{}\n{}", describe(&file), ways(&routes));
+    ui.result(&Seen { devices: Some(&file), routes: listed(&routes) }, || text)
+}
+
+/// The measured devices, and what is found now.
+#[derive(Serialize)]
+struct Seen<'a> {
+    #[serde(flatten)]
+    devices: Option<&'a DevicesFile>,
+    routes: Vec<Way>,
+}
+
+/// One way to one device.
+#[derive(Serialize)]
+struct Way {
+    device: String,
+    backend: &'static str,
+    preferred: bool,
+    interface: String,
+    name: String,
+    hardware: &'static str,
+    driver: Option<String>,
+    pci: Option<String>,
+    uuid: Option<String>,
+}
+
+fn listed(routes: &Routes) -> Vec<Way> {
+    let of = |found: &Found| {
+        let way = |(i, route): (usize, &Route)| Way {
+            device: found.name.clone(),
+            backend: route.info.backend,
+            preferred: i == 0,
+            interface: route.info.interface.clone(),
+            name: route.info.name.clone(),
+            hardware: route.info.hardware.name(),
+            driver: route.info.driver.clone(),
+            pci: route.info.pci.clone(),
+            uuid: route.info.uuid.clone(),
+        };
+        found.routes.iter().enumerate().map(way).collect::<Vec<_>>()
+    };
+    routes.devices.iter().flat_map(of).collect()
+}
+
+/// What the interfaces of this host find now, beside the processor.
+fn ways(routes: &Routes) -> String {
+    let heading = ["found now", "through", "hardware", "driver", "PCI", "name"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let unknown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for way in listed(routes) {
+        let through = format!("{} ({}){}", way.backend, way.interface, if way.preferred { "" } else { ", second" });
+        rows.push(vec![way.device, through, way.hardware.to_owned(), unknown(way.driver), unknown(way.pci), way.name]);
+    }
+    let mut text = if rows.len() > 1 { table(&rows, &[]) } else { String::new() };
+    for (backend, why) in &routes.absent {
+        text.push_str(&format!("  {backend}: none ({why})\n"));
+    }
+    text
 }
 
 /// The devices, their links and how each figure is known, as text.

@@ -14,17 +14,20 @@ use isotherm_core::digest::Digest;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::units::{Bytes, Seconds};
-use isotherm_runtime::engine::{CpuDevice, Kernels};
+use isotherm_runtime::backend::routes::{self, Routes};
+use isotherm_runtime::engine::{Card, CpuDevice, Kernels};
 use isotherm_runtime::host::{Host, Roots, Sensors};
 use isotherm_runtime::probe::{Request, probe};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Probe) -> Done {
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
-    let (file, _) = measure(ui, &identity, &model, args.split, args.budget, &args.output)?;
+    let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical };
+    let (file, _) = measure(ui, &identity, &model, &wanted, args.budget, &args.output)?;
     files::write_json(&registry::last_devices()?, &file)?;
     ui.note(format!("wrote {}", args.output.display()));
     ui.result(&file, || devices::describe(&file))
@@ -35,11 +38,11 @@ pub fn measure(
     ui: &Ui,
     identity: &Identity,
     model: &LocalModel,
-    split: u32,
+    wanted: &Wanted<'_>,
     budget: Seconds,
     output: &Path,
 ) -> Result<(DevicesFile, Digest), Failure> {
-    let devices = cpu_devices(split)?;
+    let devices = wanted.devices()?;
     let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.name.as_str(), 0)).collect();
     pass(identity, &Wish { permissions: &PROBING, devices: &names, subjects: &[] })?;
     let host = Host::discover(&Roots::default());
@@ -75,16 +78,71 @@ pub fn measure(
     Ok((file, digest))
 }
 
-/// All of this host's cores as `cpu`, and beside it the same cores as `split` devices.
-fn cpu_devices(split: u32) -> Result<Vec<CpuDevice>, Failure> {
-    if split > 64 {
-        return Err(Failure::new(Code::Usage, format!("--split is {split}; present at most 64 devices")));
+/// Which devices to measure.
+pub struct Wanted<'a> {
+    /// CPU devices beside `cpu`.
+    pub split: u32,
+    /// Backends, preferred first; empty for the processor and every card.
+    pub backends: &'a [String],
+    /// Logical devices for each of another backend.
+    pub logical: u32,
+}
+
+impl Wanted<'_> {
+    fn devices(&self) -> Result<Vec<CpuDevice>, Failure> {
+        for (option, count) in [("--split", self.split), ("--logical", self.logical)] {
+            if count > 64 {
+                return Err(Failure::new(Code::Usage, format!("{option} is {count}; present at most 64 devices")));
+            }
+        }
+        let known = || std::iter::once("cpu").chain(routes::platforms().iter().map(|platform| platform.name()));
+        if let Some(name) = self.backends.iter().find(|name| !known().any(|known| known == name.as_str())) {
+            let known = known().collect::<Vec<_>>().join(", ");
+            return Err(Failure::new(Code::Usage, format!("--backends names {name:?}; known here are {known}")));
+        }
+        let named: Vec<&str> = self.backends.iter().map(String::as_str).collect();
+        let mut devices = Vec::new();
+        if named.is_empty() || named.contains(&"cpu") {
+            devices.extend(self.processor());
+        }
+        let others: Vec<&str> = named.iter().copied().filter(|name| *name != "cpu").collect();
+        if named.is_empty() || !others.is_empty() {
+            devices.extend(self.cards(&others)?);
+        }
+        Ok(devices)
     }
-    let cores = CpuDevice::host_cores();
-    let cores = if cores.is_empty() { vec![0] } else { cores };
-    let mut devices = vec![CpuDevice::new("cpu", cores)];
-    devices.extend(CpuDevice::split_host(split as usize));
-    Ok(devices)
+
+    /// All of this host's cores as `cpu`, and beside it the same cores as `split` devices.
+    fn processor(&self) -> Vec<CpuDevice> {
+        let cores = CpuDevice::host_cores();
+        let cores = if cores.is_empty() { vec![0] } else { cores };
+        let mut devices = vec![CpuDevice::new("cpu", cores)];
+        devices.extend(CpuDevice::split_host(self.split as usize));
+        devices
+    }
+
+    /// Devices of other backends. A software rasteriser is the processor again, and slower: only where asked for.
+    fn cards(&self, named: &[&str]) -> Result<Vec<CpuDevice>, Failure> {
+        let found = Routes::discover(routes::platforms(), named);
+        if let Some((_, why)) = found.absent.first().filter(|_| !named.is_empty()) {
+            return Err(Failure::new(Code::Device, why.to_string()));
+        }
+        let mut devices = Vec::new();
+        for device in &found.devices {
+            let route = &device.routes[0];
+            if named.is_empty() && !route.info.hardware.is_accelerator() {
+                continue;
+            }
+            let card = Card { platform: Arc::clone(&route.platform), index: route.info.index };
+            if self.logical <= 1 {
+                devices.push(CpuDevice::of_card(&device.name, card));
+            } else {
+                let name = |i| format!("{}-{i}", device.name);
+                devices.extend((0..self.logical).map(|i| CpuDevice::of_card(name(i), card.clone())));
+            }
+        }
+        Ok(devices)
+    }
 }
 
 /// Memory that plans may use: what the kernel says is available, less than any limit on this process.

@@ -116,8 +116,14 @@ impl Bench {
         clear(folder)?;
         let identity = trust::identity(ui)?;
         let split = 3;
-        let (devices, _) =
-            probe::measure(ui, &identity, &model, split, Seconds::of(PROBE_SECONDS), &folder.join("devices.json"))?;
+        let (devices, _) = probe::measure(
+            ui,
+            &identity,
+            &model,
+            &probe::Wanted { split, backends: &[], logical: 1 },
+            Seconds::of(PROBE_SECONDS),
+            &folder.join("devices.json"),
+        )?;
         Ok(Self { model, devices, identity, folder: folder.to_owned() })
     }
 

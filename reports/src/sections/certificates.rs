@@ -68,9 +68,7 @@ fn kind(certificate: &Certificate) -> Html {
                     | Evidence::WeighedWorths { .. }
                     | Evidence::Cases { .. }
                     | Evidence::Batches { .. },
-                ) => {
-                    "the worths of the devices leave no room for more"
-                }
+                ) => "the worths of the devices leave no room for more",
                 Some(Evidence::WalkPrices { .. }) => {
                     "at the prices of the devices no way through the layers is quicker"
                 }

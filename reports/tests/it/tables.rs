@@ -129,9 +129,9 @@ fn hostile_text_stays_in_its_cell() {
 fn columns_of_the_callers_own_keep_what_is_absent_absent() {
     let columns = || {
         vec![
-            ("name", Values::Text(vec![Some("a,b".to_owned()), None])),
-            ("devices", Values::Counts(vec![Some(3), None])),
-            ("gap", Values::Numbers(vec![Some(f64::NAN), Some(0.25)])),
+            ("name".to_owned(), Values::Text(vec![Some("a,b".to_owned()), None])),
+            ("devices".to_owned(), Values::Counts(vec![Some(3), None])),
+            ("gap".to_owned(), Values::Numbers(vec![Some(f64::NAN), Some(0.25)])),
         ]
     };
     let (mut table, mut text) = (Vec::new(), Vec::new());
@@ -146,7 +146,8 @@ fn columns_of_the_callers_own_keep_what_is_absent_absent() {
 #[test]
 fn columns_that_differ_in_length_or_share_a_name_are_refused() {
     let count = |n: usize| Values::Counts(vec![Some(1); n]);
-    for columns in [vec![("a", count(1)), ("b", count(2))], vec![("a", count(1)), ("a", count(1))]] {
+    for columns in [[("a", count(1)), ("b", count(2))], [("a", count(1)), ("a", count(1))]] {
+        let columns = columns.map(|(name, values)| (name.to_owned(), values)).to_vec();
         let refused = write_columns("isotherm.own/v1", columns, Format::Csv, Vec::new());
         assert!(refused.is_err_and(|error| error.to_string().contains("isotherm.own/v1")));
     }

@@ -7,13 +7,16 @@
 //! [`conformance`] is the contract as a program: every backend and every device must pass it, and passing it on a card is
 //! what makes that card supported.
 
+pub mod bench;
 mod check;
 pub mod conformance;
 mod contract;
 pub mod cuda;
 mod device;
 mod error;
+mod faulty;
 mod op;
+pub mod routes;
 pub mod scalar;
 pub mod wgpu;
 
@@ -23,6 +26,7 @@ pub use contract::{
 };
 pub use device::{Allocation, Device, Live};
 pub use error::{DeviceError, Refusal};
+pub use faulty::{altering, losing};
 pub use op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
 
 pub use crate::cpu::Arithmetic;

@@ -1,21 +1,70 @@
 //! Devices that the engine runs stages on.
 
+use crate::backend::{Device, DeviceError, Platform};
 use crate::cpu::{Arithmetic, Isa};
+use std::sync::Arc;
 
-/// Some cores of this host, as one device. Devices may share cores; they then share their time too.
+/// A device behind the contract of [`crate::backend`].
+#[derive(Clone)]
+pub struct Card {
+    /// Who opens it.
+    pub platform: Arc<dyn Platform>,
+    /// Its number there.
+    pub index: usize,
+}
+
+impl Card {
+    /// Opens it anew.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn open(&self) -> Result<Device, DeviceError> {
+        Device::open(&*self.platform, self.index)
+    }
+}
+
+impl std::fmt::Debug for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.platform.name(), self.index)
+    }
+}
+
+impl PartialEq for Card {
+    fn eq(&self, other: &Self) -> bool {
+        (self.platform.name(), self.index) == (other.platform.name(), other.index)
+    }
+}
+
+impl Eq for Card {}
+
+/// Some cores of this host, or a card, as one device. Devices may share cores; they then share their time too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuDevice {
     /// Its name in plans.
     pub name: String,
     /// The cores, one worker thread on each; at least one.
     pub cores: Vec<usize>,
+    /// The card, where it is one: then it has no cores.
+    pub card: Option<Card>,
 }
 
 impl CpuDevice {
     /// A device of these cores.
     #[must_use]
     pub fn new(name: impl Into<String>, cores: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), cores: cores.into() }
+        Self { name: name.into(), cores: cores.into(), card: None }
+    }
+
+    /// A device that is a card.
+    #[must_use]
+    pub fn of_card(name: impl Into<String>, card: Card) -> Self {
+        Self { name: name.into(), cores: Vec::new(), card: Some(card) }
+    }
+
+    /// Whether there is nothing to compute on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cores.is_empty() && self.card.is_none()
     }
 
     /// This host's cores that the process may use; empty where the system does not say.

@@ -3,6 +3,8 @@
 pub(crate) mod cache;
 mod channel;
 mod device;
+mod device_stage;
+mod gate;
 pub(crate) mod pass;
 pub(crate) mod pipeline;
 pub(crate) mod sampling;
@@ -10,7 +12,8 @@ pub(crate) mod stage;
 mod text;
 mod weights;
 
-pub use device::{CpuDevice, Kernels};
+pub use device::{Card, CpuDevice, Kernels};
+pub use gate::GateError;
 pub use pipeline::StartError;
 pub use sampling::{Likelihood, Sampling};
 pub use text::{Cut, Runner, RunnerError};

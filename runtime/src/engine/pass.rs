@@ -1,6 +1,7 @@
 //! What travels through the stages: one batch with its activations.
 
 use super::sampling::{Likelihood, Sampling, likelihood};
+use crate::backend::DeviceError;
 use crate::cpu::attention::CACHE_BLOCK;
 use std::ops::Range;
 
@@ -63,6 +64,8 @@ pub(crate) struct Pass {
     pub(crate) busy_ns: Vec<u64>,
     /// Nanoseconds of the last stage's that went into norm, head and choice.
     pub(crate) head_ns: u64,
+    /// Why a stage could not take it, where that is so: whatever else it holds then means nothing.
+    pub(crate) failed: Option<Box<DeviceError>>,
 }
 
 impl Pass {
@@ -78,6 +81,7 @@ impl Pass {
         self.likelihoods.clear();
         self.busy_ns.clear();
         self.head_ns = 0;
+        self.failed = None;
     }
 
     /// Adds a sequence: `tokens` from position `start` on, cached in `blocks` (those of its positions from 0 to the last
@@ -114,6 +118,17 @@ impl Pass {
         self.recent.extend(before.take(sampling.looks_back()));
         self.recent[from..].reverse();
         self.choices.push(Choice { sampling, ordinal, recent: from..self.recent.len() });
+    }
+
+    /// Whether the largest logit of each wanted row is all that anybody asks for.
+    pub(crate) fn wants_only_largest(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.sampling.takes_largest())
+    }
+
+    /// Takes tokens that a device has chosen, one for each choice.
+    pub(crate) fn take_chosen(&mut self, tokens: &[u32]) {
+        self.chosen.extend(tokens);
+        self.likelihoods.extend(tokens.iter().map(|_| None));
     }
 
     /// Chooses a token from each row of logits.

@@ -6,8 +6,11 @@
 
 use super::channel::{Receiver, Sender, bounded};
 use super::device::CpuDevice;
+use super::device_stage::DeviceStage;
+use super::gate::{self, GateError};
 use super::pass::Pass;
 use super::stage::{Stage, StageSpec};
+use crate::backend::{Counters, DeviceError};
 use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
@@ -34,6 +37,24 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// A card did not open or did not take the stage.
+    #[error("device {device:?} did not take its stage")]
+    Device {
+        /// The device.
+        device: String,
+        /// What it said.
+        #[source]
+        source: Box<DeviceError>,
+    },
+    /// A card computes something else than the reference does.
+    #[error("device {device:?} was refused at the gate")]
+    Gate {
+        /// The device.
+        device: String,
+        /// The operation, and by how much it differs.
+        #[source]
+        source: GateError,
+    },
     /// The operating system gave no thread.
     #[error("device {device:?} could not start its threads")]
     Threads {
@@ -45,10 +66,17 @@ pub enum StartError {
     },
 }
 
+/// One loaded stage.
+enum Worker {
+    /// On the processor, with its threads.
+    Processor(Box<Stage>, Team),
+    /// On a device behind the contract.
+    Card(Box<DeviceStage>),
+}
+
 /// Loaded stages, ready for passes.
 pub(crate) struct Pipeline {
-    first: Stage,
-    team: Team,
+    first: Worker,
     /// To the second stage; none where there is one stage only.
     next: Option<Sender<Pass>>,
     /// From the last stage.
@@ -85,10 +113,10 @@ impl Pipeline {
             let thread = std::thread::Builder::new()
                 .name(format!("isotherm-{device}"))
                 .spawn(move || match load(&gguf, &geometry, &place, helpers) {
-                    Ok((mut stage, team)) => {
+                    Ok(mut stage) => {
                         // The driver waits for this message, so it is there to hear it.
                         let _ = ready.send(Ok(()));
-                        serve(&mut stage, &team, &inbox, &outbox);
+                        serve(&mut stage, &inbox, &outbox);
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -97,12 +125,12 @@ impl Pipeline {
                 .map_err(|source| StartError::Threads { device, source })?;
             threads.push(thread);
         }
-        let (first, team) = load(gguf, geometry, head, patience(places, 0, Patience::Glance))?;
+        let first = load(gguf, geometry, head, patience(places, 0, Patience::Glance))?;
         for _ in rest {
             started.recv().expect("a stage reports before it ends")?;
         }
         let (next, last) = if rest.is_empty() { (None, None) } else { (Some(to), Some(last)) };
-        Ok(Self { first, team, next, last, finished: VecDeque::new(), threads })
+        Ok(Self { first, next, last, finished: VecDeque::new(), threads })
     }
 
     /// Takes a pass through the first stage, here and now, and sends it on.
@@ -110,7 +138,7 @@ impl Pipeline {
     /// # Panics
     /// When a stage's thread has panicked.
     pub(crate) fn send(&mut self, mut pass: Pass) {
-        timed(&mut self.first, &self.team, &mut pass);
+        timed(&mut self.first, &mut pass);
         match &self.next {
             None => self.finished.push_back(pass),
             Some(next) => assert!(next.send(pass), "the thread of a stage has ended"),
@@ -125,6 +153,14 @@ impl Pipeline {
         match &self.last {
             None => self.finished.pop_front().expect("a pass is on its way"),
             Some(last) => last.receive().expect("the thread of a stage has ended"),
+        }
+    }
+
+    /// What the first stage's device has done since it was opened; none where that is the processor.
+    pub(crate) fn counters(&self) -> Option<Counters> {
+        match &self.first {
+            Worker::Processor(..) => None,
+            Worker::Card(stage) => Some(stage.device().counters()),
         }
     }
 
@@ -159,26 +195,42 @@ impl Drop for Pipeline {
 /// How the threads of stage `index` wait: on cores that no other stage uses they watch; on others, `otherwise`.
 fn patience(places: &[StagePlace], index: usize, otherwise: Patience) -> Patience {
     let own = &places[index].device.cores;
+    // A card's thread has no core of its own, and one that watches would take another stage's.
+    if own.is_empty() {
+        return Patience::Sleep;
+    }
     let mut others = places.iter().enumerate().filter(|(other, _)| *other != index);
     let shared = others.any(|(_, place)| place.device.cores.iter().any(|core| own.contains(core)));
     if shared { otherwise } else { Patience::Watch }
 }
 
 /// Loads one stage on the calling thread, which becomes the first worker of its device.
-fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience) -> Result<(Stage, Team), StartError> {
+fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience) -> Result<Worker, StartError> {
     let device = || place.device.name.clone();
+    if let Some(card) = &place.device.card {
+        match gate::check(card, gguf, geometry, &place.spec) {
+            Ok(()) => {}
+            Err(gate::Refused::Differs(source)) => return Err(StartError::Gate { device: device(), source }),
+            Err(gate::Refused::Failed(source)) => {
+                return Err(StartError::Device { device: device(), source: Box::new(source) });
+            }
+        }
+        let opened = card.open().and_then(|card| DeviceStage::load(card, gguf, geometry, place.spec.clone()));
+        let failed = |source| StartError::Device { device: device(), source: Box::new(source) };
+        return opened.map(|stage| Worker::Card(Box::new(stage))).map_err(failed);
+    }
     pin(place.device.cores[0]);
     let team =
         Team::new(&place.device.cores, helpers).map_err(|source| StartError::Threads { device: device(), source })?;
     let stage = Stage::load(gguf, geometry, place.spec.clone())
         .map_err(|source| StartError::Memory { device: device(), source })?;
-    Ok((stage, team))
+    Ok(Worker::Processor(Box::new(stage), team))
 }
 
 /// Runs passes until one end of the stage's channels is gone.
-fn serve(stage: &mut Stage, team: &Team, inbox: &Receiver<Pass>, outbox: &Sender<Pass>) {
+fn serve(stage: &mut Worker, inbox: &Receiver<Pass>, outbox: &Sender<Pass>) {
     while let Some(mut pass) = inbox.receive() {
-        timed(stage, team, &mut pass);
+        timed(stage, &mut pass);
         if !outbox.send(pass) {
             return;
         }
@@ -186,8 +238,14 @@ fn serve(stage: &mut Stage, team: &Team, inbox: &Receiver<Pass>, outbox: &Sender
 }
 
 /// Runs a pass and notes how long it took.
-fn timed(stage: &mut Stage, team: &Team, pass: &mut Pass) {
+fn timed(stage: &mut Worker, pass: &mut Pass) {
     let begin = Instant::now();
-    stage.run(team, pass);
+    // A pass that a stage could not take goes on to the end, untouched, so that whoever waits for it hears of it.
+    if pass.failed.is_none() {
+        match stage {
+            Worker::Processor(stage, team) => stage.run(team, pass),
+            Worker::Card(stage) => pass.failed = stage.run(pass).err().map(Box::new),
+        }
+    }
     pass.busy_ns.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
 }

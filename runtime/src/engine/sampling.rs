@@ -62,6 +62,11 @@ impl Sampling {
         if self.repetition_penalty == 1.0 { 0 } else { self.repetition_window as usize }
     }
 
+    /// Whether the largest of the model's own logits is all that this asks for.
+    pub(crate) fn takes_largest(&self) -> bool {
+        self.temperature <= 0.0 && self.looks_back() == 0 && self.log_probabilities.is_none()
+    }
+
     /// The token for place `ordinal` of an answer (from 1), `recent` being the tokens before it. The logits of repeated
     /// tokens are changed.
     ///

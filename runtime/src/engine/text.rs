@@ -6,6 +6,7 @@ use super::pass::Pass;
 use super::pipeline::{Pipeline, StagePlace, StartError};
 use super::sampling::Sampling;
 use super::stage::{StageSpec, supported};
+use crate::backend::{Counters, DeviceError};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::ops::Range;
@@ -55,6 +56,9 @@ pub enum RunnerError {
     /// A stage could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A stage's device failed.
+    #[error(transparent)]
+    Device(Box<DeviceError>),
 }
 
 /// Stages that are ready for one sequence at a time.
@@ -90,7 +94,7 @@ impl Runner {
             let stages = cuts.iter().map(|cut| cut.layers.clone()).collect();
             return Err(RunnerError::Cuts { stages, layers: geometry.layers });
         }
-        if let Some(cut) = cuts.iter().find(|cut| cut.device.cores.is_empty()) {
+        if let Some(cut) = cuts.iter().find(|cut| cut.device.is_empty()) {
             return Err(RunnerError::NoCores(cut.device.name.clone()));
         }
         let room = positions.min(geometry.context).max(1);
@@ -132,7 +136,7 @@ impl Runner {
             pass.clear();
             pass.push(start, chunk, 0.., wanted.clone());
             self.pipeline.send(pass);
-            self.pass = self.pipeline.receive();
+            self.pass = self.received()?;
             for (token, row) in wanted.zip(self.pass.logits.chunks_exact(self.vocabulary)) {
                 visit(start + token, row);
             }
@@ -160,7 +164,7 @@ impl Runner {
         for (i, chunk) in prompt.chunks(self.chunk).enumerate() {
             let start = i * self.chunk;
             let last = start + chunk.len() == prompt.len();
-            next = self.step(start, chunk, last.then_some((sampling, 1)), &text);
+            next = self.step(start, chunk, last.then_some((sampling, 1)), &text)?;
         }
         for ordinal in 1..=output {
             if !each(next) || stop.contains(&next) || ordinal == output {
@@ -168,13 +172,19 @@ impl Runner {
             }
             text.push(next);
             let ordinal_next = u32::try_from(ordinal).unwrap_or(u32::MAX).saturating_add(1);
-            next = self.step(prompt.len() + ordinal - 1, &[next], Some((sampling, ordinal_next)), &text);
+            next = self.step(prompt.len() + ordinal - 1, &[next], Some((sampling, ordinal_next)), &text)?;
         }
         Ok(())
     }
 
     /// Feeds tokens from position `start` on; returns the token chosen, if one is wanted, else 0.
-    fn step(&mut self, start: usize, tokens: &[u32], choice: Option<(Sampling, u32)>, text: &[u32]) -> u32 {
+    fn step(
+        &mut self,
+        start: usize,
+        tokens: &[u32],
+        choice: Option<(Sampling, u32)>,
+        text: &[u32],
+    ) -> Result<u32, RunnerError> {
         let mut pass = std::mem::take(&mut self.pass);
         pass.clear();
         pass.push(start, tokens, 0.., choice.map(|_| tokens.len() - 1));
@@ -182,8 +192,20 @@ impl Runner {
             pass.ask(sampling, ordinal, text.iter().rev().copied());
         }
         self.pipeline.send(pass);
-        self.pass = self.pipeline.receive();
-        self.pass.chosen.first().copied().unwrap_or(0)
+        self.pass = self.received()?;
+        Ok(self.pass.chosen.first().copied().unwrap_or(0))
+    }
+
+    /// The pass that comes back, if every stage took it.
+    fn received(&mut self) -> Result<Pass, RunnerError> {
+        let mut pass = self.pipeline.receive();
+        pass.failed.take().map_or(Ok(pass), |error| Err(RunnerError::Device(error)))
+    }
+
+    /// What the first stage's device has done since it was opened; none where that is the processor.
+    #[must_use]
+    pub fn counters(&self) -> Option<Counters> {
+        self.pipeline.counters()
     }
 
     fn check(&self, tokens: &[u32], positions: usize) -> Result<(), RunnerError> {

@@ -231,7 +231,10 @@ impl<'a> Driver<'a> {
     }
 
     /// Takes a pass back: its tokens go to the observer, its times into the trace. False to end the run.
-    fn finish(&mut self, pass: Pass, arriving: &Arriving, observe: Observer<'_>) -> Result<bool, ExecuteError> {
+    fn finish(&mut self, mut pass: Pass, arriving: &Arriving, observe: Observer<'_>) -> Result<bool, ExecuteError> {
+        if let Some(error) = pass.failed.take() {
+            return Err(ExecuteError::Device(error));
+        }
         let batch = self.flying.pop_front().expect("a pass that is back was sent");
         let now = self.now();
         let tokens = u64::from(batch.shape.tokens());

@@ -1,5 +1,6 @@
 //! Why a plan is not executed.
 
+use crate::backend::DeviceError;
 use crate::cpu::attention::CACHE_BLOCK;
 use crate::engine::StartError;
 use isotherm_core::serving::ServingError;
@@ -103,6 +104,9 @@ pub enum ExecuteError {
     /// A request can never be served.
     #[error(transparent)]
     Serving(#[from] ServingError),
+    /// A device failed while it ran.
+    #[error("the run ended: {0}")]
+    Device(Box<DeviceError>),
     /// The operating system gave no thread.
     #[error("the driving thread could not be started")]
     Thread(#[source] std::io::Error),

@@ -10,11 +10,12 @@ mod memory;
 mod profile;
 mod samples;
 
+use crate::backend::{DeviceError, Hardware};
 use crate::engine::pipeline::StartError;
-use crate::engine::{CpuDevice, Kernels};
+use crate::engine::{Card, CpuDevice, Kernels};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
-use isotherm_core::cost::TableError;
+use isotherm_core::cost::{OperatorProfile, TableError};
 use isotherm_core::device::{Device, DeviceKind, Support};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, Link};
@@ -77,6 +78,24 @@ pub enum ProbeError {
     /// A stage did not start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A card does not answer any more.
+    #[error("device {device:?} is not listed any more")]
+    Card {
+        /// The device.
+        device: String,
+        /// What its interface says.
+        #[source]
+        source: DeviceError,
+    },
+    /// A card failed while it was measured.
+    #[error("device {device:?} failed while it was measured")]
+    Failed {
+        /// The device.
+        device: String,
+        /// What it said.
+        #[source]
+        source: Box<DeviceError>,
+    },
     /// Two ways of computing the same disagree: the device or its kernels are faulty.
     #[error(
         "the self-test of device {device:?} failed: logits differ by {found:.3e} from the portable kernels', at most \
@@ -109,7 +128,7 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
     if request.devices.is_empty() {
         return Err(ProbeError::NoDevices);
     }
-    if let Some(device) = request.devices.iter().find(|device| device.cores.is_empty()) {
+    if let Some(device) = request.devices.iter().find(|device| device.is_empty()) {
         return Err(ProbeError::NoCores(device.name.clone()));
     }
     let count = request.devices.len() as f64;
@@ -128,6 +147,9 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
 /// One device, on a thread of its own: measuring binds the thread to the device's first core.
 fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<Device, ProbeError> {
     let profile = on_own_thread(|| profile::measure(request, device, share))??;
+    if let Some(card) = &device.card {
+        return card_of(request, device, card, profile);
+    }
     let bandwidth = memory::read_bandwidth(&device.cores, request.when)?;
     let class = format!("{}-core", device.cores.len());
     Ok(Device {
@@ -141,6 +163,47 @@ fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<
         profiles: vec![profile],
         formats: vec![request.model.quantisation.clone()],
         ..Device::named(&device.name, request.host, DeviceKind::Cpu)
+    })
+}
+
+/// A card with its profile: what its interface says of it, and no figure that it does not say.
+fn card_of(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    card: &Card,
+    profile: OperatorProfile,
+) -> Result<Device, ProbeError> {
+    let infos = card.platform.devices().map_err(|source| ProbeError::Card { device: device.name.clone(), source })?;
+    let Some(info) = infos.into_iter().find(|info| info.index == card.index) else {
+        let source = DeviceError::NoSuchDevice { backend: "", wanted: card.index, found: 0 };
+        return Err(ProbeError::Card { device: device.name.clone(), source });
+    };
+    let own = info
+        .memory_bytes
+        .map(|bytes| Figure { when: Some(request.when.to_owned()), ..Figure::declared(Bytes(bytes), "the driver") });
+    // What computes on the processor draws from the host's memory.
+    let shared = !matches!(info.hardware, Hardware::Discrete | Hardware::Virtual);
+    Ok(Device {
+        class: format!("{} {}", info.name, info.interface),
+        backend: info.backend.to_owned(),
+        // The self-test has passed on this very device; but nothing that ran on a processor speaks for a card.
+        support: if info.hardware.is_accelerator() { Support::Supported } else { Support::Experimental },
+        uuid: info.uuid,
+        pci: info.pci,
+        driver: info.driver,
+        memory_bytes: if shared { request.memory.clone() } else { own },
+        memory_pool: shared.then(|| format!("{}-ram", request.host)),
+        profiles: vec![profile],
+        formats: vec![request.model.quantisation.clone()],
+        ..Device::named(
+            &device.name,
+            request.host,
+            match info.hardware {
+                Hardware::Discrete | Hardware::Virtual => DeviceKind::Gpu,
+                Hardware::Integrated => DeviceKind::Unified,
+                _ => DeviceKind::Cpu,
+            },
+        )
     })
 }
 

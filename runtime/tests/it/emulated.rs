@@ -132,7 +132,9 @@ fn inside_labels() {
 
 #[test]
 fn a_device_that_fails_for_good_is_lost_and_nobody_waits_for_it() {
-    let Some((library, compiler)) = ready("a_device_that_fails_for_good_is_lost_and_nobody_waits_for_it") else { return };
+    let Some((library, compiler)) = ready("a_device_that_fails_for_good_is_lost_and_nobody_waits_for_it") else {
+        return;
+    };
     let output = inside("loss", &library, &compiler, &[("ISOTHERM_EMULATED_LOSS", "0:5")]);
     assert!(output.status.success() && said(&output).contains("1 passed"), "{}", said(&output));
 }
@@ -169,7 +171,9 @@ fn without_a_driver_the_answer_is_that_there_is_none() {
     // A machine with a driver cannot show this.
     match (CudaPlatform::default()).devices() {
         Err(DeviceError::NoDriver { backend, why }) => assert!(backend == "cuda" && why.contains("libcuda"), "{why}"),
-        Ok(devices) => eprintln!("skipped: without_a_driver_the_answer_is_that_there_is_none: {} devices", devices.len()),
+        Ok(devices) => {
+            eprintln!("skipped: without_a_driver_the_answer_is_that_there_is_none: {} devices", devices.len())
+        }
         Err(other) => panic!("{other}"),
     }
 }

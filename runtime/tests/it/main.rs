@@ -2,6 +2,7 @@
 
 mod backend;
 mod chat;
+mod device_stage;
 mod emulated;
 mod engine;
 mod execute;

@@ -15,7 +15,9 @@ const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     /// No run-time compiler.
-    #[error("its run-time compiler libnvrtc is not installed; `pip install nvidia-cuda-nvrtc-cu12` or the CUDA toolkit has it")]
+    #[error(
+        "its run-time compiler libnvrtc is not installed; `pip install nvidia-cuda-nvrtc-cu12` or the CUDA toolkit has it"
+    )]
     NoCompiler,
     /// Too old a card.
     #[error("compute capability {}.{} is below 7.5, the least that kernels are compiled for", capability / 10, capability % 10)]

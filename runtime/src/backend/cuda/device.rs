@@ -140,8 +140,7 @@ impl CudaDevice {
         }
         let ptx = compile::ptx(module, self.capability, self.platform.cache.as_deref())
             .map_err(|error| DeviceError::NoDriver { backend: "cuda", why: error.to_string() })?;
-        let functions =
-            self.driver.load(module, &ptx, self.capability).map_err(self.say("loading kernels"))?;
+        let functions = self.driver.load(module, &ptx, self.capability).map_err(self.say("loading kernels"))?;
         let names = module.kernels(self.capability).into_iter().map(|kernel| kernel.name);
         self.functions.extend(names.zip(functions));
         self.modules.push(module);
@@ -244,7 +243,9 @@ impl CudaDevice {
             let from = self.obtain(PROOF_BYTES as u64, "proving a way to a peer")?;
             let to = peer.obtain(PROOF_BYTES as u64, "proving a way from a peer")?;
             self.send(from, &pattern)?;
-            self.driver.copy_to_peer(from, &peer.driver, to, PROOF_BYTES).map_err(self.say("proving a way to a peer"))?;
+            self.driver
+                .copy_to_peer(from, &peer.driver, to, PROOF_BYTES)
+                .map_err(self.say("proving a way to a peer"))?;
             let mut arrived = vec![0; PROOF_BYTES];
             peer.receive(to, &mut arrived)?;
             self.driver.free(from).map_err(self.say("proving a way to a peer"))?;

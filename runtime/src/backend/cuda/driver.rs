@@ -264,7 +264,8 @@ impl Driver {
         }
         let mut can = 0;
         // SAFETY: writes one number; both handles are of opened devices.
-        unsafe { sys::cuDeviceCanAccessPeer(&raw mut can, self.context.cu_device(), peer.context.cu_device()) }.result()?;
+        unsafe { sys::cuDeviceCanAccessPeer(&raw mut can, self.context.cu_device(), peer.context.cu_device()) }
+            .result()?;
         if can == 0 {
             return Ok(false);
         }
@@ -342,11 +343,8 @@ impl Driver {
     /// # Errors
     /// What the driver says.
     pub fn event(&self, timed: bool) -> Result<CudaEvent, DriverError> {
-        let flags = if timed {
-            sys::CUevent_flags::CU_EVENT_DEFAULT
-        } else {
-            sys::CUevent_flags::CU_EVENT_DISABLE_TIMING
-        };
+        let flags =
+            if timed { sys::CUevent_flags::CU_EVENT_DEFAULT } else { sys::CUevent_flags::CU_EVENT_DISABLE_TIMING };
         let event = self.context.new_event(Some(flags))?;
         event.record(&self.stream)?;
         Ok(event)
@@ -368,4 +366,3 @@ impl Driver {
         self.context.mem_get_info().map(|(free, total)| (free as u64, total as u64))
     }
 }
-

@@ -73,7 +73,9 @@ impl Module {
     #[must_use]
     pub fn kernels(self, capability: u32) -> Vec<Kernel> {
         match self {
-            Self::Common => COMMON_KERNELS.iter().map(|&(name, takes)| Kernel { name: name.to_owned(), takes }).collect(),
+            Self::Common => {
+                COMMON_KERNELS.iter().map(|&(name, takes)| Kernel { name: name.to_owned(), takes }).collect()
+            }
             Self::Of(format) => FORMAT_KERNELS
                 .iter()
                 .filter(|(_, _, rounded)| !rounded || is_quantised(format))

@@ -51,7 +51,8 @@ impl CudaPlatform {
     }
 
     fn info(index: usize) -> Result<(DeviceInfo, driver::Facts), DeviceError> {
-        let facts = driver::facts(index).map_err(|error| failed(&format!("cuda device {index}"), "asking what it is", error))?;
+        let facts = driver::facts(index)
+            .map_err(|error| failed(&format!("cuda device {index}"), "asking what it is", error))?;
         let emulated = facts.name.starts_with(EMULATED);
         // A slice of a card has its card's address on the bus, and is yet a device of its own.
         let slice = facts.name.contains("MIG ");

@@ -53,7 +53,9 @@ impl Planner<'_> {
                 ];
                 self.of(table.format(), "lookup", (*rows, 1, 1), THREADS, args)
             }
-            Op::Norm { input, by, rows, width, out } => self.norm(self.view(*input), *by, *rows, *width, self.view(*out)),
+            Op::Norm { input, by, rows, width, out } => {
+                self.norm(self.view(*input), *by, *rows, *width, self.view(*out))
+            }
             Op::Product { input, rows, outs, store, arithmetic } => {
                 let outs: Vec<_> = outs.iter().map(|&(matrix, out)| (matrix, self.view(out))).collect();
                 self.product(*input, *rows, &outs, *store, *arithmetic)
@@ -104,7 +106,14 @@ impl Planner<'_> {
         Pointer(self.device.planes(matrix.id()))
     }
 
-    fn put(&mut self, module: Module, name: &str, grid: (u32, u32, u32), threads: u32, args: Vec<Arg>) -> Result<(), DeviceError> {
+    fn put(
+        &mut self,
+        module: Module,
+        name: &str,
+        grid: (u32, u32, u32),
+        threads: u32,
+        args: Vec<Arg>,
+    ) -> Result<(), DeviceError> {
         if grid.0 == 0 || grid.1 == 0 || grid.2 == 0 {
             return Ok(());
         }
@@ -204,12 +213,8 @@ impl Planner<'_> {
         let rounded = Pointer(self.device.scratch(Slot::Rounded, all)?);
         let steps = Pointer(self.device.scratch(Slot::Steps, all / 8)?);
         let totals = Pointer(self.device.scratch(Slot::Totals, all / 4)?);
-        let mut args = vec![
-            self.view(input.numbers),
-            self.weight(input.norm),
-            Float(epsilon(input.norm)),
-            Word(columns),
-        ];
+        let mut args =
+            vec![self.view(input.numbers), self.weight(input.norm), Float(epsilon(input.norm)), Word(columns)];
         args.extend([rounded, steps, totals]);
         self.common("round_numbers", (rows, 1, 1), args)?;
         Ok([rounded, steps, totals])
@@ -293,8 +298,10 @@ impl Planner<'_> {
     ) -> Result<(), DeviceError> {
         let width = u64::from(heads.query) * u64::from(heads.size);
         // No row sees more than there are blocks for.
-        let reachable = u64::from(seen_max).min(u64::from(places.blocks_count) * u64::from(super::super::CACHE_BLOCK as u32));
-        let segments = u32::try_from(reachable.div_ceil(u64::from(SEGMENT)).max(1)).expect("fewer segments than positions");
+        let reachable =
+            u64::from(seen_max).min(u64::from(places.blocks_count) * u64::from(super::super::CACHE_BLOCK as u32));
+        let segments =
+            u32::try_from(reachable.div_ceil(u64::from(SEGMENT)).max(1)).expect("fewer segments than positions");
         let of_row = u64::from(segments) * width * 4;
         let together = (SEGMENTS_BYTES_MAX / of_row).clamp(1, ATTEND_ROWS_MAX).min(u64::from(rows));
         let parts = heads.kv * (heads.query / heads.kv).div_ceil(QUERIES);

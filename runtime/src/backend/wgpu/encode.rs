@@ -133,8 +133,17 @@ impl Wgpu {
             }
         }
         let params = self.params.clone().expect("grown above");
-        self.queue.write_buffer(&params, 0, &bytes);
-        self.counters.bytes_in += bytes.len() as u64;
+        // Steps of one shape have the same parameters but for a few: only what changed goes to the device.
+        let changed = |i: usize| self.told.get(i) != Some(&bytes[i]);
+        if let Some(first) = (0..bytes.len()).find(|&i| changed(i)) {
+            let last = (first..bytes.len()).rev().find(|&i| changed(i)).unwrap_or(first);
+            let (from, to) = (first / 4 * 4, (last + 1).next_multiple_of(4));
+            self.queue.write_buffer(&params, from as u64, &bytes[from..to]);
+            self.counters.bytes_in += (to - from) as u64;
+            let kept = self.told.len().max(bytes.len());
+            self.told.resize(kept, 0);
+            self.told[from..to].copy_from_slice(&bytes[from..to]);
+        }
         let mut encoder = self.device.create_command_encoder(&CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
@@ -158,6 +167,7 @@ impl Wgpu {
         if self.params.as_ref().is_none_or(|buffer| buffer.size() < wanted) {
             let buffer = self.make(wanted, BufferUsages::UNIFORM | BufferUsages::COPY_DST)?;
             self.params = Some(buffer);
+            self.told.clear();
             self.groups.clear();
             self.counters.allocations += 1;
             self.counters.allocated_bytes += wanted;
@@ -301,7 +311,7 @@ impl Wgpu {
                 ];
                 (Key::Remember { split: rope.pairs == RopePairs::SplitHalves }, params, groups)
             }
-            Op::Attend { query, rows, heads, places, cache, scale, seen_max, out } => {
+            Op::Attend { query, rows, heads, places, cache, scale, out, .. } => {
                 let words = u64::from(*rows) * u64::from(heads.query) * u64::from(heads.size);
                 let all =
                     u64::from(cache.blocks) * u64::from(heads.kv * heads.size) * crate::backend::CACHE_BLOCK as u64;
@@ -323,7 +333,6 @@ impl Wgpu {
                     cache.blocks,
                     places.blocks_count,
                     scale.to_bits(),
-                    *seen_max,
                     q,
                     r,
                     b,

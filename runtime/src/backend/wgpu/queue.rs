@@ -26,7 +26,7 @@ use wgpu::{
 /// Longest wait for anything: a queue that does not end by then is taken for lost.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes that an arena of weights has at least, where memory allows.
-const ARENA_BYTES: u64 = 16 << 20;
+const ARENA_BYTES: u64 = 64 << 20;
 /// Least size of the buffer through which the host reads.
 const STAGING_BYTES: u64 = 64 << 10;
 /// Largest head that the attention shader takes: four numbers for each of its threads.
@@ -65,6 +65,8 @@ pub(super) struct Wgpu {
     pub(super) matrices: BTreeMap<MatrixId, Placed>,
     pub(super) groups: BTreeMap<super::encode::GroupKey, wgpu::BindGroup>,
     pub(super) params: Option<wgpu::Buffer>,
+    /// What the parameters' buffer holds.
+    pub(super) told: Vec<u8>,
     pub(super) scratch: Option<wgpu::Buffer>,
     pub(super) counters: Counters,
     staging: Option<wgpu::Buffer>,
@@ -128,6 +130,7 @@ impl Wgpu {
             matrices: BTreeMap::new(),
             groups: BTreeMap::new(),
             params: None,
+            told: Vec::new(),
             scratch: None,
             counters: Counters::default(),
             staging: None,

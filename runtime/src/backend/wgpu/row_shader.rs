@@ -234,10 +234,8 @@ pub(super) const ATTEND_THREADS: u32 = 64;
 /// One workgroup per row and `together` query heads that share keys: tiles of 64 positions, softmax carried along.
 pub(super) fn attend(size: u32, together: u32) -> Kernel {
     let shape = Shape { threads: ATTEND_THREADS, lanes: 1, subgroups: false };
-    let params = [
-        "grid", "total", "heads", "kv", "blocks", "listed", "scale", "seen_max", "query", "rows", "list", "keys",
-        "values", "out",
-    ];
+    let params =
+        ["grid", "total", "heads", "kv", "blocks", "listed", "scale", "query", "rows", "list", "keys", "values", "out"];
     let operands = [("Q", "f32"), ("R", "u32"), ("B", "u32"), ("CK", "f32"), ("CV", "f32"), ("O", "f32")];
     let mut text = header(shape, &params, false, &operands);
     let each = size.div_ceil(ATTEND_THREADS);
@@ -267,7 +265,7 @@ var<workgroup> shared_seen: vec2<u32>;
   let rb = workgroupUniformLoad(&shared_seen);
   // Whatever the tables hold: no more positions than blocks that are listed, and none of a block that is not there.
   let listed = select(0u, P.listed - rb.y, rb.y < P.listed);
-  let seen = min(max(rb.x, 1u), min(listed * {CACHE_BLOCK}u, P.seen_max));
+  let seen = min(max(rb.x, 1u), listed * {CACHE_BLOCK}u);
 "
     );
     for h in 0..together {
