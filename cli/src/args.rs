@@ -6,6 +6,7 @@ mod bench;
 mod exchange;
 mod heat;
 pub mod planning;
+mod run;
 mod service;
 mod trust;
 mod validate;
@@ -17,6 +18,7 @@ pub use batch::{
 pub use bench::{BenchCompare, BenchLoad, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
+pub use run::Run;
 pub use service::{BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
@@ -395,40 +397,6 @@ pub struct Verify {
     /// A signed record of a run under the manifest (`run-1.signed.json`): shown as a receipt, predicted beside measured.
     #[arg(long, value_name = "FILE", conflicts_with = "signature_only")]
     pub run: Option<PathBuf>,
-}
-
-/// Arguments of `isotherm run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The sealed manifest.
-    pub manifest: PathBuf,
-    /// What to ask the model.
-    #[arg(long)]
-    pub prompt: String,
-    /// Pass the prompt as it stands, without the model's chat template.
-    #[arg(long)]
-    pub raw: bool,
-    /// Most tokens to answer with.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub tokens: u32,
-    /// Randomness of sampling; 0 takes the likeliest token.
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub temperature: f64,
-    /// Sample among this many likeliest tokens; 0 for all.
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    pub top_k: u32,
-    /// Sample among the likeliest tokens of this total probability.
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub top_p: f64,
-    /// Seed of sampling.
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
-    pub seed: u64,
-    /// File to write the run record to; by default beside the manifest.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub threshold: u32,
 }
 
 /// Arguments of `isotherm report`.

@@ -21,8 +21,8 @@ use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, metrics};
 use isotherm_core::workload::Workload;
-use isotherm_runtime::engine::{Kernels, Sampling};
-use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, execute};
+use isotherm_runtime::engine::Kernels;
+use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, Verdict, execute};
 use isotherm_runtime::host::{Host, Roots};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -52,10 +52,10 @@ pub struct Job<'a> {
     pub arriving: Arriving,
     /// The load they stand for, as the record names it.
     pub workload: Workload,
-    /// How tokens are chosen.
-    pub sampling: Sampling,
     /// Tokens that end an answer.
     pub stop: &'a [u32],
+    /// Most requests that wait for admission; any number where absent.
+    pub waiting_max: Option<u32>,
 }
 
 /// Loads the files of a verified manifest and checks the plan against them once more.
@@ -112,7 +112,7 @@ pub fn run(
     ready: &Ready,
     job: &Job<'_>,
     output: &Path,
-    observe: &mut (dyn FnMut(Token) -> bool + Send),
+    observe: &mut (dyn FnMut(Token<'_>) -> Verdict + Send),
 ) -> Result<(RunRecord, Executed), Failure> {
     let kernels = Kernels::detect();
     let arithmetic = kernels.arithmetic.name();
@@ -159,7 +159,7 @@ fn admitted(
     ready: &Ready,
     job: &Job<'_>,
     output: &Path,
-    observe: &mut (dyn FnMut(Token) -> bool + Send),
+    observe: &mut (dyn FnMut(Token<'_>) -> Verdict + Send),
     (gate, wish): (&mut Gate, &Wish<'_>),
 ) -> Result<(RunRecord, Executed), Failure> {
     let kernels = Kernels::detect();
@@ -176,14 +176,15 @@ fn admitted(
         geometry: &ready.model.geometry,
         serving: ready.problem.serving,
         kernels,
-        sampling: job.sampling,
         stop: job.stop,
+        waiting_max: job.waiting_max,
+        cancels: None,
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
     };
     let mut stopped = None;
-    let mut watched = |token: Token| {
+    let mut watched = |token: Token<'_>| {
         stopped = revoked(gate, identity, wish);
-        stopped.is_none() && observe(token) && !interrupt::flag().load(Ordering::Relaxed)
+        if stopped.is_some() || interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { observe(token) }
     };
     let executed = execute(&orders, job.prompts, &job.arriving, &mut watched).map_err(|error| {
         let failure = refusal(&error);

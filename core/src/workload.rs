@@ -1,5 +1,6 @@
 //! What is asked of a plan: how requests arrive and how long they are.
 
+pub mod prompts;
 pub mod replay;
 
 use crate::digest::Digest;

@@ -26,6 +26,8 @@ mod llmservingsim;
 mod plan;
 #[path = "../../../fuzz/checks/policies.rs"]
 mod policies;
+#[path = "../../../fuzz/checks/prompts.rs"]
+mod prompts;
 #[path = "../../../fuzz/checks/quantity.rs"]
 mod quantity;
 #[path = "../../../fuzz/checks/replay.rs"]
@@ -103,6 +105,13 @@ fn saved_scenarios_keep_the_promise() {
     let text = String::from_utf8(seed("scenario", "seed-whole")).expect("a scenario is text");
     let scenario = Scenario::parse(&text, &mut |_, _| Err(Vec::new())).expect("the seed is a scenario");
     assert!(scenario.problem(None, None).is_ok());
+}
+
+#[test]
+fn saved_prompts_keep_the_promise() {
+    replay("prompts", as_text(prompts::check));
+    let text = String::from_utf8(seed("prompts", "seed-arrivals")).expect("prompts are text");
+    assert_eq!(isotherm_core::workload::prompts::parse(&text).map(|requests| requests.len()), Ok(2));
 }
 
 #[test]

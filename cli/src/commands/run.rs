@@ -1,5 +1,7 @@
 //! `isotherm run`: a sealed plan executed, its tokens streaming.
 
+mod load;
+
 use crate::args::{Format, Run};
 use crate::commands::verify;
 use crate::execution::{self, Job, Ready};
@@ -7,36 +9,31 @@ use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
 use crate::{files, models, trust};
 use isotherm_core::record::RunRecord;
+use isotherm_core::units::SimDuration;
 use isotherm_core::workload::{Arrivals, Length, Workload};
 use isotherm_runtime::engine::Sampling;
-use isotherm_runtime::execute::{Arriving, Prompt};
+use isotherm_runtime::execute::{Arriving, Ending, Prompt, Verdict};
 use isotherm_runtime::model::chat::{ChatTemplate, Message};
 use isotherm_runtime::model::gguf::Gguf;
-use isotherm_runtime::model::tokenizer::Tokenizer;
+use isotherm_runtime::model::tokenizer::{Stops, Tokenizer};
 use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Run) -> Done {
-    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
-        return Err(Failure::new(Code::Usage, format!("--temperature is {}; give 0 or more", args.temperature)));
-    }
-    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
-        return Err(Failure::new(Code::Usage, format!("--top-p is {}; give above 0 and at most 1", args.top_p)));
-    }
-    if args.tokens == 0 {
-        return Err(Failure::new(Code::Usage, "--tokens is 0; ask for at least one"));
-    }
+    let sampling = sampling(args)?;
     let bytes = files::read(&args.manifest)?;
     let opened = verify::open_to_run(&args.manifest, &bytes, &trust::trusted(args.threshold)?)?;
     let mut ready = execution::ready(ui, &opened)?;
     ready.remembered = Some(opened.manifest.predicate.counter);
     let identity = trust::identity(ui)?;
-    let sampling =
-        Sampling { temperature: args.temperature as f32, top_k: args.top_k, top_p: args.top_p as f32, seed: args.seed };
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
-    let asked = Asked { prompt: &args.prompt, raw: args.raw, tokens: args.tokens, sampling };
+    let Some(prompt) = &args.prompt else {
+        return load::serve(ui, &identity, &ready, args, sampling, &output);
+    };
+    let deadline = deadline(args)?;
+    let asked = Asked { prompt, raw: args.raw, tokens: args.tokens, sampling, stop: &args.stop, deadline };
     let (record, answer) = ask(ui, &identity, &ready, &asked, &output)?;
     if ui.format == Format::Json {
         let result = Answer { answer, record: output, metrics: &record };
@@ -45,6 +42,51 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     ui.note(summary(&record));
     ui.note(format!("record: {}", output.display()));
     Ok(())
+}
+
+/// How tokens are chosen. Errors: a number outside its range.
+fn sampling(args: &Run) -> Result<Sampling, Failure> {
+    let usage = |message: String| Err(Failure::new(Code::Usage, message));
+    if !(args.temperature.is_finite() && args.temperature >= 0.0) {
+        return usage(format!("--temperature is {}; give 0 or more", args.temperature));
+    }
+    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return usage(format!("--top-p is {}; give above 0 and at most 1", args.top_p));
+    }
+    if !(0.0..=1.0).contains(&args.min_p) {
+        return usage(format!("--min-p is {}; give 0 to 1", args.min_p));
+    }
+    if !(args.repetition_penalty > 0.0 && args.repetition_penalty <= 100.0) {
+        return usage(format!("--repetition-penalty is {}; give above 0 and at most 100", args.repetition_penalty));
+    }
+    if args.tokens == 0 {
+        return usage("--tokens is 0; ask for at least one".to_owned());
+    }
+    if args.clients == 0 {
+        return usage("--clients is 0; let at least one ask".to_owned());
+    }
+    if args.stop.iter().any(String::is_empty) {
+        return usage("--stop is empty; give at least one character".to_owned());
+    }
+    Ok(Sampling {
+        temperature: args.temperature as f32,
+        top_k: args.top_k,
+        top_p: args.top_p as f32,
+        min_p: args.min_p as f32,
+        repetition_penalty: args.repetition_penalty as f32,
+        repetition_window: args.repetition_window,
+        seed: args.seed,
+        log_probabilities: args.log_probabilities,
+    })
+}
+
+/// When a request is given up. Errors: no time.
+fn deadline(args: &Run) -> Result<Option<SimDuration>, Failure> {
+    match args.deadline {
+        None => Ok(None),
+        Some(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(Some(SimDuration((seconds * 1e9) as u64))),
+        Some(seconds) => Err(Failure::new(Code::Usage, format!("--deadline is {seconds}; give seconds above 0"))),
+    }
 }
 
 /// One question to the model.
@@ -57,6 +99,10 @@ pub struct Asked<'a> {
     pub tokens: u32,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Texts that end the answer.
+    pub stop: &'a [String],
+    /// How long after it was asked it is given up.
+    pub deadline: Option<SimDuration>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +122,7 @@ pub fn ask(
     output: &Path,
 ) -> Result<(RunRecord, String), Failure> {
     let tokenizer = Tokenizer::from_gguf(&ready.model.gguf).map_err(|e| Failure::file(&ready.model.path, e))?;
-    let tokens = prompt_tokens(&ready.model.gguf, &tokenizer, asked)?;
+    let tokens = prompt_tokens(&ready.model.gguf, &tokenizer, asked.prompt, asked.raw)?;
     let room = ready.problem.workload.prompt_tokens.max + ready.problem.workload.output_tokens.max;
     let prompt = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
     let allowed = room.saturating_sub(prompt).min(asked.tokens);
@@ -92,12 +138,10 @@ pub fn ask(
         output_tokens: Length::fixed(allowed),
         requests: 1,
     };
-    let stop: Vec<u32> = (0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX))
-        .filter(|&token| tokenizer.is_end(token))
-        .collect();
-    let prompts = [Prompt { tokens, output_tokens: allowed }];
-    let job =
-        Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, sampling: asked.sampling, stop: &stop };
+    let stop = ends(&tokenizer);
+    let prompts = [Prompt { tokens, output_tokens: allowed, sampling: asked.sampling, deadline: asked.deadline }];
+    let job = Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, stop: &stop, waiting_max: None };
+    let mut stops = Stops::new(asked.stop.iter().cloned());
     let mut stream = tokenizer.stream();
     let mut answer = String::new();
     let people = ui.format == Format::Text;
@@ -109,16 +153,21 @@ pub fn ask(
             emit(&mut std::io::stderr(), piece);
         }
     };
-    let (record, _) = execution::run(identity, ready, &job, output, &mut |token| {
+    let (record, executed) = execution::run(identity, ready, &job, output, &mut |token| {
         if !stop.contains(&token.token)
             && let Ok(piece) = stream.push(token.token)
         {
-            show(&piece);
+            show(&stops.push(&piece));
         }
-        true
+        if stops.found() { Verdict::EndAnswer } else { Verdict::GoOn }
     })?;
-    show(&stream.finish());
+    let rest = stops.push(&stream.finish());
+    show(&rest);
+    show(&stops.finish());
     show("\n");
+    if executed.endings.first() == Some(&Ending::Deadline) {
+        ui.note("the answer was given up at its deadline");
+    }
     Ok((record, answer))
 }
 
@@ -127,13 +176,19 @@ fn emit(out: &mut dyn Write, piece: &str) {
     let _ = out.write_all(piece.as_bytes()).and_then(|()| out.flush());
 }
 
-fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, asked: &Asked<'_>) -> Result<Vec<u32>, Failure> {
+/// Tokens that end an answer.
+fn ends(tokenizer: &Tokenizer) -> Vec<u32> {
+    let all = 0..u32::try_from(tokenizer.vocabulary()).unwrap_or(u32::MAX);
+    all.filter(|&token| tokenizer.is_end(token)).collect()
+}
+
+fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, prompt: &str, raw: bool) -> Result<Vec<u32>, Failure> {
     let broken = |e: &dyn std::error::Error| Failure::io(format!("the prompt was not encoded: {}", models::causes(e)));
-    let tokens = if asked.raw {
-        tokenizer.encode_prompt(asked.prompt).map_err(|e| broken(&e))?
+    let tokens = if raw {
+        tokenizer.encode_prompt(prompt).map_err(|e| broken(&e))?
     } else {
         let template = ChatTemplate::from_gguf(gguf).map_err(|e| broken(&e))?;
-        let messages = [Message::new("user", asked.prompt)];
+        let messages = [Message::new("user", prompt)];
         let text = template.render(&messages, true, None).map_err(|e| broken(&e))?;
         tokenizer.encode(&text, true).map_err(|e| broken(&e))?
     };

@@ -190,7 +190,7 @@ fn serve(
 }
 
 /// One row per request: the columns of the `--requests-out` contract.
-fn requests_csv(trace: &Trace) -> String {
+pub fn requests_csv(trace: &Trace) -> String {
     let mut text = String::from("id,arrival_seconds,prompt_tokens,output_tokens,ttft_seconds,e2e_seconds\n");
     for request in &trace.requests {
         text.push_str(&format!(

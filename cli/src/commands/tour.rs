@@ -71,8 +71,14 @@ pub fn run(ui: &Ui, args: &Tour) -> Done {
     ui.step(5, STEPS, "running the sealed plan");
     ui.note(format!("  > {}\n", args.prompt));
     let ready = execution::ready(&Ui { quiet: true, ..people }, &opened)?;
-    let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1, ..Sampling::GREEDY };
-    let asked = Asked { prompt: &args.prompt, raw: false, tokens: ANSWER_TOKENS, sampling };
+    let asked = Asked {
+        prompt: &args.prompt,
+        raw: false,
+        tokens: ANSWER_TOKENS,
+        sampling: Sampling::GREEDY,
+        stop: &[],
+        deadline: None,
+    };
     let (record, _) = ask(&people, &bench.identity, &ready, &asked, &args.output.join("run-chat.json"))?;
     drop(ready);
     ui.note(format!("\n  {}", summary(&record)));

@@ -19,8 +19,7 @@ use isotherm_core::record::{RunRecord, TruthRow};
 use isotherm_core::units::Seconds;
 use isotherm_core::workload::{Arrivals, Length, Workload};
 use isotherm_planner::Outcome;
-use isotherm_runtime::engine::Sampling;
-use isotherm_runtime::execute::{Arriving, Prompt};
+use isotherm_runtime::execute::{Arriving, Prompt, Verdict};
 use isotherm_runtime::model::tokenizer::Tokenizer;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -254,10 +253,9 @@ impl Bench {
             output_tokens: Length::fixed(OUTPUT_TOKENS),
             requests: REQUESTS,
         };
-        let sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 1, ..Sampling::GREEDY };
         // No token ends an answer: the load must be the one that was predicted.
-        let job = Job { prompts, arriving: Arriving::Clients(1), workload, sampling, stop: &[] };
-        let (record, executed) = execution::run(&self.identity, ready, &job, output, &mut |_| true)?;
+        let job = Job { prompts, arriving: Arriving::Clients(1), workload, stop: &[], waiting_max: None };
+        let (record, executed) = execution::run(&self.identity, ready, &job, output, &mut |_| Verdict::GoOn)?;
         if executed.interrupted {
             return Err(Failure::io("interrupted; the runs made so far are kept"));
         }
@@ -275,7 +273,7 @@ impl Bench {
         }
         let step = (tokens.len() - wanted) / REQUESTS as usize;
         Ok((0..REQUESTS as usize)
-            .map(|i| Prompt { tokens: tokens[i * step..i * step + wanted].to_vec(), output_tokens: OUTPUT_TOKENS })
+            .map(|i| Prompt::greedy(tokens[i * step..i * step + wanted].to_vec(), OUTPUT_TOKENS))
             .collect())
     }
 }

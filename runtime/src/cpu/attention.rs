@@ -57,8 +57,10 @@ pub(crate) struct Segment<'a> {
     pub head_size: usize,
     /// Rotated and scaled queries, one after another, at most [`QUERIES_MAX`].
     pub queries: &'a [f32],
-    /// Positions of the segment that each query sees.
+    /// Positions of the segment that each query sees, up to its own.
     pub positions: &'a [usize],
+    /// Leading ones of those that it does not see, because its window begins later.
+    pub skipped: &'a [usize],
 }
 
 impl Segment<'_> {
@@ -73,6 +75,7 @@ impl Segment<'_> {
                 && self.blocks.len() <= SEGMENT_BLOCKS
                 && self.queries.len() == queries * self.head_size
                 && sums.len() == self.queries.len()
+                && self.skipped.len() == queries
                 && shares.len() == queries,
             "{queries} queries of {} numbers over {} blocks into {} and {}",
             self.queries.len(),
@@ -81,9 +84,9 @@ impl Segment<'_> {
             shares.len()
         );
         let floats = block_floats(self.head_size);
-        for &n in self.positions {
+        for (&n, &skipped) in self.positions.iter().zip(self.skipped) {
             assert!(
-                n > 0 && n <= self.blocks.len() * CACHE_BLOCK,
+                n > skipped && n <= self.blocks.len() * CACHE_BLOCK,
                 "a query sees {n} positions of {} blocks",
                 self.blocks.len()
             );
@@ -119,7 +122,7 @@ impl<const Q: usize> Kernel for Attend<'_, Q> {
                 scores::<V, Q>(segment, at, &mut weights);
             }
             for q in 0..Q {
-                shares[q] = soften::<V>(&mut weights[q], segment.positions[q]);
+                shares[q] = soften::<V>(&mut weights[q], segment.skipped[q], segment.positions[q]);
             }
             let mut number = 0;
             while number + 64 <= segment.head_size {
@@ -162,9 +165,10 @@ unsafe fn scores<V: Lanes, const Q: usize>(segment: &Segment<'_>, at: usize, wei
     }
 }
 
-/// Turns the first `positions` scores into weights and the rest into zeros.
+/// Turns the scores from `skipped` to `positions` into weights and the rest into zeros.
 #[inline(always)]
-unsafe fn soften<V: Lanes>(scores: &mut [f32; SEGMENT], positions: usize) -> Share {
+unsafe fn soften<V: Lanes>(scores: &mut [f32; SEGMENT], skipped: usize, positions: usize) -> Share {
+    scores[..skipped].fill(f32::NEG_INFINITY);
     scores[positions..].fill(f32::NEG_INFINITY);
     let used = positions.next_multiple_of(16);
     // SAFETY: `used` is at most `SEGMENT`.
@@ -181,6 +185,7 @@ unsafe fn soften<V: Lanes>(scores: &mut [f32; SEGMENT], positions: usize) -> Sha
             exp(V::load(at).sub(V::splat(largest))).store(at);
         }
         // `exp` stops at a small positive number; a position that is not seen weighs nothing at all.
+        scores[..skipped].fill(0.0);
         scores[positions..].fill(0.0);
         let mut lanes = V::splat(0.0);
         for i in (0..used).step_by(16) {

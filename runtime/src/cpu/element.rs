@@ -2,7 +2,7 @@
 
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{Lanes, tree_sum};
-use crate::model::geometry::{Rope, RopePairs};
+use crate::model::geometry::{Activation, Rope, RopePairs};
 
 /// `e` to the power of each lane, for lanes from -87 to 88; others are moved to the nearer end.
 ///
@@ -76,22 +76,28 @@ impl Kernel for Norm<'_> {
     }
 }
 
-/// `gate = gate / (1 + exp(-gate)) * up`, element by element.
+/// `gate = f(gate) * up`, element by element, where `f(x) = x / (1 + exp(-u))` with `u = x` for SiLU and
+/// `u = 2 sqrt(2 / pi) (x + 0.044715 x^3)` for the tanh form of GELU.
 ///
 /// # Panics
 /// When lengths differ.
-pub(crate) fn gate_by_silu(isa: Isa, gate: &mut [f32], up: &[f32]) {
+pub(crate) fn gate(isa: Isa, activation: Activation, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "gate and up are of one length");
     // SAFETY: `isa` comes from `Isa::available`; lengths are equal.
-    unsafe { isa::call(isa, Gate { gate, up }) }
+    unsafe {
+        match activation {
+            Activation::Silu => isa::call(isa, Gate::<false> { gate, up }),
+            Activation::Gelu => isa::call(isa, Gate::<true> { gate, up }),
+        }
+    }
 }
 
-struct Gate<'a> {
+struct Gate<'a, const GELU: bool> {
     gate: &'a mut [f32],
     up: &'a [f32],
 }
 
-impl Kernel for Gate<'_> {
+impl<const GELU: bool> Kernel for Gate<'_, GELU> {
     type Output = ();
 
     #[inline(always)]
@@ -100,27 +106,33 @@ impl Kernel for Gate<'_> {
         unsafe {
             let whole = self.gate.len() / 16 * 16;
             for i in (0..whole).step_by(16) {
-                gate_sixteen::<V>(self.gate.as_mut_ptr().add(i), self.up.as_ptr().add(i));
+                gate_sixteen::<V, GELU>(self.gate.as_mut_ptr().add(i), self.up.as_ptr().add(i));
             }
             let rest = self.gate.len() - whole;
             if rest > 0 {
                 let (mut gate, mut up) = ([0.0; 16], [0.0; 16]);
                 gate[..rest].copy_from_slice(&self.gate[whole..]);
                 up[..rest].copy_from_slice(&self.up[whole..]);
-                gate_sixteen::<V>(gate.as_mut_ptr(), up.as_ptr());
+                gate_sixteen::<V, GELU>(gate.as_mut_ptr(), up.as_ptr());
                 self.gate[whole..].copy_from_slice(&gate[..rest]);
             }
         }
     }
 }
 
-/// [`gate_by_silu`] for sixteen numbers. Not a closure: those are compiled without the kernel's instruction set.
+/// [`gate`] for sixteen numbers. Not a closure: those are compiled without the kernel's instruction set.
 #[inline(always)]
-unsafe fn gate_sixteen<V: Lanes>(gate: *mut f32, up: *const f32) {
+unsafe fn gate_sixteen<V: Lanes, const GELU: bool>(gate: *mut f32, up: *const f32) {
     // SAFETY: the caller's pointers hold sixteen numbers.
     unsafe {
         let x = V::load(gate);
-        let grown = exp(V::splat(0.0).sub(x)).add(V::splat(1.0));
+        let u = if GELU {
+            // 2 sqrt(2 / pi) and that times 0.044715.
+            x.mul(x).fma(V::splat(0.071_354_82), V::splat(1.595_769_1)).mul(x)
+        } else {
+            x
+        };
+        let grown = exp(V::splat(0.0).sub(u)).add(V::splat(1.0));
         x.div(grown).mul(V::load(up)).store(gate);
     }
 }
@@ -136,12 +148,12 @@ pub(crate) struct Rotations {
 impl Rotations {
     /// Rotations for positions below `positions`.
     pub(crate) fn new(rope: &Rope, positions: usize) -> Self {
-        let frequencies = rope.frequencies();
+        let (frequencies, magnitude) = (rope.frequencies(), rope.magnitude());
         let mut table = Vec::with_capacity(positions * rope.dimensions);
         for position in 0..positions {
             for frequency in &frequencies {
                 let (sine, cosine) = (position as f64 * frequency).sin_cos();
-                table.extend([cosine as f32, sine as f32]);
+                table.extend([(cosine * magnitude) as f32, (sine * magnitude) as f32]);
             }
         }
         Self { pairs: rope.pairs, dimensions: rope.dimensions, table }

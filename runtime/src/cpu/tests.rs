@@ -3,7 +3,7 @@
 use super::attention::{
     CACHE_BLOCK, Merged, QUERIES_MAX, SEGMENT, SEGMENT_BLOCKS, Segment, Share, block_floats, write,
 };
-use super::element::{Rotations, gate_by_silu, norm};
+use super::element::{Rotations, gate as gate_by, norm};
 use super::input::{Input, Needs};
 use super::pack::{Packed, PanelKind, RowMajor};
 use super::product::{Store, product};
@@ -11,7 +11,7 @@ use super::share::Columns;
 use super::team::{Patience, Team};
 use super::{Arithmetic, Isa};
 use crate::model::format::BlockFormat;
-use crate::model::geometry::{Rope, RopePairs};
+use crate::model::geometry::{Activation, Rope, RopePairs};
 
 /// A small generator (SplitMix64) so that every test sees the same numbers.
 struct Draw(u64);
@@ -261,13 +261,21 @@ fn norm_and_gate_agree_with_double_precision_and_across_instruction_sets() {
             assert!((f64::from(out[i]) - exact).abs() < 1e-6, "{isa:?}");
         }
         let mut silu = gate.clone();
-        gate_by_silu(isa, &mut silu, &up);
+        gate_by(isa, Activation::Silu, &mut silu, &up);
         for i in 0..100 {
             let g = f64::from(gate[i]);
             let exact = g / (1.0 + (-g).exp()) * f64::from(up[i]);
             assert!((f64::from(silu[i]) - exact).abs() < 1e-5, "{isa:?} {g}");
         }
-        let both = (bits(&out), bits(&silu));
+        let mut gelu = gate.clone();
+        gate_by(isa, Activation::Gelu, &mut gelu, &up);
+        for i in 0..100 {
+            let g = f64::from(gate[i]);
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3));
+            let exact = 0.5 * g * (1.0 + inner.tanh()) * f64::from(up[i]);
+            assert!((f64::from(gelu[i]) - exact).abs() < 1e-5, "{isa:?} {g}");
+        }
+        let both = (bits(&out), bits(&silu), bits(&gelu));
         assert_eq!(first.get_or_insert_with(|| both.clone()), &both, "{isa:?}");
     }
 }
@@ -276,7 +284,8 @@ fn norm_and_gate_agree_with_double_precision_and_across_instruction_sets() {
 fn rotations_turn_each_pair_by_its_angle() {
     let mut draw = Draw(7);
     for pairs in [RopePairs::Adjacent, RopePairs::SplitHalves] {
-        let rope = Rope { base: 10_000.0, dimensions: 48, pairs, position_divisor: 1.0, divisors: Vec::new() };
+        let rope =
+            Rope { base: 10_000.0, dimensions: 48, pairs, position_divisor: 1.0, yarn: None, divisors: Vec::new() };
         let rotations = Rotations::new(&rope, 10);
         for &isa in Isa::available() {
             let before = draw.numbers(64);
@@ -320,7 +329,7 @@ fn attend(isa: Isa, cache: &[f32], table: &[u32], head_size: usize, queries: &[f
         let blocks = &table[s * SEGMENT_BLOCKS..((s + 1) * SEGMENT_BLOCKS).min(table.len())];
         let mut out = vec![0.0; count * head_size];
         let mut share = vec![Share { largest: 0.0, sum: 0.0 }; count];
-        let segment = Segment { cache, blocks, head_size, queries, positions: &here };
+        let segment = Segment { cache, blocks, head_size, queries, positions: &here, skipped: &vec![0; count] };
         segment.attend(isa, &mut out, &mut share);
         for q in 0..count {
             sums[q][s * head_size..][..head_size].copy_from_slice(&out[q * head_size..][..head_size]);

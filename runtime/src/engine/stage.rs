@@ -1,10 +1,13 @@
 //! One stage: a range of layers on one device, and the forward pass through them.
 
+mod feed_forward;
+mod view;
+
 use super::cache::Cache;
-use super::pass::{Part, Pass};
+use super::pass::Pass;
 use super::weights::{Head, Layer, Weights};
-use crate::cpu::attention::{CACHE_BLOCK, Merged, QUERIES_MAX, SEGMENT, SEGMENT_BLOCKS, Segment, Share, write};
-use crate::cpu::element::{Rotations, gate_by_silu, norm};
+use crate::cpu::attention::{CACHE_BLOCK, Merged, SEGMENT, Share, write};
+use crate::cpu::element::{Rotations, norm};
 use crate::cpu::input::{Input, Needs};
 use crate::cpu::pack::Packed;
 use crate::cpu::product::{Store, product};
@@ -14,8 +17,10 @@ use crate::cpu::{Arithmetic, Isa};
 use crate::model::Geometry;
 use crate::model::geometry::EMBEDDING;
 use crate::model::gguf::Gguf;
+use feed_forward::{Choice, Wide};
 use std::ops::Range;
 use std::time::Instant;
+use view::View;
 
 /// Largest head that the attention kernels take.
 pub(crate) const HEAD_SIZE_MAX: usize = 256;
@@ -48,6 +53,8 @@ pub(crate) struct Stage {
     weights: Weights,
     cache: Cache,
     rotations: Rotations,
+    /// Those of layers that see a window, where they are others.
+    local_rotations: Option<Rotations>,
     scratch: Scratch,
 }
 
@@ -55,13 +62,19 @@ pub(crate) struct Stage {
 struct Scratch {
     /// Input of the products of hidden width, and of the attention's output.
     narrow: Input,
-    /// Input of the product of feed-forward width.
-    wide: Input,
+    /// What feed-forward layers work in.
+    wide: Wide,
+    /// `[row][number]`: what attention, feed-forward or an expert gives before it joins the residual stream.
+    result: Vec<f32>,
+    /// `[row][number]`: the norm of every row, for experts.
+    normed: Vec<f32>,
+    /// `[row][expert]`: what the router says.
+    routes: Vec<f32>,
+    /// Which expert serves which row.
+    chosen: Vec<Choice>,
     query: Vec<f32>,
     key: Vec<f32>,
     value: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
     /// Attention of single tokens by segment: `[segment of a row][number of a head]`.
     segments: Vec<f32>,
     /// `[segment of a row][head]`.
@@ -87,14 +100,20 @@ impl Stage {
             weights: Weights::load(gguf, g, spec.layers.clone())?,
             cache: Cache::new(spec.layers.len(), g.kv_heads, g.head_size, spec.cache_blocks)?,
             rotations: Rotations::new(&g.rope, spec.positions_max),
+            local_rotations: g.local_rope.as_ref().map(|rope| Rotations::new(rope, spec.positions_max)),
             scratch: Scratch {
                 narrow: Input::new(rows, g.hidden.max(queries)),
-                wide: Input::new(rows, g.feed_forward),
+                wide: Wide::new(rows, g.feed_forward),
+                result: vec![
+                    0.0;
+                    if g.architecture.norms_results() || g.experts.is_some() { rows * g.hidden } else { 0 }
+                ],
+                normed: vec![0.0; if g.experts.is_some() { rows * g.hidden } else { 0 }],
+                routes: vec![0.0; g.experts.map_or(0, |experts| rows * experts.count)],
+                chosen: Vec::new(),
                 query: vec![0.0; rows * queries],
                 key: vec![0.0; rows * keys],
                 value: vec![0.0; rows * keys],
-                gate: vec![0.0; rows * g.feed_forward],
-                up: vec![0.0; rows * g.feed_forward],
                 segments: Vec::new(),
                 shares: Vec::new(),
                 segment_starts: Vec::new(),
@@ -135,15 +154,22 @@ impl Stage {
         for (&token, row) in pass.tokens.iter().zip(pass.hidden.chunks_exact_mut(width)) {
             let bytes = embedding.row(u64::from(token)).expect("tokens are checked against the vocabulary");
             embedding.format.dequantise_row(bytes, row);
+            let scale = self.geometry.embedding_scale();
+            if scale != 1.0 {
+                row.iter_mut().for_each(|number| *number *= scale);
+            }
         }
     }
 
     fn layer(&mut self, team: &Team, pass: &mut Pass, index: usize) {
         let task = Task { team, how: How::of(&self.spec, &self.geometry) };
         let layer = &self.weights.layers[index];
+        let window = self.geometry.window_of(self.spec.layers.start + index);
+        let rotations = self.local_rotations.as_ref().filter(|_| window.is_some()).unwrap_or(&self.rotations);
         task.queries_keys_values(layer, &mut self.scratch, pass);
-        task.remember(&mut self.cache, index, &self.rotations, &mut self.scratch, pass);
-        task.attend(layer, &self.cache, index, &self.rotations, &mut self.scratch, pass);
+        task.remember(layer, &mut self.cache, index, rotations, &mut self.scratch, pass);
+        let sight = Sight { rotations, window };
+        task.attend(layer, &self.cache, index, sight, &mut self.scratch, pass);
         task.feed_forward(layer, &mut self.scratch, pass);
     }
 }
@@ -203,6 +229,14 @@ impl<'a> How<'a> {
     fn norm(self, row: &[f32], weight: &[f32], out: &mut [f32]) {
         norm(self.isa, row, weight, self.geometry.norm_epsilon, out);
     }
+}
+
+/// What a layer's attention sees.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    rotations: &'a Rotations,
+    /// Positions that a token sees, itself included; all where absent.
+    window: Option<usize>,
 }
 
 /// Who computes, and how.
@@ -266,16 +300,32 @@ impl Task<'_> {
         let mut widths = matrices.map(Packed::rows).into_iter();
         let out = out.map(|table| &mut table[..rows * widths.next().expect("three matrices")]);
         self.products(matrices, &scratch.narrow, Store::Set, out);
+        let tables = [&mut scratch.query, &mut scratch.key, &mut scratch.value];
+        for (table, bias) in tables.into_iter().zip(layer.biases.iter().flatten()) {
+            for row in table[..rows * bias.len()].chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
+            }
+        }
     }
 
     /// Rotates the new keys and writes keys and values into the cache.
-    fn remember(&self, cache: &mut Cache, layer: usize, rotations: &Rotations, scratch: &mut Scratch, pass: &Pass) {
-        let Geometry { head_size: size, kv_heads, .. } = *self.how.geometry;
-        let (isa, width) = (self.how.isa, kv_heads * size);
+    fn remember(
+        &self,
+        layer: &Layer,
+        cache: &mut Cache,
+        index: usize,
+        rotations: &Rotations,
+        scratch: &mut Scratch,
+        pass: &Pass,
+    ) {
+        let how = self.how;
+        let Geometry { head_size: size, kv_heads, .. } = *how.geometry;
+        let (isa, width) = (how.isa, kv_heads * size);
+        let key_norm = layer.head_norms.as_ref().map(|norms| &norms[1]);
         let (keys, values) = (&scratch.key, &scratch.value);
         let heads_each = kv_heads.div_ceil(PARTS_MAX);
         let head_floats = cache.head_floats();
-        let heads = Pieces::new(cache.layer_mut(layer), head_floats * heads_each);
+        let heads = Pieces::new(cache.layer_mut(index), head_floats * heads_each);
         let one = |part: usize| {
             for (i, head) in heads.take(part).chunks_exact_mut(head_floats).enumerate() {
                 let column = (part * heads_each + i) * size;
@@ -284,7 +334,10 @@ impl Task<'_> {
                         let (position, at) = (of.start + token, (of.row + token) * width + column);
                         let mut key = [0.0; HEAD_SIZE_MAX];
                         let key = &mut key[..size];
-                        key.copy_from_slice(&keys[at..at + size]);
+                        match key_norm {
+                            None => key.copy_from_slice(&keys[at..at + size]),
+                            Some(weight) => how.norm(&keys[at..at + size], weight, key),
+                        }
                         rotations.rotate(isa, position, key);
                         let block = pass.blocks[of.blocks + position / CACHE_BLOCK] as usize;
                         write(head, block, position % CACHE_BLOCK, key, &values[at..at + size]);
@@ -306,7 +359,7 @@ impl Task<'_> {
         layer: &Layer,
         cache: &Cache,
         index: usize,
-        rotations: &Rotations,
+        sight: Sight<'_>,
         scratch: &mut Scratch,
         pass: &mut Pass,
     ) {
@@ -317,8 +370,9 @@ impl Task<'_> {
             how,
             layer: cache.layer(index),
             head_floats: cache.head_floats(),
-            rotations,
+            sight,
             query: &scratch.query,
+            query_norm: layer.head_norms.as_ref().map(|norms| norms[0].as_slice()),
             pass,
         };
         let singles = pass.singles();
@@ -332,7 +386,8 @@ impl Task<'_> {
             for (row, out) in (first..end.min(singles)).zip(rows.chunks_exact_mut(width)) {
                 for (head, out) in out.chunks_exact_mut(size).enumerate() {
                     let mut merged = Merged::new();
-                    for segment in starts[row]..starts[row + 1] {
+                    let unseen = view.unseen(pass.parts[row].positions()) / SEGMENT;
+                    for segment in starts[row] + unseen..starts[row + 1] {
                         let at = segment * heads + head;
                         merged.add(how.isa, out, &segments[at * size..][..size], shares[at]);
                     }
@@ -344,32 +399,24 @@ impl Task<'_> {
                 view.attend_rows(from..end, &mut rows[(from - first) * width..]);
             }
         });
-        self.products([&layer.attention_output], &scratch.narrow, Store::Add, [&mut pass.hidden]);
+        match &layer.result_norms {
+            None => self.products([&layer.attention_output], &scratch.narrow, Store::Add, [&mut pass.hidden]),
+            Some([weight, _]) => {
+                let result = &mut scratch.result[..pass.rows() * how.geometry.hidden];
+                self.products([&layer.attention_output], &scratch.narrow, Store::Set, [&mut *result]);
+                self.join(weight, result, &mut pass.hidden);
+            }
+        }
     }
 
-    fn feed_forward(&self, layer: &Layer, scratch: &mut Scratch, pass: &mut Pass) {
-        let how = self.how;
-        let width = how.geometry.feed_forward;
-        let rows = pass.rows();
-        self.normed(&pass.hidden, &layer.feed_forward_norm, &[&layer.gate, &layer.up], &mut scratch.narrow);
-        let (gate, up) = (&mut scratch.gate[..rows * width], &mut scratch.up[..rows * width]);
-        let piece = self.piece(&layer.gate).max(self.piece(&layer.up));
-        let (gates, ups) = (Columns::new(gate, width, piece), Columns::new(up, width, piece));
-        let input = &scratch.narrow;
-        self.team.run(width.div_ceil(piece), &|part| {
-            let (mut gate, mut up) = (gates.take(part), ups.take(part));
-            product(how.isa, how.arithmetic, &layer.gate, input, Store::Set, &mut gate);
-            product(how.isa, how.arithmetic, &layer.up, input, Store::Set, &mut up);
-            for row in 0..rows {
-                gate_by_silu(how.isa, gate.row(row), up.row(row));
-            }
-        });
-        let gated = &scratch.gate;
-        let needs = how.needs(&[&layer.down]);
-        scratch.wide.fill(self.team, how.isa, needs, rows, width, 1, &|first, rows| {
-            rows.copy_from_slice(&gated[first * width..][..rows.len()]);
-        });
-        self.products([&layer.down], &scratch.wide, Store::Add, [&mut pass.hidden]);
+    /// Adds the norm of every row of `result` to the residual stream.
+    fn join(&self, weight: &[f32], result: &mut [f32], hidden: &mut [f32]) {
+        let width = weight.len();
+        let mut normed = vec![0.0; width];
+        for (row, hidden) in result.chunks_exact(width).zip(hidden.chunks_exact_mut(width)) {
+            self.how.norm(row, weight, &mut normed);
+            hidden.iter_mut().zip(&normed).for_each(|(to, number)| *to += number);
+        }
     }
 
     /// Logits of the rows that want them.
@@ -389,155 +436,4 @@ impl Task<'_> {
         });
         self.products([&head.output], input, Store::Set, [&mut pass.logits]);
     }
-}
-
-/// What attention reads in one layer.
-#[derive(Clone, Copy)]
-struct View<'a> {
-    how: How<'a>,
-    layer: &'a [f32],
-    head_floats: usize,
-    rotations: &'a Rotations,
-    query: &'a [f32],
-    pass: &'a Pass,
-}
-
-impl View<'_> {
-    /// Rotated and scaled queries of `row` at `position`, heads `heads`, into `out`.
-    fn queries(&self, row: usize, position: usize, heads: Range<usize>, out: &mut [f32]) {
-        let (size, width) = (self.how.geometry.head_size, self.how.geometry.heads * self.how.geometry.head_size);
-        let scale = 1.0 / (size as f32).sqrt();
-        out.copy_from_slice(&self.query[row * width + heads.start * size..row * width + heads.end * size]);
-        for head in out.chunks_exact_mut(size) {
-            self.rotations.rotate(self.how.isa, position, head);
-            head.iter_mut().for_each(|number| *number *= scale);
-        }
-    }
-
-    /// One segment of some queries of one key-value head.
-    #[allow(clippy::needless_pass_by_value, reason = "the output is written once, by whoever holds it")]
-    fn segment(&self, part: &Part, kv_head: usize, segment: usize, queries: &[f32], seen: &[usize], out: Out<'_>) {
-        let first = part.blocks + segment * SEGMENT_BLOCKS;
-        let last = part.blocks + part.positions().div_ceil(CACHE_BLOCK);
-        let most = seen.iter().fold(0, |m, &n| m.max(n));
-        let work = Segment {
-            cache: &self.layer[kv_head * self.head_floats..][..self.head_floats],
-            blocks: &self.pass.blocks[first..last.min(first + most.div_ceil(CACHE_BLOCK))],
-            head_size: self.how.geometry.head_size,
-            queries,
-            positions: seen,
-        };
-        work.attend(self.how.isa, out.sums, out.shares);
-    }
-
-    /// Rows of a single token: every segment of every key-value head is a piece of work of its own, so that one long
-    /// sequence keeps all workers busy.
-    fn attend_singles(&self, team: &Team, segments: &mut [f32], shares: &mut [Share], starts: &[usize]) {
-        let Geometry { heads, kv_heads, head_size: size, .. } = *self.how.geometry;
-        let group = heads / kv_heads;
-        let units = starts.last().map_or(0, |&all| all * kv_heads);
-        if units == 0 {
-            return;
-        }
-        let each = units.div_ceil(PARTS_MAX.min(4 * team.workers()));
-        let sums = Pieces::new(&mut segments[..units * group * size], each * group * size);
-        let shares = Pieces::new(&mut shares[..units * group], each * group);
-        team.run(units.div_ceil(each), &|piece| {
-            let (sums, shares) = (sums.take(piece), shares.take(piece));
-            let units = sums.chunks_exact_mut(group * size).zip(shares.chunks_exact_mut(group));
-            for (i, (sums, shares)) in units.enumerate() {
-                let (at, kv_head) = ((piece * each + i) / kv_heads, (piece * each + i) % kv_heads);
-                let row = starts.partition_point(|&start| start <= at) - 1;
-                let (part, segment) = (&self.pass.parts[row], at - starts[row]);
-                let seen = (part.positions() - segment * SEGMENT).min(SEGMENT);
-                let tiles = sums.chunks_mut(QUERIES_MAX * size).zip(shares.chunks_mut(QUERIES_MAX));
-                for (tile, (sums, shares)) in tiles.enumerate() {
-                    let head = kv_head * group + tile * QUERIES_MAX;
-                    let count = shares.len();
-                    let mut queries = [0.0; QUERIES_MAX * HEAD_SIZE_MAX];
-                    let queries = &mut queries[..count * size];
-                    self.queries(part.row, part.start, head..head + count, queries);
-                    let seen = [seen; QUERIES_MAX];
-                    self.segment(part, kv_head, segment, queries, &seen[..count], Out { sums, shares });
-                }
-            }
-        });
-    }
-
-    /// Rows of prefill chunks: `rows` of the pass, their results into `out`.
-    fn attend_rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        let Geometry { heads, kv_heads, head_size: size, .. } = *self.how.geometry;
-        let group = heads / kv_heads;
-        let mut row = rows.start;
-        while row < rows.end {
-            let part = self.pass.parts.partition_point(|part| part.row <= row) - 1;
-            let part = &self.pass.parts[part];
-            let end = rows.end.min(part.row + part.tokens);
-            // Queries of this run of rows, rows first, heads of the group second.
-            for kv_head in 0..kv_heads {
-                let queries = (end - row) * group;
-                for first in (0..queries).step_by(QUERIES_MAX) {
-                    let tile = first..queries.min(first + QUERIES_MAX);
-                    let place = |query: usize| (row + query / group, kv_head * group + query % group);
-                    self.attend_tile(part, kv_head, tile, place, |query, result| {
-                        let (row, head) = place(query);
-                        let at = (row - rows.start) * heads * size + head * size;
-                        out[at..at + size].copy_from_slice(result);
-                    });
-                }
-            }
-            row = end;
-        }
-    }
-
-    /// Attention of a few queries of one key-value head over all their segments.
-    fn attend_tile(
-        &self,
-        part: &Part,
-        kv_head: usize,
-        tile: Range<usize>,
-        place: impl Fn(usize) -> (usize, usize),
-        mut done: impl FnMut(usize, &[f32]),
-    ) {
-        let size = self.how.geometry.head_size;
-        let count = tile.len();
-        let mut queries = [0.0; QUERIES_MAX * HEAD_SIZE_MAX];
-        let mut seen = [0; QUERIES_MAX];
-        for (i, query) in tile.clone().enumerate() {
-            let (row, head) = place(query);
-            let position = part.start + row - part.row;
-            seen[i] = position + 1;
-            self.queries(row, position, head..head + 1, &mut queries[i * size..(i + 1) * size]);
-        }
-        // Two rows per query: the segments merged so far, and the new one.
-        let mut sums = [0.0; 2 * QUERIES_MAX * HEAD_SIZE_MAX];
-        let none = Share { largest: 0.0, sum: 0.0 };
-        let mut totals = [Merged::new(); QUERIES_MAX];
-        let segments = seen[..count].iter().fold(0, |m, &n| m.max(n)).div_ceil(SEGMENT);
-        for segment in 0..segments {
-            // Queries are in rising order of position: those that see this segment are the last ones.
-            let from = seen[..count].partition_point(|&n| n <= segment * SEGMENT);
-            let here: [usize; QUERIES_MAX] =
-                std::array::from_fn(|i| seen[i].saturating_sub(segment * SEGMENT).min(SEGMENT));
-            let mut shares = [none; QUERIES_MAX];
-            let (old, new) = sums.split_at_mut(QUERIES_MAX * HEAD_SIZE_MAX);
-            let out = Out { sums: &mut new[from * size..count * size], shares: &mut shares[from..count] };
-            self.segment(part, kv_head, segment, &queries[from * size..count * size], &here[from..count], out);
-            for i in from..count {
-                let range = i * size..(i + 1) * size;
-                totals[i].add(self.how.isa, &mut old[range.clone()], &new[range], shares[i]);
-            }
-        }
-        for (i, query) in tile.enumerate() {
-            let result = &mut sums[i * size..(i + 1) * size];
-            totals[i].finish(result);
-            done(query, result);
-        }
-    }
-}
-
-/// Where a segment's results go.
-struct Out<'a> {
-    sums: &'a mut [f32],
-    shares: &'a mut [Share],
 }

@@ -5,8 +5,16 @@ use isotherm_core::model::Model;
 use isotherm_core::units::Bytes;
 use sha2::{Digest as _, Sha256};
 
+mod family;
+mod rope;
+mod tensors;
+
+pub use family::{Activation, Architecture, Experts, Window};
+pub use rope::{Rope, RopePairs, Yarn};
+pub use tensors::Expected;
+
 use super::format::BlockFormat;
-use super::gguf::{Gguf, Metadata, MetadataError, Tensor};
+use super::gguf::{Gguf, Metadata, MetadataError};
 
 /// The name of the tensor that turns tokens into rows.
 pub const EMBEDDING: &str = "token_embd.weight";
@@ -17,9 +25,11 @@ pub const OUTPUT: &str = "output.weight";
 /// The name of the optional divisors of the rotary frequencies.
 pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
 
-/// The shape of a decoder-only transformer of the `llama` family.
+/// The shape of a decoder-only transformer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Geometry {
+    /// Its family, which says what else a layer does.
+    pub architecture: Architecture,
     /// Number of layers.
     pub layers: usize,
     /// Width of the residual stream.
@@ -36,48 +46,18 @@ pub struct Geometry {
     pub context: usize,
     /// Rotary position embedding.
     pub rope: Rope,
+    /// That of layers which see a window, where it is another.
+    pub local_rope: Option<Rope>,
+    /// How far back layers see, where it is not everything.
+    pub window: Option<Window>,
+    /// Experts in the place of the feed-forward layer.
+    pub experts: Option<Experts>,
     /// Added to the mean square in every RMS norm.
     pub norm_epsilon: f32,
     /// Number of tokens.
     pub vocabulary: usize,
     /// Whether the output head is the embedding matrix.
     pub tied: bool,
-}
-
-/// How queries and keys are rotated by position.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Rope {
-    /// Base of the geometric series of frequencies.
-    pub base: f64,
-    /// Leading dimensions of each head that are rotated; the rest pass unchanged.
-    pub dimensions: usize,
-    /// Which two dimensions turn together.
-    pub pairs: RopePairs,
-    /// Positions are divided by this (linear scaling); 1 where the file asks for none.
-    pub position_divisor: f64,
-    /// One divisor per pair, from the tensor `rope_freqs.weight`; empty where there is none.
-    pub divisors: Vec<f32>,
-}
-
-/// Which two dimensions of a head a rotation turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RopePairs {
-    /// `(2i, 2i + 1)`: files of architecture `llama`, whose converter permutes the rows of queries and keys.
-    Adjacent,
-    /// `(i, i + dimensions / 2)`.
-    SplitHalves,
-}
-
-impl Rope {
-    /// The angle in radians by which pair `i` turns per position: `base^(-2i / dimensions)`, over its divisors.
-    pub fn frequencies(&self) -> Vec<f64> {
-        (0..self.dimensions / 2)
-            .map(|i| {
-                let plain = self.base.powf(-2.0 * i as f64 / self.dimensions as f64);
-                plain / self.position_divisor / self.divisors.get(i).map_or(1.0, |&divisor| f64::from(divisor))
-            })
-            .collect()
-    }
 }
 
 /// Why a file cannot be run as a model.
@@ -87,7 +67,8 @@ pub enum GeometryError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// A model of another family.
-    #[error("architecture {found:?} is not supported, only \"llama\"; choose a model of that family")]
+    #[error("architecture {found:?} is not supported, only {known}; choose a model of those families",
+        known = family::ALL.map(Architecture::name).join(", "))]
     Architecture {
         /// What the file names.
         found: String,
@@ -137,22 +118,13 @@ pub enum GeometryError {
         found: BlockFormat,
     },
     /// A tensor that this architecture has no use for: to ignore it would compute another model.
-    #[error("tensor {tensor:?} is no part of a plain llama model, and ignoring it would change the result")]
+    #[error("tensor {tensor:?} is no part of a plain {architecture} model, and ignoring it would change the result")]
     ForeignTensor {
         /// Its name.
         tensor: String,
+        /// The family of the file.
+        architecture: &'static str,
     },
-}
-
-/// One tensor that a geometry needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// Its name in the file.
-    pub name: String,
-    /// Its dimensions, innermost first.
-    pub dims: Vec<u64>,
-    /// Whether it is a norm's weights, which are always F32.
-    pub norm: bool,
 }
 
 impl Geometry {
@@ -162,25 +134,44 @@ impl Geometry {
     /// When metadata is missing or out of range, the architecture is another, or tensors do not fit.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GeometryError> {
         let metadata = gguf.metadata();
-        let architecture = required(metadata.text("general.architecture")?, "general.architecture")?;
-        if architecture != "llama" {
-            return Err(GeometryError::Architecture { found: architecture.chars().take(64).collect() });
-        }
-        let hidden = number(metadata, "llama.embedding_length", None)?;
-        let heads = number(metadata, "llama.attention.head_count", None)?;
-        let kv_heads = number(metadata, "llama.attention.head_count_kv", Some(heads))?;
-        let head_size = number(metadata, "llama.attention.key_length", Some(hidden / heads))?;
+        let name = required(metadata.text("general.architecture")?, "general.architecture")?;
+        let architecture = Architecture::named(name)?;
+        let family = architecture.name();
+        let key = |part: &str| format!("{family}.{part}");
+        let count = |part: &str, default| number(metadata, &key(part), default);
+        let hidden = count("embedding_length", None)?;
+        let heads = count("attention.head_count", None)?;
+        let kv_heads = count("attention.head_count_kv", Some(heads))?;
+        let head_size = count("attention.key_length", Some((hidden / heads).max(1)))?;
         let embedding = gguf.tensor(EMBEDDING).ok_or_else(|| missing(EMBEDDING))?;
+        let experts = Experts::read(metadata, architecture)?;
+        let window = Window::read(metadata, architecture)?;
+        let rope = Rope::read(gguf, family, head_size, architecture.pairs())?;
+        // Gemma 3's layers with a window turn by the base of Gemma 2, unscaled (technical report, 2025, section 2).
+        let local_rope = window.filter(|_| architecture == Architecture::Gemma3).map(|_| Rope {
+            base: 10_000.0,
+            position_divisor: 1.0,
+            yarn: None,
+            divisors: Vec::new(),
+            ..rope.clone()
+        });
         let geometry = Self {
-            layers: number(metadata, "llama.block_count", None)?,
+            architecture,
+            layers: count("block_count", None)?,
             hidden,
-            feed_forward: number(metadata, "llama.feed_forward_length", None)?,
+            feed_forward: match experts {
+                None => count("feed_forward_length", None)?,
+                Some(experts) => experts.used * experts.feed_forward + experts.shared.unwrap_or(0),
+            },
             heads,
             kv_heads,
             head_size,
-            context: number(metadata, "llama.context_length", None)?,
-            rope: rope(gguf, head_size)?,
-            norm_epsilon: epsilon(metadata)?,
+            context: count("context_length", None)?,
+            rope,
+            local_rope,
+            window,
+            experts,
+            norm_epsilon: epsilon(metadata, family)?,
             vocabulary: embedding.rows() as usize,
             tied: gguf.tensor(OUTPUT).is_none(),
         };
@@ -191,128 +182,85 @@ impl Geometry {
 
     /// Refuses numbers that contradict each other and features this program does not compute.
     fn check_metadata(&self, metadata: &Metadata) -> Result<(), GeometryError> {
-        let range = |key: &str, found: usize, allowed: String| {
-            Err(GeometryError::Range { key: key.into(), found: found as f64, allowed })
+        let name = |part: &str| format!("{}.{part}", self.architecture.name());
+        let range = |key: String, found: usize, allowed: String| {
+            Err(GeometryError::Range { key, found: found as f64, allowed })
         };
         if !self.heads.is_multiple_of(self.kv_heads) {
             let allowed = format!("a divisor of the {} query heads", self.heads);
-            return range("llama.attention.head_count_kv", self.kv_heads, allowed);
+            return range(name("attention.head_count_kv"), self.kv_heads, allowed);
         }
-        if metadata.get("llama.attention.key_length").is_none() && !self.hidden.is_multiple_of(self.heads) {
+        if metadata.get(&name("attention.key_length")).is_none() && !self.hidden.is_multiple_of(self.heads) {
             let allowed = format!("a divisor of the width {}", self.hidden);
-            return range("llama.attention.head_count", self.heads, allowed);
+            return range(name("attention.head_count"), self.heads, allowed);
         }
-        let value_length = number(metadata, "llama.attention.value_length", Some(self.head_size))?;
+        let value_length = number(metadata, &name("attention.value_length"), Some(self.head_size))?;
         if value_length != self.head_size {
-            return range("llama.attention.value_length", value_length, format!("the key length {}", self.head_size));
+            let allowed = format!("the key length {}", self.head_size);
+            return range(name("attention.value_length"), value_length, allowed);
         }
-        let vocabulary = number(metadata, "llama.vocab_size", Some(self.vocabulary))?;
+        let vocabulary = number(metadata, &name("vocab_size"), Some(self.vocabulary))?;
         if vocabulary != self.vocabulary {
-            return range("llama.vocab_size", vocabulary, format!("the embedding's {} rows", self.vocabulary));
+            return range(name("vocab_size"), vocabulary, format!("the embedding's {} rows", self.vocabulary));
         }
         if self.vocabulary > i32::MAX as usize {
-            return range("llama.vocab_size", self.vocabulary, format!("1 to {}", i32::MAX));
+            return range(name("vocab_size"), self.vocabulary, format!("1 to {}", i32::MAX));
         }
         let tokens = metadata.texts("tokenizer.ggml.tokens")?.map_or(self.vocabulary, |tokens| tokens.len());
         if tokens != self.vocabulary {
-            return range("tokenizer.ggml.tokens", tokens, format!("the embedding's {} rows", self.vocabulary));
+            return range("tokenizer.ggml.tokens".into(), tokens, format!("the embedding's {} rows", self.vocabulary));
         }
-        for key in ["llama.expert_count", "llama.attention.sliding_window"] {
-            if let Some(count) = metadata.count(key)?.filter(|&count| count > 0) {
-                return Err(GeometryError::Feature { key: key.into(), found: count.to_string() });
+        for part in ["final_logit_softcapping", "attn_logit_softcapping"] {
+            if let Some(cap) = metadata.real(&name(part))?.filter(|&cap| cap != 0.0) {
+                return Err(GeometryError::Feature { key: name(part), found: cap.to_string() });
             }
         }
         Ok(())
     }
 
-    fn check_tensors(&self, gguf: &Gguf) -> Result<(), GeometryError> {
-        // Every layer has tensors of its own, so this bounds the list below by the size of the file.
-        if self.layers > gguf.tensors().len() {
-            return Err(missing(&format!("blk.{}.attn_norm.weight", self.layers - 1)));
+    /// What embedding rows are multiplied by before the first layer.
+    #[must_use]
+    pub fn embedding_scale(&self) -> f32 {
+        if self.architecture == Architecture::Gemma3 { (self.hidden as f32).sqrt() } else { 1.0 }
+    }
+
+    /// What scores of attention are multiplied by: one over the root of the head's size, but for the 62 layers of Gemma
+    /// 3 27B, which take the width over the number of heads in its place.
+    #[must_use]
+    pub fn attention_scale(&self) -> f32 {
+        let wide = self.architecture == Architecture::Gemma3 && self.layers == 62;
+        let size = if wide { self.hidden / self.heads } else { self.head_size };
+        1.0 / (size as f32).sqrt()
+    }
+
+    /// The rotation of a layer.
+    #[must_use]
+    pub fn rope_of(&self, layer: usize) -> &Rope {
+        self.local_rope.as_ref().filter(|_| self.window_of(layer).is_some()).unwrap_or(&self.rope)
+    }
+
+    /// Positions that a token sees in a layer, itself included; all where absent.
+    #[must_use]
+    pub fn window_of(&self, layer: usize) -> Option<usize> {
+        self.window.filter(|window| !window.opens(layer)).map(|window| window.positions)
+    }
+
+    /// What this model does beyond a plain Llama, if anything: for devices that compute only that.
+    #[must_use]
+    pub fn beyond_llama(&self) -> Option<&'static str> {
+        match self.architecture {
+            _ if self.experts.is_some() => Some("experts"),
+            _ if self.window.is_some() => Some("a sliding window"),
+            Architecture::Llama => None,
+            family if family.has_biases() => Some("biases on queries, keys and values"),
+            family if family.norms_heads() => Some("norms on queries and keys"),
+            _ => Some("layers of another family"),
         }
-        let mut known = 0;
-        for expected in self.expected_tensors() {
-            let tensor = gguf.tensor(&expected.name).ok_or_else(|| missing(&expected.name))?;
-            if tensor.dims != expected.dims {
-                let (found, wanted) = (tensor.dims.to_vec(), expected.dims);
-                return Err(GeometryError::Shape { tensor: expected.name, found, wanted });
-            }
-            if expected.norm && tensor.format != BlockFormat::F32 {
-                return Err(GeometryError::NormFormat { tensor: expected.name, found: tensor.format });
-            }
-            known += 1;
-        }
-        if known + usize::from(gguf.tensor(ROPE_DIVISORS).is_some()) == gguf.tensors().len() {
-            return Ok(());
-        }
-        let names: std::collections::BTreeSet<String> = self.expected_tensors().map(|expected| expected.name).collect();
-        match gguf.tensors().find(|tensor| tensor.name != ROPE_DIVISORS && !names.contains(tensor.name)) {
-            Some(tensor) => Err(GeometryError::ForeignTensor { tensor: tensor.name.chars().take(64).collect() }),
-            None => Ok(()),
-        }
-    }
-
-    /// Every tensor a model of this shape has, in the order of use.
-    pub fn expected_tensors(&self) -> impl Iterator<Item = Expected> + '_ {
-        let (hidden, vocabulary) = (self.hidden as u64, self.vocabulary as u64);
-        let matrix = move |name: &str, dims: [u64; 2]| Expected { name: name.into(), dims: dims.into(), norm: false };
-        let head = (!self.tied).then(|| matrix(OUTPUT, [hidden, vocabulary]));
-        let norm = Expected { name: OUTPUT_NORM.into(), dims: vec![hidden], norm: true };
-        std::iter::once(matrix(EMBEDDING, [hidden, vocabulary]))
-            .chain((0..self.layers).flat_map(|layer| self.layer_tensors(layer)))
-            .chain(std::iter::once(norm))
-            .chain(head)
-    }
-
-    /// The tensors of one layer, in the order of use.
-    pub fn layer_tensors(&self, layer: usize) -> [Expected; 9] {
-        let (hidden, wide) = (self.hidden as u64, self.feed_forward as u64);
-        let (query, kv) = ((self.heads * self.head_size) as u64, (self.kv_heads * self.head_size) as u64);
-        let tensor = |part: &str, dims: &[u64]| Expected {
-            name: format!("blk.{layer}.{part}.weight"),
-            dims: dims.into(),
-            norm: dims.len() == 1,
-        };
-        [
-            tensor("attn_norm", &[hidden]),
-            tensor("attn_q", &[hidden, query]),
-            tensor("attn_k", &[hidden, kv]),
-            tensor("attn_v", &[hidden, kv]),
-            tensor("attn_output", &[query, hidden]),
-            tensor("ffn_norm", &[hidden]),
-            tensor("ffn_gate", &[hidden, wide]),
-            tensor("ffn_up", &[hidden, wide]),
-            tensor("ffn_down", &[wide, hidden]),
-        ]
-    }
-
-    /// Bytes of the weights of layer `layer`, norms included.
-    pub fn layer_bytes(&self, gguf: &Gguf, layer: usize) -> u64 {
-        self.layer_tensors(layer).iter().map(|expected| tensor_bytes(gguf, &expected.name)).sum()
-    }
-
-    /// Bytes of the embedding matrix.
-    pub fn embedding_bytes(&self, gguf: &Gguf) -> u64 {
-        tensor_bytes(gguf, EMBEDDING)
-    }
-
-    /// Bytes of the output head and the last norm; of a tied model, the embedding matrix counts here too.
-    pub fn head_bytes(&self, gguf: &Gguf) -> u64 {
-        tensor_bytes(gguf, if self.tied { EMBEDDING } else { OUTPUT }) + tensor_bytes(gguf, OUTPUT_NORM)
     }
 
     /// Bytes that one token keeps in the key-value cache of one layer, with numbers of `element_bytes` bytes.
     pub fn kv_bytes_per_token_layer(&self, element_bytes: u64) -> u64 {
         2 * (self.kv_heads * self.head_size) as u64 * element_bytes
-    }
-
-    /// The format that holds most bytes of the layers' matrices.
-    pub fn quantisation(&self, gguf: &Gguf) -> BlockFormat {
-        let bytes_in = |format: BlockFormat| -> usize {
-            let matrices = gguf.tensors().filter(|tensor| is_layer_matrix(tensor) && tensor.format == format);
-            matrices.map(|tensor| tensor.bytes.len()).sum()
-        };
-        BlockFormat::ALL.into_iter().max_by_key(|&format| bytes_in(format)).expect("there are formats")
     }
 
     /// The model as planning sees it. `kv_element_bytes` is 4 for a cache in f32, 2 for f16; `digest` is the whole
@@ -321,7 +269,7 @@ impl Geometry {
         let narrow = |count: usize| u32::try_from(count).expect("geometry counts are checked to fit in 32 bits");
         Model {
             name: name.into(),
-            architecture: "llama".into(),
+            architecture: self.architecture.name().into(),
             hidden: narrow(self.hidden),
             feed_forward: narrow(self.feed_forward),
             heads: narrow(self.heads),
@@ -352,14 +300,6 @@ pub fn digest(gguf: &Gguf, progress: &mut dyn FnMut(u64, u64)) -> Digest {
     Digest::from_bytes(hasher.finalize().into())
 }
 
-fn is_layer_matrix(tensor: &Tensor<'_>) -> bool {
-    tensor.name.starts_with("blk.") && tensor.dims.len() > 1
-}
-
-fn tensor_bytes(gguf: &Gguf, name: &str) -> u64 {
-    gguf.tensor(name).map_or(0, |tensor| tensor.bytes.len() as u64)
-}
-
 fn missing(tensor: &str) -> GeometryError {
     GeometryError::MissingTensor { tensor: tensor.into() }
 }
@@ -382,62 +322,11 @@ fn number(metadata: &Metadata, key: &str, default: Option<usize>) -> Result<usiz
     Err(GeometryError::Range { key: key.into(), found: found as f64, allowed: format!("1 to {limit}") })
 }
 
-fn epsilon(metadata: &Metadata) -> Result<f32, GeometryError> {
-    let key = "llama.attention.layer_norm_rms_epsilon";
-    let found = required(metadata.real(key)?, key)?;
+fn epsilon(metadata: &Metadata, family: &str) -> Result<f32, GeometryError> {
+    let key = format!("{family}.attention.layer_norm_rms_epsilon");
+    let found = required(metadata.real(&key)?, &key)?;
     if found > 0.0 && found < 1.0 {
         return Ok(found as f32);
     }
-    Err(GeometryError::Range { key: key.into(), found, allowed: "above 0 and below 1".into() })
-}
-
-fn rope(gguf: &Gguf, head_size: usize) -> Result<Rope, GeometryError> {
-    let metadata = gguf.metadata();
-    let key = "llama.rope.dimension_count";
-    let dimensions = number(metadata, key, Some(head_size))?;
-    if !dimensions.is_multiple_of(2) || dimensions > head_size {
-        let allowed = format!("an even number up to the head size {head_size}");
-        return Err(GeometryError::Range { key: key.into(), found: dimensions as f64, allowed });
-    }
-    let key = "llama.rope.freq_base";
-    let base = metadata.real(key)?.unwrap_or(10_000.0);
-    if !(base.is_finite() && base >= 1.0) {
-        return Err(GeometryError::Range { key: key.into(), found: base, allowed: "1 or more".into() });
-    }
-    let position_divisor = position_divisor(metadata)?;
-    let divisors = match gguf.tensor(ROPE_DIVISORS) {
-        None => Vec::new(),
-        Some(tensor) => {
-            let wanted = vec![dimensions as u64 / 2];
-            if tensor.dims != wanted || tensor.format != BlockFormat::F32 {
-                let found = tensor.dims.to_vec();
-                return Err(GeometryError::Shape { tensor: ROPE_DIVISORS.into(), found, wanted });
-            }
-            tensor.dequantise()
-        }
-    };
-    if let Some(&bad) = divisors.iter().find(|divisor| !(divisor.is_finite() && **divisor > 0.0)) {
-        let (key, allowed) = (ROPE_DIVISORS.into(), "a finite number above 0".into());
-        return Err(GeometryError::Range { key, found: f64::from(bad), allowed });
-    }
-    Ok(Rope { base, dimensions, pairs: RopePairs::Adjacent, position_divisor, divisors })
-}
-
-/// The divisor of positions: 1 without scaling, the factor of linear scaling; other kinds are refused.
-fn position_divisor(metadata: &Metadata) -> Result<f64, GeometryError> {
-    match metadata.text("llama.rope.scaling.type")? {
-        None | Some("none") => Ok(1.0),
-        Some("linear") => {
-            let key = "llama.rope.scaling.factor";
-            let found = required(metadata.real(key)?, key)?;
-            if found.is_finite() && found > 0.0 {
-                return Ok(found);
-            }
-            Err(GeometryError::Range { key: key.into(), found, allowed: "a finite number above 0".into() })
-        }
-        Some(other) => Err(GeometryError::Feature {
-            key: "llama.rope.scaling.type".into(),
-            found: other.chars().take(64).collect(),
-        }),
-    }
+    Err(GeometryError::Range { key, found, allowed: "above 0 and below 1".into() })
 }

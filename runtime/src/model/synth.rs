@@ -7,13 +7,16 @@
 mod blocks;
 mod vocabulary;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
 use self::blocks::Blocks;
 use super::atomic_file::{WriteError, write_whole};
 use super::format::BlockFormat;
-use super::geometry::{EMBEDDING, Geometry, OUTPUT, ROPE_DIVISORS, Rope, RopePairs};
+use super::geometry::{
+    Architecture, EMBEDDING, Experts, Geometry, OUTPUT, ROPE_DIVISORS, Rope, RopePairs, Window, Yarn,
+};
 use super::gguf::{Gguf, NewTensor, Value, write as write_gguf};
 
 /// What to make.
@@ -71,12 +74,27 @@ pub enum SynthError {
 }
 
 /// The names [`named`] knows.
-pub const NAMES: [&str; 4] = ["tiny", "tiny-256", "smollm2-135m", "llama-1b"];
+pub const NAMES: [&str; 12] = [
+    "tiny",
+    "tiny-256",
+    "tiny-mistral",
+    "tiny-mixtral",
+    "tiny-yarn",
+    "tiny-qwen2",
+    "tiny-qwen3",
+    "tiny-qwen2moe",
+    "tiny-qwen3moe",
+    "tiny-gemma3",
+    "smollm2-135m",
+    "llama-1b",
+];
 
 /// A geometry by name: `tiny` (2 layers of 64, for tests), `tiny-256` (2 layers of 256, for formats with blocks of
-/// 256), `smollm2-135m` (the real test model's), `llama-1b` (16 layers of 2048, for timing).
+/// 256), small ones of every other family (`tiny-mistral` sees a window), `smollm2-135m` (the real test model's),
+/// `llama-1b` (16 layers of 2048, for timing).
 pub fn named(name: &str) -> Option<Geometry> {
     let llama = |layers, hidden, feed_forward, heads, kv_heads, vocabulary, tied| Geometry {
+        architecture: Architecture::Llama,
         layers,
         hidden,
         feed_forward,
@@ -89,13 +107,48 @@ pub fn named(name: &str) -> Option<Geometry> {
             dimensions: hidden / heads,
             pairs: RopePairs::Adjacent,
             position_divisor: 1.0,
+            yarn: None,
             divisors: Vec::new(),
         },
+        local_rope: None,
+        window: None,
+        experts: None,
         norm_epsilon: 1e-5,
         vocabulary,
         tied,
     };
+    let tiny = |architecture: Architecture| {
+        let plain = llama(3, 64, 192, 4, 2, 320, true);
+        let pairs = RopePairs::SplitHalves;
+        Geometry { architecture, rope: Rope { pairs, ..plain.rope.clone() }, ..plain }
+    };
+    let mixture =
+        |shared: Option<usize>, normalised| Some(Experts { count: 5, used: 2, feed_forward: 96, shared, normalised });
+    let with_experts = |geometry: Geometry, experts: Option<Experts>| {
+        let feed_forward = experts.map_or(0, |e| e.used * e.feed_forward + e.shared.unwrap_or(0));
+        Geometry { experts, feed_forward, ..geometry }
+    };
+    let window = |every| Some(Window { positions: 40, every });
     Some(match name {
+        "tiny-mistral" => Geometry { window: window(None), ..llama(2, 64, 192, 4, 2, 320, false) },
+        "tiny-mixtral" => with_experts(llama(2, 64, 192, 4, 2, 320, false), mixture(None, true)),
+        "tiny-yarn" => {
+            let plain = llama(2, 64, 192, 4, 2, 320, true);
+            let yarn = Yarn { factor: 4.0, context: 64.0, fast: 32.0, slow: 1.0, magnitude: 1.0 };
+            Geometry { rope: Rope { yarn: Some(yarn), ..plain.rope.clone() }, ..plain }
+        }
+        "tiny-qwen2" => tiny(Architecture::Qwen2),
+        "tiny-qwen3" => {
+            let plain = tiny(Architecture::Qwen3);
+            Geometry { head_size: 32, rope: Rope { dimensions: 32, ..plain.rope.clone() }, ..plain }
+        }
+        "tiny-qwen2moe" => with_experts(tiny(Architecture::Qwen2Moe), mixture(Some(128), false)),
+        "tiny-qwen3moe" => with_experts(tiny(Architecture::Qwen3Moe), mixture(None, true)),
+        "tiny-gemma3" => {
+            let plain = tiny(Architecture::Gemma3);
+            let local = Rope { base: 10_000.0, ..plain.rope.clone() };
+            Geometry { window: window(Some(3)), local_rope: Some(local), ..plain }
+        }
         "tiny" => llama(2, 64, 192, 4, 2, 320, true),
         "tiny-256" => llama(2, 256, 512, 8, 2, 320, false),
         "smollm2-135m" => llama(30, 576, 1536, 9, 3, 49_152, true),
@@ -136,7 +189,7 @@ enum Content {
 
 /// Everything about the file but its weights.
 struct Plan<'a> {
-    metadata: Vec<(&'a str, Value)>,
+    metadata: Vec<(Cow<'a, str>, Value)>,
     tensors: Vec<NewTensor>,
     /// What is in each of `tensors`.
     contents: Vec<Content>,
@@ -145,14 +198,16 @@ struct Plan<'a> {
 impl<'a> Plan<'a> {
     fn of(spec: &SynthSpec<'a>) -> Result<Self, SynthError> {
         let mut metadata = describe(spec.geometry, spec.format);
-        metadata.extend(match spec.tokenizer {
+        let tokenizer = match spec.tokenizer {
             SynthTokenizer::Small => vocabulary::small(spec.geometry.vocabulary)?,
             SynthTokenizer::From(gguf) => vocabulary::copied(gguf, spec.geometry.vocabulary)?,
-        });
+        };
+        metadata.extend(tokenizer.into_iter().map(|(key, value)| (Cow::from(key), value)));
         let (mut tensors, mut contents) = (Vec::new(), Vec::new());
         for expected in spec.geometry.expected_tensors() {
             let format = match expected.name.as_str() {
-                _ if expected.norm => BlockFormat::F32,
+                // Routers are small and decide much, so converters leave them in single precision.
+                name if expected.norm || name.contains("ffn_gate_inp") => BlockFormat::F32,
                 EMBEDDING | OUTPUT => spec.embedding,
                 _ => spec.format,
             };
@@ -173,7 +228,9 @@ impl<'a> Plan<'a> {
     }
 
     fn write(&self, spec: &SynthSpec<'_>, out: &mut dyn io::Write) -> io::Result<()> {
-        write_gguf(out, &self.metadata, &self.tensors, &mut |index, out| {
+        let metadata: Vec<(&str, Value)> =
+            self.metadata.iter().map(|(key, value)| (key.as_ref(), value.clone())).collect();
+        write_gguf(out, &metadata, &self.tensors, &mut |index, out| {
             let tensor = &self.tensors[index];
             let mut blocks = Blocks::new(spec.seed, &tensor.name);
             let rows = tensor.dims[1..].iter().product::<u64>();
@@ -196,27 +253,52 @@ impl<'a> Plan<'a> {
 }
 
 /// The metadata that [`Geometry::from_gguf`] reads back.
-fn describe(geometry: &Geometry, format: BlockFormat) -> Vec<(&'static str, Value)> {
+fn describe<'a>(geometry: &Geometry, format: BlockFormat) -> Vec<(Cow<'a, str>, Value)> {
+    let family = geometry.architecture.name();
     let number = |count: usize| Value::U32(u32::try_from(count).expect("geometry counts fit in 32 bits"));
-    let mut metadata = vec![
-        ("general.architecture", Value::Text("llama".into())),
-        ("general.name", Value::Text(format!("synthetic random weights, {format}").into())),
-        ("llama.block_count", number(geometry.layers)),
-        ("llama.context_length", number(geometry.context)),
-        ("llama.embedding_length", number(geometry.hidden)),
-        ("llama.feed_forward_length", number(geometry.feed_forward)),
-        ("llama.attention.head_count", number(geometry.heads)),
-        ("llama.attention.head_count_kv", number(geometry.kv_heads)),
-        ("llama.attention.key_length", number(geometry.head_size)),
-        ("llama.attention.value_length", number(geometry.head_size)),
-        ("llama.attention.layer_norm_rms_epsilon", Value::F32(geometry.norm_epsilon)),
-        ("llama.rope.freq_base", Value::F32(geometry.rope.base as f32)),
-        ("llama.rope.dimension_count", number(geometry.rope.dimensions)),
-        ("llama.vocab_size", number(geometry.vocabulary)),
+    let real = |value: f64| Value::F32(value as f32);
+    let mut of_family = vec![
+        ("block_count", number(geometry.layers)),
+        ("context_length", number(geometry.context)),
+        ("embedding_length", number(geometry.hidden)),
+        ("feed_forward_length", number(geometry.experts.map_or(geometry.feed_forward, |e| e.feed_forward))),
+        ("attention.head_count", number(geometry.heads)),
+        ("attention.head_count_kv", number(geometry.kv_heads)),
+        ("attention.key_length", number(geometry.head_size)),
+        ("attention.value_length", number(geometry.head_size)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(geometry.norm_epsilon)),
+        ("rope.freq_base", real(geometry.rope.base)),
+        ("rope.dimension_count", number(geometry.rope.dimensions)),
+        ("vocab_size", number(geometry.vocabulary)),
     ];
     if geometry.rope.position_divisor != 1.0 {
-        metadata.push(("llama.rope.scaling.type", Value::Text("linear".into())));
-        metadata.push(("llama.rope.scaling.factor", Value::F32(geometry.rope.position_divisor as f32)));
+        of_family.push(("rope.scaling.type", Value::Text("linear".into())));
+        of_family.push(("rope.scaling.factor", real(geometry.rope.position_divisor)));
     }
-    metadata
+    if let Some(yarn) = geometry.rope.yarn {
+        of_family.extend([
+            ("rope.scaling.type", Value::Text("yarn".into())),
+            ("rope.scaling.factor", real(yarn.factor)),
+            ("rope.scaling.original_context_length", number(yarn.context as usize)),
+            ("rope.scaling.yarn_beta_fast", real(yarn.fast)),
+            ("rope.scaling.yarn_beta_slow", real(yarn.slow)),
+            ("rope.scaling.yarn_attn_factor", real(yarn.magnitude)),
+        ]);
+    }
+    if let Some(window) = geometry.window {
+        of_family.push(("attention.sliding_window", number(window.positions)));
+        of_family.extend(window.every.map(|every| ("attention.sliding_window_pattern", number(every))));
+    }
+    if let Some(experts) = geometry.experts {
+        of_family.push(("expert_count", number(experts.count)));
+        of_family.push(("expert_used_count", number(experts.used)));
+        of_family.push(("expert_feed_forward_length", number(experts.feed_forward)));
+        of_family.extend(experts.shared.map(|width| ("expert_shared_feed_forward_length", number(width))));
+    }
+    let general = [
+        (Cow::from("general.architecture"), Value::Text(family.into())),
+        ("general.name".into(), Value::Text(format!("synthetic random weights, {format}").into())),
+    ];
+    let named = of_family.into_iter().map(|(part, value)| (Cow::from(format!("{family}.{part}")), value));
+    general.into_iter().chain(named).collect()
 }

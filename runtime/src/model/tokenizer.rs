@@ -2,6 +2,7 @@
 
 mod control;
 mod split;
+mod stops;
 mod stream;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
 use self::control::ControlTokens;
+pub use self::stops::Stops;
 pub use self::stream::Stream;
 use super::gguf::{Gguf, Metadata, MetadataError, Strings};
 

@@ -402,3 +402,55 @@ fn what_cannot_run_is_refused_with_its_reason() {
     let unknown = runner.logits(&[320], 0, &mut ignore);
     assert!(matches!(unknown, Err(RunnerError::UnknownToken { token: 320, vocabulary: 320 })));
 }
+
+/// A small model of a family, with random weights.
+fn of_family(name: &str, format: BlockFormat) -> (Gguf, Geometry) {
+    let geometry = synth::named(name).expect("a known name");
+    let spec = SynthSpec {
+        geometry: &geometry,
+        format,
+        embedding: BlockFormat::Q8_0,
+        seed: 11,
+        tokenizer: SynthTokenizer::Small,
+    };
+    let gguf = Gguf::from_bytes(synth::bytes(&spec).expect("a sound specification")).expect("a sound file");
+    let read = Geometry::from_gguf(&gguf).expect("a supported family");
+    assert_eq!(read, geometry, "{name}");
+    (gguf, geometry)
+}
+
+/// Every family: the engine's logits are those of its definition computed in double precision, and the same bits come out
+/// of every instruction set, cut, chunk and thread count.
+#[test]
+fn every_family_agrees_with_its_definition_and_with_itself() {
+    for name in synth::NAMES.into_iter().filter(|name| name.starts_with("tiny-") && *name != "tiny-256") {
+        for format in [BlockFormat::F32, BlockFormat::Q4_0] {
+            let (gguf, geometry) = of_family(name, format);
+            // Longer than a window of 40 and a segment of 128.
+            let text = small_text(150);
+            let expected = reference::logits::<f64>(&gguf, &geometry, &text, 0);
+            let mut first: Option<Vec<Vec<f32>>> = None;
+            for &isa in Isa::available() {
+                let kernels = Kernels { isa, arithmetic: Arithmetic::F32 };
+                for (stages, threads, chunk) in [(1, 1, 150), (1, 2, 7), (2, 1, 64)] {
+                    if isa == Isa::Portable && chunk == 7 {
+                        continue;
+                    }
+                    let cuts = if stages == 1 { whole(&geometry, threads) } else { even_cuts(geometry.layers, stages) };
+                    let mut runner = Runner::start(&gguf, &geometry, kernels, &cuts, 256, chunk).expect("it loads");
+                    let rows = logits(&mut runner, &text, 0);
+                    for (position, (row, expected)) in rows.iter().zip(&expected).enumerate() {
+                        for (got, want) in row.iter().zip(expected) {
+                            let error = (f64::from(*got) - want).abs();
+                            assert!(error < 2e-3, "{name} {format} {isa:?} at {position}: {got} for {want}");
+                        }
+                    }
+                    match &first {
+                        None => first = Some(rows),
+                        Some(first) => assert!(*first == rows, "{name} {format} {isa:?} {stages} {threads} {chunk}"),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use isotherm_core::digest::Digest;
 use isotherm_core::units::Bytes;
 use isotherm_runtime::model::Geometry;
 use isotherm_runtime::model::format::BlockFormat;
-use isotherm_runtime::model::geometry::{GeometryError, digest};
+use isotherm_runtime::model::geometry::{GeometryError, Rope, digest};
 use isotherm_runtime::model::gguf::{Gguf, NewTensor, Value, write};
 use isotherm_runtime::model::synth::{self, SynthSpec, SynthTokenizer};
 
@@ -75,7 +75,7 @@ fn the_real_model_has_the_published_shape_and_bytes() {
 
 #[test]
 fn a_synthetic_file_has_the_geometry_it_was_made_from() {
-    for name in ["tiny", "tiny-256"] {
+    for name in synth::NAMES.into_iter().filter(|name| name.starts_with("tiny")) {
         let geometry = synth::named(name).expect("a known name");
         let spec = SynthSpec {
             geometry: &geometry,
@@ -135,16 +135,31 @@ fn numbers_that_contradict_each_other_or_the_tensors_are_refused() {
 #[test]
 fn features_that_would_change_the_result_are_refused_and_not_ignored() {
     for (key, value) in [
-        ("llama.expert_count", Value::U32(8)),
-        ("llama.attention.sliding_window", Value::U32(4096)),
-        ("llama.rope.scaling.type", Value::Text("yarn".into())),
+        ("llama.attn_logit_softcapping", Value::F32(50.0)),
+        ("llama.final_logit_softcapping", Value::F32(30.0)),
+        ("llama.rope.scaling.type", Value::Text("longrope".into())),
     ] {
         let refused = with(key, value).expect_err(key);
         assert!(matches!(&refused, GeometryError::Feature { key: named, .. } if named == key), "{key}: {refused}");
     }
+    let more = with("llama.expert_used_count", Value::U32(9)).expect("without experts it says nothing");
+    assert_eq!(more.experts, None);
     let bias = NewTensor { name: "blk.0.attn_q.bias".into(), dims: vec![64], format: BlockFormat::F32 };
     let refused = altered(|_, tensors| tensors.push(bias)).expect_err("a bias changes the result");
-    assert_eq!(refused, GeometryError::ForeignTensor { tensor: "blk.0.attn_q.bias".into() });
+    let tensor = "blk.0.attn_q.bias".into();
+    assert_eq!(refused, GeometryError::ForeignTensor { tensor, architecture: "llama" });
+}
+
+#[test]
+fn yarn_keeps_fast_pairs_slows_slow_ones_and_grows_both_by_the_papers_formula() {
+    let stretched = synth::named("tiny-yarn").expect("a known name").rope;
+    let plain = Rope { yarn: None, ..stretched.clone() };
+    let ratios: Vec<f64> =
+        plain.frequencies().iter().zip(stretched.frequencies()).map(|(plain, slowed)| plain / slowed).collect();
+    // Of 8 pairs over 64 tokens, pair 0 turns 10 times (fewer than 32, more than 1) and pair 7 less than once.
+    assert!((1.0..4.0).contains(&ratios[0]) && (ratios[7] - 4.0).abs() < 1e-12, "{ratios:?}");
+    assert!(ratios.windows(2).all(|pair| pair[0] <= pair[1]), "{ratios:?}");
+    assert!((stretched.magnitude() - (1.0 + 0.1 * 4.0_f64.ln())).abs() < 1e-15);
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! What a sealed plan is run with.
+
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `isotherm run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The sealed manifest.
+    pub manifest: PathBuf,
+    /// What to ask the model.
+    #[arg(long, required_unless_present = "workload", conflicts_with = "workload")]
+    pub prompt: Option<String>,
+    /// Requests from a file: JSON lines, each with a `prompt`; or a recorded load as `isotherm simulate` takes it, with
+    /// arrivals and lengths, whose prompts are drawn at random.
+    #[arg(long, value_name = "FILE")]
+    pub workload: Option<PathBuf>,
+    /// Only so many of the file's requests.
+    #[arg(long, value_name = "N", requires = "workload")]
+    pub first: Option<usize>,
+    /// Requests in service at once where the file names no arrivals.
+    #[arg(long, value_name = "N", requires = "workload", default_value_t = 1)]
+    pub clients: u32,
+    /// Refuse requests that come while so many others wait.
+    #[arg(long, value_name = "N", requires = "workload")]
+    pub waiting_max: Option<u32>,
+    /// One row per answered request: the columns that `isotherm simulate --requests-out` writes.
+    #[arg(long, value_name = "FILE", requires = "workload")]
+    pub requests_out: Option<PathBuf>,
+    /// One JSON object per request: how it ended, its text, its tokens.
+    #[arg(long, value_name = "FILE", requires = "workload")]
+    pub answers_out: Option<PathBuf>,
+    /// Pass prompts as they stand, without the model's chat template.
+    #[arg(long)]
+    pub raw: bool,
+    /// Most tokens to answer with.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub tokens: u32,
+    /// End an answer at this text, which is left out; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Give a request up so many seconds after it came.
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<f64>,
+    /// Randomness of sampling; 0 takes the likeliest token.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f64,
+    /// Sample among this many likeliest tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: u32,
+    /// Sample among the likeliest tokens of this total probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f64,
+    /// Sample among tokens at least this many times as likely as the likeliest; 0 for all.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f64,
+    /// Divide the logits of tokens seen lately by this; 1 changes nothing.
+    #[arg(long, value_name = "F", default_value_t = 1.0)]
+    pub repetition_penalty: f64,
+    /// How many of the last tokens count as seen lately.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub repetition_window: u32,
+    /// Give the log-probability of each token and of this many likeliest ones, with --answers-out.
+    #[arg(long, value_name = "N", requires = "answers_out")]
+    pub log_probabilities: Option<u32>,
+    /// Seed of sampling.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// File to write the run record to; by default beside the manifest.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub threshold: u32,
+}
