@@ -195,8 +195,15 @@ pub struct Devices {
 /// Subcommands of `isotherm model`.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// List the models that can be fetched and those already here.
-    List,
+    /// List the models that can be fetched and those already here: in isotherm's own folder, in the caches of Hugging
+    /// Face and llama.cpp, in the stores of Ollama and LM Studio, and in a folder.
+    List {
+        /// A folder to look in too, with all below it.
+        folder: Option<PathBuf>,
+        /// Tokens of cache that a model must have room for beside its weights, to count as fitting.
+        #[arg(long, value_name = "N", default_value_t = 4096)]
+        context: u32,
+    },
     /// Download a model once, check it, and keep it in the cache.
     Fetch {
         /// Its name, see `isotherm model list`.
@@ -209,7 +216,7 @@ pub enum ModelCommand {
     },
     /// Write a model with random weights, for machines without a network and for benchmarks.
     Synth {
-        /// Geometry: tiny, smollm2-135m or llama-1b.
+        /// Geometry: tiny, tiny-FAMILY, smollm2-135m or llama-1b; a wrong name lists all.
         geometry: String,
         /// File to write.
         #[arg(short, long, value_name = "FILE")]

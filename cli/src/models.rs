@@ -5,6 +5,7 @@ use crate::ui::Ui;
 use isotherm_core::model::Model;
 use isotherm_runtime::model::geometry::{self, Geometry};
 use isotherm_runtime::model::gguf::Gguf;
+use isotherm_runtime::model::library::{Found, Places};
 use isotherm_runtime::model::store::{self, Progress, Store};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +29,8 @@ pub fn store() -> Result<Store, Failure> {
     store::user_folder().map(Store::new).map_err(|e| Failure::io(e.to_string()))
 }
 
-/// Opens a model: a file, a file of the store, or a catalogue name, which is fetched if it is not here.
+/// Opens a model: a file, a catalogue name, which is fetched if it is not here, a file of the store, or one that another
+/// program keeps, by the name that `isotherm model list` gives.
 pub fn open(ui: &Ui, model: &str) -> Result<LocalModel, Failure> {
     let path = locate(ui, model)?;
     open_file(ui, &path)
@@ -43,6 +45,22 @@ pub fn open_file(ui: &Ui, path: &Path) -> Result<LocalModel, Failure> {
     bar.finish();
     let model = geometry.describe(&gguf, &name_of(path), KV_ELEMENT_BYTES, Some(digest));
     Ok(LocalModel { path: path.to_owned(), gguf, geometry, model })
+}
+
+/// What a model file says, without its digest. Errors: why it cannot be run.
+pub fn describe(path: &Path) -> Result<Model, String> {
+    let gguf = Gguf::open(path).map_err(|e| causes(&e))?;
+    let geometry = Geometry::from_gguf(&gguf).map_err(|e| causes(&e))?;
+    Ok(geometry.describe(&gguf, &name_of(path), KV_ELEMENT_BYTES, None))
+}
+
+/// Model files where other programs keep them, and in a folder.
+pub fn elsewhere(folder: Option<&Path>) -> Vec<Found> {
+    let mut places = Places::of_user();
+    if let Some(folder) = folder {
+        places.add(folder);
+    }
+    places.find()
 }
 
 /// The name that scenarios use for a model file: its stem in lower case, dots as hyphens.
@@ -70,6 +88,11 @@ fn locate(ui: &Ui, model: &str) -> Result<PathBuf, Failure> {
     if let Some(found) = files.iter().find(|file| name_of(file) == name_of(Path::new(model)) || name_of(file) == model)
     {
         return Ok(found.clone());
+    }
+    let wanted = model.to_lowercase();
+    let named = |found: &Found| found.name.to_lowercase() == wanted || name_of(&found.path) == wanted;
+    if let Some(found) = elsewhere(None).into_iter().find(named) {
+        return Ok(found.path);
     }
     let known: Vec<&str> = store::CATALOGUE.iter().map(|entry| entry.name).collect();
     Err(Failure::io(format!("{model:?} is neither a file nor a known model"))

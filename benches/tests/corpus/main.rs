@@ -22,6 +22,8 @@ mod helix;
 mod lease;
 #[path = "../../../fuzz/checks/llmservingsim.rs"]
 mod llmservingsim;
+#[path = "../../../fuzz/checks/ollama.rs"]
+mod ollama;
 #[path = "../../../fuzz/checks/plan.rs"]
 mod plan;
 #[path = "../../../fuzz/checks/policies.rs"]
@@ -105,6 +107,13 @@ fn saved_scenarios_keep_the_promise() {
     let text = String::from_utf8(seed("scenario", "seed-whole")).expect("a scenario is text");
     let scenario = Scenario::parse(&text, &mut |_, _| Err(Vec::new())).expect("the seed is a scenario");
     assert!(scenario.problem(None, None).is_ok());
+}
+
+#[test]
+fn saved_manifests_of_ollama_keep_the_promise() {
+    replay("ollama", as_text(ollama::check));
+    let text = String::from_utf8(seed("ollama", "seed-manifest")).expect("a manifest is text");
+    assert!(isotherm_core::import::ollama::model_digest(&text).is_ok());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::models;
 use crate::ui::{Ui, table};
 use isotherm_core::model::Model;
 use isotherm_core::units::Bytes;
+use isotherm_runtime::host::{Host, Roots};
 use isotherm_runtime::model::format::BlockFormat;
 use isotherm_runtime::model::store;
 use isotherm_runtime::model::synth::{self, SynthSpec, SynthTokenizer};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// Runs the command.
 pub fn run(ui: &Ui, command: &ModelCommand) -> Done {
     match command {
-        ModelCommand::List => list(ui),
+        ModelCommand::List { folder, context } => list(ui, folder.as_deref(), *context),
         ModelCommand::Fetch { name } => {
             let path = models::fetch(ui, name)?;
             ui.result(&Fetched { name: name.clone(), path: path.clone() }, || format!("{}\n", path.display()))
@@ -40,39 +41,110 @@ struct Fetched {
 #[derive(Serialize)]
 struct Listed {
     name: String,
+    keeper: &'static str,
     here: Option<PathBuf>,
     bytes: Bytes,
+    /// What the file says; absent where it is not here or cannot be run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Shape>,
     about: String,
     licence: Option<String>,
 }
 
-fn list(ui: &Ui) -> Done {
+#[derive(Serialize)]
+struct Shape {
+    architecture: String,
+    layers: u32,
+    hidden: u32,
+    quantisation: String,
+    /// Weights, and cache for the context asked for.
+    memory_bytes: Bytes,
+    /// Whether so much is free now; absent where nobody knows.
+    fits: Option<bool>,
+}
+
+fn list(ui: &Ui, folder: Option<&Path>, context: u32) -> Done {
     let store = models::store()?;
-    let mut rows: Vec<Listed> = store::CATALOGUE
-        .iter()
-        .map(|entry| Listed {
+    let free = Host::discover(&Roots::default()).memory_available_bytes;
+    let mut rows: Vec<Listed> = Vec::new();
+    for entry in &store::CATALOGUE {
+        let here = store.find(entry);
+        let (model, _) = here.as_deref().map_or((None, None), |path| look(path, context, free));
+        rows.push(Listed {
             name: entry.name.to_owned(),
-            here: store.find(entry),
+            keeper: "isotherm",
+            model,
+            here,
             bytes: Bytes(entry.bytes),
             about: entry.about.to_owned(),
             licence: Some(entry.licence.to_owned()),
-        })
-        .collect();
-    for path in store.files().map_err(|e| Failure::io(e.to_string()))? {
-        if rows.iter().all(|row| row.here.as_ref() != Some(&path)) {
-            let bytes = Bytes(path.metadata().map_or(0, |found| found.len()));
-            let about = "a file of yours".to_owned();
-            rows.push(Listed { name: models::name_of(&path), here: Some(path), bytes, about, licence: None });
+        });
+    }
+    let own = store.files().map_err(|e| Failure::io(e.to_string()))?;
+    let own = own.into_iter().map(|path| (models::name_of(&path), "isotherm", path));
+    let others = models::elsewhere(folder).into_iter().map(|found| (found.name, found.keeper.name(), found.path));
+    for (name, keeper, path) in own.chain(others) {
+        if rows.iter().any(|row| row.here.as_ref() == Some(&path)) {
+            continue;
         }
+        let bytes = Bytes(path.metadata().map_or(0, |found| found.len()));
+        let (model, why) = look(&path, context, free);
+        let about = why.unwrap_or_else(|| "a file of yours".to_owned());
+        rows.push(Listed { name, keeper, here: Some(path), bytes, model, about, licence: None });
     }
     ui.result(&rows, || {
-        let mut cells = vec![["name", "size", "here", "about"].map(str::to_owned).to_vec()];
-        cells.extend(rows.iter().map(|row| {
-            let here = if row.here.is_some() { "yes" } else { "no: isotherm model fetch" };
-            vec![row.name.clone(), row.bytes.to_string(), here.to_owned(), row.about.clone()]
-        }));
-        format!("{}\n  folder: {}\n", table(&cells, &[1]), store.folder().display())
+        let heading = ["name", "kept by", "size", "shape", "format", "fits", "about"].map(str::to_owned);
+        let mut cells = vec![heading.to_vec()];
+        cells.extend(rows.iter().map(Listed::cells));
+        let free = free.map_or_else(|| "unknown".to_owned(), |free| free.to_string());
+        format!(
+            "{}\n  fits: weights and {context} tokens of cache in the memory that is free now ({free})\n  folder: {}\n",
+            table(&cells, &[2]),
+            store.folder().display()
+        )
     })
+}
+
+impl Listed {
+    fn cells(&self) -> Vec<String> {
+        let none = || "-".to_owned();
+        let (shape, format, fits) = match (&self.model, &self.here) {
+            (Some(model), _) => (
+                format!("{} {} x {}", model.architecture, model.layers, model.hidden),
+                model.quantisation.clone(),
+                model.fits.map_or("unknown", |fits| if fits { "yes" } else { "no" }).to_owned(),
+            ),
+            (None, Some(_)) => (none(), none(), none()),
+            (None, None) => (none(), none(), "not here".to_owned()),
+        };
+        let about = if self.here.is_none() {
+            format!("isotherm model fetch {}: {}", self.name, self.about)
+        } else {
+            self.about.clone()
+        };
+        vec![self.name.clone(), self.keeper.to_owned(), self.bytes.to_string(), shape, format, fits, about]
+    }
+}
+
+/// What a model file says, or why it cannot be run.
+fn look(path: &Path, context: u32, free: Option<Bytes>) -> (Option<Shape>, Option<String>) {
+    match models::describe(path) {
+        Err(why) => (None, Some(format!("cannot be run: {why}"))),
+        Ok(model) => {
+            let tokens = u64::from(context.min(model.context_max)) * u64::from(model.layers());
+            let cache = model.kv_bytes_per_token_layer().saturating_mul(tokens);
+            let memory_bytes = model.weight_bytes(model.all_layers()).saturating_add(cache);
+            let shape = Shape {
+                architecture: model.architecture.clone(),
+                layers: model.layers(),
+                hidden: model.hidden,
+                quantisation: model.quantisation.clone(),
+                memory_bytes,
+                fits: free.map(|free| memory_bytes <= free),
+            };
+            (Some(shape), None)
+        }
+    }
 }
 
 /// Writes a model with random weights and a small built-in tokenizer.

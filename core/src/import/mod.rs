@@ -7,6 +7,7 @@ mod data;
 pub mod helix;
 pub mod helix_flow;
 pub mod llmservingsim;
+pub mod ollama;
 mod write;
 
 /// A scenario made of somebody else's measurements.

@@ -133,6 +133,49 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self {
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            let low = _mm256_cvtepu8_epi32(bytes);
+            let high = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes));
+            Self(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            let low = _mm256_cvtepi8_epi32(bytes);
+            let high = _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes));
+            Self(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high))
+        }
+    }
+    #[inline(always)]
+    unsafe fn moved_up(words: Self::Words, bits: u32) -> Self::Words {
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            (_mm256_sllv_epi32(words.0, bits), _mm256_sllv_epi32(words.1, bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn moved_down(words: Self::Words, bits: u32) -> Self::Words {
+        unsafe {
+            let bits = _mm256_set1_epi32(bits as i32);
+            (_mm256_srlv_epi32(words.0, bits), _mm256_srlv_epi32(words.1, bits))
+        }
+    }
+    #[inline(always)]
+    unsafe fn masked(words: Self::Words, mask: i32) -> Self::Words {
+        unsafe {
+            let mask = _mm256_set1_epi32(mask);
+            (_mm256_and_si256(words.0, mask), _mm256_and_si256(words.1, mask))
+        }
+    }
+    #[inline(always)]
+    unsafe fn either(words: Self::Words, other: Self::Words) -> Self::Words {
+        unsafe { (_mm256_or_si256(words.0, other.0), _mm256_or_si256(words.1, other.1)) }
+    }
+    #[inline(always)]
     unsafe fn low_nibbles(words: Self::Words) -> Self::Words {
         unsafe {
             let mask = _mm256_set1_epi32(0x0f0f_0f0f);
@@ -145,7 +188,7 @@ impl Lanes for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_nibbles(sum: Self::Words, unsigned: Self::Words, signed: i32) -> Self::Words {
-        // Pairs of products are at most 2 * 15 * 128 and fit sixteen bits.
+        // Pairs of products are at most 2 * 63 * 128 and fit sixteen bits.
         unsafe {
             let other = _mm256_set1_epi32(signed);
             let dot = |s: __m256i, u: __m256i| {

@@ -114,6 +114,30 @@ impl Lanes for Avx512 {
         })
     }
     #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self {
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn moved_up(words: __m512i, bits: u32) -> __m512i {
+        unsafe { _mm512_sllv_epi32(words, _mm512_set1_epi32(bits as i32)) }
+    }
+    #[inline(always)]
+    unsafe fn moved_down(words: __m512i, bits: u32) -> __m512i {
+        unsafe { _mm512_srlv_epi32(words, _mm512_set1_epi32(bits as i32)) }
+    }
+    #[inline(always)]
+    unsafe fn masked(words: __m512i, mask: i32) -> __m512i {
+        unsafe { _mm512_and_si512(words, _mm512_set1_epi32(mask)) }
+    }
+    #[inline(always)]
+    unsafe fn either(words: __m512i, other: __m512i) -> __m512i {
+        unsafe { _mm512_or_si512(words, other) }
+    }
+    #[inline(always)]
     unsafe fn low_nibbles(words: __m512i) -> __m512i {
         unsafe { _mm512_and_si512(words, _mm512_set1_epi32(0x0f0f_0f0f)) }
     }

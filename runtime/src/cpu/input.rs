@@ -12,6 +12,8 @@ use super::team::Team;
 pub(crate) struct Needs {
     /// Activations scaled for nibbles, and sums of blocks.
     scaled: bool,
+    /// Sums of half blocks.
+    halves: bool,
     /// Activations rounded to eight bits.
     rounded: bool,
 }
@@ -19,8 +21,9 @@ pub(crate) struct Needs {
 impl Needs {
     /// The needs of a matrix.
     pub(crate) fn of(kind: PanelKind, arithmetic: Arithmetic) -> Self {
-        let nibbles = matches!(kind, PanelKind::Nibbles | PanelKind::NibblesWithMinimum);
+        let nibbles = kind.is_blocked() && kind != PanelKind::Bytes;
         Self {
+            halves: kind == PanelKind::Sixes,
             scaled: nibbles && arithmetic == Arithmetic::F32,
             rounded: kind.is_blocked() && arithmetic == Arithmetic::Int8,
         }
@@ -28,7 +31,11 @@ impl Needs {
 
     /// The needs of both.
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { scaled: self.scaled || other.scaled, rounded: self.rounded || other.rounded }
+        Self {
+            scaled: self.scaled || other.scaled,
+            halves: self.halves || other.halves,
+            rounded: self.rounded || other.rounded,
+        }
     }
 }
 
@@ -39,6 +46,7 @@ pub(crate) struct Input {
     plain: Vec<f32>,
     scaled: Vec<f32>,
     sums: Vec<f32>,
+    half_sums: Vec<f32>,
     scales: Vec<f32>,
     rounded: Vec<i8>,
     interleaved: Vec<i8>,
@@ -58,6 +66,8 @@ pub(super) struct Forms<'a> {
     pub scaled: &'a [f32],
     /// `[token][block]`: sum of a block, of the rounded activations when those are in use.
     pub sums: &'a [f32],
+    /// `[token][half block]`: the same of runs of sixteen.
+    pub half_sums: &'a [f32],
     /// `[token][block]`: what one step of the rounded activations is worth.
     pub scales: &'a [f32],
     /// `[token][column]`.
@@ -78,6 +88,7 @@ impl Input {
             plain: vec![0.0; all],
             scaled: vec![0.0; all],
             sums: vec![0.0; blocks],
+            half_sums: vec![0.0; 2 * blocks],
             scales: vec![0.0; blocks],
             rounded: vec![0; all],
             interleaved: vec![0; all],
@@ -113,18 +124,21 @@ impl Input {
         );
         let of_blocks = (tokens * blocks, (each * blocks).max(1));
         let sums = Pieces::new(&mut self.sums[..of_blocks.0], of_blocks.1);
+        let half_sums = Pieces::new(&mut self.half_sums[..2 * of_blocks.0], 2 * of_blocks.1);
         let scales = Pieces::new(&mut self.scales[..of_blocks.0], of_blocks.1);
         let rounded_sums = Pieces::new(&mut self.rounded_sums[..of_blocks.0], of_blocks.1);
         team.run(tokens.div_ceil(each), &|part| {
             let rows = plain.take(part);
             fill(part * each, rows);
             if needs.scaled {
-                let kernel = Scale { plain: rows, scaled: scaled.take(part), sums: sums.take(part) };
+                let halves = if needs.halves { half_sums.take(part) } else { &mut [] };
+                let kernel = Scale { plain: rows, scaled: scaled.take(part), sums: sums.take(part), halves };
                 // SAFETY: `isa` comes from `Isa::available`; the slices are of matching lengths.
                 unsafe { isa::call(isa, kernel) };
             }
             if needs.rounded {
                 let kernel = Round {
+                    halves: if needs.halves { half_sums.take(part) } else { &mut [] },
                     plain: rows,
                     rounded: rounded.take(part),
                     interleaved: interleaved.take(part),
@@ -146,6 +160,7 @@ impl Input {
             plain: &self.plain,
             scaled: &self.scaled,
             sums: &self.sums,
+            half_sums: &self.half_sums,
             scales: &self.scales,
             rounded: &self.rounded,
             interleaved: &self.interleaved,
@@ -173,6 +188,8 @@ struct Scale<'a> {
     plain: &'a [f32],
     scaled: &'a mut [f32],
     sums: &'a mut [f32],
+    /// Sums of half blocks; empty where nobody needs them.
+    halves: &'a mut [f32],
 }
 
 impl Kernel for Scale<'_> {
@@ -181,7 +198,7 @@ impl Kernel for Scale<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let blocks = self.plain.chunks_exact(BLOCK).zip(self.scaled.chunks_exact_mut(BLOCK)).zip(self.sums);
-        for ((plain, scaled), sum) in blocks {
+        for (b, ((plain, scaled), sum)) in blocks.enumerate() {
             // SAFETY: each chunk holds 32 numbers.
             unsafe {
                 let factor = V::load(NIBBLE_SCALE.as_ptr());
@@ -191,6 +208,12 @@ impl Kernel for Scale<'_> {
                 let mut lanes = [0.0; 16];
                 low.add(high).store(lanes.as_mut_ptr());
                 *sum = tree_sum(lanes);
+                if let Some(halves) = self.halves.get_mut(2 * b..2 * b + 2) {
+                    low.store(lanes.as_mut_ptr());
+                    halves[0] = tree_sum(lanes);
+                    high.store(lanes.as_mut_ptr());
+                    halves[1] = tree_sum(lanes);
+                }
             }
         }
     }
@@ -204,6 +227,8 @@ struct Round<'a> {
     sums: &'a mut [f32],
     scales: &'a mut [f32],
     rounded_sums: &'a mut [i32],
+    /// Sums of half blocks; empty where nobody needs them.
+    halves: &'a mut [f32],
 }
 
 impl Kernel for Round<'_> {
@@ -237,6 +262,11 @@ impl Kernel for Round<'_> {
                 for i in 0..4 {
                     to[i] = from[2 * i];
                     to[4 + i] = from[2 * i + 1];
+                }
+            }
+            if let Some(halves) = self.halves.get_mut(2 * b..2 * b + 2) {
+                for (half, run) in halves.iter_mut().zip(rounded.chunks_exact(16)) {
+                    *half = scale * run.iter().map(|&value| i32::from(value)).sum::<i32>() as f32;
                 }
             }
             self.rounded_sums[b] = sum;

@@ -60,11 +60,23 @@ pub(super) trait Lanes: Copy {
     unsafe fn nibble<const I: u32>(words: Self::Words) -> Self;
     /// Signed byte `I` of each word, 0 the lowest, times `2^24`.
     unsafe fn byte<const I: u32>(words: Self::Words) -> Self;
+    /// Sixteen bytes from memory as numbers.
+    unsafe fn load_bytes(from: *const u8) -> Self;
+    /// Sixteen signed bytes from memory as numbers.
+    unsafe fn load_signed_bytes(from: *const u8) -> Self;
+    /// Words moved up by `bits`, below 32.
+    unsafe fn moved_up(words: Self::Words, bits: u32) -> Self::Words;
+    /// Words moved down by `bits`, below 32, zeros coming in.
+    unsafe fn moved_down(words: Self::Words, bits: u32) -> Self::Words;
+    /// The bits of each word that `mask` has too.
+    unsafe fn masked(words: Self::Words, mask: i32) -> Self::Words;
+    /// The bits that either has.
+    unsafe fn either(words: Self::Words, other: Self::Words) -> Self::Words;
     /// The low nibbles of all bytes.
     unsafe fn low_nibbles(words: Self::Words) -> Self::Words;
     /// The high nibbles of all bytes, moved low.
     unsafe fn high_nibbles(words: Self::Words) -> Self::Words;
-    /// To each lane, the sum of products of its four unsigned bytes (at most 15 each) with the four signed bytes of
+    /// To each lane, the sum of products of its four unsigned bytes (at most 63 each) with the four signed bytes of
     /// `signed`.
     unsafe fn dot_nibbles(sum: Self::Words, unsigned: Self::Words, signed: i32) -> Self::Words;
     /// To each lane, the sum of products of its four signed bytes, each raised by [`Self::BYTE_OFFSET`], with the four
@@ -192,6 +204,30 @@ impl Lanes for Portable {
     #[inline(always)]
     unsafe fn byte<const I: u32>(words: [i32; 16]) -> Self {
         Self(words.map(|word| f32::from(word.to_le_bytes()[I as usize] as i8) * 16_777_216.0))
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const u8) -> Self {
+        Self(unsafe { from.cast::<[u8; 16]>().read_unaligned() }.map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn load_signed_bytes(from: *const u8) -> Self {
+        Self(unsafe { from.cast::<[i8; 16]>().read_unaligned() }.map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn moved_up(words: [i32; 16], bits: u32) -> [i32; 16] {
+        words.map(|word| word << bits)
+    }
+    #[inline(always)]
+    unsafe fn moved_down(words: [i32; 16], bits: u32) -> [i32; 16] {
+        words.map(|word| (word as u32 >> bits) as i32)
+    }
+    #[inline(always)]
+    unsafe fn masked(words: [i32; 16], mask: i32) -> [i32; 16] {
+        words.map(|word| word & mask)
+    }
+    #[inline(always)]
+    unsafe fn either(words: [i32; 16], other: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|lane| words[lane] | other[lane])
     }
     #[inline(always)]
     unsafe fn low_nibbles(words: [i32; 16]) -> [i32; 16] {

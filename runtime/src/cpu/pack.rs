@@ -13,10 +13,14 @@
 //!
 //! * single or half precision: one column, sixteen values;
 //! * nibbles (Q4_0, Q4_1): eight columns, sixteen 32-bit words, nibble `i` of a word being column `i`;
-//! * bytes (Q8_0): four columns, sixteen words, byte `i` of a word being column `i`.
+//! * bytes (Q8_0): four columns, sixteen words, byte `i` of a word being column `i`;
+//! * super-blocks (Q4_K, Q5_K, Q6_K): nibbles, and after each four groups the bits above them, see [`super_blocks`].
 //!
 //! For each group in rising order of columns stand the `n` panels' groups. With quantised weights, after the groups of
 //! each block of 32 columns stand, for each panel, sixteen half-precision scales, and with Q4_1 sixteen minima after them.
+//! Super-blocks are blocks of 256 columns with scales of their own.
+
+mod super_blocks;
 
 use crate::model::format::BlockFormat;
 use memmap2::MmapMut;
@@ -27,6 +31,8 @@ use std::sync::Arc;
 pub(crate) const PANEL_ROWS: usize = 16;
 /// Columns in a quantised block.
 pub(super) const BLOCK: usize = 32;
+/// Columns in a super-block.
+pub(super) const SUPER_BLOCK: usize = 256;
 /// Most panels in a slab.
 pub(super) const SLAB_PANELS: usize = 4;
 /// Slabs begin at multiples of this many bytes.
@@ -47,6 +53,12 @@ pub(crate) enum PanelKind {
     NibblesWithMinimum,
     /// 32 signed bytes and a scale.
     Bytes,
+    /// 256 nibbles in eight parts with scales and minima of their own.
+    Fours,
+    /// The same with five bits each.
+    Fives,
+    /// 256 values of six bits in sixteen parts with signed scales.
+    Sixes,
 }
 
 impl PanelKind {
@@ -58,20 +70,38 @@ impl PanelKind {
             BlockFormat::Q4_0 => Self::Nibbles,
             BlockFormat::Q4_1 => Self::NibblesWithMinimum,
             BlockFormat::Q8_0 => Self::Bytes,
+            BlockFormat::Q4K => Self::Fours,
+            BlockFormat::Q5K => Self::Fives,
+            BlockFormat::Q6K => Self::Sixes,
             _ => Self::Single,
         }
     }
 
-    /// Whether the columns come in blocks of 32 with scales.
+    /// Whether the columns come in blocks with scales.
     pub(super) fn is_blocked(self) -> bool {
-        matches!(self, Self::Nibbles | Self::NibblesWithMinimum | Self::Bytes)
+        !matches!(self, Self::Single | Self::Half | Self::Brain)
+    }
+
+    /// Bits above the nibble, where the columns come in super-blocks.
+    pub(super) fn high_bits(self) -> Option<usize> {
+        match self {
+            Self::Fours => Some(0),
+            Self::Fives => Some(1),
+            Self::Sixes => Some(2),
+            _ => None,
+        }
+    }
+
+    /// Columns of a block.
+    fn block_columns(self) -> usize {
+        if self.high_bits().is_some() { SUPER_BLOCK } else { BLOCK }
     }
 
     /// Columns in a group.
     pub(super) fn group_columns(self) -> usize {
         match self {
             Self::Single | Self::Half | Self::Brain => 1,
-            Self::Nibbles | Self::NibblesWithMinimum => 8,
+            Self::Nibbles | Self::NibblesWithMinimum | Self::Fours | Self::Fives | Self::Sixes => 8,
             Self::Bytes => 4,
         }
     }
@@ -80,7 +110,7 @@ impl PanelKind {
     pub(super) fn group_bytes(self) -> usize {
         match self {
             Self::Half | Self::Brain => 2 * PANEL_ROWS,
-            Self::Single | Self::Nibbles | Self::NibblesWithMinimum | Self::Bytes => 4 * PANEL_ROWS,
+            _ => 4 * PANEL_ROWS,
         }
     }
 
@@ -90,6 +120,9 @@ impl PanelKind {
             Self::Single | Self::Half | Self::Brain => 0,
             Self::Nibbles | Self::Bytes => 2 * PANEL_ROWS,
             Self::NibblesWithMinimum => 4 * PANEL_ROWS,
+            // Two halves and sixteen bytes, or one half and sixteen bytes, for each row.
+            Self::Fours | Self::Fives => (4 + 16) * PANEL_ROWS,
+            Self::Sixes => (2 + 16) * PANEL_ROWS,
         }
     }
 }
@@ -97,7 +130,8 @@ impl PanelKind {
 impl PanelKind {
     /// Bytes of the groups of one block, or of one group where there are no blocks, of `panels` panels.
     pub(super) fn groups_bytes(self, panels: usize) -> usize {
-        let groups = if self.is_blocked() { BLOCK / self.group_columns() } else { 1 };
+        let high = self.high_bits().unwrap_or(0) * (SUPER_BLOCK / BLOCK);
+        let groups = if self.is_blocked() { self.block_columns() / self.group_columns() + high } else { 1 };
         groups * panels * self.group_bytes()
     }
 
@@ -139,7 +173,7 @@ impl Slabs {
 
     /// Bytes of a slab of `panels` panels.
     fn bytes_of(self, panels: usize) -> usize {
-        let step = if self.kind.is_blocked() { BLOCK } else { self.kind.group_columns() };
+        let step = if self.kind.is_blocked() { self.kind.block_columns() } else { self.kind.group_columns() };
         (self.columns / step * self.kind.step_bytes(panels)).next_multiple_of(ALIGNMENT)
     }
 
@@ -287,6 +321,9 @@ fn pack(matrix: &RowMajor<'_>, memory: &mut [u8]) {
                 }
             }
             PanelKind::Nibbles | PanelKind::NibblesWithMinimum => pack_nibbles(row, place, memory),
+            PanelKind::Fours | PanelKind::Fives | PanelKind::Sixes => {
+                super_blocks::pack(matrix.format, row, place, memory);
+            }
             PanelKind::Bytes => {
                 for (b, block) in row.chunks_exact(34).enumerate() {
                     put(memory, place.scales(b), [block[0], block[1]]);

@@ -8,7 +8,10 @@
 //! * nibbles: per block `p = fma(q[c], x[c], p)` from zero, then `y = fma(p, d, y)` and `y = fma(m, s, y)`, with `s` the
 //!   sum of the block's activations and `m` the minimum (Q4_1) or `-8 d` (Q4_0);
 //! * bytes: as nibbles, without the minimum;
+//! * super-blocks: the same with a scale and a minimum for each part;
 //! * with eight-bit activations `p` is an exact integer sum times the activations' scale.
+
+mod super_blocks;
 
 use super::Arithmetic;
 use super::input::{Forms, Input};
@@ -17,6 +20,7 @@ use super::lanes::Lanes;
 use super::pack::{BLOCK, PANEL_ROWS, Packed, PanelKind};
 use super::share::ColumnBlock;
 use std::ops::Range;
+use super_blocks::{Parts, RoundedParts};
 
 /// What becomes of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,12 @@ pub(crate) fn product(
         (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<RoundedNibbles<false>>(out),
         (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true>>(out),
         (PanelKind::Bytes, Arithmetic::Int8) => job.run::<RoundedBytes>(out),
+        (PanelKind::Fours, Arithmetic::F32) => job.run::<Parts<0>>(out),
+        (PanelKind::Fives, Arithmetic::F32) => job.run::<Parts<1>>(out),
+        (PanelKind::Sixes, Arithmetic::F32) => job.run::<Parts<2>>(out),
+        (PanelKind::Fours, Arithmetic::Int8) => job.run::<RoundedParts<0>>(out),
+        (PanelKind::Fives, Arithmetic::Int8) => job.run::<RoundedParts<1>>(out),
+        (PanelKind::Sixes, Arithmetic::Int8) => job.run::<RoundedParts<2>>(out),
     }
 }
 
@@ -150,6 +160,7 @@ impl Rows<'_> {
             rounded: forms.rounded[from..].as_ptr().cast(),
             interleaved: forms.interleaved[from..].as_ptr().cast(),
             sums: forms.sums[tokens.start * blocks..].as_ptr(),
+            half_sums: forms.half_sums[2 * tokens.start * blocks..].as_ptr(),
             token_scales: forms.scales[tokens.start * blocks..].as_ptr(),
             rounded_sums: forms.rounded_sums[tokens.start * blocks..].as_ptr(),
         };
@@ -199,6 +210,7 @@ struct Operands {
     rounded: *const u8,
     interleaved: *const u8,
     sums: *const f32,
+    half_sums: *const f32,
     token_scales: *const f32,
     rounded_sums: *const i32,
 }

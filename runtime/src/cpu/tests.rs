@@ -53,7 +53,7 @@ fn random_matrix(draw: &mut Draw, format: BlockFormat, rows: usize, columns: usi
                 }
                 let scale = half::f16::from_f32(draw.number() * 0.1).to_le_bytes();
                 bytes[start..start + 2].copy_from_slice(&scale);
-                if matches!(format, BlockFormat::Q4_1 | BlockFormat::Q4K) {
+                if matches!(format, BlockFormat::Q4_1 | BlockFormat::Q4K | BlockFormat::Q5K) {
                     let minimum = half::f16::from_f32(draw.number()).to_le_bytes();
                     bytes[start + 2..start + 4].copy_from_slice(&minimum);
                 }
@@ -84,7 +84,7 @@ fn multiply(isa: Isa, arithmetic: Arithmetic, matrix: &Packed, x: &[f32], piece:
     out
 }
 
-const FORMATS: [BlockFormat; 9] = [
+const FORMATS: [BlockFormat; 10] = [
     BlockFormat::F32,
     BlockFormat::F16,
     BlockFormat::BF16,
@@ -93,6 +93,7 @@ const FORMATS: [BlockFormat; 9] = [
     BlockFormat::Q4_1,
     BlockFormat::Q5_0,
     BlockFormat::Q4K,
+    BlockFormat::Q5K,
     BlockFormat::Q6K,
 ];
 
@@ -142,11 +143,15 @@ fn products_are_within_the_error_bound_of_exact_sums_on_every_instruction_set() 
 /// times the activation. None for other formats, whose products are those of the weights.
 fn magnitude(format: BlockFormat, row: &[u8], x: &[f32]) -> Option<f64> {
     let half = |at: &[u8]| f64::from(half::f16::from_le_bytes([at[0], at[1]]).to_f32()).abs();
-    let blocks = row.chunks(format.bytes_per_block()).zip(x.chunks(32));
+    let blocks = row.chunks(format.bytes_per_block()).zip(x.chunks(format.values_per_block()));
     let of_block = |block: &[u8]| match format {
         BlockFormat::Q8_0 => Some(128.0 * half(block)),
         BlockFormat::Q4_0 => Some((15.0 + 8.0) * half(block)),
         BlockFormat::Q4_1 => Some(15.0 * half(block) + half(&block[2..])),
+        // Scales and minima of parts are at most 63; those of six-bit values at most 128.
+        BlockFormat::Q4K => Some(63.0 * (15.0 * half(block) + half(&block[2..]))),
+        BlockFormat::Q5K => Some(63.0 * (31.0 * half(block) + half(&block[2..]))),
+        BlockFormat::Q6K => Some(128.0 * (63.0 + 32.0) * half(&block[208..])),
         _ => None,
     };
     blocks.map(|(block, x)| Some(of_block(block)? * x.iter().map(|x| f64::from(x.abs())).sum::<f64>())).sum()
@@ -198,8 +203,9 @@ fn a_token_gets_the_same_bits_whatever_else_is_in_its_batch_and_however_rows_are
 #[test]
 fn eight_bit_activations_stay_within_half_a_step_per_product() {
     let mut draw = Draw(4);
-    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4_1] {
-        let (rows, columns) = (33, 96);
+    use BlockFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K, Q8_0};
+    for format in [Q8_0, Q4_0, Q4_1, Q4K, Q5K, Q6K] {
+        let (rows, columns) = (33, 3 * format.values_per_block());
         let bytes = random_matrix(&mut draw, format, rows, columns);
         let matrix = packed(format, rows, columns, &bytes);
         let x = draw.numbers(columns);
@@ -241,7 +247,8 @@ fn added_products_are_the_sum_of_both() {
 
 #[test]
 fn rows_without_a_packing_of_their_own_become_single_precision() {
-    assert_eq!(PanelKind::of(BlockFormat::Q6K), PanelKind::Single);
+    assert_eq!(PanelKind::of(BlockFormat::Q5_1), PanelKind::Single);
+    assert_eq!(PanelKind::of(BlockFormat::Q6K), PanelKind::Sixes);
     assert_eq!(PanelKind::of(BlockFormat::Q4_1), PanelKind::NibblesWithMinimum);
 }
 

@@ -5,6 +5,7 @@ pub mod chat;
 pub mod format;
 pub mod geometry;
 pub mod gguf;
+pub mod library;
 pub mod store;
 pub mod synth;
 pub mod tokenizer;

@@ -1,6 +1,7 @@
-//! Text to tokens and back: byte-level BPE with the vocabulary and merges of the file.
+//! Text to tokens and back: byte-level BPE with the vocabulary and merges of the file, or SentencePiece with its scores.
 
 mod control;
+mod pieces;
 mod split;
 mod stops;
 mod stream;
@@ -13,9 +14,10 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::{Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
 use self::control::ControlTokens;
+use self::pieces::Pieces;
 pub use self::stops::Stops;
 pub use self::stream::Stream;
-use super::gguf::{Gguf, Metadata, MetadataError, Strings};
+use super::gguf::{Array, Gguf, Metadata, MetadataError, Strings, Value};
 
 /// White-space characters in a row beyond which a text is refused: the pattern matcher keeps one entry per character
 /// of a run on a stack of a million, and past its end it would split the text wrongly without saying so.
@@ -27,8 +29,7 @@ const END_TEXTS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|en
 
 /// A tokenizer, ready to use from many threads.
 pub struct Tokenizer {
-    bpe: BPE,
-    split: Sequence,
+    method: Method,
     control: ControlTokens,
     /// The bytes of every token, one after another.
     bytes: Vec<u8>,
@@ -40,6 +41,14 @@ pub struct Tokenizer {
     end: BTreeSet<u32>,
 }
 
+/// How plain text becomes tokens.
+enum Method {
+    /// Words cut by a pattern, their bytes merged by rank.
+    Bytes(BPE, Sequence),
+    /// Characters merged by score.
+    Pieces(Pieces),
+}
+
 /// Why a file's tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -47,7 +56,9 @@ pub enum TokenizerError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     /// Another kind of tokenizer.
-    #[error("tokenizer {found:?} is not supported, only byte-level BPE (\"gpt2\"); choose another model")]
+    #[error(
+        "tokenizer {found:?} is not supported, only byte-level BPE (\"gpt2\") and SentencePiece (\"llama\"); choose another model"
+    )]
     Kind {
         /// What the file names.
         found: String,
@@ -142,31 +153,37 @@ impl Tokenizer {
     /// As [`from_gguf`](Self::from_gguf).
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, TokenizerError> {
         let kind = required(metadata.text("tokenizer.ggml.model")?, "tokenizer.ggml.model")?;
-        if kind != "gpt2" {
+        if !matches!(kind, "gpt2" | "llama") {
             return Err(TokenizerError::Kind { found: shortened(kind) });
         }
-        let name = metadata.text("tokenizer.ggml.pre")?.unwrap_or("gpt-2");
-        let rule = split::rule(name).ok_or_else(|| TokenizerError::PreTokenizer { found: shortened(name) })?;
         let tokens = required(metadata.texts("tokenizer.ggml.tokens")?, "tokenizer.ggml.tokens")?;
-        let merges = required(metadata.texts("tokenizer.ggml.merges")?, "tokenizer.ggml.merges")?;
         let kinds = kinds(metadata, tokens.len())?;
         let special = |key| special(metadata, key, tokens.len());
         let (bos, eos) = (special("tokenizer.ggml.bos_token_id")?, special("tokenizer.ggml.eos_token_id")?);
         let eot = special("tokenizer.ggml.eot_token_id")?;
 
         let control = ControlTokens::new(tokens, &kinds);
+        let (method, adds_bos) = if kind == "llama" {
+            let unknown = special("tokenizer.ggml.unknown_token_id")?;
+            (Method::Pieces(pieces_of(metadata, tokens, &kinds, unknown)?), true)
+        } else {
+            let name = metadata.text("tokenizer.ggml.pre")?.unwrap_or("gpt-2");
+            let rule = split::rule(name).ok_or_else(|| TokenizerError::PreTokenizer { found: shortened(name) })?;
+            let merges = required(metadata.texts("tokenizer.ggml.merges")?, "tokenizer.ggml.merges")?;
+            let split = split::pre_tokenizer(rule).map_err(|source| TokenizerError::Build { source })?;
+            (Method::Bytes(bpe(tokens, merges, rule.whole_words_first)?, split), rule.adds_bos)
+        };
         let named = END_TEXTS.iter().filter_map(|text| control.id_of(text));
         let end = named.chain(eos).chain(eot).collect();
-        let (bytes, ends) = token_bytes(tokens, &kinds);
+        let (bytes, ends) = token_bytes(tokens, &kinds, matches!(method, Method::Pieces(_)));
         Ok(Self {
-            bpe: bpe(tokens, merges, rule.whole_words_first)?,
-            split: split::pre_tokenizer(rule).map_err(|source| TokenizerError::Build { source })?,
+            method,
             control,
             bytes,
             ends,
             bos,
             eos,
-            add_bos: metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(rule.adds_bos) && bos.is_some(),
+            add_bos: metadata.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(adds_bos) && bos.is_some(),
             end,
         })
     }
@@ -247,10 +264,19 @@ impl Tokenizer {
             return Ok(());
         }
         let library = |source| EncodeError::Library { source };
-        let mut pieces = PreTokenizedString::from(text);
-        self.split.pre_tokenize(&mut pieces).map_err(library)?;
-        for (piece, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-            tokens.extend(self.bpe.tokenize(piece).map_err(library)?.iter().map(|token| token.id));
+        match &self.method {
+            Method::Bytes(bpe, split) => {
+                let mut pieces = PreTokenizedString::from(text);
+                split.pre_tokenize(&mut pieces).map_err(library)?;
+                for (piece, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+                    tokens.extend(bpe.tokenize(piece).map_err(library)?.iter().map(|token| token.id));
+                }
+            }
+            Method::Pieces(pieces) => {
+                // A space is put before the text and after each control token in it, as in llama.cpp.
+                let begins = tokens.last().is_none_or(|&last| self.control.is_control(last));
+                pieces.encode(text, pieces.space_prefix && begins, tokens);
+            }
         }
         Ok(())
     }
@@ -352,11 +378,40 @@ fn bpe(tokens: &Strings, merges: &Strings, whole_words_first: bool) -> Result<BP
         .map_err(|source| TokenizerError::Build { source })
 }
 
-/// The bytes that every token stands for, one after another, and where each token's end.
-fn token_bytes(tokens: &Strings, kinds: &[TokenKind]) -> (Vec<u8>, Vec<usize>) {
+/// The vocabulary of a SentencePiece file.
+fn pieces_of(
+    metadata: &Metadata,
+    tokens: &Strings,
+    kinds: &[TokenKind],
+    unknown: Option<u32>,
+) -> Result<Pieces, TokenizerError> {
+    let key = "tokenizer.ggml.scores";
+    let scores = match metadata.get(key) {
+        Some(Value::Array(Array::F32(scores))) => scores.clone(),
+        _ => required(None, key)?,
+    };
+    if scores.len() != tokens.len() {
+        return Err(TokenizerError::Length { key, found: scores.len(), tokens: tokens.len() });
+    }
+    let ordinary = |id: u32| kinds[id as usize] != TokenKind::Control;
+    let space_prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    Ok(Pieces::new(tokens.iter(), scores, ordinary, unknown, space_prefix))
+}
+
+/// The bytes that every token stands for, one after another, and where each token's end. Of SentencePiece's, `<0x0A>` is a
+/// byte and U+2581 a space.
+fn token_bytes(tokens: &Strings, kinds: &[TokenKind], pieces: bool) -> (Vec<u8>, Vec<usize>) {
     let byte_of: std::collections::BTreeMap<char, u8> = (0..=255).map(|byte| (byte_as_char(byte), byte)).collect();
     let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(tokens.len()));
     for (token, kind) in tokens.iter().zip(kinds) {
+        if pieces {
+            match pieces::byte_of(token).filter(|_| *kind == TokenKind::Ordinary) {
+                Some(byte) => bytes.push(byte),
+                None => bytes.extend_from_slice(token.replace(pieces::SPACE, " ").as_bytes()),
+            }
+            ends.push(bytes.len());
+            continue;
+        }
         let plain: Option<Vec<u8>> = token.chars().map(|c| byte_of.get(&c).copied()).collect();
         match plain {
             Some(plain) if *kind == TokenKind::Ordinary => bytes.extend_from_slice(&plain),
