@@ -18,7 +18,7 @@ pub use batch::{
 pub use bench::{BenchCompare, BenchLoad, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
-pub use run::Run;
+pub use run::{BenchRuntime, Run};
 pub use service::{BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
@@ -433,10 +433,10 @@ pub enum BenchCommand {
     },
     /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
     Planner(BenchPlanner),
+    /// The runtime under load: the same arrivals simulated and served, at shares of the capacity.
+    Runtime(BenchRuntime),
     /// The simulator's speed, memory and agreement with its peers, side by side in one run.
     Sim(BenchSim),
-    /// Answers of a small model on this host under the load scenarios of MLPerf.
-    Runtime(BenchLoad),
     /// Copies and products on every device found, beside what cards that are not here would need at least.
     Device(BenchDevice),
     /// Planner, simulator, runtime and device under the same loads, in one record and one page.
@@ -459,9 +459,6 @@ pub struct BenchDevice {
     /// Samples of each time.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub samples: usize,
-    /// Measure this host's memory under the loads of MLPerf instead; bench.json and report.html go to this folder.
-    #[arg(short, long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
 }
 
 /// Subcommands of `isotherm generate`.

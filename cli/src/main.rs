@@ -21,7 +21,6 @@ mod usage;
 
 use args::{BenchCommand, Cli, Command};
 use clap::Parser;
-use commands::bench_load::Subject;
 use failure::Done;
 use std::process::ExitCode;
 use ui::Ui;
@@ -62,9 +61,9 @@ fn run(cli: &Cli) -> Done {
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Device(args)) => commands::bench_device::run(&ui, args),
+        Command::Bench(BenchCommand::Runtime(args)) => commands::bench_runtime::run(&ui, args),
         Command::Bench(BenchCommand::Sim(args)) => commands::bench_sim::run(&ui, args),
-        Command::Bench(BenchCommand::Runtime(args)) => commands::bench_load::run(&ui, args, &[Subject::Runtime]),
-        Command::Bench(BenchCommand::All(args)) => commands::bench_load::run(&ui, args, &Subject::ALL),
+        Command::Bench(BenchCommand::All(args)) => commands::bench_load::run(&ui, args),
         Command::Bench(BenchCommand::Compare(args)) => commands::bench_compare::run(&ui, args),
         Command::Bench(BenchCommand::Targets(args)) => commands::bench_targets::run(&ui, args),
         Command::Audit(command) => commands::audit::run(&ui, command),

@@ -1,15 +1,19 @@
 //! Arguments of the benchmarks that report in one form.
 
+use crate::commands::bench_load::Subject;
 use clap::Args;
 use isotherm_core::units::Seconds;
 use std::path::PathBuf;
 
-/// Arguments of `isotherm bench runtime` and `all`.
+/// Arguments of `isotherm bench all`.
 #[derive(Debug, Args)]
 pub struct BenchLoad {
     /// Folder for bench.json and report.html.
     #[arg(short, long, value_name = "DIR", default_value = "isotherm-bench")]
     pub output: PathBuf,
+    /// Only these parts of the program.
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', default_values_t = Subject::ALL)]
+    pub only: Vec<Subject>,
     /// Independent runs of each figure, at least 5.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub runs: u32,
@@ -22,14 +26,6 @@ pub struct BenchLoad {
     /// Folder of criterion's results to take in; `target/criterion` where that is.
     #[arg(long, value_name = "DIR")]
     pub criterion: Option<PathBuf>,
-}
-
-impl Default for BenchLoad {
-    /// What the command line takes where nothing is said.
-    fn default() -> Self {
-        let span = Seconds::of(1.0);
-        Self { output: PathBuf::from("isotherm-bench"), runs: 5, span, seed: 1, criterion: None }
-    }
 }
 
 /// Arguments of `isotherm bench compare`.

@@ -73,3 +73,26 @@ pub struct Run {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: u32,
 }
+
+/// Arguments of `isotherm bench runtime`.
+#[derive(Debug, Args)]
+pub struct BenchRuntime {
+    /// Folder for its artefacts.
+    #[arg(short, long, value_name = "DIR", default_value = "isotherm-runtime-bench")]
+    pub output: PathBuf,
+    /// Model to run.
+    #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+    pub model: String,
+    /// Requests at each share.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub requests: u32,
+    /// Requests in service at once, at most.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub together: u32,
+    /// Shares of the predicted capacity at which requests arrive.
+    #[arg(long, value_name = "SHARE", value_delimiter = ',', default_values_t = [0.3, 0.6, 0.9])]
+    pub shares: Vec<f64>,
+    /// Seed of arrivals, lengths and tokens.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+}

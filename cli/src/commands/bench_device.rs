@@ -1,7 +1,6 @@
 //! `isotherm bench device`: what the devices of this host take for the operations of a decoder, beside rooflines of cards.
 
-use crate::args::{BenchDevice, BenchLoad};
-use crate::commands::bench_load::{self, Subject};
+use crate::args::BenchDevice;
 use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::ui::{Ui, table};
@@ -68,10 +67,6 @@ impl From<Timed> for Row {
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &BenchDevice) -> Done {
-    if let Some(output) = &args.output {
-        let load = BenchLoad { output: output.clone(), ..BenchLoad::default() };
-        return bench_load::run(ui, &load, &[Subject::Device]);
-    }
     if !(256..=16_384).contains(&args.size) || !args.size.is_multiple_of(256) {
         let size = args.size;
         return Err(Failure::new(Code::Usage, format!("--size is {size}; give a multiple of 256 up to 16384")));

@@ -1,4 +1,4 @@
-//! `isotherm bench runtime|device|all`: figures under the load scenarios of MLPerf, in one form for all parts of isotherm.
+//! `isotherm bench all`: figures under the load scenarios of MLPerf, in one form for all parts of isotherm.
 //!
 //! A query is one plan, one simulation, one short answer of a model, one copy. Queries come one after another
 //! (SingleStream), eight at a time (MultiStream), at random times at a rate that the tail bears (Server), or all at once
@@ -30,7 +30,7 @@ pub const BENCH_SCHEMA: &str = "isotherm.bench/v1";
 const RUNS_MIN: u32 = 5;
 
 /// What can be measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Subject {
     /// Plans of generated piles.
     Planner,
@@ -53,6 +53,12 @@ impl Subject {
             Self::Runtime => "runtime",
             Self::Device => "device",
         }
+    }
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -118,7 +124,8 @@ pub struct Record {
 }
 
 /// Runs the command.
-pub fn run(ui: &Ui, args: &BenchLoad, subjects: &[Subject]) -> Done {
+pub fn run(ui: &Ui, args: &BenchLoad) -> Done {
+    let subjects = &args.only;
     if args.runs < RUNS_MIN || args.span.value() <= 0.0 {
         return Err(Failure::new(Code::Usage, format!("--runs must be at least {RUNS_MIN} and --span above zero")));
     }
@@ -136,9 +143,10 @@ pub fn run(ui: &Ui, args: &BenchLoad, subjects: &[Subject]) -> Done {
     } else if args.criterion.is_some() {
         return Err(Failure::file(&folder, "is no folder of criterion's results"));
     }
-    let which = if subjects.len() > 1 { "all" } else { subjects.first().map_or("all", |subject| subject.name()) };
+    let only: Vec<&str> = subjects.iter().map(|subject| subject.name()).collect();
     let command = format!(
-        "isotherm bench {which} -o {} --runs {} --span '{}' --seed {}",
+        "isotherm bench all --only {} -o {} --runs {} --span '{}' --seed {}",
+        only.join(","),
         args.output.display(),
         args.runs,
         args.span,

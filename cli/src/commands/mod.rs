@@ -8,6 +8,7 @@ pub mod bench_compare;
 pub mod bench_device;
 pub mod bench_load;
 pub mod bench_planner;
+pub mod bench_runtime;
 pub mod bench_sim;
 pub mod bench_targets;
 pub mod devices;

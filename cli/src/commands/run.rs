@@ -1,6 +1,6 @@
 //! `isotherm run`: a sealed plan executed, its tokens streaming.
 
-mod load;
+pub mod load;
 
 use crate::args::{Format, Run};
 use crate::commands::verify;

@@ -169,8 +169,13 @@ impl Bench {
 
     /// Plans with so many stages, simulates and seals. None where the machine has no such plan.
     pub fn prepare(&self, ui: &Ui, stages: u32) -> Result<Option<Sealed>, Failure> {
+        self.prepare_for(ui, stages, &self.scenario(stages))
+    }
+
+    /// The same for a scenario's text.
+    pub fn prepare_for(&self, ui: &Ui, stages: u32, scenario: &str) -> Result<Option<Sealed>, Failure> {
         let scenario_path = self.folder.join(format!("scenario-{stages}.toml"));
-        files::write(&scenario_path, self.scenario(stages).as_bytes())?;
+        files::write(&scenario_path, scenario.as_bytes())?;
         let devices_path = self.folder.join("devices.json");
         let sources = Sources {
             devices: Some(devices_path.clone()),
@@ -284,7 +289,7 @@ fn clear(folder: &Path) -> Done {
     let paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     let ours = |path: &Path| {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let made = ["devices", "scenario-", "plan-", "simulation-", "manifest-", "run-", "session", "report"];
+        let made = ["devices", "scenario-", "plan-", "simulation-", "manifest-", "run-", "load-", "session", "report"];
         path.is_file() && made.iter().any(|prefix| name.starts_with(prefix))
     };
     if let Some(other) = paths.iter().find(|path| !ours(path)) {

@@ -12,13 +12,14 @@
 //! a panel:
 //!
 //! * single or half precision: one column, sixteen values;
-//! * nibbles (Q4_0, Q4_1): eight columns, sixteen 32-bit words, nibble `i` of a word being column `i`;
+//! * nibbles (Q4_0, Q4_1, Q5_0, Q5_1): eight columns, sixteen 32-bit words, nibble `i` of a word being column `i`;
 //! * bytes (Q8_0): four columns, sixteen words, byte `i` of a word being column `i`;
-//! * super-blocks (Q4_K, Q5_K, Q6_K): nibbles, and after each four groups the bits above them, see [`super_blocks`].
+//! * super-blocks (Q4_K, Q5_K, Q6_K): nibbles. After each four groups of these and of Q5_0 and Q5_1 stand the bits above
+//!   the nibbles, see [`super_blocks`].
 //!
 //! For each group in rising order of columns stand the `n` panels' groups. With quantised weights, after the groups of
-//! each block of 32 columns stand, for each panel, sixteen half-precision scales, and with Q4_1 sixteen minima after them.
-//! Super-blocks are blocks of 256 columns with scales of their own.
+//! each block of 32 columns stand, for each panel, sixteen half-precision scales, and with Q4_1 and Q5_1 sixteen minima after
+//! them. Super-blocks are blocks of 256 columns with scales of their own.
 
 mod super_blocks;
 
@@ -51,6 +52,10 @@ pub(crate) enum PanelKind {
     Nibbles,
     /// 32 nibbles, a scale and a minimum.
     NibblesWithMinimum,
+    /// 32 values of five bits and a scale.
+    FiveBits,
+    /// 32 values of five bits, a scale and a minimum.
+    FiveBitsWithMinimum,
     /// 32 signed bytes and a scale.
     Bytes,
     /// 256 nibbles in eight parts with scales and minima of their own.
@@ -69,11 +74,13 @@ impl PanelKind {
             BlockFormat::BF16 => Self::Brain,
             BlockFormat::Q4_0 => Self::Nibbles,
             BlockFormat::Q4_1 => Self::NibblesWithMinimum,
+            BlockFormat::Q5_0 => Self::FiveBits,
+            BlockFormat::Q5_1 => Self::FiveBitsWithMinimum,
             BlockFormat::Q8_0 => Self::Bytes,
             BlockFormat::Q4K => Self::Fours,
             BlockFormat::Q5K => Self::Fives,
             BlockFormat::Q6K => Self::Sixes,
-            _ => Self::Single,
+            BlockFormat::F32 => Self::Single,
         }
     }
 
@@ -82,27 +89,26 @@ impl PanelKind {
         !matches!(self, Self::Single | Self::Half | Self::Brain)
     }
 
-    /// Bits above the nibble, where the columns come in super-blocks.
-    pub(super) fn high_bits(self) -> Option<usize> {
+    /// Bits above the nibbles.
+    pub(super) fn high_bits(self) -> usize {
         match self {
-            Self::Fours => Some(0),
-            Self::Fives => Some(1),
-            Self::Sixes => Some(2),
-            _ => None,
+            Self::FiveBits | Self::FiveBitsWithMinimum | Self::Fives => 1,
+            Self::Sixes => 2,
+            _ => 0,
         }
     }
 
     /// Columns of a block.
     fn block_columns(self) -> usize {
-        if self.high_bits().is_some() { SUPER_BLOCK } else { BLOCK }
+        if matches!(self, Self::Fours | Self::Fives | Self::Sixes) { SUPER_BLOCK } else { BLOCK }
     }
 
     /// Columns in a group.
     pub(super) fn group_columns(self) -> usize {
         match self {
             Self::Single | Self::Half | Self::Brain => 1,
-            Self::Nibbles | Self::NibblesWithMinimum | Self::Fours | Self::Fives | Self::Sixes => 8,
             Self::Bytes => 4,
+            _ => 8,
         }
     }
 
@@ -118,8 +124,8 @@ impl PanelKind {
     pub(super) fn scale_bytes(self) -> usize {
         match self {
             Self::Single | Self::Half | Self::Brain => 0,
-            Self::Nibbles | Self::Bytes => 2 * PANEL_ROWS,
-            Self::NibblesWithMinimum => 4 * PANEL_ROWS,
+            Self::Nibbles | Self::FiveBits | Self::Bytes => 2 * PANEL_ROWS,
+            Self::NibblesWithMinimum | Self::FiveBitsWithMinimum => 4 * PANEL_ROWS,
             // Two halves and sixteen bytes, or one half and sixteen bytes, for each row.
             Self::Fours | Self::Fives => (4 + 16) * PANEL_ROWS,
             Self::Sixes => (2 + 16) * PANEL_ROWS,
@@ -130,7 +136,7 @@ impl PanelKind {
 impl PanelKind {
     /// Bytes of the groups of one block, or of one group where there are no blocks, of `panels` panels.
     pub(super) fn groups_bytes(self, panels: usize) -> usize {
-        let high = self.high_bits().unwrap_or(0) * (SUPER_BLOCK / BLOCK);
+        let high = self.high_bits() * (self.block_columns() / BLOCK);
         let groups = if self.is_blocked() { self.block_columns() / self.group_columns() + high } else { 1 };
         groups * panels * self.group_bytes()
     }
@@ -321,6 +327,9 @@ fn pack(matrix: &RowMajor<'_>, memory: &mut [u8]) {
                 }
             }
             PanelKind::Nibbles | PanelKind::NibblesWithMinimum => pack_nibbles(row, place, memory),
+            PanelKind::FiveBits | PanelKind::FiveBitsWithMinimum => {
+                super_blocks::pack_five_bits(row, place, memory);
+            }
             PanelKind::Fours | PanelKind::Fives | PanelKind::Sixes => {
                 super_blocks::pack(matrix.format, row, place, memory);
             }

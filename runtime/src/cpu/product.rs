@@ -6,11 +6,12 @@
 //!
 //! * plain weights: `y = fma(w[c], x[c], y)` over columns `c` in rising order;
 //! * nibbles: per block `p = fma(q[c], x[c], p)` from zero, then `y = fma(p, d, y)` and `y = fma(m, s, y)`, with `s` the
-//!   sum of the block's activations and `m` the minimum (Q4_1) or `-8 d` (Q4_0);
+//!   sum of the block's activations and `m` the minimum (Q4_1, Q5_1), `-8 d` (Q4_0) or `-16 d` (Q5_0);
 //! * bytes: as nibbles, without the minimum;
 //! * super-blocks: the same with a scale and a minimum for each part;
 //! * with eight-bit activations `p` is an exact integer sum times the activations' scale.
 
+mod blocks;
 mod super_blocks;
 
 use super::Arithmetic;
@@ -19,6 +20,7 @@ use super::isa::{self, Isa, Kernel};
 use super::lanes::Lanes;
 use super::pack::{BLOCK, PANEL_ROWS, Packed, PanelKind};
 use super::share::ColumnBlock;
+use blocks::{Bytes, Nibbles, RoundedBytes, RoundedNibbles};
 use std::ops::Range;
 use super_blocks::{Parts, RoundedParts};
 
@@ -65,11 +67,15 @@ pub(crate) fn product(
         (PanelKind::Single, _) => job.run::<Single>(out),
         (PanelKind::Half, _) => job.run::<Half>(out),
         (PanelKind::Brain, _) => job.run::<Brain>(out),
-        (PanelKind::Nibbles, Arithmetic::F32) => job.run::<Nibbles<false>>(out),
-        (PanelKind::NibblesWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true>>(out),
+        (PanelKind::Nibbles, Arithmetic::F32) => job.run::<Nibbles<false, 0>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true, 0>>(out),
+        (PanelKind::FiveBits, Arithmetic::F32) => job.run::<Nibbles<false, 1>>(out),
+        (PanelKind::FiveBitsWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true, 1>>(out),
         (PanelKind::Bytes, Arithmetic::F32) => job.run::<Bytes>(out),
-        (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<RoundedNibbles<false>>(out),
-        (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true>>(out),
+        (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<RoundedNibbles<false, 0>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true, 0>>(out),
+        (PanelKind::FiveBits, Arithmetic::Int8) => job.run::<RoundedNibbles<false, 1>>(out),
+        (PanelKind::FiveBitsWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true, 1>>(out),
         (PanelKind::Bytes, Arithmetic::Int8) => job.run::<RoundedBytes>(out),
         (PanelKind::Fours, Arithmetic::F32) => job.run::<Parts<0>>(out),
         (PanelKind::Fives, Arithmetic::F32) => job.run::<Parts<1>>(out),
@@ -363,246 +369,9 @@ unsafe fn words_of<V: Lanes, const G: usize>(at: *const u8) -> [V::Words; G] {
     }
 }
 
-/// Adds one block's scaled sums, and its minima times the sums of activations, to the totals.
-///
-#[inline(always)]
-unsafe fn add_block<V: Lanes, const G: usize, const T: usize>(
-    o: &Operands,
-    block: usize,
-    part: &[[V; T]; G],
-    minima: Minima,
-    totals: &mut [[V; T]; G],
-) {
-    let blocks = o.columns / BLOCK;
-    for g in 0..G {
-        // SAFETY: each panel holds the scales of its blocks, each token the sums of its blocks.
-        unsafe {
-            let at = o.scales.add(block * o.step + g * minima.scale_bytes());
-            V::prefetch(at.wrapping_add(AHEAD));
-            let scale = V::load_half(at);
-            let minimum = match minima {
-                Minima::None => None,
-                Minima::MinusEight => Some(scale.mul(V::splat(-8.0))),
-                Minima::Stored => Some(V::load_half(at.add(2 * PANEL_ROWS))),
-            };
-            let scale = match minima {
-                // Bytes come times 2^24; undoing it here is exact.
-                Minima::None => scale.mul(V::splat(1.0 / 16_777_216.0)),
-                _ => scale,
-            };
-            for t in 0..T {
-                let mut total = part[g][t].fma(scale, totals[g][t]);
-                if let Some(minimum) = minimum {
-                    total = minimum.fma(V::splat(*o.sums.add(t * blocks + block)), total);
-                }
-                totals[g][t] = total;
-            }
-        }
-    }
-}
-
-/// Where a block's minima come from.
-#[derive(Clone, Copy)]
-enum Minima {
-    /// There is none.
-    None,
-    /// Minus eight times the scale.
-    MinusEight,
-    /// After the scales.
-    Stored,
-}
-
-impl Minima {
-    /// Bytes of scales and minima of one panel in one block.
-    const fn scale_bytes(self) -> usize {
-        match self {
-            Self::None | Self::MinusEight => 2 * PANEL_ROWS,
-            Self::Stored => 4 * PANEL_ROWS,
-        }
-    }
-
-    /// Those of nibbles.
-    const fn of_nibbles(stored: bool) -> Self {
-        if stored { Self::Stored } else { Self::MinusEight }
-    }
-}
-
 /// How far ahead of their use weights are asked for, in bytes: the time to multiply these is longer than memory takes to
 /// answer.
 const AHEAD: usize = 4096;
 
 /// Bytes of sixteen words.
 const WORDS_BYTES: usize = 4 * PANEL_ROWS;
-
-/// Nibbles with single-precision activations; `STORED` minima or those of Q4_0.
-struct Nibbles<const STORED: bool>;
-
-impl<const STORED: bool> Family for Nibbles<STORED> {
-    const WIDENS: bool = true;
-
-    #[inline(always)]
-    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
-        let minima = Minima::of_nibbles(STORED);
-        // SAFETY: panels hold four groups of words per block, tokens 32 activations per block.
-        unsafe {
-            let mut totals = zeros::<V, G, T>();
-            for b in 0..o.columns / BLOCK {
-                let mut part = zeros::<V, G, T>();
-                for j in 0..4 {
-                    let at = o.weights.add(b * o.step + j * o.groups_apart);
-                    let words = words_of::<V, G>(at);
-                    let x = o.scaled.add(b * BLOCK + 8 * j);
-                    macro_rules! columns {
-                        ($($i:literal)*) => {$(
-                            let mut weights = [V::splat(0.0); G];
-                            for g in 0..G {
-                                weights[g] = V::nibble::<$i>(words[g]);
-                            }
-                            column(weights, x.add($i), o.columns, &mut part);
-                        )*};
-                    }
-                    columns!(0 1 2 3 4 5 6 7);
-                }
-                add_block(o, b, &part, minima, &mut totals);
-            }
-            totals
-        }
-    }
-}
-
-/// Bytes with single-precision activations.
-struct Bytes;
-
-impl Family for Bytes {
-    const WIDENS: bool = true;
-
-    #[inline(always)]
-    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
-        // SAFETY: panels hold eight groups of words per block, tokens 32 activations per block.
-        unsafe {
-            let mut totals = zeros::<V, G, T>();
-            for b in 0..o.columns / BLOCK {
-                let mut part = zeros::<V, G, T>();
-                for j in 0..8 {
-                    let at = o.weights.add(b * o.step + j * o.groups_apart);
-                    let words = words_of::<V, G>(at);
-                    let x = o.plain.add(b * BLOCK + 4 * j);
-                    macro_rules! columns {
-                        ($($i:literal)*) => {$(
-                            let mut weights = [V::splat(0.0); G];
-                            for g in 0..G {
-                                weights[g] = V::byte::<$i>(words[g]);
-                            }
-                            column(weights, x.add($i), o.columns, &mut part);
-                        )*};
-                    }
-                    columns!(0 1 2 3);
-                }
-                add_block(o, b, &part, Minima::None, &mut totals);
-            }
-            totals
-        }
-    }
-}
-
-/// Turns integer sums into numbers: each times the step of its token's block.
-#[inline(always)]
-unsafe fn in_steps<V: Lanes, const G: usize, const T: usize>(
-    o: &Operands,
-    block: usize,
-    part: &[[V::Words; T]; G],
-    unit: f32,
-) -> [[V; T]; G] {
-    let blocks = o.columns / BLOCK;
-    // SAFETY: each token holds the scales of its blocks.
-    unsafe {
-        let mut numbers = zeros::<V, G, T>();
-        for t in 0..T {
-            let step = V::splat(*o.token_scales.add(t * blocks + block) * unit);
-            for g in 0..G {
-                numbers[g][t] = V::from_words(part[g][t]).mul(step);
-            }
-        }
-        numbers
-    }
-}
-
-/// The four bytes at `at` as one word.
-#[inline(always)]
-unsafe fn four_bytes(at: *const u8) -> i32 {
-    // SAFETY: the caller promises four readable bytes; the read is unaligned.
-    unsafe { at.cast::<i32>().read_unaligned() }
-}
-
-/// Nibbles with eight-bit activations.
-struct RoundedNibbles<const STORED: bool>;
-
-impl<const STORED: bool> Family for RoundedNibbles<STORED> {
-    const WIDENS: bool = false;
-
-    #[inline(always)]
-    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
-        let minima = Minima::of_nibbles(STORED);
-        // SAFETY: as for `Nibbles`, with 32 rounded activations per block.
-        unsafe {
-            let mut totals = zeros::<V, G, T>();
-            for b in 0..o.columns / BLOCK {
-                let mut part = [[V::splat_words(0); T]; G];
-                for j in 0..4 {
-                    let at = o.weights.add(b * o.step + j * o.groups_apart);
-                    let words = words_of::<V, G>(at);
-                    for g in 0..G {
-                        let (low, high) = (V::low_nibbles(words[g]), V::high_nibbles(words[g]));
-                        for t in 0..T {
-                            let x = o.interleaved.add(t * o.columns + b * BLOCK + 8 * j);
-                            let sum = V::dot_nibbles(part[g][t], low, four_bytes(x));
-                            part[g][t] = V::dot_nibbles(sum, high, four_bytes(x.add(4)));
-                        }
-                    }
-                }
-                let part = in_steps(o, b, &part, 1.0);
-                add_block(o, b, &part, minima, &mut totals);
-            }
-            totals
-        }
-    }
-}
-
-/// Bytes with eight-bit activations.
-struct RoundedBytes;
-
-impl Family for RoundedBytes {
-    const WIDENS: bool = false;
-
-    #[inline(always)]
-    unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
-        let blocks = o.columns / BLOCK;
-        // SAFETY: as for `Bytes`, with 32 rounded activations per block.
-        unsafe {
-            let mut totals = zeros::<V, G, T>();
-            for b in 0..blocks {
-                let mut part = [[V::splat_words(0); T]; G];
-                for t in 0..T {
-                    let sum = *o.rounded_sums.add(t * blocks + b);
-                    for row in &mut part {
-                        row[t] = V::splat_words(-V::BYTE_OFFSET * sum);
-                    }
-                }
-                for j in 0..8 {
-                    let at = o.weights.add(b * o.step + j * o.groups_apart);
-                    let words = words_of::<V, G>(at);
-                    for g in 0..G {
-                        for t in 0..T {
-                            let x = o.rounded.add(t * o.columns + b * BLOCK + 4 * j);
-                            part[g][t] = V::dot_bytes(part[g][t], words[g], four_bytes(x));
-                        }
-                    }
-                }
-                // `add_block` undoes the scale of unrounded bytes; put it on first. Both are exact.
-                let part = in_steps(o, b, &part, 16_777_216.0);
-                add_block(o, b, &part, Minima::None, &mut totals);
-            }
-            totals
-        }
-    }
-}

@@ -5,7 +5,7 @@ use super::attention::{
 };
 use super::element::{Rotations, gate as gate_by, norm};
 use super::input::{Input, Needs};
-use super::pack::{Packed, PanelKind, RowMajor};
+use super::pack::{Packed, RowMajor};
 use super::product::{Store, product};
 use super::share::Columns;
 use super::team::{Patience, Team};
@@ -53,7 +53,7 @@ fn random_matrix(draw: &mut Draw, format: BlockFormat, rows: usize, columns: usi
                 }
                 let scale = half::f16::from_f32(draw.number() * 0.1).to_le_bytes();
                 bytes[start..start + 2].copy_from_slice(&scale);
-                if matches!(format, BlockFormat::Q4_1 | BlockFormat::Q4K | BlockFormat::Q5K) {
+                if matches!(format, BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K) {
                     let minimum = half::f16::from_f32(draw.number()).to_le_bytes();
                     bytes[start + 2..start + 4].copy_from_slice(&minimum);
                 }
@@ -84,7 +84,7 @@ fn multiply(isa: Isa, arithmetic: Arithmetic, matrix: &Packed, x: &[f32], piece:
     out
 }
 
-const FORMATS: [BlockFormat; 10] = [
+const FORMATS: [BlockFormat; 11] = [
     BlockFormat::F32,
     BlockFormat::F16,
     BlockFormat::BF16,
@@ -92,6 +92,7 @@ const FORMATS: [BlockFormat; 10] = [
     BlockFormat::Q4_0,
     BlockFormat::Q4_1,
     BlockFormat::Q5_0,
+    BlockFormat::Q5_1,
     BlockFormat::Q4K,
     BlockFormat::Q5K,
     BlockFormat::Q6K,
@@ -148,6 +149,8 @@ fn magnitude(format: BlockFormat, row: &[u8], x: &[f32]) -> Option<f64> {
         BlockFormat::Q8_0 => Some(128.0 * half(block)),
         BlockFormat::Q4_0 => Some((15.0 + 8.0) * half(block)),
         BlockFormat::Q4_1 => Some(15.0 * half(block) + half(&block[2..])),
+        BlockFormat::Q5_0 => Some((31.0 + 16.0) * half(block)),
+        BlockFormat::Q5_1 => Some(31.0 * half(block) + half(&block[2..])),
         // Scales and minima of parts are at most 63; those of six-bit values at most 128.
         BlockFormat::Q4K => Some(63.0 * (15.0 * half(block) + half(&block[2..]))),
         BlockFormat::Q5K => Some(63.0 * (31.0 * half(block) + half(&block[2..]))),
@@ -203,8 +206,8 @@ fn a_token_gets_the_same_bits_whatever_else_is_in_its_batch_and_however_rows_are
 #[test]
 fn eight_bit_activations_stay_within_half_a_step_per_product() {
     let mut draw = Draw(4);
-    use BlockFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K, Q8_0};
-    for format in [Q8_0, Q4_0, Q4_1, Q4K, Q5K, Q6K] {
+    use BlockFormat::{Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    for format in [Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q5K, Q6K] {
         let (rows, columns) = (33, 3 * format.values_per_block());
         let bytes = random_matrix(&mut draw, format, rows, columns);
         let matrix = packed(format, rows, columns, &bytes);
@@ -246,10 +249,15 @@ fn added_products_are_the_sum_of_both() {
 }
 
 #[test]
-fn rows_without_a_packing_of_their_own_become_single_precision() {
-    assert_eq!(PanelKind::of(BlockFormat::Q5_1), PanelKind::Single);
-    assert_eq!(PanelKind::of(BlockFormat::Q6K), PanelKind::Sixes);
-    assert_eq!(PanelKind::of(BlockFormat::Q4_1), PanelKind::NibblesWithMinimum);
+fn no_format_takes_more_memory_than_a_little_above_its_file() {
+    let mut draw = Draw(9);
+    for format in BlockFormat::ALL {
+        let (rows, columns) = (256, 512);
+        let bytes = random_matrix(&mut draw, format, rows, columns);
+        let packed = packed(format, rows, columns, &bytes);
+        let share = packed.bytes().len() as f64 / bytes.len() as f64;
+        assert!((1.0..1.03).contains(&share), "{format}: {share}");
+    }
 }
 
 #[test]

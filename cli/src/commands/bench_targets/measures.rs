@@ -174,7 +174,7 @@ fn memory_state() -> Values {
 fn synchronise(runs: u32) -> Values {
     let (to, inside) = std::sync::mpsc::channel::<u32>();
     let (back, from) = std::sync::mpsc::channel::<u32>();
-    let worker = std::thread::spawn(move || inside.iter().for_each(|n| drop(back.send(n))));
+    let worker = std::thread::spawn(move || inside.iter().all(|n| back.send(n).is_ok()));
     let values = timed(runs, || {
         if to.send(1).is_ok() {
             let _ = from.recv();

@@ -50,14 +50,14 @@ struct Answer<'a> {
     text: &'a str,
     tokens: &'a [u32],
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    log_probabilities: Vec<Scored<'a>>,
+    log_probabilities: Vec<Scored>,
 }
 
 /// One token's log-probability, with the likeliest tokens and theirs.
 #[derive(Serialize)]
-struct Scored<'a> {
+struct Scored {
     log_probability: f32,
-    likeliest: &'a [(u32, f32)],
+    likeliest: Vec<(u32, f32)>,
 }
 
 /// The text of an answer as it comes.
@@ -187,16 +187,10 @@ fn recorded(ui: &Ui, path: &Path, text: &str, ready: &Ready, args: &Run, samplin
         load = load.first(count);
     }
     let deadline = deadline(args)?;
-    let vocabulary = u64::try_from(ready.model.geometry.vocabulary).unwrap_or(u64::MAX).max(1);
-    let mut chance = args.seed;
+    let drawn = drawn(&load, ready.model.geometry.vocabulary, args.seed);
     let prompts: Vec<Prompt> = (0..)
-        .zip(load.requests())
-        .map(|(id, request)| Prompt {
-            tokens: (0..request.prompt_tokens).map(|_| (next(&mut chance) % vocabulary) as u32).collect(),
-            output_tokens: request.output_tokens,
-            sampling: sampling.for_request(id),
-            deadline,
-        })
+        .zip(drawn)
+        .map(|(id, prompt)| Prompt { sampling: sampling.for_request(id), deadline, ..prompt })
         .collect();
     let (prompt_tokens, output_tokens) = load.lengths();
     let workload = Workload {
@@ -208,6 +202,14 @@ fn recorded(ui: &Ui, path: &Path, text: &str, ready: &Ready, args: &Run, samplin
     let times = load.requests().iter().map(|request| request.arrival).collect();
     let stops = vec![args.stop.clone(); prompts.len()];
     Ok(Load { prompts, arriving: Arriving::At(times), workload, stops, ends_early: false })
+}
+
+/// Prompts of the lengths of a recorded load, their tokens drawn evenly from a vocabulary.
+pub fn drawn(load: &Replay, vocabulary: usize, seed: u64) -> Vec<Prompt> {
+    let vocabulary = u64::try_from(vocabulary).unwrap_or(u64::MAX).max(1);
+    let mut chance = seed;
+    let mut tokens = |count| (0..count).map(|_| (next(&mut chance) % vocabulary) as u32).collect();
+    load.requests().iter().map(|request| Prompt::greedy(tokens(request.prompt_tokens), request.output_tokens)).collect()
 }
 
 /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
@@ -227,16 +229,13 @@ fn answers(executed: &Executed, writings: Vec<Writing<'_>>) -> Result<String, Fa
         let rest = writing.stops.push(&rest);
         writing.text.push_str(&rest);
         writing.text.push_str(&writing.stops.finish());
-        let scored = |one| {
-            let Likelihood { log_probability, likeliest } = one;
-            Scored { log_probability: *log_probability, likeliest }
-        };
+        let scored = |Likelihood { log_probability, likeliest }| Scored { log_probability, likeliest };
         let answer = Answer {
             id,
             ending: executed.endings.get(id).copied().unwrap_or(Ending::Interrupted).name(),
             text: &writing.text,
             tokens,
-            log_probabilities: writing.likelihoods.iter().map(scored).collect(),
+            log_probabilities: writing.likelihoods.into_iter().map(scored).collect(),
         };
         let line = serde_json::to_string(&answer).map_err(|e| Failure::io(format!("an answer is no JSON: {e}")))?;
         lines.push_str(&line);

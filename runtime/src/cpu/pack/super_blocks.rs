@@ -1,4 +1,4 @@
-//! Rows of Q4_K, Q5_K and Q6_K.
+//! Rows of Q4_K, Q5_K and Q6_K, and of Q5_0 and Q5_1, whose five bits lie in the same way.
 //!
 //! For each part of 32 columns stand four groups of nibbles, and after them the bits above: with five bits one word, whose
 //! bit `4 i + j` belongs to column `8 j + i`; with six bits two words, the first for groups 0 and 1, whose bits
@@ -33,28 +33,52 @@ fn quants(format: BlockFormat, block: &[u8]) -> [u8; SUPER_BLOCK] {
     })
 }
 
+/// Puts 32 values into the groups from `first` on.
+fn put_part(memory: &mut [u8], place: RowPlace, block: usize, first: usize, quants: &[u8]) {
+    let high = place.kind.high_bits();
+    let mut above = [0_u32; 2];
+    for (j, eight) in quants.chunks_exact(8).enumerate() {
+        let mut word = 0_u32;
+        for (i, &q) in eight.iter().enumerate() {
+            word |= u32::from(q & 15) << (4 * i);
+            if high == 1 {
+                above[0] |= u32::from(q >> 4) << (4 * i + j);
+            } else {
+                above[j / 2] |= u32::from(q >> 4) << (4 * i + 2 * (j % 2));
+            }
+        }
+        put(memory, place.weights(block, first + j, 4), word.to_le_bytes());
+    }
+    for (h, word) in above.into_iter().take(high).enumerate() {
+        put(memory, place.weights(block, first + 4 + h, 4), word.to_le_bytes());
+    }
+}
+
+/// Packs one row of Q5_0 or Q5_1: bit `i` of a word is the fifth of element `i`, whose nibble is the low one of byte `i` or
+/// the high one of byte `i - 16`.
+pub(super) fn pack_five_bits(row: &[u8], place: RowPlace, memory: &mut [u8]) {
+    let header = place.kind.scale_bytes() / PANEL_ROWS;
+    for (b, block) in row.chunks_exact(header + 20).enumerate() {
+        put(memory, place.scales(b), [block[0], block[1]]);
+        if header == 4 {
+            put(memory, place.scales(b) + 2 * PANEL_ROWS, [block[2], block[3]]);
+        }
+        let (bits, nibbles) = block[header..].split_at(4);
+        let quants: [u8; 32] = std::array::from_fn(|i| {
+            let nibble = if i < 16 { nibbles[i] & 15 } else { nibbles[i - 16] >> 4 };
+            nibble | ((bits[i / 8] >> (i % 8)) & 1) << 4
+        });
+        put_part(memory, place, b, 0, &quants);
+    }
+}
+
 /// Packs one row.
 pub(super) fn pack(format: BlockFormat, row: &[u8], place: RowPlace, memory: &mut [u8]) {
-    let high = place.kind.high_bits().expect("only super-blocks come here");
+    let high = place.kind.high_bits();
     for (b, block) in row.chunks_exact(format.bytes_per_block()).enumerate() {
         let quants = quants(format, block);
         for (part, quants) in quants.chunks_exact(32).enumerate() {
-            let first = part * (4 + high);
-            let mut above = [0_u32; 2];
-            for (j, eight) in quants.chunks_exact(8).enumerate() {
-                let mut word = 0_u32;
-                for (i, &q) in eight.iter().enumerate() {
-                    word |= u32::from(q & 15) << (4 * i);
-                    match high {
-                        1 => above[0] |= u32::from(q >> 4) << (4 * i + j),
-                        _ => above[j / 2] |= u32::from(q >> 4) << (4 * i + 2 * (j % 2)),
-                    }
-                }
-                put(memory, place.weights(b, first + j, 4), word.to_le_bytes());
-            }
-            for (h, word) in above.into_iter().take(high).enumerate() {
-                put(memory, place.weights(b, first + 4 + h, 4), word.to_le_bytes());
-            }
+            put_part(memory, place, b, part * (4 + high), quants);
         }
         let halves = place.scales(b);
         let byte = |number: usize| halves - place.lane + (if high == 2 { 2 } else { 4 } + number) * PANEL_ROWS;

@@ -6,7 +6,8 @@
 
 use super::super::lanes::Lanes;
 use super::super::pack::{BLOCK, PANEL_ROWS, SUPER_BLOCK};
-use super::{AHEAD, Family, Operands, column, four_bytes, words_of, zeros};
+use super::blocks::{bytes_of, four_bytes, in_steps, value};
+use super::{AHEAD, Family, Operands, column, words_of, zeros};
 
 /// Bytes of scales and minima of one panel in one super-block.
 const fn scale_bytes(high: usize) -> usize {
@@ -67,26 +68,6 @@ unsafe fn prefetch_scales<V: Lanes, const HIGH: usize, const G: usize>(o: &Opera
                 V::prefetch(o.scales.wrapping_add(block * o.step + g * scale_bytes(HIGH) + line + AHEAD));
             }
         }
-    }
-}
-
-/// Column `I` of a group, the bits above its nibble put on, times `16^I` but for column 7. `above` holds those bits, `place`
-/// tells where: those of column `i` begin at bit `4 i + place`.
-#[inline(always)]
-unsafe fn value<V: Lanes, const HIGH: usize, const I: u32>(words: V::Words, above: V::Words, place: u32) -> V {
-    // SAFETY: arithmetic on registers only.
-    unsafe {
-        if HIGH == 0 {
-            return V::nibble::<I>(words);
-        }
-        let mask = if HIGH == 1 { 16 } else { 48 };
-        V::from_words(if I == 7 {
-            let above = V::masked(V::moved_down(above, 24 + place), mask);
-            V::either(V::moved_down(words, 28), above)
-        } else {
-            let above = V::masked(V::moved_up(above, 4 - place), mask << (4 * I));
-            V::either(V::masked(words, 15 << (4 * I)), above)
-        })
     }
 }
 
@@ -158,27 +139,6 @@ impl<const HIGH: usize> Family for Parts<HIGH> {
     }
 }
 
-/// Integer sums of a run as numbers, each times the step of its token's activations.
-#[inline(always)]
-unsafe fn in_steps<V: Lanes, const G: usize, const T: usize>(
-    o: &Operands,
-    block_of_32: usize,
-    run: &[[V::Words; T]; G],
-) -> [[V; T]; G] {
-    let blocks = o.columns / BLOCK;
-    // SAFETY: each token holds the scales of its blocks.
-    unsafe {
-        let mut numbers = zeros::<V, G, T>();
-        for t in 0..T {
-            let step = V::splat(*o.token_scales.add(t * blocks + block_of_32));
-            for g in 0..G {
-                numbers[g][t] = V::from_words(run[g][t]).mul(step);
-            }
-        }
-        numbers
-    }
-}
-
 /// Super-blocks with eight-bit activations.
 pub(super) struct RoundedParts<const HIGH: usize>;
 
@@ -187,7 +147,6 @@ impl<const HIGH: usize> Family for RoundedParts<HIGH> {
 
     #[inline(always)]
     unsafe fn sums<V: Lanes, const G: usize, const T: usize>(o: &Operands) -> [[V; T]; G] {
-        let mask = if HIGH == 1 { 0x0101_0101 } else { 0x0303_0303 };
         // SAFETY: as for `Parts`, with 32 rounded activations.
         unsafe {
             let mut totals = zeros::<V, G, T>();
@@ -202,14 +161,7 @@ impl<const HIGH: usize> Family for RoundedParts<HIGH> {
                         let words = words_of::<V, G>(at);
                         let (word, place) = above_of(HIGH, j);
                         for g in 0..G {
-                            let (mut even, mut odd) = (V::low_nibbles(words[g]), V::high_nibbles(words[g]));
-                            if HIGH > 0 {
-                                // Not a closure: those are compiled without the kernel's instruction set.
-                                let low = V::masked(V::moved_down(above[word][g], place), mask);
-                                let high = V::masked(V::moved_down(above[word][g], 4 + place), mask);
-                                even = V::either(even, V::moved_up(low, 4));
-                                odd = V::either(odd, V::moved_up(high, 4));
-                            }
+                            let [even, odd] = bytes_of::<V, HIGH>(words[g], above[word][g], place);
                             for t in 0..T {
                                 let x = o.interleaved.add(t * o.columns + block_of_32 * BLOCK + 8 * j);
                                 let sum = V::dot_nibbles(run[g][t], even, four_bytes(x));
@@ -217,13 +169,13 @@ impl<const HIGH: usize> Family for RoundedParts<HIGH> {
                             }
                         }
                         if HIGH == 2 && j % 2 == 1 {
-                            let numbers = in_steps::<V, G, T>(o, block_of_32, &run);
+                            let numbers = in_steps::<V, G, T>(o, block_of_32, &run, 1.0);
                             add_run::<V, HIGH, G, T>(o, b, 2 * part + j / 2, &numbers, &mut totals);
                             run = [[V::splat_words(0); T]; G];
                         }
                     }
                     if HIGH < 2 {
-                        let numbers = in_steps::<V, G, T>(o, block_of_32, &run);
+                        let numbers = in_steps::<V, G, T>(o, block_of_32, &run, 1.0);
                         add_run::<V, HIGH, G, T>(o, b, part, &numbers, &mut totals);
                     }
                 }

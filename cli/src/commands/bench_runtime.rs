@@ -1,0 +1,218 @@
+//! `isotherm bench runtime`: a load simulated and served, request by request the same.
+//!
+//! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation finds,
+//! requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by the same
+//! policy. What differs is how long steps really take.
+
+use crate::args::BenchRuntime;
+use crate::commands::run::load::drawn;
+use crate::commands::simulate::requests_csv;
+use crate::commands::truth::{Bench, Sealed};
+use crate::commands::verify;
+use crate::execution::{self, Job, Ready};
+use crate::failure::{Code, Done, Failure};
+use crate::ui::{Ui, percent, table};
+use crate::{files, interrupt, models, trust};
+use isotherm_core::record::SimulationReport;
+use isotherm_core::trace::Statistic;
+use isotherm_core::units::{Hertz, Seconds};
+use isotherm_core::workload::replay::Replay;
+use isotherm_core::workload::{Arrivals, Length, Workload};
+use isotherm_runtime::execute::{Arriving, Verdict};
+use isotherm_sim::Options;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Shortest and longest prompt: around what the probe samples, but other lengths.
+const PROMPTS: Length = Length { min: 40, max: 140 };
+/// Shortest and longest answer.
+const ANSWERS: Length = Length { min: 16, max: 80 };
+/// Requests of the run that finds the capacity.
+const SATURATED: u32 = 64;
+
+/// One figure, predicted and measured.
+#[derive(Serialize)]
+struct Row {
+    /// Share of the capacity at which requests arrived.
+    share: f64,
+    metric: &'static str,
+    predicted: f64,
+    measured: f64,
+    /// `predicted / measured - 1`.
+    error: f64,
+    /// How large an error may be; absent where none is aimed at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goal: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Rows<'a> {
+    /// Requests per second that the simulation serves at most.
+    capacity_hertz: f64,
+    /// Load of this machine over the last minute before the runs, in runnable threads; absent where it is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    load_average: Option<f64>,
+    requests: u32,
+    rows: &'a [Row],
+    records: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
+    if args.requests == 0 || args.together == 0 {
+        return Err(Failure::new(Code::Usage, "--requests and --together are counts; give at least 1"));
+    }
+    if let Some(share) = args.shares.iter().find(|share| !(**share > 0.0 && **share <= 10.0)) {
+        return Err(Failure::new(Code::Usage, format!("--shares names {share}; give shares above 0 and at most 10")));
+    }
+    let bench = Bench::new(ui, models::open(ui, &args.model)?, &args.output)?;
+    bench.note_session("A load simulated and served", "bench runtime", Vec::new())?;
+    let sealed = bench.prepare_for(ui, 1, &scenario(args))?.ok_or_else(|| {
+        Failure::new(Code::Infeasible, "this machine has no plan for the model and so many requests at once")
+            .remedy("give a smaller --together, or a smaller model")
+    })?;
+    let ready = ready(ui, &sealed)?;
+    let capacity = capacity(&ready, args)?;
+    ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
+    let load_average = std::fs::read_to_string("/proc/loadavg").ok();
+    let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
+    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    for &share in &args.shares {
+        records.push(at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?);
+    }
+    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, records };
+    ui.result(&result, || describe(&result))
+}
+
+/// One stage on any device, with room for the requests in service.
+fn scenario(args: &BenchRuntime) -> String {
+    format!(
+        "name = \"this-machine-serving\"\n\
+         question = \"How fast is this machine when requests come at random times?\"\n\n\
+         [model]\nfile = \"model.gguf\"  # the file given with --model stands in its place\n\n\
+         [workload]\nclients = {together}\nrequests = {requests}\n\
+         prompt_tokens = {{ min = {}, max = {} }}\noutput_tokens = {{ min = {}, max = {} }}\n\n\
+         [serving]\nrequests_max = {together}\n\n\
+         [objective]\nminimise = \"tpot\"\n\n\
+         [limits]\nstages_exact = 1\n",
+        PROMPTS.min,
+        PROMPTS.max,
+        ANSWERS.min,
+        ANSWERS.max,
+        together = args.together,
+        requests = args.requests,
+    )
+}
+
+fn ready(ui: &Ui, sealed: &Sealed) -> Result<Ready, Failure> {
+    let quiet = Ui { quiet: true, ..*ui };
+    let bytes = files::read(&sealed.manifest)?;
+    execution::ready(&quiet, &verify::open(&sealed.manifest, &bytes, &trust::trusted(1)?)?)
+}
+
+fn options(seed: u64) -> Options {
+    Options { seeds: 1, seed, trace: true, interrupt: Some(interrupt::flag()), ..Options::default() }
+}
+
+fn workload(arrivals: Arrivals, requests: u32) -> Workload {
+    Workload { arrivals, prompt_tokens: PROMPTS, output_tokens: ANSWERS, requests }
+}
+
+fn unsimulated(error: &dyn std::error::Error) -> Failure {
+    Failure::io(format!("failed to simulate the load: {}", models::causes(error)))
+}
+
+/// Requests per second with twice as many clients as are served at once.
+fn capacity(ready: &Ready, args: &BenchRuntime) -> Result<f64, Failure> {
+    let clients = args.together.saturating_mul(2);
+    let load = workload(Arrivals::ClosedLoop { clients }, SATURATED.max(4 * args.together));
+    let report =
+        isotherm_sim::simulate(&ready.plan, &ready.problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))?;
+    let mean = f64::from(ANSWERS.min + ANSWERS.max) / 2.0;
+    match report.metrics.get("tokens_per_second") {
+        Some(rate) if rate.mean > 0.0 => Ok(rate.mean / mean),
+        _ => Err(Failure::io("the simulation of a full load gave no rate")),
+    }
+}
+
+/// Simulates and serves requests that arrive at a rate; adds the rows and gives the record's file.
+fn at_share(
+    ui: &Ui,
+    bench: &Bench,
+    ready: &Ready,
+    args: &BenchRuntime,
+    (share, rate): (f64, f64),
+    rows: &mut Vec<Row>,
+) -> Result<PathBuf, Failure> {
+    let name = format!("{:.0}", share * 100.0);
+    let rate = Hertz::new(rate).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
+    let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
+    let first = isotherm_sim::simulate(&ready.plan, &ready.problem, &drawn_load, &options(args.seed))
+        .map_err(|e| unsimulated(&e))?;
+    let trace = first.trace.ok_or_else(|| Failure::io("the simulation kept no trace"))?;
+    let text = requests_csv(&trace);
+    files::write(&bench.folder.join(format!("load-{name}.csv")), text.as_bytes())?;
+    let load = Replay::parse(&text).map_err(|e| Failure::io(format!("the drawn load is no load: {e}")))?;
+    let predicted =
+        isotherm_sim::replay(&ready.plan, &ready.problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))?;
+    files::write_json(&bench.folder.join(format!("simulation-load-{name}.json")), &predicted)?;
+    let prompts = drawn(&load, ready.model.geometry.vocabulary, args.seed);
+    let job = Job {
+        prompts: &prompts,
+        arriving: Arriving::At(load.requests().iter().map(|request| request.arrival).collect()),
+        workload: predicted.workload.clone(),
+        // Answers have the lengths that were predicted.
+        stop: &[],
+        waiting_max: None,
+    };
+    ui.note(format!("  serving {} requests at {name} % of the capacity", args.requests));
+    let output = bench.folder.join(format!("run-load-{name}.json"));
+    let (record, executed) = execution::run(&bench.identity, ready, &job, &output, &mut |_| Verdict::GoOn)?;
+    if executed.interrupted {
+        return Err(Failure::io("interrupted; the runs made so far are kept"));
+    }
+    compare(share, &predicted, &record.metrics, rows);
+    Ok(output)
+}
+
+/// Adds the rows of one share.
+fn compare(
+    share: f64,
+    predicted: &SimulationReport,
+    measured: &std::collections::BTreeMap<String, Statistic>,
+    rows: &mut Vec<Row>,
+) {
+    // Near capacity a small error of the service time grows in the queue, so that no time to a first token is aimed at.
+    let calm = |goal| (share <= 0.6).then_some(goal);
+    let figures: [(&str, &str, fn(&Statistic) -> f64, Option<f64>); 4] = [
+        ("tpot mean", "tpot_seconds", |s| s.mean, Some(0.05)),
+        ("tokens/s", "tokens_per_second", |s| s.mean, Some(0.05)),
+        ("ttft p50", "ttft_seconds", |s| s.p50, calm(0.10)),
+        ("ttft p90", "ttft_seconds", |s| s.p90, calm(0.15)),
+    ];
+    for (metric, key, of, goal) in figures {
+        let (Some(predicted), Some(measured)) = (predicted.metrics.get(key), measured.get(key)) else { continue };
+        let (predicted, measured) = (of(predicted), of(measured));
+        rows.push(Row { share, metric, predicted, measured, error: predicted / measured - 1.0, goal });
+    }
+}
+
+fn describe(result: &Rows<'_>) -> String {
+    let mut cells = vec![["load", "metric", "predicted", "measured", "error", "goal"].map(str::to_owned).to_vec()];
+    cells.extend(result.rows.iter().map(|row| {
+        let show = |value: f64| match row.metric {
+            "tokens/s" => format!("{value:.1}"),
+            _ => Seconds::new(value).map_or_else(|_| "-".to_owned(), |seconds| seconds.to_string()),
+        };
+        let goal = row.goal.map_or_else(|| "none".to_owned(), |goal| format!("{:.0} %", goal * 100.0));
+        let share = format!("{:.0} %", row.share * 100.0);
+        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), goal]
+    }));
+    let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
+    format!(
+        "{}\n  {} requests at each share of {:.3} requests/s{busy}\n",
+        table(&cells, &[2, 3, 4, 5]),
+        result.requests,
+        result.capacity_hertz
+    )
+}
