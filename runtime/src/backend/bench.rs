@@ -1,7 +1,7 @@
 //! What a device takes for the operations of a decoder, against what its memory and arithmetic allow.
 //!
-//! The roofline of an operation is the longer of two times: its bytes over the device's bandwidth, its operations over its
-//! arithmetic rate (S. Williams, A. Waterman, D. Patterson, CACM 52(4), 2009).
+//! The roofline of an operation is the longer of two times: its bytes over the device's bandwidth, its operations over
+//! its arithmetic rate (S. Williams, A. Waterman, D. Patterson, CACM 52(4), 2009).
 
 use super::device::Device;
 use super::error::DeviceError;
@@ -21,8 +21,8 @@ pub struct Peak {
     pub flops_per_second: f64,
 }
 
-/// Cards for which times are foretold. NVIDIA H100 SXM data sheet: 3.35 TB/s, 67 TFLOPS FP32. NVIDIA Ada GPU architecture
-/// paper, appendix A: GeForce RTX 4090, 1008 GB/s, 82.6 TFLOPS FP32.
+/// Cards for which times are foretold. NVIDIA H100 SXM data sheet: 3.35 TB/s, 67 TFLOPS FP32. NVIDIA Ada GPU
+/// architecture paper, appendix A: GeForce RTX 4090, 1008 GB/s, 82.6 TFLOPS FP32.
 pub const PEAKS: [Peak; 2] = [
     Peak { name: "H100 SXM", bytes_per_second: 3.35e12, flops_per_second: 67e12 },
     Peak { name: "RTX 4090", bytes_per_second: 1.008e12, flops_per_second: 82.6e12 },

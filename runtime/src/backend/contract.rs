@@ -272,8 +272,8 @@ pub trait Platform: Send + Sync {
 /// One opened device, with a queue that works in order.
 ///
 /// Called by [`super::Device`] alone. It promises: handles are of this device and alive, byte ranges lie inside their
-/// buffers, shapes belong together, the operation's format and arithmetic are among [`Limits`], and nothing is asked after
-/// a loss but releases.
+/// buffers, shapes belong together, the operation's format and arithmetic are among [`Limits`], and nothing is asked
+/// after a loss but releases.
 ///
 /// Whatever the driver says, a backend never panics and never waits for ever: a wait that a lost device cannot end ends
 /// with [`DeviceError::Lost`].
@@ -296,8 +296,8 @@ pub trait Backend: Send {
     /// What the driver says.
     fn free(&mut self, id: BufferId) -> Result<(), DeviceError>;
 
-    /// Takes a matrix in, in the backend's own layout, split where the interface limits operands. `packed` holds rows of
-    /// blocks as in a file. Gives the bytes that it takes on the device.
+    /// Takes a matrix in, in the backend's own layout, split where the interface limits operands. `packed` holds rows
+    /// of blocks as in a file. Gives the bytes that it takes on the device.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`] when there is not so much left; the device stays usable.
@@ -309,8 +309,8 @@ pub trait Backend: Send {
     /// What the driver says.
     fn unload(&mut self, id: MatrixId) -> Result<(), DeviceError>;
 
-    /// Copies bytes to the device, after everything launched before. The slice is free when the call returns. Any offset
-    /// and length.
+    /// Copies bytes to the device, after everything launched before. The slice is free when the call returns. Any
+    /// offset and length.
     ///
     /// # Errors
     /// What the driver says.

@@ -1,5 +1,5 @@
-//! Devices with a fault, for rehearsals: one that is lost in the middle of its work, one that computes something else than
-//! it was asked for. With them the whole way from a fault to the exit code can be walked on a host without a card.
+//! Devices with a fault, for rehearsals: one that is lost in the middle of its work, one that computes something else
+//! than it was asked for. With them the whole way from a fault to the exit code can be walked on a host without a card.
 
 use super::contract::{
     Backend, BufferId, Counters, DeviceInfo, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,

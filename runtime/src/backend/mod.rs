@@ -1,11 +1,11 @@
 //! Devices behind one contract: memory, a closed set of model operations, events, sensors.
 //!
-//! A [`Platform`] is one vendor interface (the processor, wgpu, CUDA): it lists devices and opens them. A [`Backend`] is
-//! one opened device with one queue that works in order. Nobody calls a backend but [`Device`], which checks every
+//! A [`Platform`] is one vendor interface (the processor, wgpu, CUDA): it lists devices and opens them. A [`Backend`]
+//! is one opened device with one queue that works in order. Nobody calls a backend but [`Device`], which checks every
 //! argument once, counts what is alive and what was moved, and answers a lost device at once. Backends trust it.
 //!
-//! [`conformance`] is the contract as a program: every backend and every device must pass it, and passing it on a card is
-//! what makes that card supported.
+//! [`conformance`] is the contract as a program: every backend and every device must pass it, and passing it on a card
+//! is what makes that card supported.
 
 pub mod bench;
 mod check;

@@ -1,9 +1,9 @@
 //! The closed set of operations: what a decoder of the llama family needs, and nothing else.
 //!
-//! All numbers are single precision and all indices are 32-bit, little-endian, row after row without gaps. What an index
-//! table holds is the caller's responsibility; but whatever it holds, a backend touches no memory outside the operands.
-//! Rounding is the backend's business within the bounds that [`super::conformance`] states; each backend gives the same
-//! bits whenever it is asked the same.
+//! All numbers are single precision and all indices are 32-bit, little-endian, row after row without gaps. What an
+//! index table holds is the caller's responsibility; but whatever it holds, a backend touches no memory outside the
+//! operands. Rounding is the backend's business within the bounds that [`super::conformance`] states; each backend
+//! gives the same bits whenever it is asked the same.
 
 use super::contract::{Buffer, Matrix};
 use crate::cpu::Arithmetic;
@@ -147,7 +147,8 @@ pub enum Op {
         /// In which arithmetic.
         arithmetic: Arithmetic,
     },
-    /// The gated half of a feed-forward layer: `out = silu(gate * input) * (up * input)`, with `silu(x) = x / (1 + e^-x)`.
+    /// The gated half of a feed-forward layer: `out = silu(gate * input) * (up * input)`, with `silu(x) = x / (1 +
+    /// e^-x)`.
     Gated {
         /// What is multiplied.
         input: Input,

@@ -1,8 +1,8 @@
 //! One stage on a device behind the contract: the same forward pass as [`super::stage`], as a list of operations.
 //!
-//! Everything that a step needs is allocated when the stage is loaded. A step sends one small table to the device (tokens,
-//! places, blocks), launches one batch of operations, and reads back what the next stage or the choice of tokens needs:
-//! the residual stream, the logits, or only the largest one of each row.
+//! Everything that a step needs is allocated when the stage is loaded. A step sends one small table to the device
+//! (tokens, places, blocks), launches one batch of operations, and reads back what the next stage or the choice of
+//! tokens needs: the residual stream, the logits, or only the largest one of each row.
 
 use super::pass::Pass;
 use super::stage::StageSpec;
@@ -293,8 +293,8 @@ impl DeviceStage {
         }
     }
 
-    /// Sends what the step is about: tokens or the residual stream, places and blocks. Gives the first operations, and how
-    /// many positions the furthest row sees.
+    /// Sends what the step is about: tokens or the residual stream, places and blocks. Gives the first operations, and
+    /// how many positions the furthest row sees.
     fn tell(&mut self, pass: &Pass) -> Result<(Vec<Op>, u32), DeviceError> {
         let narrow = |count: usize| u32::try_from(count).expect("positions and blocks fit in 32 bits");
         let rows = pass.rows();
@@ -338,8 +338,8 @@ impl DeviceStage {
         let places = Places {
             rows: View::at(s.told, rows as u64),
             blocks: View::at(s.told, 3 * rows as u64),
-            // What is listed, rounded up: operations that are the same step after step can be kept. No row names a block
-            // past those that are listed, so what stands there is never looked at.
+            // What is listed, rounded up: operations that are the same step after step can be kept. No row names a
+            // block past those that are listed, so what stands there is never looked at.
             blocks_count: narrow(blocks.next_power_of_two().clamp(1, s.blocks_max)),
         };
         let rope = Rope {

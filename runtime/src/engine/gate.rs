@@ -49,10 +49,10 @@ impl From<DeviceError> for Refused {
     }
 }
 
-/// Largest difference that rounding explains, as a share of the largest result. Errors of a sum of `n` products grow like
-/// the root of `n` when they are independent (Higham, Accuracy and Stability of Numerical Algorithms, section 2.8); eight
-/// times that, and a few units for functions such as `exp`. Rounding activations to eight bits moves each product by up to
-/// half a step, 1/254 of its block's largest: 3 % covers the sums of real layers.
+/// Largest difference that rounding explains, as a share of the largest result. Errors of a sum of `n` products grow
+/// like the root of `n` when they are independent (Higham, Accuracy and Stability of Numerical Algorithms, section
+/// 2.8); eight times that, and a few units for functions such as `exp`. Rounding activations to eight bits moves each
+/// product by up to half a step, 1/254 of its block's largest: 3 % covers the sums of real layers.
 pub(crate) fn tolerance(op: &Op) -> f64 {
     let (length, arithmetic) = match op {
         Op::Product { outs, arithmetic, .. } => (outs.first().map_or(1, |(matrix, _)| matrix.columns()), *arithmetic),

@@ -165,8 +165,9 @@ fn the_real_model_on_wgpu_agrees_with_the_reference_and_moves_little_more_than_i
     assert_eq!(bits(&logits(&mut staged, &text, 0)), bits(&rows), "two logical devices");
 }
 
-/// What one decoded token costs beyond the least: five dependent products and reductions per layer, a lookup, the head's
-/// product and the choice; one submission; a token, its place and its blocks in, one token out; nothing allocated.
+/// What one decoded token costs beyond the least: five dependent products and reductions per layer, a lookup, the
+/// head's product and the choice; one submission; a token, its place and its blocks in, one token out; nothing
+/// allocated.
 fn account(runner: &mut Runner, geometry: &Geometry, prompt: &[u32]) {
     let tokens = 8;
     let mut counted = Vec::new();

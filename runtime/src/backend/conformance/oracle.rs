@@ -1,9 +1,9 @@
 //! Exact results, and how far from them a backend may be.
 //!
-//! Every function gives pairs of a result in double precision and a bound on the error of a single-precision computation
-//! in any order. A sum of `n` products is off by at most about `n` units times the sum of magnitudes (N. Higham, Accuracy
-//! and Stability of Numerical Algorithms, section 3.1), the magnitudes being those of whatever is really added up: for
-//! quantised weights scale and minimum may be taken apart.
+//! Every function gives pairs of a result in double precision and a bound on the error of a single-precision
+//! computation in any order. A sum of `n` products is off by at most about `n` units times the sum of magnitudes (N.
+//! Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), the magnitudes being those of whatever is
+//! really added up: for quantised weights scale and minimum may be taken apart.
 
 use crate::backend::op::Heads;
 use crate::cpu::Arithmetic;
@@ -187,8 +187,8 @@ pub(super) fn attend(query: &[f32], past: &Past, heads: Heads, scale: f32, seen:
         let smallest = scores.iter().fold(f64::INFINITY, |m, &s| m.min(s));
         let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
         let sum: f64 = weights.iter().sum();
-        // Each weight is off by the error of its score and of the largest, and of `exp`; sums by their length. Weights are
-        // divided by their sum, which is off by as much.
+        // Each weight is off by the error of its score and of the largest, and of `exp`; sums by their length. Weights
+        // are divided by their sum, which is off by as much.
         let relative = 2.0 * (2.0 * off + (seen as f64 + 24.0 + 2.0 * (largest - smallest)) * EPS);
         for i in 0..size {
             let terms =

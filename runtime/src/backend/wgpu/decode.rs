@@ -133,8 +133,8 @@ const SIX_BITS: &str = "    let dm = unpack2x16float(A[q]);
     let m = dm.y * f32(minimum);
 ";
 
-/// WGSL that declares `i0` to `i7`, the quants of block `c` as packed signed bytes, `d`, and `m`, the minimum in units of
-/// one activation; for formats that have an integer form.
+/// WGSL that declares `i0` to `i7`, the quants of block `c` as packed signed bytes, `d`, and `m`, the minimum in units
+/// of one activation; for formats that have an integer form.
 pub(super) fn integers(format: BlockFormat) -> Option<String> {
     let layout = Layout::of(format, 256);
     let mut code = format!("    let b = c;\n    let q = row + b * {}u;\n    ", layout.block);

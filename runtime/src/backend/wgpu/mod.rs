@@ -5,6 +5,7 @@ mod encode;
 mod pack;
 mod pipelines;
 mod product_shader;
+mod products;
 mod queue;
 mod row_shader;
 mod shader;

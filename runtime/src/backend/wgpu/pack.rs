@@ -1,7 +1,8 @@
 //! Matrices in the layout that the shaders read: rows of 32-bit words, padded to 32 columns.
 //!
 //! Block formats whose size is no multiple of four bytes are taken apart: first the quants of all blocks of a row, then
-//! their half-precision scales, two in a word. No format takes more bytes than in the file but for the padding of a row.
+//! their half-precision scales, two in a word. No format takes more bytes than in the file but for the padding of a
+//! row.
 
 use crate::model::format::BlockFormat;
 

@@ -204,8 +204,8 @@ impl Wgpu {
     fn read_words(&mut self, from: &wgpu::Buffer, at: u64, bytes: u64) -> Result<Vec<u8>, DeviceError> {
         let large_enough = self.staging.as_ref().is_some_and(|staging| staging.size() >= bytes);
         if !large_enough {
-            // Memory of the host, not of the device: it does not count against the device's budget, and a device that is
-            // full can still be read.
+            // Memory of the host, not of the device: it does not count against the device's budget, and a device that
+            // is full can still be read.
             let size = bytes.next_power_of_two().max(STAGING_BYTES);
             let usage = BufferUsages::COPY_DST | BufferUsages::MAP_READ;
             let descriptor = BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
@@ -285,8 +285,8 @@ impl Wgpu {
     }
 }
 
-/// How threads share the work. On a card, a subgroup per row; in software every wait of a workgroup is dear, and a thread
-/// per row needs none.
+/// How threads share the work. On a card, a subgroup per row; in software every wait of a workgroup is dear, and a
+/// thread per row needs none.
 fn shape(info: &DeviceInfo, features: Features, sizes: (u32, u32), options: &WgpuOptions) -> Shape {
     let one_size = sizes.0 == sizes.1 && sizes.0.is_power_of_two() && (4..=64).contains(&sizes.0);
     let possible = features.contains(Features::SUBGROUP) && one_size;
