@@ -1,5 +1,5 @@
 # Each recipe is a small script; `make` alone lists them.
-.PHONY: help demo test bench status coverage campaign fuzz deny clean
+.PHONY: help demo test bench status coverage campaign fuzz deny gpu-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make campaign         long: every fuzz target and the soak test"
 	@echo "make fuzz TARGET=..   one fuzz target (SECONDS_MAX=180)"
 	@echo "make deny             licences, bans and, where its database can be had, advisories"
+	@echo "make gpu-check        on a machine with an NVIDIA card: check and time the kernels on it, signed"
 	@echo "make clean            remove everything that was built"
 
 demo:
@@ -36,6 +37,9 @@ fuzz:
 
 deny:
 	@bash scripts/deny.sh
+
+gpu-check:
+	@bash scripts/gpu-check.sh
 
 clean:
 	cargo clean

@@ -45,12 +45,15 @@ unoptimised() {
     CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_TEST_OPT_LEVEL=0 CARGO_TARGET_DIR=target/unoptimised \
         cargo test -p isotherm-sim --locked --test it determinism
 }
+# Every shape of the conformance suite and a text of the real model on the host-emulated driver. Nothing runs on a GPU.
+host_emulated() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it emulated -- --nocapture; }
 
 step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
 step "queueing theory" theory
 step "digests of an unoptimised build" unoptimised
 step "devices" devices
+step "host-emulated driver" host_emulated
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

@@ -20,10 +20,12 @@ flags=(-std=c++17 -O2 -fPIC -fvisibility=hidden -ffp-contract=off -fno-strict-al
 case $(uname -m) in x86_64) flags+=(-march=native) ;; esac
 # An access that a device would refuse, or one past an array of shared memory, ends in a trap that the driver reports.
 checks=(-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error)
-list=()
-for part in block memory stream driver; do list+=("$part"); done
-list+=(common)
+# The driver itself is the same for all kernels: its objects are kept beside the folder.
+own=$( (cat "$here"/block.* "$here"/memory.* "$here"/stream.* "$here"/driver.cpp "$here"/build.sh; c++ --version; uname -m) | sha256sum | cut -c1-16)
+objects=$(dirname "$out")/objects-$own
+list=(common)
 for format in "${formats[@]}"; do list+=("format:$format"); done
+[ -d "$objects" ] || list+=(block memory stream driver)
 build_one() {
     case $1 in
         common) c++ "${flags[@]}" "${checks[@]}" -c "$here/kernels.cpp" -o "$work/common.o" ;;
@@ -37,6 +39,11 @@ for ((i = 0; i < ${#list[@]}; i += 2)); do
     if ((i + 1 < ${#list[@]})); then build_one "${list[i + 1]}"; fi
     wait "$first"
 done
-c++ -shared -Wl,-soname,libcuda.so.1 -o "$work/libcuda.so.1" "$work"/*.o -lpthread
+if [ ! -d "$objects" ]; then
+    mkdir "$work/objects"
+    mv "$work"/{block,memory,stream,driver}.o "$work/objects/"
+    mv -T "$work/objects" "$objects" 2>/dev/null || [ -d "$objects" ]
+fi
+c++ -shared -Wl,-soname,libcuda.so.1 -o "$work/libcuda.so.1" "$work"/*.o "$objects"/*.o -lpthread
 mv "$work/libcuda.so.1" "$out/libcuda.so.1"
 echo "$digest" >"$out/digest"

@@ -231,6 +231,14 @@ EXPORT int cuGetErrorName(int code, const char** name) {
 }
 EXPORT int cuGetErrorString(int code, const char** text) { return cuGetErrorName(code, text); }
 
+// NVIDIA's compiler looks for a driver too and asks it for tables that are not documented. It takes one that says that it
+// holds nothing but its own size, and dereferences what it does not get.
+EXPORT int cuGetExportTable(const void** table, const void*) {
+    static const std::size_t nothing[8] = {sizeof(std::size_t)};
+    *table = nothing;
+    return success;
+}
+
 // Devices and contexts.
 EXPORT int cuDeviceGetCount(int* count) { *count = static_cast<int>(devices().size()); return success; }
 EXPORT int cuDeviceGet(int* device, int ordinal) {

@@ -37,6 +37,32 @@ pub struct BenchSim {
     pub output: Option<PathBuf>,
 }
 
+/// Arguments of `isotherm bench kernels`.
+#[derive(Debug, Args)]
+pub struct BenchKernels {
+    /// Shape of the model: tiny, tiny-256, smollm2-135m or llama-1b.
+    #[arg(long, value_name = "NAME", default_value = "llama-1b")]
+    pub shape: String,
+    /// Format of the layers' weights.
+    #[arg(long, value_name = "FORMAT", default_value = "Q8_0")]
+    pub layer_format: String,
+    /// Format of the output matrix.
+    #[arg(long, value_name = "FORMAT", default_value = "Q8_0")]
+    pub output_format: String,
+    /// Round activations to eight bits.
+    #[arg(long)]
+    pub int8: bool,
+    /// Positions that the token sees.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub positions: u32,
+    /// Run the conformance suite and a whole model on each card first, and sign the record.
+    #[arg(long)]
+    pub check: bool,
+    /// Folder for bench-kernels.json and, with --check, its signature.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+}
+
 /// Serving policies by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Policy {

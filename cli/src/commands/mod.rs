@@ -6,6 +6,7 @@ pub mod audit;
 pub mod batch;
 pub mod bench_compare;
 pub mod bench_device;
+pub mod bench_kernels;
 pub mod bench_load;
 pub mod bench_planner;
 pub mod bench_runtime;

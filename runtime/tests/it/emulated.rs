@@ -9,16 +9,17 @@ use isotherm_runtime::backend::cuda::CudaPlatform;
 use isotherm_runtime::backend::{Device, DeviceError, Hardware, Platform};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 /// The line that every report of emulated runs carries.
-const NOTHING_ON_A_CARD: &str = "kernels executed on NVIDIA hardware: 0";
+pub const NOTHING_ON_A_CARD: &str = "kernels executed on NVIDIA hardware: 0";
 
-fn checkout() -> &'static Path {
+pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the runtime lies in the checkout")
 }
 
 /// Where cargo puts what it builds.
-fn target() -> PathBuf {
+pub fn target() -> PathBuf {
     let program = std::env::current_exe().expect("a running program has a path");
     program.ancestors().nth(3).expect("target/debug/deps/it").to_owned()
 }
@@ -52,21 +53,23 @@ pub fn stand_in(name: &str, kernels: Option<&Path>, formats: &[u32]) -> Result<P
     }
 }
 
-/// Runs one of the ignored tests of this file with the stand-in in reach.
-fn inside(test: &str, library: &Path, compiler: &Path, settings: &[(&str, &str)]) -> Output {
+/// Runs an ignored test of this program, by its path, with the stand-in in reach.
+pub fn inside(test: &str, library: &Path, compiler: &Path, settings: &[(&str, &str)]) -> Output {
     let path = format!("{}:{}", library.display(), compiler.join("cuda_nvrtc/lib").display());
     let mut command = Command::new(std::env::current_exe().expect("a running program has a path"));
-    command.args([&format!("emulated::inside_{test}"), "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+    command.args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
     command.env("LD_LIBRARY_PATH", path).env("ISOTHERM_EMULATED_CACHE", target().join("emulated/ptx"));
     command.envs(settings.iter().copied());
     command.output().expect("this program can be started again")
 }
 
 /// What is needed, or a skip aloud.
-fn ready(test: &str) -> Option<(PathBuf, PathBuf)> {
-    let found = compiler().and_then(|compiler| Ok((stand_in("driver", None, &[])?, compiler)));
+pub fn ready(test: &str) -> Option<(PathBuf, PathBuf)> {
+    // Tests run side by side: the library is built once, before any of them uses it.
+    static FOUND: OnceLock<Result<(PathBuf, PathBuf), String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| compiler().and_then(|compiler| Ok((stand_in("driver", None, &[])?, compiler))));
     match found {
-        Ok(found) => Some(found),
+        Ok(found) => Some(found.clone()),
         Err(why) => {
             eprintln!("skipped: {test}: {why}");
             None
@@ -74,11 +77,11 @@ fn ready(test: &str) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn platform() -> CudaPlatform {
+pub fn platform() -> CudaPlatform {
     CudaPlatform { cache: std::env::var_os("ISOTHERM_EMULATED_CACHE").map(PathBuf::from), tensor_cores: false }
 }
 
@@ -87,7 +90,7 @@ fn the_conformance_suite_holds_on_two_host_emulated_devices() {
     let Some((library, compiler)) = ready("the_conformance_suite_holds_on_two_host_emulated_devices") else { return };
     // The order of threads and blocks is another for every seed; a kernel must not depend on it.
     for seed in ["0", "7"] {
-        let output = inside("conformance", &library, &compiler, &[("ISOTHERM_EMULATED_SEED", seed)]);
+        let output = inside("emulated::inside_conformance", &library, &compiler, &[("ISOTHERM_EMULATED_SEED", seed)]);
         let said = said(&output);
         eprintln!("{said}");
         assert!(output.status.success() && said.contains("1 passed") && said.contains(NOTHING_ON_A_CARD), "{said}");
@@ -111,7 +114,7 @@ fn inside_conformance() {
 #[test]
 fn no_emulated_device_passes_for_a_card() {
     let Some((library, compiler)) = ready("no_emulated_device_passes_for_a_card") else { return };
-    let output = inside("labels", &library, &compiler, &[]);
+    let output = inside("emulated::inside_labels", &library, &compiler, &[]);
     assert!(output.status.success() && said(&output).contains("1 passed"), "{}", said(&output));
 }
 
@@ -135,7 +138,7 @@ fn a_device_that_fails_for_good_is_lost_and_nobody_waits_for_it() {
     let Some((library, compiler)) = ready("a_device_that_fails_for_good_is_lost_and_nobody_waits_for_it") else {
         return;
     };
-    let output = inside("loss", &library, &compiler, &[("ISOTHERM_EMULATED_LOSS", "0:5")]);
+    let output = inside("emulated::inside_loss", &library, &compiler, &[("ISOTHERM_EMULATED_LOSS", "0:5")]);
     assert!(output.status.success() && said(&output).contains("1 passed"), "{}", said(&output));
 }
 
@@ -171,9 +174,7 @@ fn without_a_driver_the_answer_is_that_there_is_none() {
     // A machine with a driver cannot show this.
     match (CudaPlatform::default()).devices() {
         Err(DeviceError::NoDriver { backend, why }) => assert!(backend == "cuda" && why.contains("libcuda"), "{why}"),
-        Ok(devices) => {
-            eprintln!("skipped: without_a_driver_the_answer_is_that_there_is_none: {} devices", devices.len())
-        }
+        Ok(_) => eprintln!("skipped: without_a_driver_the_answer_is_that_there_is_none: this is no GPU-less host"),
         Err(other) => panic!("{other}"),
     }
 }

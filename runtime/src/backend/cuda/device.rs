@@ -267,17 +267,17 @@ impl CudaDevice {
         }
         let say = |error| failed(&self.label, "launching", error);
         self.counters.dispatches += step.launches.len() as u64;
+        // A stream takes kernels one by one or a whole graph; a batch counts once either way, and its kernels are counted above.
+        self.counters.submissions += 1;
         if let Recording::Done(recorded) = &step.recorded {
-            self.counters.submissions += 1;
             return self.driver.replay(recorded).map_err(say);
         }
-        self.counters.submissions += step.launches.len() as u64;
         step.launches.iter().try_for_each(|launch| self.driver.launch(launch)).map_err(say)
     }
 
     fn start_all(&mut self, launches: &[Launch]) -> Answer<()> {
         self.counters.dispatches += launches.len() as u64;
-        self.counters.submissions += launches.len() as u64;
+        self.counters.submissions += 1;
         launches.iter().try_for_each(|launch| self.driver.launch(launch)).map_err(self.say("launching"))
     }
 

@@ -22,7 +22,7 @@ use cudarc::driver::sys::CUresult;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-pub use compile::MakeError;
+pub use compile::{MakeError, ptx};
 
 /// The name that the project's stand-in for the driver gives its devices. It ends up in [`Hardware::Emulated`], so that
 /// nothing that ran on it is ever taken for a card.

@@ -1,0 +1,290 @@
+//! `isotherm bench kernels`: what the CUDA kernels should reach on known cards, and what they reach on the cards here.
+
+use crate::args::BenchKernels;
+use crate::failure::{Code, Done, Failure};
+use crate::ui::{Ui, table};
+use crate::{files, models, trust};
+use isotherm_core::artefact::TOOL_VERSION;
+use isotherm_runtime::backend::conformance::Suite;
+use isotherm_runtime::backend::cuda::CudaPlatform;
+use isotherm_runtime::backend::decoder::Decoder;
+use isotherm_runtime::backend::roofline::{Card, Work, decode_step, table as account};
+use isotherm_runtime::backend::{Arithmetic, Device, DeviceError, DeviceInfo, Platform};
+use isotherm_runtime::cpu::reference;
+use isotherm_runtime::model::Geometry;
+use isotherm_runtime::model::format::BlockFormat;
+use isotherm_runtime::model::gguf::Gguf;
+use isotherm_runtime::model::synth::{self, SynthSpec, SynthTokenizer};
+use serde::Serialize;
+
+/// What a run of the command found.
+#[derive(Serialize)]
+struct Record {
+    schema: &'static str,
+    tool_version: &'static str,
+    shape: String,
+    layer_format: &'static str,
+    output_format: &'static str,
+    arithmetic: &'static str,
+    positions: u64,
+    /// Kernels that ran on NVIDIA's hardware during this command. Emulated ones do not count.
+    kernels_executed_on_nvidia_hardware: u64,
+    cards: Vec<Found>,
+}
+
+/// One card.
+#[derive(Serialize)]
+struct Found {
+    name: String,
+    hardware: &'static str,
+    interface: String,
+    uuid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conformance: Option<Conformance>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Agreement>,
+    operations: Vec<Operation>,
+}
+
+/// The outcome of the conformance suite.
+#[derive(Serialize)]
+struct Conformance {
+    cases: u32,
+    failed: u32,
+}
+
+/// A whole model on the card against the reference, the same tokens given to both.
+#[derive(Serialize)]
+struct Agreement {
+    file: String,
+    positions: usize,
+    equal_top_tokens: usize,
+    logit_distance_max: f32,
+}
+
+/// One operation of a decoded token.
+#[derive(Serialize)]
+struct Operation {
+    part: String,
+    kernel: String,
+    bytes: u64,
+    measured_seconds: f64,
+    measured_bytes_per_second: f64,
+    /// Absent for a card whose data sheet the account does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_seconds: Option<f64>,
+}
+
+/// Tokens that the model check gives to card and reference.
+const CHECK_TOKENS: usize = 16;
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &BenchKernels) -> Done {
+    let geometry = synth::named(&args.shape).ok_or_else(|| {
+        Failure::new(Code::Usage, format!("there is no shape {:?}; there are {}", args.shape, synth::NAMES.join(", ")))
+    })?;
+    let format = |text: &str| text.parse::<BlockFormat>().map_err(|error| Failure::new(Code::Usage, error.to_string()));
+    let (layer, output) = (format(&args.layer_format)?, format(&args.output_format)?);
+    let arithmetic = if args.int8 { Arithmetic::Int8 } else { Arithmetic::F32 };
+    let positions = u64::from(args.positions.max(1));
+    let steps = decode_step(&geometry, layer, output, arithmetic, positions);
+
+    let platform = CudaPlatform { cache: Some(files::home()?.join("kernels")), tensor_cores: false };
+    let cards: Vec<DeviceInfo> = match platform.devices() {
+        Ok(devices) => devices.into_iter().filter(|device| device.hardware.is_accelerator()).collect(),
+        Err(DeviceError::NoDriver { why, .. }) => {
+            ui.note(format!("no NVIDIA card here: {why}"));
+            Vec::new()
+        }
+        Err(error) => return Err(lost(&error)),
+    };
+    if cards.is_empty() && args.check {
+        return Err(Failure::new(Code::Device, "there is no NVIDIA card to check")
+            .remedy("run this on a machine with one; without it `isotherm bench kernels` prints what is expected"));
+    }
+    let question = Question { geometry: &geometry, layer, output, arithmetic, positions: args.positions.max(1) };
+    let (mut found, mut executed) = (Vec::new(), 0);
+    for info in cards {
+        let (card, kernels) = measure(ui, &platform, &info, &question, &steps, args.check)?;
+        executed += kernels;
+        found.push(card);
+    }
+    let record = Record {
+        schema: "isotherm/bench-kernels/v1",
+        tool_version: TOOL_VERSION,
+        shape: args.shape.clone(),
+        layer_format: layer.name(),
+        output_format: output.name(),
+        arithmetic: arithmetic.name(),
+        positions,
+        kernels_executed_on_nvidia_hardware: executed,
+        cards: found,
+    };
+    if let Some(folder) = &args.output {
+        let path = folder.join("bench-kernels.json");
+        files::write_json(&path, &record)?;
+        if args.check {
+            let identity = trust::identity(ui)?;
+            let bytes = files::read(&path)?;
+            let signature = isotherm_audit::ssh::sign(&identity, isotherm_audit::ssh::NAMESPACE, &bytes);
+            files::write(&folder.join("bench-kernels.json.sig"), signature.as_bytes())?;
+        }
+    }
+    ui.result(&record, || describe(&record, &steps))?;
+    let bad = record.cards.iter().filter(|card| !card.holds()).count();
+    if bad > 0 {
+        return Err(Failure::new(Code::Verification, format!("{bad} cards did not pass their check")));
+    }
+    Ok(())
+}
+
+impl Found {
+    /// Whether whatever was checked held.
+    fn holds(&self) -> bool {
+        self.conformance.as_ref().is_none_or(|conformance| conformance.failed == 0)
+            && self.model.as_ref().is_none_or(|model| model.equal_top_tokens == model.positions)
+    }
+}
+
+struct Question<'a> {
+    geometry: &'a Geometry,
+    layer: BlockFormat,
+    output: BlockFormat,
+    arithmetic: Arithmetic,
+    positions: u32,
+}
+
+fn lost(error: &DeviceError) -> Failure {
+    Failure::new(Code::Device, error.to_string())
+}
+
+/// Checks and times one card; gives how many kernels ran on it.
+fn measure(
+    ui: &Ui,
+    platform: &CudaPlatform,
+    info: &DeviceInfo,
+    question: &Question<'_>,
+    steps: &[(u64, Work)],
+    check: bool,
+) -> Result<(Found, u64), Failure> {
+    let open = |index: usize| Device::open(platform, index);
+    let conformance = check.then(|| {
+        ui.note(format!("{}: the conformance suite", info.name));
+        let report = Suite { open: &open, devices: &[info.index], thorough: true, seed: 1 }.run();
+        ui.note(report.to_string());
+        Conformance { cases: report.cases(), failed: report.failed() }
+    });
+    let mut kernels = 0;
+    let model = if check { Some(agreement(ui, open(info.index), &mut kernels)?) } else { None };
+
+    // One layer and the output: every kernel of a token once.
+    let geometry = Geometry { layers: 1, ..question.geometry.clone() };
+    let spec = SynthSpec {
+        geometry: &geometry,
+        format: question.layer,
+        embedding: question.output,
+        seed: 1,
+        tokenizer: SynthTokenizer::Small,
+    };
+    let bytes = synth::bytes(&spec).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let gguf = Gguf::from_bytes(bytes).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
+    let device = open(info.index).map_err(|error| lost(&error))?;
+    let positions = question.positions as usize;
+    let mut decoder =
+        Decoder::load(&gguf, vec![(0..1, device)], question.arithmetic, 64, positions).map_err(|error| lost(&error))?;
+    let tokens = vec![1; positions];
+    for piece in tokens.chunks(64) {
+        decoder.pass(piece).map_err(|error| lost(&error))?;
+    }
+    let timed = decoder.timed(20, 9).map_err(|error| lost(&error))?.unwrap_or_default();
+    kernels += decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
+    let known = [("H100", Card::H100), ("4090", Card::RTX_4090)];
+    let card = known.into_iter().find(|(name, _)| info.name.contains(name)).map(|(_, card)| card);
+    // The first operation looks the token up, which the account leaves out; so does the pass leave out the argmax.
+    let operations = timed
+        .iter()
+        .skip(1)
+        .zip(steps)
+        .map(|(&(_, seconds), (_, work))| Operation {
+            part: work.part.clone(),
+            kernel: work.kernel.clone(),
+            bytes: work.bytes,
+            measured_seconds: seconds,
+            measured_bytes_per_second: work.bytes as f64 / seconds,
+            expected_seconds: card.as_ref().and_then(|card| work.on(card)).map(|expected| expected.seconds),
+        })
+        .collect();
+    let found = Found {
+        name: info.name.clone(),
+        hardware: info.hardware.name(),
+        interface: info.interface.clone(),
+        uuid: info.uuid.clone(),
+        conformance,
+        model,
+        operations,
+    };
+    Ok((found, kernels))
+}
+
+/// The real model on the card against the reference.
+fn agreement(ui: &Ui, device: Result<Device, DeviceError>, kernels: &mut u64) -> Result<Agreement, Failure> {
+    let model = models::open(ui, "smollm2")?;
+    let vocabulary = model.geometry.vocabulary as u32;
+    let tokens: Vec<u32> = (0..CHECK_TOKENS as u32).map(|i| (300 + i * 411) % vocabulary).collect();
+    let wanted = reference::logits::<f32>(&model.gguf, &model.geometry, &tokens, 0);
+    let device = device.map_err(|error| lost(&error))?;
+    let cuts = vec![(0..model.geometry.layers, device)];
+    let mut decoder =
+        Decoder::load(&model.gguf, cuts, Arithmetic::F32, CHECK_TOKENS, CHECK_TOKENS).map_err(|error| lost(&error))?;
+    let mut given = decoder.pass(&tokens[..CHECK_TOKENS / 2]).map_err(|error| lost(&error))?;
+    for token in &tokens[CHECK_TOKENS / 2..] {
+        given.extend(decoder.pass(&[*token]).map_err(|error| lost(&error))?);
+    }
+    *kernels += decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
+    let largest = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
+    let equal = wanted.iter().zip(&given).filter(|(a, b)| largest(a) == largest(b)).count();
+    let pairs = wanted.iter().zip(&given).flat_map(|(a, b)| a.iter().zip(b));
+    Ok(Agreement {
+        file: model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        positions: tokens.len(),
+        equal_top_tokens: equal,
+        logit_distance_max: pairs.fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())),
+    })
+}
+
+fn describe(record: &Record, steps: &[(u64, Work)]) -> String {
+    let mut text = format!(
+        "one decoded token of {}, layers {}, output {}, arithmetic {}, {} positions\n\n",
+        record.shape, record.layer_format, record.output_format, record.arithmetic, record.positions
+    );
+    for card in [Card::H100, Card::RTX_4090] {
+        text.push_str(&account(steps, &card));
+        text.push('\n');
+    }
+    for card in &record.cards {
+        text.push_str(&format!("{} ({}), {}\n", card.name, card.hardware, card.interface));
+        if let Some(Conformance { cases, failed }) = card.conformance {
+            text.push_str(&format!("  conformance: {cases} cases, {failed} failed\n"));
+        }
+        if let Some(model) = &card.model {
+            text.push_str(&format!(
+                "  {}: {} of {} top tokens equal the reference's, logits within {:.1e}\n",
+                model.file, model.equal_top_tokens, model.positions, model.logit_distance_max
+            ));
+        }
+        let mut rows = vec![["part", "kernel", "us", "GB/s", "expected us"].map(str::to_owned).to_vec()];
+        rows.extend(card.operations.iter().map(|operation| {
+            vec![
+                operation.part.clone(),
+                operation.kernel.clone(),
+                format!("{:.2}", operation.measured_seconds * 1e6),
+                format!("{:.0}", operation.measured_bytes_per_second / 1e9),
+                operation.expected_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{:.2}", seconds * 1e6)),
+            ]
+        }));
+        text.push_str(&table(&rows, &[2, 3, 4]));
+        text.push('\n');
+    }
+    text.push_str(&format!("kernels executed on NVIDIA hardware: {}\n", record.kernels_executed_on_nvidia_hardware));
+    text
+}
