@@ -153,8 +153,8 @@ KERNEL(THREADS, 3) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(P
 // Two to four rows of numbers.
 KERNEL(THREADS, 2) NAME(product_4)(PRODUCT_ARGUMENTS) { product<2, 4, THREADS>(PRODUCT_VALUES); }
 // Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers here.
-// Three blocks where registers allow: Q6_K holds a word more than fits.
-KERNEL(TILE_THREADS, FORMAT_ID == 14 ? 2 : 3)
+// Three blocks where registers allow: Q6_K and the half floats hold more than fits.
+KERNEL(TILE_THREADS, FORMAT_ID == 14 || FORMAT_ID == 1 || FORMAT_ID == 30 ? 2 : 3)
 NAME(product_8)(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2, float* out0, float* out1,
                 float* out2, const float* x, u32 tokens, u32 columns, u32 add) {
     product<4, 8, TILE_THREADS>(w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, nullptr, 0.0f, tokens, columns, add);

@@ -58,6 +58,9 @@ pub struct BenchKernels {
     /// Run the conformance suite and a whole model on each card first, and sign the record.
     #[arg(long)]
     pub check: bool,
+    /// Take devices of the host-emulated driver too. Nothing about a card follows from them.
+    #[arg(long)]
+    pub emulated: bool,
     /// Folder for bench-kernels.json and, with --check, its signature.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
+mod bench_kernels;
 mod exchange;
 mod golden;
 mod scenarios;

@@ -1,6 +1,7 @@
 //! The devices of this host: one entry for each card, however many interfaces reach it.
 
 use super::contract::{DeviceInfo, Platform};
+use super::cuda::CudaPlatform;
 use super::error::DeviceError;
 use super::wgpu::{WgpuOptions, WgpuPlatform};
 use std::sync::{Arc, OnceLock};
@@ -38,7 +39,8 @@ pub const PRIORITY: [&str; 2] = ["cuda", "wgpu"];
 #[must_use]
 pub fn platforms() -> &'static [Arc<dyn Platform>] {
     static PLATFORMS: OnceLock<Vec<Arc<dyn Platform>>> = OnceLock::new();
-    PLATFORMS.get_or_init(|| vec![Arc::new(WgpuPlatform::new(WgpuOptions::default()))])
+    PLATFORMS
+        .get_or_init(|| vec![Arc::new(CudaPlatform::default()), Arc::new(WgpuPlatform::new(WgpuOptions::default()))])
 }
 
 /// PCI domain, bus and device of an address such as `0000:01:00.0` or `01:00.0`. The function is left out: interfaces

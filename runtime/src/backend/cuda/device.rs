@@ -64,6 +64,8 @@ pub struct CudaDevice {
     buffers: BTreeMap<BufferId, u64>,
     matrices: BTreeMap<MatrixId, u64>,
     scratch: BTreeMap<Slot, (u64, u64)>,
+    /// How often scratch memory was replaced by a larger piece.
+    grown: u64,
     functions: BTreeMap<String, Function>,
     modules: Vec<Module>,
     stage: Pinned,
@@ -105,6 +107,7 @@ impl CudaDevice {
             buffers: BTreeMap::new(),
             matrices: BTreeMap::new(),
             scratch: BTreeMap::new(),
+            grown: 0,
             functions: BTreeMap::new(),
             modules: Vec::new(),
             stage,
@@ -176,6 +179,8 @@ impl CudaDevice {
         let address = self.obtain(size, "allocating scratch memory")?;
         self.driver.clear(address, usize::try_from(size).unwrap_or(usize::MAX)).map_err(self.say("clearing memory"))?;
         if let Some((before, _)) = self.scratch.insert(slot, (address, size)) {
+            // Whoever named the smaller piece has to be planned again.
+            self.grown += 1;
             self.steps.clear();
             self.driver.free(before).map_err(self.say("releasing scratch memory"))?;
         }
@@ -369,11 +374,18 @@ impl Backend for CudaDevice {
             self.steps.push(step);
             return self.start(self.steps.len() - 1);
         }
-        let mut planner = Planner { device: self, launches: Vec::new() };
-        for op in &key {
-            planner.add(op)?;
-        }
-        let launches = planner.launches;
+        // A later operation may need more scratch memory than an earlier one has named; the second time there is enough.
+        let launches = loop {
+            let before = self.grown;
+            let mut planner = Planner { device: self, launches: Vec::new() };
+            for op in &key {
+                planner.add(op)?;
+            }
+            let launches = planner.launches;
+            if self.grown == before {
+                break launches;
+            }
+        };
         self.start_all(&launches)?;
         if self.steps.len() == STEPS_MAX {
             self.steps.remove(0);
