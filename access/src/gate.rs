@@ -130,8 +130,8 @@ pub struct Request<'a> {
     pub permissions: &'a [Permission],
     /// On what, and how much memory of it.
     pub devices: &'a [(&'a str, u64)],
-    /// The lease it comes under, opened, and the signed use of it.
-    pub lease: Option<(&'a Verified<SignedLease>, &'a [u8])>,
+    /// The lease it comes under, opened, and the signed uses of it: one for each permission on each device, in that order.
+    pub lease: Option<(&'a Verified<SignedLease>, &'a [Vec<u8>])>,
     /// The server's clock.
     pub now: Timestamp,
     /// The server's clock in milliseconds, for rates.
@@ -140,6 +140,17 @@ pub struct Request<'a> {
     pub owner: &'a str,
     /// The files it is about, by their role, for the log.
     pub subjects: &'a [(&'a str, Digest)],
+}
+
+impl<'a> Request<'a> {
+    /// Each permission on each device, and the memory that is asked for by it: none unless memory is to be taken.
+    pub fn asked(&self) -> impl Iterator<Item = (Permission, &'a str, u64)> + use<'a> {
+        let devices = self.devices;
+        self.permissions.iter().flat_map(move |permission| {
+            let takes = *permission == Permission::MemoryAllocate;
+            devices.iter().map(move |(device, bytes)| (*permission, *device, if takes { *bytes } else { 0 }))
+        })
+    }
 }
 
 /// A request that was let in. Memory it reserved is held until [`Gate::leave`].
@@ -272,9 +283,7 @@ impl Gate {
         let used = self.ledger.used(request.principal)?;
         let mut events = Vec::new();
         let mut denied = None;
-        for (permission, (device, asked)) in
-            request.permissions.iter().flat_map(|permission| request.devices.iter().map(move |at| (*permission, *at)))
-        {
+        for (permission, device, asked) in request.asked() {
             let takes = permission == Permission::MemoryAllocate;
             let question = Question {
                 principal: request.principal,
@@ -282,7 +291,7 @@ impl Gate {
                 device,
                 now: request.now,
                 used_bytes: if takes { used.saturating_add(bytes - asked) } else { used },
-                request_bytes: if takes { asked } else { 0 },
+                request_bytes: asked,
                 lease: request.lease.map(|(lease, _)| &lease.predicate),
             };
             let decision = rules.decide(&question);
@@ -310,23 +319,29 @@ impl Gate {
     fn count(&self, rules: &Authority, request: &Request<'_>) -> Result<(), GateError> {
         let Some(principal) = rules.directory().principals.get(&request.principal) else { return Ok(()) };
         self.rates.take(request.principal, principal.rate.unwrap_or_default(), request.now_ms)?;
-        if let Some((lease, using)) = request.lease {
-            let refused = |error: OpenError| GateError::Use(Box::new(error));
-            let opened = open_lease_use(using, lease, &principal.key()?, request.now).map_err(refused)?;
+        let Some((lease, uses)) = request.lease else { return Ok(()) };
+        let refused = |error: OpenError| GateError::Use(Box::new(error));
+        let same = |what: &str| refused(OpenError::OtherUse { what: what.to_owned() });
+        let asked: Vec<_> = request.asked().collect();
+        if uses.len() != asked.len() {
+            let what = format!("{} uses were signed where {} things are asked for", uses.len(), asked.len());
+            return Err(same(&what));
+        }
+        let key = principal.key()?;
+        let mut made = Vec::new();
+        for (using, (permission, device, bytes)) in uses.iter().zip(asked) {
+            let opened = open_lease_use(using, lease, &key, request.now).map_err(refused)?;
             let using = &opened.predicate;
-            let same = |what: &str| refused(OpenError::OtherUse { what: what.to_owned() });
-            if !request.permissions.iter().all(|permission| permission.name() == using.operation) {
+            if permission.name() != using.operation {
                 return Err(same("it was signed for another operation"));
             }
-            let asked: u64 = request.devices.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes));
-            if !request.devices.iter().all(|(device, _)| *device == using.device)
-                || using.memory_bytes.unwrap_or(0) != asked
-            {
+            if device != using.device || using.memory_bytes.unwrap_or(0) != bytes {
                 return Err(same("it was signed for another device or amount of memory"));
             }
-            self.rates.once(using.nonce, using.made_on, request.now)?;
+            made.push((using.nonce, using.made_on));
         }
-        Ok(())
+        // Only what was asked for as it was signed is spent.
+        made.into_iter().try_for_each(|(nonce, made_on)| Ok(self.rates.once(nonce, made_on, request.now)?))
     }
 
     fn reserve(
@@ -389,9 +404,7 @@ impl Gate {
     /// Errors: rules that cannot be relied on.
     pub fn still_allowed(&mut self, request: &Request<'_>) -> Result<Option<Decision>, GateError> {
         let rules = self.rules()?;
-        for (permission, (device, _)) in
-            request.permissions.iter().flat_map(|permission| request.devices.iter().map(move |at| (*permission, *at)))
-        {
+        for (permission, device, _) in request.asked() {
             let question = Question {
                 principal: request.principal,
                 permission,

@@ -232,7 +232,7 @@ impl KeySet {
     /// All keys whose signatures on manifests count for something.
     ///
     /// Errors: the set has expired, or names neither planners nor approvers.
-    pub(crate) fn signers(&self, now: Timestamp) -> Result<TrustedKeys, OpenError> {
+    pub fn signers(&self, now: Timestamp) -> Result<TrustedKeys, OpenError> {
         self.alive(now)?;
         let signing = [PLANNER, APPROVER].into_iter().filter_map(|name| self.claim.roles.get(name));
         let keys: Vec<_> = signing.flat_map(|role| &role.keys).filter_map(|id| self.keys.get(id)).cloned().collect();

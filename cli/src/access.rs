@@ -6,7 +6,9 @@ use isotherm_access::authority::PolicyError;
 use isotherm_access::directory::DirectoryError;
 use isotherm_access::gate::Request;
 use isotherm_access::{Admission, Directory, Gate, GateError, Permission};
-use isotherm_audit::keys::Identity;
+use isotherm_audit::Verified;
+use isotherm_audit::keys::{Identity, TrustedKeys};
+use isotherm_audit::lease::{SignedLease, open_lease};
 use isotherm_audit::log::Event;
 use isotherm_core::digest::Digest;
 use std::path::PathBuf;
@@ -39,8 +41,32 @@ pub fn gate(identity: &Identity) -> Result<Gate, Failure> {
     Ok(gate)
 }
 
+/// Somebody else than this host's own key, who comes under a lease that this host signed.
+pub struct Guest {
+    lease: Verified<SignedLease>,
+    uses: Vec<Vec<u8>>,
+}
+
+impl Guest {
+    /// The guest whose lease and uses are named; `None` where none is.
+    ///
+    /// Errors: a lease that this host's key did not sign, or whose time is not now; uses that are no list of envelopes.
+    pub fn open(identity: &Identity, named: &crate::args::Guest) -> Result<Option<Self>, Failure> {
+        let (Some(lease), Some(uses)) = (&named.lease, &named.uses) else { return Ok(None) };
+        let own = TrustedKeys::new([identity.public().clone()], 1).map_err(|e| Failure::io(e.to_string()))?;
+        let opened = open_lease(&files::read(lease)?, &own, trust::now()?, trust::LOCAL_CLUSTER);
+        let opened = opened.map_err(|e| crate::commands::verify::refused(lease, &e))?;
+        let list: Vec<serde_json::Value> =
+            serde_json::from_slice(&files::read(uses)?).map_err(|e| Failure::file(uses, e))?;
+        let signed = list.iter().map(|envelope| envelope.to_string().into_bytes()).collect();
+        Ok(Some(Self { lease: opened, uses: signed }))
+    }
+}
+
 /// Something a command wants to do with devices.
 pub struct Wish<'a> {
+    /// The holder of a lease who wants it; this host's own key where absent.
+    pub guest: Option<&'a Guest>,
     /// What.
     pub permissions: &'a [Permission],
     /// On which devices, and how much memory of each.
@@ -54,10 +80,10 @@ impl Wish<'_> {
     pub fn request<'a>(&'a self, identity: &Identity, owner: &'a str) -> Result<Request<'a>, Failure> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Request {
-            principal: identity.id(),
+            principal: self.guest.map_or_else(|| identity.id(), |guest| guest.lease.predicate.principal),
             permissions: self.permissions,
             devices: self.devices,
-            lease: None,
+            lease: self.guest.map(|guest| (&guest.lease, guest.uses.as_slice())),
             now: trust::now()?,
             now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             owner,

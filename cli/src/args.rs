@@ -22,7 +22,10 @@ pub use run::{BenchRuntime, Run};
 pub use service::{BenchKernels, BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 
-pub use trust::{AccessCommand, Asked, AuditCommand, EventAbout, Grant, KeysCommand, LendLease, WitnessArgs};
+pub use trust::{
+    AccessCommand, Asked, AuditCommand, DraftKeySet, EventAbout, Grant, Guest, KeySetCommand, KeysCommand, LendLease,
+    UseLease, WatchedLog, WitnessArgs,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use isotherm_core::problem::Objective;
@@ -182,6 +185,9 @@ pub struct Probe {
     /// queue of its own.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub logical: u32,
+    /// On whose behalf.
+    #[command(flatten)]
+    pub guest: Guest,
 }
 
 /// Arguments of `isotherm devices`.

@@ -1,6 +1,6 @@
 //! A verified manifest, executed: devices, model and limits from the sealed files, a record of what happened.
 
-use crate::access::{self, Wish};
+use crate::access::{self, Guest, Wish};
 use crate::commands::access::RUNNING;
 use crate::commands::verify::Opened;
 use crate::failure::{Code, Failure};
@@ -42,6 +42,8 @@ pub struct Ready {
     cluster_id: String,
     /// The manifest's counter, where it has to be none below what ran here before, and none below it runs later.
     pub remembered: Option<u64>,
+    /// The holder of a lease, where it is not this host's own key that runs it.
+    pub guest: Option<Guest>,
 }
 
 /// What to run.
@@ -91,6 +93,7 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
         arithmetic: predicate.arithmetic.clone(),
         cluster_id: predicate.cluster_id.clone(),
         remembered: None,
+        guest: None,
     })
 }
 
@@ -131,7 +134,7 @@ pub fn run(
         .flat_map(|stage| stage.devices.iter().map(|device| (device.as_str(), stage.bytes.total.0)))
         .collect();
     let subjects = [("manifest", ready.manifest)];
-    let wish = Wish { permissions: &RUNNING, devices: &devices, subjects: &subjects };
+    let wish = Wish { guest: ready.guest.as_ref(), permissions: &RUNNING, devices: &devices, subjects: &subjects };
     let mut gate = access::gate(identity)?;
     let admission = access::enter(&mut gate, identity, &wish)?;
     gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;

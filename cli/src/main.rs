@@ -10,6 +10,7 @@ mod execution;
 mod failure;
 mod files;
 mod interrupt;
+mod keyset;
 mod llmservingsim;
 mod models;
 mod question;

@@ -5,11 +5,13 @@ use crate::files;
 use crate::ui::Ui;
 use isotherm_audit::figures::{self, Figures};
 use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
+use isotherm_audit::keyset::KeySet;
 use isotherm_audit::log::{
-    Detail, Event, EventKind, Log, LogError, LogView, OLD_ENTRIES_FILE, OnLock, Severity, TILE_FOLDER,
+    CHECKPOINT_FILE, Detail, Event, EventKind, Log, LogError, LogView, OLD_ENTRIES_FILE, OnLock, Severity, TILE_FOLDER,
 };
-use isotherm_audit::manifest::{CertificateFigures, LogPosition, Nonce};
+use isotherm_audit::manifest::{CertificateFigures, ExecutionManifest, LogPosition, Manifest, Nonce};
 use isotherm_audit::time::Timestamp;
+use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::{Certificate, Plan};
 use isotherm_core::trace::Statistic;
@@ -93,9 +95,48 @@ pub fn threshold(asked: u32) -> Result<u32, Failure> {
     Ok(if asked == 0 { 0 } else { asked.max(least) })
 }
 
-/// The keys whose signatures count here, and how many of them have to have signed: at least the host's minimum.
-pub fn trusted(threshold: u32) -> Result<TrustedKeys, Failure> {
-    believed(self::threshold(threshold)?)
+/// Whose signatures count here: the keys beside this host's, and over them a set of keys where one is in force.
+pub struct Trusted {
+    /// The keys, and how many of them have to have signed.
+    pub keys: TrustedKeys,
+    /// The set in force, which says by role who signs manifests.
+    pub set: Option<KeySet>,
+}
+
+impl Trusted {
+    /// Keys that were named for this once.
+    pub const fn of(keys: TrustedKeys) -> Self {
+        Self { keys, set: None }
+    }
+
+    /// Verifies the signatures of a manifest, for showing it. Under a set of keys enough of each role have to have signed
+    /// and, where more were asked for, so many in all.
+    pub fn inspect(&self, envelope: &[u8], now: Timestamp) -> Result<Inspected<ExecutionManifest>, OpenError> {
+        let Some(set) = &self.set else { return isotherm_audit::inspect(envelope, &self.keys) };
+        let inspected = isotherm_audit::inspect_by_roles(envelope, set, now)?;
+        let (distinct, threshold) = (inspected.signers.len(), self.keys.threshold());
+        if distinct < threshold {
+            return Err(OpenError::BelowThreshold { distinct, threshold, strangers: Vec::new() });
+        }
+        Ok(inspected)
+    }
+
+    /// Opens a manifest for using it.
+    pub fn open(
+        &self,
+        envelope: &[u8],
+        now: Timestamp,
+        expected: &Expectations,
+    ) -> Result<Verified<Manifest>, OpenError> {
+        let Some(set) = &self.set else { return isotherm_audit::open(envelope, &self.keys, now, expected) };
+        self.inspect(envelope, now)?;
+        isotherm_audit::open_by_roles(envelope, set, now, expected)
+    }
+}
+
+/// Whose signatures count here, and how many of them have to have signed: at least the host's minimum.
+pub fn trusted(threshold: u32) -> Result<Trusted, Failure> {
+    Ok(Trusted { keys: believed(self::threshold(threshold)?)?, set: crate::keyset::in_force()? })
 }
 
 /// The keys whose signatures count here: this host's own and those put beside it.
@@ -153,8 +194,32 @@ pub fn certificate_figures(plan: &Plan, certificate: &Certificate) -> Result<Cer
         .map_err(|e| Failure::io(format!("the certificate holds what no manifest can state: {e}")))
 }
 
-/// Name of this host's log in its checkpoints.
-pub const LOG_ORIGIN: &str = "isotherm.local/log";
+/// Name of the logs of earlier versions, and the beginning of every name since.
+const LOG_ORIGIN: &str = "isotherm.local/log";
+/// Digits of the first key's id in the name of a log.
+const ORIGIN_DIGITS: usize = 16;
+
+/// Name of this host's log in its checkpoints: that of the log that is there, and for a new one a name with the first
+/// digits of its first key's id, so that whoever watches two hosts tells their logs apart. It stays when the key changes.
+///
+/// Errors: a log with a name that no host gives.
+pub fn log_origin(identity: &Identity) -> Result<String, Failure> {
+    let path = log_directory()?.join(CHECKPOINT_FILE);
+    let note = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(format!("{LOG_ORIGIN}/{}", &identity.id().to_string()[..ORIGIN_DIGITS]));
+        }
+        read => read.map_err(|e| Failure::file(&path, e))?,
+    };
+    // The signature covers the name, so a name that somebody wrote there opens nothing.
+    let name = note.lines().next().unwrap_or_default();
+    let own = name == LOG_ORIGIN || name.strip_prefix(LOG_ORIGIN).is_some_and(|rest| rest.starts_with('/'));
+    if own {
+        return Ok(name.to_owned());
+    }
+    Err(Failure::new(Code::Verification, format!("{} names no log of isotherm", path.display()))
+        .remedy("keep a copy of its folder, find out who changed it, and move it away to begin a new log"))
+}
 
 /// Folder of this host's log.
 pub fn log_directory() -> Result<PathBuf, Failure> {
@@ -205,7 +270,7 @@ pub fn record_all(identity: &Identity, events: &[Event]) -> Result<LogPosition, 
 /// This host's log, to be written.
 pub fn open_log(identity: &Identity) -> Result<Log<'_>, Failure> {
     let (mut log, recovery) =
-        Log::open(&log_directory()?, LOG_ORIGIN, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
+        Log::open(&log_directory()?, &log_origin(identity)?, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
     if recovery.swept > 0 {
         let mut found = Event::new(EventKind::LogRecovered, now()?, identity.id());
         found.metadata.insert("tiles".to_owned(), i64::try_from(recovery.swept).unwrap_or(i64::MAX).into());
@@ -217,7 +282,7 @@ pub fn open_log(identity: &Identity) -> Result<Log<'_>, Failure> {
 /// This host's log, verified.
 pub fn read_log(identity: &Identity) -> Result<LogView, Failure> {
     bring_over(identity)?;
-    LogView::read(&log_directory()?, LOG_ORIGIN, identity.public()).map_err(|e| log_failure(&e))
+    LogView::read(&log_directory()?, &log_origin(identity)?, identity.public()).map_err(|e| log_failure(&e))
 }
 
 /// Brings a log of the layout before tiles over, which opening it does: what is only read would look cut off.
@@ -232,7 +297,8 @@ fn bring_over(identity: &Identity) -> Result<(), Failure> {
 /// Derives everything about this host's log again.
 pub fn fsck_log(identity: &Identity, elsewhere: &[LogPosition]) -> Result<isotherm_audit::log::Fsck, Failure> {
     bring_over(identity)?;
-    isotherm_audit::log::fsck(&log_directory()?, LOG_ORIGIN, identity.public(), elsewhere).map_err(|e| log_failure(&e))
+    isotherm_audit::log::fsck(&log_directory()?, &log_origin(identity)?, identity.public(), elsewhere)
+        .map_err(|e| log_failure(&e))
 }
 
 /// A log that cannot be believed is a failed verification; one that cannot be written is a failed write.

@@ -120,6 +120,12 @@ impl ThermalNode {
         Self::new(record.resistance_kelvin_per_watt.value, record.capacity_joules_per_kelvin.value, air)
     }
 
+    /// The same node in air of another temperature.
+    #[must_use]
+    pub const fn in_air(self, air: Celsius) -> Self {
+        Self { air, ..self }
+    }
+
     /// Time in which the distance to the steady state falls to 1/e.
     #[must_use]
     pub fn time_constant(&self) -> Seconds {

@@ -8,6 +8,7 @@
 mod sensors;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use isotherm_core::units::{Bytes, Hertz};
@@ -15,6 +16,8 @@ use serde::Serialize;
 
 pub use self::sensors::{EnergyCounter, PowerSensor, Sensors, TemperatureSensor};
 
+/// Bytes of a kernel file that are looked at.
+const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// Processors in a kernel list beyond which it is taken for damaged.
 const CPUS_MAX: u32 = 1 << 16;
 
@@ -120,17 +123,19 @@ impl Host {
 }
 
 /// The content of a small file without white space around it; `None` when there is none to be read.
-fn text(path: &Path) -> Option<String> {
-    let content = std::fs::read(path).ok()?;
+pub(crate) fn text(path: &Path) -> Option<String> {
+    let mut content = Vec::new();
+    // The kernel's own are far shorter; whatever else lies there may not fill the memory.
+    std::fs::File::open(path).ok()?.take(TEXT_BYTES_MAX).read_to_end(&mut content).ok()?;
     Some(String::from_utf8_lossy(&content).trim().to_owned())
 }
 
-fn number(path: &Path) -> Option<u64> {
+pub(crate) fn number(path: &Path) -> Option<u64> {
     text(path)?.parse().ok()
 }
 
 /// The entries of a folder whose names are `prefix` and a number, in the order of the number.
-fn numbered(folder: &Path, prefix: &str) -> Vec<(u32, PathBuf)> {
+pub(crate) fn numbered(folder: &Path, prefix: &str) -> Vec<(u32, PathBuf)> {
     let listing = folder.read_dir().into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = listing
         .filter_map(|entry| {
@@ -168,7 +173,7 @@ fn cpu_model(cpuinfo: &str) -> Option<String> {
 }
 
 /// The number after `key` in a file like `/proc/meminfo`, whose unit is written `kB` and means 1024 bytes.
-fn kibibytes(text: &str, key: &str) -> Option<Bytes> {
+pub(crate) fn kibibytes(text: &str, key: &str) -> Option<Bytes> {
     let value = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         // Lines of a memory node have its name first.

@@ -135,6 +135,20 @@ pub enum Severity {
     Critical,
 }
 
+impl Severity {
+    /// The word in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,6 +162,16 @@ pub enum EventResult {
 }
 
 impl EventResult {
+    /// The word in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Denied => "denied",
+        }
+    }
+
     /// What it matters unless somebody knows better: a failure is an error, a denial a warning.
     #[must_use]
     pub const fn severity(self) -> Severity {

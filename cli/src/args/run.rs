@@ -1,5 +1,6 @@
 //! What a sealed plan is run with.
 
+use super::Guest;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -72,6 +73,9 @@ pub struct Run {
     /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: u32,
+    /// On whose behalf.
+    #[command(flatten)]
+    pub guest: Guest,
 }
 
 /// Arguments of `isotherm bench runtime`.

@@ -68,9 +68,24 @@ pub enum AuditCommand {
         /// Entries the witness has seen; 0 for the first time.
         #[arg(long, value_name = "N", default_value_t = 0)]
         old: u64,
+        /// Show the state at which the log went over to its present key, from the handover that `isotherm keys rotate`
+        /// wrote, instead of the present state.
+        #[arg(long, value_name = "FILE", requires = "old_key")]
+        handover: Option<PathBuf>,
+        /// Public key that handed the log over (PEM or OpenSSH).
+        #[arg(long, value_name = "FILE")]
+        old_key: Option<PathBuf>,
         /// File to write; standard output without it.
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// As a witness, follow a log to the key that took it over.
+    Follow {
+        /// The handover, from `isotherm keys rotate` on the log's host.
+        handover: PathBuf,
+        /// The log as it was watched so far.
+        #[command(flatten)]
+        watched: WatchedLog,
     },
     /// Be a witness of somebody's log: check that it only grew, remember that, and cosign its checkpoint.
     Witness(WitnessArgs),
@@ -121,21 +136,29 @@ pub struct EventAbout {
 pub struct WitnessArgs {
     /// The request, from `isotherm audit request` on the log's host.
     pub request: PathBuf,
-    /// Public key of the log (PEM or OpenSSH).
+    /// The log that is watched.
+    #[command(flatten)]
+    pub watched: WatchedLog,
+    /// File for the cosignature; standard output without it.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Which log a witness watches, and as whom.
+#[derive(Debug, Args)]
+pub struct WatchedLog {
+    /// Public key of the log (PEM or OpenSSH); any of those it had, where this witness followed it.
     #[arg(long, value_name = "FILE")]
     pub log_key: PathBuf,
-    /// Name of the log.
-    #[arg(long, value_name = "NAME", default_value = crate::trust::LOG_ORIGIN)]
-    pub log: String,
+    /// Name of the log; by default the one in the request, which the key signed.
+    #[arg(long, value_name = "NAME")]
+    pub log: Option<String>,
     /// Name of this witness.
     #[arg(long, value_name = "NAME", default_value = "isotherm.local/witness")]
     pub name: String,
     /// Folder for what this witness remembers; by default beside its keys.
     #[arg(long, value_name = "DIR")]
     pub memory: Option<PathBuf>,
-    /// File for the cosignature; standard output without it.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
 }
 
 /// Subcommands of `isotherm keys`.
@@ -158,6 +181,9 @@ pub enum KeysCommand {
         /// Go on believing manifests that the old key signed.
         #[arg(long)]
         keep_old: bool,
+        /// File for the handover of the log, signed by both keys, for its witnesses.
+        #[arg(long, value_name = "FILE", default_value = "handover.json")]
+        handover: PathBuf,
     },
     /// Say how many distinct trusted keys must have signed what this host runs or verifies; without N print it.
     Threshold {
@@ -165,11 +191,62 @@ pub enum KeysCommand {
         #[arg(value_name = "N")]
         keys: Option<u32>,
     },
+    /// The set of keys of a cluster: who names the next set, who plans, who approves, and until when.
+    #[command(subcommand)]
+    Set(KeySetCommand),
     /// Add this host's signature to a manifest that a trusted key signed.
     Approve {
         /// The manifest; it is replaced.
         manifest: PathBuf,
     },
+}
+
+/// Subcommands of `isotherm keys set`.
+#[derive(Debug, Subcommand)]
+pub enum KeySetCommand {
+    /// Print the set in force.
+    Show,
+    /// Write the set that follows the one in force, or the first, signed by this host.
+    Draft(DraftKeySet),
+    /// Add this host's signature to a set.
+    Sign {
+        /// The set; it is replaced.
+        set: PathBuf,
+    },
+    /// Put a set in force: the next one, signed by enough of the old root and of its own.
+    Accept {
+        /// The set.
+        set: PathBuf,
+    },
+}
+
+/// Arguments of `isotherm keys set draft`.
+#[derive(Debug, Args)]
+pub struct DraftKeySet {
+    /// A key that may name the next set (PEM or OpenSSH); may be repeated. By default those of the set in force.
+    #[arg(long, value_name = "FILE")]
+    pub root: Vec<PathBuf>,
+    /// How many of them have to sign it.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub root_threshold: u32,
+    /// A key that seals plans; may be repeated. By default those of the set in force.
+    #[arg(long, value_name = "FILE")]
+    pub planner: Vec<PathBuf>,
+    /// How many of them have to sign a manifest.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub planner_threshold: u32,
+    /// A key that approves what planners sealed; may be repeated. By default those of the set in force.
+    #[arg(long, value_name = "FILE")]
+    pub approver: Vec<PathBuf>,
+    /// How many of them have to sign a manifest.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub approver_threshold: u32,
+    /// How long it counts.
+    #[arg(long, value_name = "TIME", default_value = "8760 h")]
+    pub valid: Seconds,
+    /// File to write.
+    #[arg(short, long, value_name = "FILE", default_value = "key-set.json")]
+    pub output: PathBuf,
 }
 
 /// Subcommands of `isotherm access`.
@@ -213,6 +290,41 @@ pub enum AccessCommand {
     },
     /// Lend rights for a short time: a signed lease for one key.
     Lease(LendLease),
+    /// As the holder of a lease, sign the uses of it that a job takes; each counts once, and for a minute.
+    Use(UseLease),
+}
+
+/// Arguments of `isotherm access use`.
+#[derive(Debug, Args)]
+pub struct UseLease {
+    /// The lease, signed by a key in this host's `keys/trusted`.
+    pub lease: PathBuf,
+    /// The manifest that is to run: devices and memory are those of its placements.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["permission", "device", "memory"])]
+    pub manifest: Option<PathBuf>,
+    /// A permission to use; may be repeated.
+    #[arg(long, value_name = "PERMISSION", required_unless_present = "manifest")]
+    pub permission: Vec<String>,
+    /// A device to use it on; may be repeated.
+    #[arg(long, value_name = "DEVICE", required_unless_present = "manifest")]
+    pub device: Vec<String>,
+    /// Memory asked for on each, where memory is taken.
+    #[arg(long, value_name = "BYTES", default_value = "0 B")]
+    pub memory: Bytes,
+    /// File to write.
+    #[arg(short, long, value_name = "FILE", default_value = "uses.json")]
+    pub output: PathBuf,
+}
+
+/// How somebody else than this host's own key comes in.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Guest {
+    /// Act under this lease, for its holder.
+    #[arg(long, value_name = "FILE", requires = "uses")]
+    pub lease: Option<PathBuf>,
+    /// The holder's signed uses of it (`isotherm access use`).
+    #[arg(long, value_name = "FILE", requires = "lease")]
+    pub uses: Option<PathBuf>,
 }
 
 /// Who asks for what.

@@ -1,7 +1,7 @@
 //! `isotherm access`: who may do what with which device, and why.
 
 use crate::access::{self, Wish};
-use crate::args::{AccessCommand, Asked, Grant, LendLease};
+use crate::args::{AccessCommand, Asked, Grant, LendLease, UseLease};
 use crate::commands::audit::existing_identity;
 use crate::failure::{Code, Done, Failure};
 use crate::files;
@@ -10,7 +10,7 @@ use crate::ui::{Ui, table};
 use isotherm_access::authority::{PolicyError, SYSTEM};
 use isotherm_access::{Authority, Decision, Directory, Gate, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, KeyId, PublicKey};
-use isotherm_audit::lease::{LEASE_SECONDS_MAX, Lease, lease};
+use isotherm_audit::lease::{LEASE_SECONDS_MAX, Lease, LeaseUse, USE_SECONDS_MAX, lease, lease_use, open_lease};
 use isotherm_audit::log::{Event, EventKind, EventResult};
 use isotherm_audit::manifest::Nonce;
 use isotherm_core::units::{Bytes, Seconds};
@@ -25,6 +25,9 @@ pub fn run(ui: &Ui, command: &AccessCommand) -> Done {
         return validate(ui, file);
     }
     let identity = trust::identity(ui)?;
+    if let AccessCommand::Use(using) = command {
+        return use_lease(ui, &identity, using);
+    }
     let mut gate = access::gate(&identity)?;
     match command {
         AccessCommand::List => list(ui, &mut gate),
@@ -72,6 +75,7 @@ pub fn run(ui: &Ui, command: &AccessCommand) -> Done {
             list(ui, &mut gate)
         }
         AccessCommand::Lease(lend) => lend_lease(ui, &identity, &mut gate, lend),
+        AccessCommand::Use(_) => unreachable!("handled above, without the rules of this host"),
     }
 }
 
@@ -283,6 +287,49 @@ fn lend_lease(ui: &Ui, identity: &Identity, gate: &mut Gate, lend: &LendLease) -
     .map_err(|e| access::failure(&e))?;
     files::write(&lend.output, &sealed.envelope)?;
     ui.result(&shown, || format!("lease {} for {} until {}\n", shown.lease, shown.to, shown.until))
+}
+
+/// Signs what a job does under a lease, in the order in which the other host's door asks for it.
+fn use_lease(ui: &Ui, identity: &Identity, using: &UseLease) -> Done {
+    let now = trust::now()?;
+    let lease = open_lease(&files::read(&using.lease)?, &trust::believed(1)?, now, trust::LOCAL_CLUSTER)
+        .map_err(|e| crate::commands::verify::refused(&using.lease, &e))?;
+    if lease.predicate.principal != identity.id() {
+        return Err(Failure::new(Code::Usage, format!("the lease is for the key {}", lease.predicate.principal))
+            .remedy("sign its uses with that key"));
+    }
+    let mut asked: Vec<(Permission, String, u64)> = Vec::new();
+    match &using.manifest {
+        Some(path) => {
+            let inspected = trust::trusted(1)?.inspect(&files::read(path)?, now);
+            let inspected = inspected.map_err(|e| crate::commands::verify::refused(path, &e))?;
+            for permission in RUNNING {
+                let on = inspected.statement.predicate.placements.iter();
+                asked.extend(on.map(|on| (permission, on.device.clone(), on.memory_bytes)));
+            }
+        }
+        None => {
+            for permission in using.permission.iter().map(|word| word.parse::<Permission>()) {
+                let permission = permission.map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
+                asked.extend(using.device.iter().map(|device| (permission, device.clone(), using.memory.0)));
+            }
+        }
+    }
+    let mut uses = Vec::new();
+    for (permission, device, bytes) in asked {
+        let memory_bytes = (permission == Permission::MemoryAllocate && bytes > 0).then_some(bytes);
+        let operation = permission.name().to_owned();
+        let claim = LeaseUse { operation, device, memory_bytes, nonce: trust::nonce()?, made_on: now };
+        let sealed = isotherm_audit::seal(&lease_use(lease.payload_digest(), claim), &[identity])
+            .map_err(|e| Failure::io(format!("failed to sign a use: {}", crate::models::causes(&e))))?;
+        let envelope: serde_json::Value =
+            serde_json::from_slice(&sealed.envelope).map_err(|e| Failure::io(e.to_string()))?;
+        uses.push(envelope);
+    }
+    files::write_json(&using.output, &uses)?;
+    ui.result(&uses.len(), || {
+        format!("{} uses in {}; they count for {USE_SECONDS_MAX} s\n", uses.len(), using.output.display())
+    })
 }
 
 #[derive(Serialize)]

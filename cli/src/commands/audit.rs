@@ -1,12 +1,13 @@
 //! `isotherm audit`: the log of this host, and being a witness of another's.
 
-use crate::args::{AuditCommand, EventAbout, WitnessArgs};
+use crate::args::{AuditCommand, EventAbout, WatchedLog, WitnessArgs};
 use crate::failure::{Code, Done, Failure};
 use crate::models::causes;
 use crate::ui::{Ui, print, table};
 use crate::{access, files, trust};
 use isotherm_access::Permission;
 use isotherm_access::authority::{Question, SYSTEM};
+use isotherm_audit::handover::{HandOver, open_hand_over};
 use isotherm_audit::keys::{Identity, KeyError, KeyId, PublicKey, TrustedKeys};
 use isotherm_audit::log::witness::{Watched, Witness, WitnessError};
 use isotherm_audit::log::{Checkpoint, Entry, EventKind, Query, Severity, verify_inclusion_proof};
@@ -21,6 +22,7 @@ use std::str::FromStr;
 pub fn run(ui: &Ui, command: &AuditCommand) -> Done {
     match command {
         AuditCommand::Witness(args) => return witness(ui, args),
+        AuditCommand::Follow { handover, watched } => return follow(ui, handover, watched),
         AuditCommand::Verify { proof, entry, key } => return verify(ui, proof, entry.as_deref(), key.as_deref()),
         _ => {}
     }
@@ -36,9 +38,17 @@ pub fn run(ui: &Ui, command: &AuditCommand) -> Done {
             let age = older_than.map(|age| age.value() as u64);
             retain(ui, &identity, age, *keep, archive)
         }
-        AuditCommand::Request { old, output } => {
-            let text = trust::read_log(&identity)?.request_witness(*old).map_err(|e| trust::log_failure(&e))?;
-            put(output.as_deref(), text.as_bytes())
+        AuditCommand::Request { old, handover, old_key, output } => {
+            let view = trust::read_log(&identity)?;
+            let text = match (handover, old_key) {
+                (Some(handover), Some(key)) => {
+                    let handed = open_hand_over(&files::read(handover)?, &view.checkpoint().origin, &public_key(key)?);
+                    let handed = handed.map_err(|e| not_verified(handover, &e))?;
+                    view.request_handed_over(*old, &handed)
+                }
+                _ => view.request_witness(*old),
+            };
+            put(output.as_deref(), text.map_err(|e| trust::log_failure(&e))?.as_bytes())
         }
         AuditCommand::Cosign { line, name, key } => {
             let line = files::read_text(line)?;
@@ -46,7 +56,9 @@ pub fn run(ui: &Ui, command: &AuditCommand) -> Done {
             let time = log.add_cosignature(&line, name, &public_key(key)?).map_err(|e| trust::log_failure(&e))?;
             ui.result(&time.to_string(), || format!("cosigned by {name} on {time}\n"))
         }
-        AuditCommand::Witness(_) | AuditCommand::Verify { .. } => unreachable!("handled above, without an identity"),
+        AuditCommand::Witness(_) | AuditCommand::Follow { .. } | AuditCommand::Verify { .. } => {
+            unreachable!("handled above, without an identity")
+        }
     }
 }
 
@@ -136,7 +148,7 @@ fn position(identity: &Identity, path: &Path) -> Result<LogPosition, Failure> {
         let position = inspected.statement.predicate.audit_log;
         return position.ok_or_else(|| Failure::file(path, "carries no state of a log"));
     }
-    let checkpoint = Checkpoint::open(&bytes, trust::LOG_ORIGIN, identity.public())
+    let checkpoint = Checkpoint::open(&bytes, &trust::log_origin(identity)?, identity.public())
         .map_err(|e| Failure::new(Code::Verification, format!("{}: {e}", path.display())))?;
     Ok(LogPosition { origin: checkpoint.origin, size: checkpoint.size, root_hash: RootHash(checkpoint.root) })
 }
@@ -227,26 +239,63 @@ fn retain(ui: &Ui, identity: &Identity, age: Option<u64>, keep: Option<u64>, arc
     ui.result(&moved, || format!("moved {} entries out; entries from {} on stay\n", moved.moved, moved.first))
 }
 
+fn not_verified(path: &Path, error: &dyn std::error::Error) -> Failure {
+    Failure::new(Code::Verification, format!("{}: {}", path.display(), causes(error)))
+}
+
+fn memory_of(watched: &WatchedLog) -> Result<PathBuf, Failure> {
+    watched.memory.clone().map_or_else(|| Ok(files::home()?.join("witness")), Ok)
+}
+
 /// A witness needs a key of its own, and nothing of the log but its public key.
 fn witness(ui: &Ui, args: &WitnessArgs) -> Done {
     let identity = trust::identity(ui)?;
-    let memory = match &args.memory {
-        Some(memory) => memory.clone(),
-        None => files::home()?.join("witness"),
-    };
     let request = files::read(&args.request)?;
-    let watched = Watched { origin: args.log.clone(), key: public_key(&args.log_key)? };
-    let answer = Witness::open(&args.name, &identity, &memory)
+    // Two hosts have logs of two names; whose name it is the key says, whose signature is over it.
+    let named = str::from_utf8(&request).ok().and_then(|text| text.split_once("\n\n")?.1.lines().next());
+    let origin = args.watched.log.clone().unwrap_or_else(|| named.unwrap_or_default().to_owned());
+    let watched = Watched { origin, key: public_key(&args.watched.log_key)? };
+    let answer = Witness::open(&args.watched.name, &identity, &memory_of(&args.watched)?)
         .and_then(|witness| witness.answer(&request, &watched, trust::now().map_err(|_| clock())?));
     match answer {
         Ok(line) => put(args.output.as_deref(), line.as_bytes()),
-        Err(error @ (WitnessError::Io { .. } | WitnessError::Name { .. })) => Err(Failure::io(causes(&error))),
-        Err(error) => {
-            let reason = causes(&error);
-            let note = trust::Note::default().with("log", args.log.as_str()).with("reason", reason.as_str());
-            trust::record(&identity, EventKind::VerifyRefused, Severity::Critical, note)?;
-            Err(Failure::new(Code::Verification, format!("not cosigned: {reason}")))
+        Err(error) => Err(not_cosigned(&identity, &watched.origin, "not cosigned", &error)),
+    }
+}
+
+/// Follows a log to its new key, or says why not: the log of the witness has a refusal.
+fn follow(ui: &Ui, handover: &Path, args: &WatchedLog) -> Done {
+    let identity = trust::identity(ui)?;
+    let envelope = files::read(handover)?;
+    let key = public_key(&args.log_key)?;
+    let origin = match &args.log {
+        Some(log) => log.clone(),
+        None => {
+            let old = TrustedKeys::new([key.clone()], 1).map_err(|e| Failure::io(e.to_string()))?;
+            let claim = isotherm_audit::inspect::<HandOver>(&envelope, &old);
+            claim.map_err(|e| not_verified(handover, &e))?.statement.predicate.origin
         }
+    };
+    let watched = Watched { origin, key };
+    let followed = Witness::open(&args.name, &identity, &memory_of(args)?)
+        .and_then(|witness| witness.follow(&envelope, &watched))
+        .map_err(|error| not_cosigned(&identity, &watched.origin, "not followed", &error))?;
+    let note = trust::Note::default()
+        .with("log", watched.origin.as_str())
+        .with("successor", followed.id().to_string().as_str());
+    trust::record(&identity, EventKind::KeyRotated, Severity::Info, note)?;
+    ui.result(&followed.id().to_string(), || format!("{} goes on by the key {}\n", watched.origin, followed.id()))
+}
+
+fn not_cosigned(identity: &Identity, log: &str, what: &str, error: &WitnessError) -> Failure {
+    let reason = causes(error);
+    if matches!(error, WitnessError::Io { .. } | WitnessError::Name { .. }) {
+        return Failure::io(reason);
+    }
+    let note = trust::Note::default().with("log", log).with("reason", reason.as_str());
+    match trust::record(identity, EventKind::VerifyRefused, Severity::Critical, note) {
+        Ok(_) => Failure::new(Code::Verification, format!("{what}: {reason}")),
+        Err(unlogged) => unlogged,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
 use crate::{access, files, trust};
 use isotherm_access::{Permission, Principal, Role};
+use isotherm_audit::handover::{self, HandOver};
 use isotherm_audit::keys::{IDENTITY_FILE, Identity, Seed, TrustedKeys};
 use isotherm_audit::log::{Event, EventKind, EventResult};
 use isotherm_audit::manifest::ExecutionManifest;
@@ -18,7 +19,8 @@ pub fn run(ui: &Ui, command: &KeysCommand) -> Done {
     match command {
         KeysCommand::Show { ssh } => show(ui, &existing_identity()?, *ssh),
         KeysCommand::New { import } => new(ui, import.as_deref()),
-        KeysCommand::Rotate { keep_old } => rotate(ui, *keep_old),
+        KeysCommand::Rotate { keep_old, handover } => rotate(ui, *keep_old, handover),
+        KeysCommand::Set(command) => super::key_set::run(ui, command),
         KeysCommand::Threshold { keys } => threshold(ui, *keys),
         KeysCommand::Approve { manifest } => approve(ui, manifest),
     }
@@ -57,7 +59,7 @@ fn new(ui: &Ui, import: Option<&Path>) -> Done {
 
 /// Hands everything that hangs on the key over to a new one: the log first, so that a crash in between leaves a log that
 /// either key opens; the rules; the key itself last.
-fn rotate(ui: &Ui, keep_old: bool) -> Done {
+fn rotate(ui: &Ui, keep_old: bool, path: &Path) -> Done {
     let directory = trust::key_directory()?;
     let old = existing_identity()?;
     let mut gate = access::gate(&old)?;
@@ -79,7 +81,20 @@ fn rotate(ui: &Ui, keep_old: bool) -> Done {
         rules.principals.insert(new.id(), successor);
     })
     .map_err(|e| access::failure(&e))?;
-    trust::open_log(&old)?.hand_over(&new).map_err(|e| trust::log_failure(&e))?;
+    let mut log = trust::open_log(&old)?;
+    let claim = HandOver {
+        origin: log.checkpoint().origin.clone(),
+        checkpoint: log.note().to_owned(),
+        predecessor: old.public().to_pem().map_err(|e| Failure::io(e.to_string()))?,
+        successor: new.public().to_pem().map_err(|e| Failure::io(e.to_string()))?,
+        handed_on: now,
+    };
+    let claim = handover::statement(claim).map_err(|e| Failure::io(e.to_string()))?;
+    let sealed = isotherm_audit::seal(&claim, &[&old, &new]).map_err(|e| Failure::io(e.to_string()))?;
+    // Before the old key is gone: nobody could sign it afterwards.
+    files::write(path, &sealed.envelope)?;
+    log.hand_over(&new).map_err(|e| trust::log_failure(&e))?;
+    drop(log);
     let new = Identity::replace(&directory, &seed, keep_old).map_err(|e| Failure::io(e.to_string()))?;
     let mut removed = Event::new(EventKind::SecurityPolicyRemoved, now, new.id()).ended(EventResult::Success);
     removed.metadata.insert("what".to_owned(), format!("principal {}", old.id()).as_str().into());
@@ -90,6 +105,7 @@ fn rotate(ui: &Ui, keep_old: bool) -> Done {
     .map_err(|e| access::failure(&e))?;
     let believed = if keep_old { "manifests it signed still open" } else { "manifests it signed no longer open" };
     ui.note(format!("note: {} took the place of {}; {believed}", new.id(), old.id()));
+    ui.note(format!("note: give {} to the witnesses of this log (`isotherm audit follow`)", path.display()));
     show(ui, &new, false)
 }
 
@@ -117,13 +133,21 @@ fn approve(ui: &Ui, path: &Path) -> Done {
     let identity = trust::identity(ui)?;
     let bytes = files::read(path)?;
     // One signature is enough here: this is how a manifest comes by the others.
-    let trusted: TrustedKeys = trust::believed(1)?;
+    let trusted: TrustedKeys = match crate::keyset::in_force()? {
+        Some(set) => set.signers(trust::now()?).map_err(|e| crate::commands::verify::refused(path, &e))?,
+        None => trust::believed(1)?,
+    };
     let inspected = isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted)
         .map_err(|e| crate::commands::verify::refused(path, &e))?;
     let devices: Vec<(&str, u64)> =
         inspected.statement.predicate.placements.iter().map(|placement| (placement.device.as_str(), 0)).collect();
     let subjects = [("manifest", inspected.payload_digest)];
-    let wish = access::Wish { permissions: &[Permission::ComputeExecute], devices: &devices, subjects: &subjects };
+    let wish = access::Wish {
+        guest: None,
+        permissions: &[Permission::ComputeExecute],
+        devices: &devices,
+        subjects: &subjects,
+    };
     crate::commands::access::pass(&identity, &wish)?;
     let approved = isotherm_audit::approve::<ExecutionManifest>(&bytes, &trusted, &identity)
         .map_err(|e| Failure::new(Code::Verification, format!("{}: {e}", path.display())))?;

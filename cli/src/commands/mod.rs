@@ -18,6 +18,7 @@ pub mod export;
 pub mod fit_thermal;
 pub mod generate;
 pub mod import;
+pub mod key_set;
 pub mod keys;
 pub mod model;
 pub mod plan;

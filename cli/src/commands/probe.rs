@@ -1,6 +1,6 @@
 //! `isotherm probe`: this host's devices, measured with a model's real layers.
 
-use crate::access::Wish;
+use crate::access::{Guest, Wish};
 use crate::args::Probe;
 use crate::commands::access::{PROBING, pass};
 use crate::failure::{Code, Done, Failure};
@@ -27,7 +27,8 @@ pub fn run(ui: &Ui, args: &Probe) -> Done {
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
     let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical };
-    let (file, _) = measure(ui, &identity, &model, &wanted, args.budget, &args.output)?;
+    let guest = Guest::open(&identity, &args.guest)?;
+    let (file, _) = measure(ui, &identity, guest.as_ref(), &model, &wanted, args.budget, &args.output)?;
     files::write_json(&registry::last_devices()?, &file)?;
     ui.note(format!("wrote {}", args.output.display()));
     ui.result(&file, || devices::describe(&file))
@@ -37,6 +38,7 @@ pub fn run(ui: &Ui, args: &Probe) -> Done {
 pub fn measure(
     ui: &Ui,
     identity: &Identity,
+    guest: Option<&Guest>,
     model: &LocalModel,
     wanted: &Wanted<'_>,
     budget: Seconds,
@@ -44,7 +46,7 @@ pub fn measure(
 ) -> Result<(DevicesFile, Digest), Failure> {
     let devices = wanted.devices()?;
     let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.name.as_str(), 0)).collect();
-    pass(identity, &Wish { permissions: &PROBING, devices: &names, subjects: &[] })?;
+    pass(identity, &Wish { guest, permissions: &PROBING, devices: &names, subjects: &[] })?;
     let host = Host::discover(&Roots::default());
     let name = trust::host_id();
     let now = trust::now()?.to_string();

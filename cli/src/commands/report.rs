@@ -148,8 +148,10 @@ impl Found {
     fn take_manifest(&mut self, file: String, digest: Digest, bytes: &[u8]) {
         // Who trusts nobody yet still gets the page, with the manifest as unverified as it is to him.
         let inspected = match trust::trusted(1) {
-            Ok(trusted) => isotherm_audit::inspect::<ExecutionManifest>(bytes, &trusted)
-                .map_err(|error| crate::models::causes(&error)),
+            Ok(trusted) => match trust::now() {
+                Ok(now) => trusted.inspect(bytes, now).map_err(|error| crate::models::causes(&error)),
+                Err(failure) => Err(failure.message),
+            },
             Err(_) => Err("no key is trusted on this host".to_owned()),
         };
         match inspected {

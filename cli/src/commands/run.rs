@@ -2,6 +2,7 @@
 
 pub mod load;
 
+use crate::access::Guest;
 use crate::args::{Format, Run};
 use crate::commands::verify;
 use crate::execution::{self, Job, Ready};
@@ -28,6 +29,7 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     let mut ready = execution::ready(ui, &opened)?;
     ready.remembered = Some(opened.manifest.predicate.counter);
     let identity = trust::identity(ui)?;
+    ready.guest = Guest::open(&identity, &args.guest)?;
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
     let Some(prompt) = &args.prompt else {
         return load::serve(ui, &identity, &ready, args, sampling, &output);

@@ -116,7 +116,8 @@ pub fn seal(
     let placements = placements(feasible, graph, identity);
     let devices: Vec<(&str, u64)> = placements.iter().map(|placement| (placement.device.as_str(), 0)).collect();
     let about: Vec<(&str, Digest)> = subjects.iter().map(|subject| (subject.name.as_str(), subject.digest)).collect();
-    let policy_digest = pass(identity, &Wish { permissions: &SEALING, devices: &devices, subjects: &about })?;
+    let policy_digest =
+        pass(identity, &Wish { guest: None, permissions: &SEALING, devices: &devices, subjects: &about })?;
     let now = trust::now()?;
     let position = match trust::read_log(identity) {
         Ok(view) => Some(view.position()),

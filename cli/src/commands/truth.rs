@@ -118,6 +118,7 @@ impl Bench {
         let (devices, _) = probe::measure(
             ui,
             &identity,
+            None,
             &model,
             &probe::Wanted { split, backends: &[], logical: 1 },
             Seconds::of(PROBE_SECONDS),

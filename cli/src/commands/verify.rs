@@ -2,11 +2,12 @@
 
 use crate::args::Verify;
 use crate::failure::{Code, Done, Failure};
+use crate::trust::Trusted;
 use crate::ui::Ui;
 use crate::{counters, files, trust};
 use isotherm_audit::keys::{PublicKey, TrustedKeys};
 use isotherm_audit::log::{EventKind, Severity};
-use isotherm_audit::manifest::{ExecutionManifest, Manifest};
+use isotherm_audit::manifest::Manifest;
 use isotherm_audit::statement::BINARY;
 use isotherm_audit::time::Timestamp;
 use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
@@ -29,12 +30,12 @@ pub struct Opened {
 pub fn run(ui: &Ui, args: &Verify) -> Done {
     let trusted = match args.key.as_slice() {
         [] => trust::trusted(args.threshold)?,
-        paths => named_keys(paths, trust::threshold(args.threshold)?)?,
+        paths => Trusted::of(named_keys(paths, trust::threshold(args.threshold)?)?),
     };
     let bytes = files::read(&args.manifest)?;
     if args.signature_only {
         let Inspected { statement, signers, payload_digest } =
-            isotherm_audit::inspect::<ExecutionManifest>(&bytes, &trusted).map_err(|e| refused(&args.manifest, &e))?;
+            trusted.inspect(&bytes, trust::now()?).map_err(|e| refused(&args.manifest, &e))?;
         let verdict =
             verdict(&statement, signers.iter().map(ToString::to_string).collect(), payload_digest, Vec::new());
         return ui.result(&verdict, || verdict.text(&args.manifest));
@@ -53,14 +54,14 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
 /// Opens a manifest for this host and now, comparing every file it names with what was sealed.
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
-pub fn open(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
+pub fn open(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opened, Failure> {
     open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), 0)
 }
 
 /// The same for running it: the program that runs has to be the one that sealed, and no newer manifest of the cluster
 /// may have run here. Looking at an old manifest stays allowed, so [`open`] asks for neither.
-pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<Opened, Failure> {
-    let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
+pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opened, Failure> {
+    let inspected = trusted.inspect(bytes, trust::now()?).map_err(|e| refused(path, &e))?;
     // Manifests of earlier versions name no program.
     let named = inspected.statement.subject(BINARY).is_some();
     let own = if named { BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)]) } else { BTreeMap::new() };
@@ -71,12 +72,12 @@ pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &TrustedKeys) -> Result<O
 fn open_at(
     path: &Path,
     bytes: &[u8],
-    trusted: &TrustedKeys,
+    trusted: &Trusted,
     now: Timestamp,
     mut presented: BTreeMap<String, Digest>,
     counter_min: u64,
 ) -> Result<Opened, Failure> {
-    let inspected = isotherm_audit::inspect::<ExecutionManifest>(bytes, trusted).map_err(|e| refused(path, &e))?;
+    let inspected = trusted.inspect(bytes, now).map_err(|e| refused(path, &e))?;
     let mut paths = BTreeMap::new();
     for subject in &inspected.statement.subjects {
         let Some(found) = find(path, subject.path_hint.as_deref()) else { continue };
@@ -90,7 +91,7 @@ fn open_at(
         previous_manifest: None,
         presented,
     };
-    let manifest = isotherm_audit::open(bytes, trusted, now, &expected).map_err(|e| refused(path, &e))?;
+    let manifest = trusted.open(bytes, now, &expected).map_err(|e| refused(path, &e))?;
     Ok(Opened { manifest, paths })
 }
 
@@ -113,7 +114,7 @@ pub fn refused(path: &Path, error: &OpenError) -> Failure {
         OpenError::NotPresented { .. } => failure.remedy("put the named files beside the manifest"),
         OpenError::Expired { .. } => failure.remedy("seal the plan again"),
         OpenError::Rollback { .. } => failure.remedy("seal the plan again"),
-        OpenError::BelowThreshold { .. } => failure.remedy(
+        OpenError::BelowThreshold { .. } | OpenError::BelowRole { .. } => failure.remedy(
             "have another trusted key sign it with `isotherm keys approve`; or verify with the signer's public key \
              (--key), if you trust it",
         ),

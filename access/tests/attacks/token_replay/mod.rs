@@ -44,14 +44,17 @@ fn one_use_opens_the_door_once_in_every_process() {
     let mut other = isotherm_access::Gate::open(folder.path()).expect("opens");
     let lent = lent(3, |_| {});
     let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
-    let asking = Request { lease: Some((&lent, &using)), ..request(3, &[Permission::ComputeExecute], &[("gpu0", 0)]) };
+    let asking = Request {
+        lease: Some((&lent, std::slice::from_ref(&using))),
+        ..request(3, &[Permission::ComputeExecute], &[("gpu0", 0)])
+    };
     assert!(enter(&mut one, &asking).0.is_ok());
     for gate in [&mut one, &mut other] {
         let refused = enter(gate, &asking).0.expect_err("used before");
         assert!(refused.is_refusal() && refused.to_string().contains("made before"), "{refused}");
     }
     let again = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 2);
-    let asking = Request { lease: Some((&lent, &again)), ..asking };
+    let asking = Request { lease: Some((&lent, std::slice::from_ref(&again))), ..asking };
     assert!(enter(&mut other, &asking).0.is_ok(), "another use counts");
 }
 
@@ -63,18 +66,20 @@ fn a_use_is_for_its_operation_device_amount_and_holder_alone() {
     let execute = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
     let allocate = used(&lent, 3, Permission::MemoryAllocate, "gpu0", 10, 2);
     let by_thief = used(&lent, 2, Permission::ComputeExecute, "gpu0", 0, 3);
-    let mut refused = |number, permission, device: (&str, u64), using: &[u8]| {
+    let mut refused = |number, permission, device: (&str, u64), using: &[Vec<u8>]| {
         let (permissions, devices) = ([permission], [device]);
         let asking = Request { lease: Some((&lent, using)), ..request(number, &permissions, &devices) };
         assert!(enter(&mut gate, &asking).0.expect_err("not what was signed").is_refusal());
     };
-    refused(3, Permission::MemoryAllocate, ("gpu0", 0), &execute);
-    refused(3, Permission::ComputeExecute, ("gpu1", 0), &execute);
-    refused(3, Permission::MemoryAllocate, ("gpu0", 11), &allocate);
-    refused(2, Permission::ComputeExecute, ("gpu0", 0), &execute);
-    refused(2, Permission::ComputeExecute, ("gpu0", 0), &by_thief);
-    refused(3, Permission::ComputeExecute, ("gpu0", 0), &by_thief);
-    refused(3, Permission::ComputeExecute, ("gpu0", 0), b"");
+    refused(3, Permission::MemoryAllocate, ("gpu0", 0), std::slice::from_ref(&execute));
+    refused(3, Permission::ComputeExecute, ("gpu1", 0), std::slice::from_ref(&execute));
+    refused(3, Permission::MemoryAllocate, ("gpu0", 11), std::slice::from_ref(&allocate));
+    refused(2, Permission::ComputeExecute, ("gpu0", 0), std::slice::from_ref(&execute));
+    refused(2, Permission::ComputeExecute, ("gpu0", 0), std::slice::from_ref(&by_thief));
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), std::slice::from_ref(&by_thief));
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), &[Vec::new()]);
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), &[]);
+    refused(3, Permission::ComputeExecute, ("gpu0", 0), &[execute.clone(), execute]);
 }
 
 #[test]
@@ -87,7 +92,8 @@ fn a_lease_gives_no_more_than_its_scopes_and_no_more_than_its_holder_has() {
         let lent = lent(holder, edit);
         let using = used(&lent, holder, permission, device, bytes, nonce);
         let (permissions, devices) = ([permission], [(device, bytes)]);
-        let asking = Request { lease: Some((&lent, &using)), ..request(holder, &permissions, &devices) };
+        let asking =
+            Request { lease: Some((&lent, std::slice::from_ref(&using))), ..request(holder, &permissions, &devices) };
         match enter(&mut gate, &asking).0 {
             Ok(_) => "allowed".to_owned(),
             Err(GateError::Denied { decision, .. }) => decision.policies.join(","),
@@ -110,7 +116,8 @@ fn a_revoked_or_expired_lease_counts_for_nothing_at_once() {
     let lent = lent(3, |_| {});
     let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
     let permissions = [Permission::ComputeExecute];
-    let asking = Request { lease: Some((&lent, &using)), ..request(3, &permissions, &[("gpu0", 0)]) };
+    let asking =
+        Request { lease: Some((&lent, std::slice::from_ref(&using))), ..request(3, &permissions, &[("gpu0", 0)]) };
     assert!(enter(&mut gate, &asking).0.is_ok());
     let late = Request { now: at("2026-11-23T13:00:00Z"), ..asking.clone() };
     assert_eq!(
@@ -123,9 +130,33 @@ fn a_revoked_or_expired_lease_counts_for_nothing_at_once() {
     .expect("an administrator may");
     assert_eq!(gate.still_allowed(&asking).expect("readable").map(|d| d.policies), Some(vec!["revoked".to_owned()]));
     let fresh = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 2);
-    let asking = Request { lease: Some((&lent, &fresh)), ..asking };
+    let asking = Request { lease: Some((&lent, std::slice::from_ref(&fresh))), ..asking };
     let refused = enter(&mut gate, &asking).0.expect_err("revoked");
     assert!(refused.to_string().contains("revoked"), "{refused}");
     let without = Request { lease: None, ..asking };
     assert!(enter(&mut gate, &without).0.is_ok(), "its holder's own rights are as they were");
+}
+
+#[test]
+fn a_job_on_two_devices_takes_one_use_for_each_thing_it_does() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let lent = lent(3, |lease| lease.devices = None);
+    let permissions = [Permission::MemoryAllocate, Permission::ComputeExecute];
+    let devices = [("gpu0", 10), ("gpu1", 20)];
+    let signed = |first: u8| -> Vec<Vec<u8>> {
+        let asked = request(3, &permissions, &devices);
+        let number = |(at, (permission, device, bytes))| used(&lent, 3, permission, device, bytes, first + at as u8);
+        asked.asked().enumerate().map(number).collect()
+    };
+    let mut ask = |uses: &[Vec<u8>]| {
+        enter(&mut gate, &Request { lease: Some((&lent, uses)), ..request(3, &permissions, &devices) }).0
+    };
+    let mut swapped = signed(1);
+    swapped.swap(0, 1);
+    assert!(ask(&swapped).expect_err("for another device").is_refusal());
+    assert!(ask(&signed(1)[..3]).expect_err("one is missing").is_refusal());
+    let admission = ask(&signed(1)).expect("what was refused spent nothing");
+    assert!(admission.booking.is_some());
+    assert!(ask(&signed(1)).expect_err("used before").is_refusal());
 }

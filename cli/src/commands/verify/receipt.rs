@@ -2,9 +2,9 @@
 
 use crate::commands::verify::{digest_of, open_at, refused};
 use crate::failure::Done;
+use crate::trust::Trusted;
 use crate::ui::{Ui, percent, table};
 use crate::{files, trust};
-use isotherm_audit::keys::TrustedKeys;
 use isotherm_audit::run::{Outcome, RunClaim};
 use isotherm_audit::statement::RUN;
 use isotherm_audit::{RunExpectations, inspect, open_run};
@@ -42,10 +42,11 @@ struct Receipt {
 }
 
 /// Verifies a run record under its manifest and shows both.
-pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &TrustedKeys) -> Done {
+pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Trusted) -> Done {
     let record = files::read(run)?;
     // The manifest had to be valid when the run began, not now; what the record says of that is signed.
-    let began = inspect::<RunClaim>(&record, trusted).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
+    let began =
+        inspect::<RunClaim>(&record, &trusted.keys).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
     let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new(), 0)?;
     let mut presented = BTreeMap::new();
     let name = run.file_name().map(|name| name.to_string_lossy().replace(".signed.json", ".json"));
@@ -53,7 +54,7 @@ pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Truste
         presented.insert(RUN.to_owned(), digest_of(&whole)?);
     }
     let expected = RunExpectations { manifest: &opened.manifest, presented };
-    let claim = open_run(&record, trusted, trust::now()?, &expected).map_err(|e| refused(run, &e))?;
+    let claim = open_run(&record, &trusted.keys, trust::now()?, &expected).map_err(|e| refused(run, &e))?;
     let (said, promised) = (&claim.predicate, &opened.manifest.predicate.predicted);
     let figures = said
         .measured
