@@ -1,6 +1,6 @@
 """Writes the first seeds of the corpora: small well-formed inputs from which a fuzzer finds the rest.
 
-    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario, helix, replay
+    python3 fuzz/seeds.py                 gguf, tokenizer, quantity, scenario, helix, replay, machine
     python3 fuzz/seeds.py PLAN DEVICES    and those two files as seeds of their targets
 """
 
@@ -206,6 +206,41 @@ THERMAL = {
 }
 
 
+# The kernel's files of a machine, in the order of checks/machine.rs.
+MACHINE = "\0".join(
+    [
+        "model name\t: Example CPU\n",
+        "MemTotal: 1000 kB\nMemAvailable: 600 kB\n",
+        "cpu  1 2 3 4 5 6 7 8 9 10\n",
+        "Board 5",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Thu\n",
+        "Model: \t Card 9\nGPU UUID: \t GPU-0d7e\n",
+        "0-3",
+        "0x030000",
+        "0x1002",
+        "0",
+        "16.0 GT/s PCIe",
+        "16",
+        "a1b2",
+        "25753026560",
+        "0: 500Mhz\n1: 2526Mhz *\n",
+        "37",
+        "47000",
+        "303000000",
+        "1000",
+        "Disk",
+        "1000",
+        "0",
+        "Battery",
+        "4855000",
+        "3900000",
+        "312",
+        "DRIVER=v3d\n",
+        "9000000",
+    ]
+)
+
+
 def write(target, name, data):
     folder = HERE / "corpus" / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -228,6 +263,7 @@ def main():
         write("thermal_log", f"seed-{name}", log.encode())
     write("llmservingsim", "seed-profile", PROFILE.encode())
     write("llmservingsim", "seed-run", RUN.encode())
+    write("machine", "seed-card", MACHINE.encode())
     for target, path in zip(["plan", "devices"], sys.argv[1:]):
         write(target, "seed-" + target, pathlib.Path(path).read_bytes())
 

@@ -10,6 +10,7 @@ mod run;
 mod service;
 mod trust;
 mod validate;
+mod watch;
 
 pub use analysis::Analysis;
 pub use batch::{
@@ -21,6 +22,7 @@ pub use heat::{FitThermal, PowerSource};
 pub use run::{BenchRuntime, Run};
 pub use service::{BenchKernels, BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
+pub use watch::{Monitor, ProbeLinks};
 
 pub use trust::{
     AccessCommand, Asked, AuditCommand, DraftKeySet, EventAbout, Grant, Guest, KeySetCommand, KeysCommand, LendLease,
@@ -73,6 +75,8 @@ pub enum Command {
     Probe(Probe),
     /// List the devices of a measured graph, and how well each figure is known.
     Devices(Devices),
+    /// Show what this host's devices do, live: temperature, power, clocks, memory, alerts.
+    Monitor(Monitor),
     /// Obtain, describe or synthesise model files.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -188,6 +192,9 @@ pub struct Probe {
     /// On whose behalf.
     #[command(flatten)]
     pub guest: Guest,
+    /// Links to other hosts.
+    #[command(flatten)]
+    pub links: ProbeLinks,
 }
 
 /// Arguments of `isotherm devices`.
@@ -196,6 +203,9 @@ pub struct Devices {
     /// Measured devices; by default those last measured on this host.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// Find what this host has, measured or not, and say what changed since it was last looked at.
+    #[arg(long, conflicts_with = "file")]
+    pub here: bool,
 }
 
 /// Subcommands of `isotherm model`.

@@ -42,6 +42,7 @@ fn run(cli: &Cli) -> Done {
         Command::Tour(args) => commands::tour::run(&ui, args),
         Command::Probe(args) => commands::probe::run(&ui, args),
         Command::Devices(args) => commands::devices::run(&ui, args),
+        Command::Monitor(args) => commands::monitor::run(&ui, args),
         Command::Model(command) => commands::model::run(&ui, command),
         Command::Scenario(command) => commands::scenario::run(&ui, command),
         Command::Plan(args) => commands::plan::run(&ui, args),

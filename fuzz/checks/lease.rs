@@ -1,6 +1,7 @@
-//! Any bytes as a lease, a use of one, a set of keys and a request to a witness: an error, and never a panic; nothing opens
+//! Any bytes as a lease, a use of one, a set of keys, a handover and a request to a witness: an error, and never a panic; nothing opens
 //! under a key that signed nothing.
 
+use isotherm_audit::handover::open_hand_over;
 use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
 use isotherm_audit::keyset::{KeySet, KeySetClaim};
 use isotherm_audit::lease::{Lease, LeaseUse, open_lease};
@@ -23,8 +24,10 @@ pub fn check(data: &[u8]) {
     assert!(inspect::<LeaseUse>(data, trusted).is_err());
     assert!(inspect::<KeySetClaim>(data, trusted).is_err());
     assert!(KeySet::first(data, trusted, now, "home").is_err());
+    assert!(open_hand_over(data, "isotherm.example/fuzz", identity.public()).is_err());
     let memory = std::env::temp_dir().join(format!("isotherm-witness-{}", std::process::id()));
     let witness = Witness::open("witness.example", identity, &memory).expect("the scratch folder is writable");
     let watched = Watched { origin: "isotherm.example/fuzz".to_owned(), key: identity.public().clone() };
     assert!(witness.answer(data, &watched, now).is_err());
+    assert!(witness.follow(data, &watched).is_err());
 }

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod execute;
 pub mod govern;
 pub mod host;
+pub mod link;
 pub mod model;
 pub mod probe;
 pub mod telemetry;

@@ -22,6 +22,8 @@ mod helix;
 mod lease;
 #[path = "../../../fuzz/checks/llmservingsim.rs"]
 mod llmservingsim;
+#[path = "../../../fuzz/checks/machine.rs"]
+mod machine;
 #[path = "../../../fuzz/checks/ollama.rs"]
 mod ollama;
 #[path = "../../../fuzz/checks/plan.rs"]
@@ -171,6 +173,13 @@ fn saved_leases_keys_and_tiles_keep_the_promise() {
     replay("ssh_key", as_text(ssh_key::check));
     let line = String::from_utf8(seed("ssh_key", "seed-public")).expect("a key is text");
     assert!(isotherm_audit::ssh::read_public(&line).is_ok(), "the seed is a key");
+}
+
+#[cfg(unix)]
+#[test]
+fn saved_machines_keep_the_promise() {
+    replay("machine", machine::check);
+    assert_eq!(seed("machine", "seed-card").split(|byte| *byte == 0).count(), 28, "every file has a piece");
 }
 
 #[test]

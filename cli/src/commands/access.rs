@@ -444,6 +444,11 @@ fn list(ui: &Ui, gate: &mut Gate) -> Done {
 pub const RUNNING: [Permission; 2] = [Permission::MemoryAllocate, Permission::ComputeExecute];
 /// What measuring takes.
 pub const PROBING: [Permission; 2] = [Permission::DeviceInfo, Permission::ComputeExecute];
+/// What watching takes.
+pub const MONITORING: [Permission; 4] =
+    [Permission::MonitorTemperature, Permission::MonitorPower, Permission::MonitorClock, Permission::MonitorMemory];
+/// What listing takes.
+pub const LISTING: [Permission; 1] = [Permission::DeviceList];
 /// What sealing takes: whoever may not run on a device gives nobody leave to.
 pub const SEALING: [Permission; 1] = [Permission::ComputeExecute];
 

@@ -11,8 +11,13 @@ use isotherm_runtime::backend::routes::{self, Found, Route, Routes};
 use serde::Serialize;
 use std::fmt::Display;
 
+mod here;
+
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Devices) -> Done {
+    if args.here {
+        return here::run(ui);
+    }
     let path = match &args.file {
         Some(path) => path.clone(),
         None => registry::last_devices()?,

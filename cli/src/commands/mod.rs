@@ -21,6 +21,7 @@ pub mod import;
 pub mod key_set;
 pub mod keys;
 pub mod model;
+pub mod monitor;
 pub mod plan;
 pub mod probe;
 pub mod query;

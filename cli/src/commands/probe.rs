@@ -22,8 +22,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod link;
+
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Probe) -> Done {
+    if let Some(address) = args.links.respond {
+        return link::respond(ui, address, &args.links);
+    }
+    if !args.links.peer.is_empty() {
+        return link::measure(ui, args);
+    }
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
     let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical };

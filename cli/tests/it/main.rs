@@ -3,10 +3,14 @@
 mod bench_kernels;
 mod exchange;
 mod golden;
+mod guests;
+#[cfg(target_os = "linux")]
+mod links;
 mod scenarios;
 mod tables;
 mod trust;
 mod validate;
+mod watch;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -3,6 +3,8 @@
 mod backend;
 mod chat;
 mod device_stage;
+#[cfg(unix)]
+mod discover;
 mod emulated;
 mod emulated_faults;
 mod emulated_model;
@@ -11,11 +13,17 @@ mod execute;
 mod format;
 mod geometry;
 mod gguf;
+mod govern;
 mod host;
+#[cfg(unix)]
+mod host_tree;
 mod kernels;
+mod link;
 mod material;
 mod mutation;
 mod probe;
 mod store;
 mod synth;
+#[cfg(unix)]
+mod telemetry;
 mod tokenizer;

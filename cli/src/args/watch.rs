@@ -1,0 +1,47 @@
+//! Arguments of the commands that look at the machine itself.
+
+use clap::Args;
+use isotherm_core::units::{Bytes, Seconds};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Arguments of `isotherm monitor`.
+#[derive(Debug, Args)]
+pub struct Monitor {
+    /// Time between two samples.
+    #[arg(long, value_name = "TIME", default_value = "1 s")]
+    pub interval: Seconds,
+    /// End after so many samples; without it at Ctrl-C or the key q.
+    #[arg(long, value_name = "N")]
+    pub samples: Option<u64>,
+    /// Print a line for each device and sample instead of a view.
+    #[arg(long)]
+    pub plain: bool,
+    /// Answer Prometheus at this address with what is kept; an address other than this host's own shows it to a network.
+    #[arg(long, value_name = "ADDRESS")]
+    pub serve: Option<SocketAddr>,
+    /// Write the samples that are kept at the end as a table: .parquet or .csv.
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+    /// Samples of each device that are kept.
+    #[arg(long, value_name = "N", default_value_t = 3600)]
+    pub keep: usize,
+}
+
+/// Arguments of `isotherm probe` about links between hosts.
+#[derive(Debug, Args)]
+pub struct ProbeLinks {
+    /// Measure nothing; answer at this address whoever measures its link to this host, until Ctrl-C.
+    #[arg(long, value_name = "ADDRESS", requires = "secret", conflicts_with = "peer")]
+    pub respond: Option<SocketAddr>,
+    /// Measure the link to the host that answers at this address, and nothing else. With two, also whether the links to
+    /// them share something.
+    #[arg(long, value_name = "ADDRESS", requires = "secret")]
+    pub peer: Vec<SocketAddr>,
+    /// File with the secret that both hosts know, of at least 16 bytes.
+    #[arg(long, value_name = "FILE")]
+    pub secret: Option<PathBuf>,
+    /// Largest message of a link's measurement; 256 MiB at most.
+    #[arg(long, value_name = "BYTES", default_value = "256 MiB")]
+    pub message: Bytes,
+}

@@ -1,0 +1,160 @@
+//! Links between network namespaces whose rate is shaped, measured by the command. Needs a Linux kernel, the tools `ip` and `tc`,
+//! and the right to make namespaces; skipped aloud without them.
+
+use super::Place;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+/// Two namespaces with a cable between them, taken away at the end.
+struct Cable {
+    names: [String; 2],
+    responders: Vec<Child>,
+}
+
+impl Drop for Cable {
+    fn drop(&mut self) {
+        for child in &mut self.responders {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for name in &self.names {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+fn done(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let program = words.next().expect("a program");
+    Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
+}
+
+impl Cable {
+    /// Cables shaped to so many megabits each way; `None` where that is not permitted here.
+    fn lay(test: &str, megabits: &[u32]) -> Option<Self> {
+        let id = std::process::id() % 10_000;
+        let names = [format!("iso{id}a{test}"), format!("iso{id}b{test}")];
+        let cable = Self { names, responders: Vec::new() };
+        let [a, b] = &cable.names;
+        let mut lines =
+            vec![format!("ip netns add {a}"), format!("ip netns add {b}"), format!("ip -n {b} link set lo up")];
+        for (number, rate) in megabits.iter().enumerate() {
+            let (one, other) = (format!("v{id}{test}{number}a"), format!("v{id}{test}{number}b"));
+            lines.push(format!("ip link add {one} type veth peer name {other}"));
+            for (end, name, host) in [(&one, a, 1), (&other, b, 2)] {
+                lines.push(format!("ip link set {end} netns {name}"));
+                lines.push(format!("ip -n {name} addr add 10.97.{number}.{host}/24 dev {end}"));
+                lines.push(format!("ip -n {name} link set {end} up"));
+                lines.push(format!(
+                    "tc -n {name} qdisc add dev {end} root tbf rate {rate}mbit burst 16kb latency 100ms"
+                ));
+            }
+        }
+        if let Some(failed) = lines.iter().find(|line| !done(line)) {
+            eprintln!("skipped: links: not permitted here: {failed}");
+            return None;
+        }
+        Some(cable)
+    }
+
+    fn respond(&mut self, place: &Place, address: &str) {
+        let mut child = Command::new("ip")
+            .args([
+                "netns",
+                "exec",
+                &self.names[1],
+                env!("CARGO_BIN_EXE_isotherm"),
+                "-q",
+                "probe",
+                "--respond",
+                address,
+            ])
+            .args(["--secret", "secret"])
+            .current_dir(place.0.path())
+            .env("ISOTHERM_HOME", place.path(&format!("home-{}", address.replace([':', '.'], "-"))))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("ip starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it says where");
+        assert!(line.contains("answering"), "{line}");
+        self.responders.push(child);
+    }
+
+    fn measure(&self, place: &Place, arguments: &str) -> Value {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.names[0], env!("CARGO_BIN_EXE_isotherm"), "-q", "probe", "--format", "json"])
+            .args(["--secret", "secret"])
+            .args(arguments.split_whitespace())
+            .current_dir(place.0.path())
+            .env("ISOTHERM_HOME", place.path("home-asks"))
+            .output()
+            .expect("ip starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+}
+
+/// Payload of TCP over Ethernet: 1448 of the 1514 bytes that the shaper counts of a full packet.
+const PAYLOAD: f64 = 1448.0 / 1514.0;
+
+#[test]
+fn the_rate_of_a_shaped_link_is_found_in_both_directions() {
+    for (test, megabits) in [("x", 50), ("y", 200)] {
+        let Some(mut cable) = Cable::lay(test, &[megabits]) else { return };
+        let place = Place::new();
+        place.write("secret", "a secret that both of them know");
+        cable.respond(&place, "10.97.0.2:7000");
+        let found = cable.measure(&place, "--peer 10.97.0.2:7000 --budget 12s --message 8MiB");
+        let expected = f64::from(megabits) * 1e6 / 8.0 * PAYLOAD;
+        for way in ["away", "towards"] {
+            let fit = &found["links"][0][way]["fit"];
+            let rate = fit["bytes_per_second"].as_f64().expect("a rate");
+            eprintln!(
+                "{megabits} Mbit/s {way}: {:.2} % off, residual {}",
+                (rate / expected - 1.0) * 100.0,
+                fit["residual"]
+            );
+            assert!((rate / expected - 1.0).abs() < 0.03, "{megabits} Mbit/s {way}: {rate} of {expected}");
+        }
+        let trip = found["links"][0]["round_trip_seconds"].as_f64().expect("a time");
+        assert!(trip > 0.0 && trip < 0.05, "{trip}");
+    }
+}
+
+#[test]
+fn two_links_through_one_bottleneck_are_found_to_share_it_and_two_cables_are_not() {
+    let place = Place::new();
+    place.write("secret", "a secret that both of them know");
+    // Two responders behind one cable.
+    let Some(mut one) = Cable::lay("s", &[100]) else { return };
+    one.respond(&place, "10.97.0.2:7001");
+    one.respond(&place, "10.97.0.2:7002");
+    let peers = "--peer 10.97.0.2:7001 --peer 10.97.0.2:7002 --budget 4s --message 4MiB";
+    let found = one.measure(&place, peers);
+    assert_eq!(found["contention"]["shared"], true, "{}", found["contention"]);
+    drop(one);
+    let Some(mut two) = Cable::lay("t", &[100, 100]) else { return };
+    two.respond(&place, "10.97.0.2:7003");
+    two.respond(&place, "10.97.1.2:7004");
+    let found = two.measure(&place, "--peer 10.97.0.2:7003 --peer 10.97.1.2:7004 --budget 4s --message 4MiB");
+    assert_eq!(found["contention"]["shared"], false, "{}", found["contention"]);
+}
+
+#[test]
+fn a_responder_denies_whoever_has_another_secret() {
+    let Some(mut cable) = Cable::lay("d", &[100]) else { return };
+    let place = Place::new();
+    place.write("secret", "a secret that both of them know");
+    cable.respond(&place, "10.97.0.2:7005");
+    place.write("secret", "another secret of good length");
+    let output = Command::new("ip")
+        .args(["netns", "exec", &cable.names[0], env!("CARGO_BIN_EXE_isotherm"), "-q", "probe"])
+        .args(["--secret", "secret", "--peer", "10.97.0.2:7005"])
+        .current_dir(place.0.path())
+        .env("ISOTHERM_HOME", place.path("home-asks"))
+        .output()
+        .expect("ip starts");
+    assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));
+}
