@@ -1,5 +1,5 @@
-//! Any bytes as a lease, a use of one, a set of keys, a handover and a request to a witness: an error, and never a panic; nothing opens
-//! under a key that signed nothing.
+//! Any bytes as a lease, a use of one, a set of keys, a handover and a request to a witness: an error, and never a panic;
+//! nothing opens under a key that signed nothing.
 
 use isotherm_audit::handover::open_hand_over;
 use isotherm_audit::keys::{Identity, Seed, TrustedKeys};

@@ -1,5 +1,5 @@
-//! Links between network namespaces whose rate is shaped, measured by the command. Needs a Linux kernel, the tools `ip` and `tc`,
-//! and the right to make namespaces; skipped aloud without them.
+//! Links between network namespaces whose rate is shaped, measured by the command. Needs a Linux kernel, the tools `ip`
+//! and `tc`, and the right to make namespaces; skipped aloud without them.
 
 use super::Place;
 use serde_json::Value;

@@ -91,7 +91,7 @@ pub(super) fn cards(roots: &Roots, pci: &[PciDevice]) -> Vec<Card> {
     cards.extend(mali(roots));
     cards.sort_by(|a, b| a.key.cmp(&b.key));
     // One chip may be both a DRM device and a `devfreq` one.
-    cards.dedup_by(|later, first| later.key == first.key);
+    cards.dedup_by(|later, first| later.key == first.key && later.pci == first.pci);
     cards
 }
 

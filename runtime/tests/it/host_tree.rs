@@ -43,7 +43,8 @@ impl Tree {
 
     /// A device behind these bridges, root first.
     pub fn pci(&self, address: &str, bridges: &[&str], files: &[(&str, &str)], driver: Option<&str>) {
-        let mut folder = format!("sys/devices/pci{}", &address[..7]);
+        let root = bridges.first().unwrap_or(&address);
+        let mut folder = format!("sys/devices/pci{}", &root[..7]);
         for bridge in bridges {
             folder = format!("{folder}/{bridge}");
         }
