@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA card: the conformance suite, a whole model and the times of all kernels on the card itself, as a
-# record that this host's key signs. Ends with exit code 6 where there is no card.
+# On a machine with an NVIDIA card: the conformance suite, a whole model and the times of all kernels on the card
+# itself, as a record that this host's key signs. Ends with exit code 6 where there is no card.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 

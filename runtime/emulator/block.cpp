@@ -355,7 +355,8 @@ Fault run(const Kernel& kernel, Index grid, Index block, void* const* arguments,
     Random random{seed};
     make_order(seed, random);
     const uint64_t blocks = static_cast<uint64_t>(grid.x) * grid.y * grid.z;
-    // Every block once, in an order that is neither rising nor needs a table: a step that shares no factor with the number.
+    // Every block once, in an order that is neither rising nor needs a table: a step that shares no factor with the
+    // number.
     uint64_t step = 1, at = 0;
     if (seed && blocks > 2) {
         auto common = [](uint64_t a, uint64_t b) {

@@ -55,8 +55,8 @@ const Kernel* find_kernel(const char* name);
 enum class Fault { none, illegal_address, misaligned_address, barrier, warp, illegal_instruction };
 const char* name_of(Fault fault);
 
-// Runs all blocks of a launch and returns when they are done. The order of threads, warps and blocks follows from `seed`; 0
-// is the natural one. Launches take turns.
+// Runs all blocks of a launch and returns when they are done. The order of threads, warps and blocks follows from
+// `seed`; 0 is the natural one. Launches take turns.
 Fault run(const Kernel& kernel, Index grid, Index block, void* const* arguments, uint64_t seed);
 
 }  // namespace emulated

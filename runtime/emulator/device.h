@@ -1,5 +1,5 @@
-// What a kernel finds around it when it is compiled for the host: the built-ins of the device language, each done by the
-// fibre that stands for the thread. Included before the kernels' own sources, which are not changed.
+// What a kernel finds around it when it is compiled for the host: the built-ins of the device language, each done by
+// the fibre that stands for the thread. Included before the kernels' own sources, which are not changed.
 #pragma once
 #include <cmath>
 #include <cstdint>

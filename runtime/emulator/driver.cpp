@@ -1,8 +1,9 @@
 // A stand-in for NVIDIA's driver library, for tests: the entry points that cudarc calls, devices that are this host's
-// memory, and kernels that are the project's own source compiled for the host. It executes no PTX and nothing on a GPU.
+// memory, and kernels that are the project's own source compiled for the host. It executes no PTX and nothing on a
+// GPU.
 //
-// Settings, all by environment: ISOTHERM_EMULATED_DEVICES (2), _MEMORY (bytes of each, 512 MiB), _CAPABILITY (80), _SEED (0,
-// the order of threads and blocks), _PEER (1), _LOSS (DEVICE:LAUNCHES, after which a device fails for good).
+// Settings, all by environment: ISOTHERM_EMULATED_DEVICES (2), _MEMORY (bytes of each, 512 MiB), _CAPABILITY (80),
+// _SEED (0, the order of threads and blocks), _PEER (1), _LOSS (DEVICE:LAUNCHES, after which a device fails for good).
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -231,8 +232,8 @@ EXPORT int cuGetErrorName(int code, const char** name) {
 }
 EXPORT int cuGetErrorString(int code, const char** text) { return cuGetErrorName(code, text); }
 
-// NVIDIA's compiler looks for a driver too and asks it for tables that are not documented. It takes one that says that it
-// holds nothing but its own size, and dereferences what it does not get.
+// NVIDIA's compiler looks for a driver too and asks it for tables that are not documented. It takes one that says that
+// it holds nothing but its own size, and dereferences what it does not get.
 EXPORT int cuGetExportTable(const void** table, const void*) {
     static const std::size_t nothing[8] = {sizeof(std::size_t)};
     *table = nothing;

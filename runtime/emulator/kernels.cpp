@@ -1,4 +1,5 @@
-// The project's kernels, compiled for the host: with FORMAT_ID those of one format of weights, without it all the others.
+// The project's kernels, compiled for the host: with FORMAT_ID those of one format of weights, without it all the
+// others.
 #include "device.h"
 
 #define ENTRY(kernel) emulated::Entry<&kernel>::make(TEXT(kernel))

@@ -28,7 +28,8 @@ Memory::Memory(unsigned device, std::size_t bytes) : total_(bytes) {
 
 uintptr_t Memory::allocate(std::size_t bytes) {
     std::lock_guard<std::mutex> hold(lock_);
-    // A driver hands out addresses at multiples of 256, so that many bytes may lie between the end and the guarding page.
+    // A driver hands out addresses at multiples of 256, so that many bytes may lie between the end and the guarding
+    // page.
     const std::size_t room = up(bytes, 256), pages = up(room, page);
     if (bytes > total_ || room > total_ - used_ || next_ + pages + page > base_ + range) return 0;
     if (mprotect(reinterpret_cast<void*>(next_), pages, PROT_READ | PROT_WRITE)) return 0;

@@ -7,12 +7,13 @@
 
 namespace emulated {
 
-// One device's memory: a range of addresses of its own, so that an address tells its device. Every allocation ends at a page
-// that cannot be touched; freed pages cannot be touched again.
+// One device's memory: a range of addresses of its own, so that an address tells its device. Every allocation ends at
+// a page that cannot be touched; freed pages cannot be touched again.
 class Memory {
   public:
     explicit Memory(unsigned device, std::size_t bytes);
-    // The address of fresh memory, filled with a pattern that is neither zero nor a number; 0 when there is not so much left.
+    // The address of fresh memory, filled with a pattern that is neither zero nor a number; 0 when there is not so
+    // much left.
     uintptr_t allocate(std::size_t bytes);
     // Whether `address` began an allocation. Sets `overrun` when something was written past its end.
     bool release(uintptr_t address, bool& overrun);

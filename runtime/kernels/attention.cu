@@ -1,9 +1,9 @@
 // Attention over the paged cache, softmax included.
 //
-// A block takes up to four query heads that read the same keys and values, and one segment of 256 positions. Segments are
-// cut at multiples of 256 whatever the length, and merged in rising order by whichever block of a row finishes last; a row
-// of one segment needs no merging. So the result depends on the row alone: not on the rows beside it, nor on which
-// block came last.
+// A block takes up to four query heads that read the same keys and values, and one segment of 256 positions. Segments
+// are cut at multiples of 256 whatever the length, and merged in rising order by whichever block of a row finishes
+// last; a row of one segment needs no merging. So the result depends on the row alone: not on the rows beside it, nor
+// on which block came last.
 
 // Threads that share the dot product of one position.
 #define TOGETHER 8

@@ -38,9 +38,10 @@ DEVICE u32 pick_bytes(u32 a, u32 b, u32 which) { return __byte_perm(a, b, which)
 DEVICE int dot4(int a, int b, int sum) { return __dp4a(a, b, sum); }
 #if __CUDA_ARCH__ >= 800
 #define HAS_TENSOR 1
-// Adds to `sums` the products of a tile of 16 rows by 16 columns with one of 16 columns by 8, both of signed bytes. A lane
-// holds columns 4 * (lane % 4) .. + 4 of rows lane / 4 and lane / 4 + 8 of the first, the same columns of row lane / 4 of the
-// second, and sums of rows lane / 4 (two) and lane / 4 + 8 (two) with rows 2 * (lane % 4) and the next.
+// Adds to `sums` the products of a tile of 16 rows by 16 columns with one of 16 columns by 8, both of signed bytes. A
+// lane holds columns 4 * (lane % 4) .. + 4 of rows lane / 4 and lane / 4 + 8 of the first, the same columns of row
+// lane / 4 of the second, and sums of rows lane / 4 (two) and lane / 4 + 8 (two) with rows 2 * (lane % 4) and the
+// next.
 DEVICE void tensor_dot(int (&sums)[4], u32 a0, u32 a1, u32 b) {
     asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
         : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
@@ -51,7 +52,8 @@ DEVICE void tensor_dot(int (&sums)[4], u32 a0, u32 a1, u32 b) {
 
 #define INFINITE __uint_as_float(0x7f800000u)
 #define WARP 32
-// Threads of the kernels that compute sums over a row: the order of such a sum depends on this number, so it is one for all.
+// Threads of the kernels that compute sums over a row: the order of such a sum depends on this number, so it is one
+// for all.
 #define THREADS 256
 #define WARPS (THREADS / WARP)
 // Positions in one block of the key-value cache.
@@ -76,8 +78,8 @@ DEVICE float warp_max(float value) {
 
 DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
 
-// Four numbers from `at` on, of which those from `end` on do not exist and read as zero. `wide` says that `from + at` lies
-// at a multiple of sixteen bytes.
+// Four numbers from `at` on, of which those from `end` on do not exist and read as zero. `wide` says that `from + at`
+// lies at a multiple of sixteen bytes.
 DEVICE float4 load_quad(const float* from, u32 at, u32 end, bool wide) {
     if (wide && at + 4 <= end) return *(const float4*)(from + at);
     float4 quad = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -91,8 +93,8 @@ DEVICE float4 load_quad(const float* from, u32 at, u32 end, bool wide) {
 // Whether rows of `width` numbers that begin at `from` can be read in quads.
 DEVICE bool is_wide(const float* from, u32 width) { return (((u64)from) & 15) == 0 && (width & 3) == 0; }
 
-// What a row is multiplied with by its RMS norm, before the weights. All threads of the block take part and get the same
-// bits; `partial` is shared memory of WARPS numbers.
+// What a row is multiplied with by its RMS norm, before the weights. All threads of the block take part and get the
+// same bits; `partial` is shared memory of WARPS numbers.
 DEVICE float norm_scale(const float* row, u32 width, float epsilon, float* partial) {
     float squares = 0.0f;
     for (u32 i = threadIdx.x; i < width; i += THREADS) squares = fmaf(row[i], row[i], squares);

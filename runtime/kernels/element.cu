@@ -7,13 +7,14 @@ norm_rows(const float* input, const float* weight, float epsilon, u32 width, flo
     const float* row = input + (u64)blockIdx.x * width;
     float* to = out + (u64)blockIdx.x * width;
     const float scale = norm_scale(row, width, epsilon, partial);
-    // The result may replace the input: every thread has read the whole of its part of the row by now, but not of others'.
+    // The result may replace the input: every thread has read the whole of its part of the row by now, but not of
+    // others'.
     for (u32 i = threadIdx.x; i < width; i += THREADS) to[i] = __fmul_rn(__fmul_rn(row[i], scale), weight[i]);
 }
 
-// Rounds rows to eight bits for integer products, through a norm where there is one: a block a row, a thread four numbers,
-// eight threads a block of 32 numbers, whose scale is its largest magnitude over 127. A block too small for a normal scale
-// counts as zero. `totals` are sums of 16 rounded numbers.
+// Rounds rows to eight bits for integer products, through a norm where there is one: a block a row, a thread four
+// numbers, eight threads a block of 32 numbers, whose scale is its largest magnitude over 127. A block too small for a
+// normal scale counts as zero. `totals` are sums of 16 rounded numbers.
 KERNEL(THREADS, 4)
 round_numbers(const float* input, const float* weight, float epsilon, u32 width, int* rounded, float* steps, int* totals) {
     SHARED(float, partial, WARPS);

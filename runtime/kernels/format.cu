@@ -1,12 +1,13 @@
-// Formats of weights: where the bits of a unit lie, and what they mean. FORMAT_ID is the number that GGUF gives a format.
+// Formats of weights: where the bits of a unit lie, and what they mean. FORMAT_ID is the number that GGUF gives a
+// format.
 //
-// A unit is 32 weights in two runs of 16; all weights of a run share scale and minimum. For formats that keep two weights
-// in one byte, the runs are the low and the high halves of the same 16 bytes, so that one load serves both.
+// A unit is 32 weights in two runs of 16; all weights of a run share scale and minimum. For formats that keep two
+// weights in one byte, the runs are the low and the high halves of the same 16 bytes, so that one load serves both.
 //
 // On a device a matrix is not stored as in its file. Blocks of Q8_0, Q4_0, Q5_0 and Q6_K are 34, 18, 22 and 210 bytes,
-// which no wide load can read; so the parts of a block are kept apart, each in a plane of its own, quants first, and every
-// unit begins at a multiple of 16 bytes. Q4_K and Q5_K, of 144 and 176 bytes, and the float formats are stored as they are.
-// The planes take exactly the bytes of the blocks. `planes.rs` is the other half of this agreement.
+// which no wide load can read; so the parts of a block are kept apart, each in a plane of its own, quants first, and
+// every unit begins at a multiple of 16 bytes. Q4_K and Q5_K, of 144 and 176 bytes, and the float formats are stored
+// as they are. The planes take exactly the bytes of the blocks. `planes.rs` is the other half of this agreement.
 
 #define JOINED(a, b) a##_##b
 #define JOIN(a, b) JOINED(a, b)
@@ -75,7 +76,8 @@ DEVICE void place_of(u32 column, u32& unit, u32& quad) {
 
 #if IS_FLOAT
 
-// A unit of a float format is read where it is needed: holding 32 weights of several rows would cost too many registers.
+// A unit of a float format is read where it is needed: holding 32 weights of several rows would cost too many
+// registers.
 struct Unit {
     const u8* row;
     u32 column, columns;
@@ -251,8 +253,8 @@ DEVICE u32 bytes_of(const Unit& unit, u32 quad) {
 #endif
 }
 
-// The stored number in byte `index`, less its zero point, exactly. A byte under the exponent of 2^23 is that number plus
-// 2^23; integer to float conversion would run at an eighth of the rate.
+// The stored number in byte `index`, less its zero point, exactly. A byte under the exponent of 2^23 is that number
+// plus 2^23; integer to float conversion would run at an eighth of the rate.
 DEVICE float number_of(u32 bytes, u32 index) {
     return __fadd_rn(__uint_as_float(pick_bytes(bytes, 0x4b000000u, 0x7440u + index)), -(8388608.0f + ZERO));
 }

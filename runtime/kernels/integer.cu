@@ -3,7 +3,8 @@
 
 #if !IS_FLOAT
 
-// The stored bytes of Q8_0 are signed and have no zero point; the others are below 64, so they are the same either way.
+// The stored bytes of Q8_0 are signed and have no zero point; the others are below 64, so they are the same either
+// way.
 #if FORMAT_ID == 8
 #define BYTE_ZERO 0
 #else
@@ -115,8 +116,8 @@ KERNEL(THREADS, 2) NAME(rounded_4)(ROUNDED_ARGUMENTS) { rounded_product<4>(ROUND
 
 #if HAS_TENSOR
 
-// Tiles of 16 rows of the matrix a warp by 32 rows of numbers, multiplied by tensor cores. Adds in the order of columns, so
-// its sums differ from those of the kernels above in their last bits: the caller pins which one it uses.
+// Tiles of 16 rows of the matrix a warp by 32 rows of numbers, multiplied by tensor cores. Adds in the order of
+// columns, so its sums differ from those of the kernels above in their last bits: the caller pins which one it uses.
 #define TENSOR_TILES 4
 #define TENSOR_TOKENS (8 * TENSOR_TILES)
 // Units of one slab; the stride of a row in words keeps eight rows in different banks.

@@ -1,11 +1,11 @@
 // Products of rows of numbers with matrices, in single precision.
 //
-// Every kernel here adds in one order: lane `l` of a warp takes units l, l + 32, l + 64 ... of a row and adds their products
-// in the order of columns inside a run; a butterfly adds the lanes. So a row's result has the same bits whether it
-// is multiplied alone, with three others or in a batch of hundreds, and whichever of these kernels does it.
+// Every kernel here adds in one order: lane `l` of a warp takes units l, l + 32, l + 64 ... of a row and adds their
+// products in the order of columns inside a run; a butterfly adds the lanes. So a row's result has the same bits
+// whether it is multiplied alone, with three others or in a batch of hundreds, and whichever of these kernels does it.
 //
-// A block is eight warps, or four. A warp holds R rows of the matrix against T rows of numbers; the numbers lie in shared memory, a
-// slab of 1024 columns at a time, in the order in which lanes read them.
+// A block is eight warps, or four. A warp holds R rows of the matrix against T rows of numbers; the numbers lie in
+// shared memory, a slab of 1024 columns at a time, in the order in which lanes read them.
 
 #define SLAB_UNITS WARP
 #define SLAB (SLAB_UNITS * 32)
@@ -152,8 +152,8 @@ DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 row
 KERNEL(THREADS, 3) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
 // Two to four rows of numbers.
 KERNEL(THREADS, 2) NAME(product_4)(PRODUCT_ARGUMENTS) { product<2, 4, THREADS>(PRODUCT_VALUES); }
-// Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers here.
-// Three blocks where registers allow: Q6_K and the half floats hold more than fits.
+// Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers
+// here. Three blocks where registers allow: Q6_K and the half floats hold more than fits.
 KERNEL(TILE_THREADS, FORMAT_ID == 14 || FORMAT_ID == 1 || FORMAT_ID == 30 ? 2 : 3)
 NAME(product_8)(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2, float* out0, float* out1,
                 float* out2, const float* x, u32 tokens, u32 columns, u32 add) {

@@ -1,7 +1,7 @@
 //! A decoder made of a device's operations, one sequence at a time: the self-test of a backend by a whole model.
 //!
-//! It does what the engine does without the engine's scheduling, so that a card is judged by a model's logits as soon as its
-//! backend meets the contract.
+//! It does what the engine does without the engine's scheduling, so that a card is judged by a model's logits as soon
+//! as its backend meets the contract.
 
 use super::{
     Arithmetic, Buffer, CACHE_BLOCK, Cache, Counters, Device, DeviceError, Heads, Input, Matrix, NormBy, Op, Places,
@@ -203,8 +203,8 @@ impl Stage {
 }
 
 impl Decoder {
-    /// Loads a model with each range of layers on a device of its own, for passes of at most `rows` tokens and a sequence of at
-    /// most `positions`.
+    /// Loads a model with each range of layers on a device of its own, for passes of at most `rows` tokens and a
+    /// sequence of at most `positions`.
     ///
     /// # Errors
     /// What a device says.
@@ -266,9 +266,9 @@ impl Decoder {
         Ok(numbers.chunks_exact(vocabulary).map(<[f32]>::to_vec).collect())
     }
 
-    /// Seconds that each operation of one decoded token takes on the device of a single stage, by its name, the median of
-    /// `samples` runs of `times` repetitions; `None` where the device has no clock. Caches and buffers hold what the last pass
-    /// left there.
+    /// Seconds that each operation of one decoded token takes on the device of a single stage, by its name, the median
+    /// of `samples` runs of `times` repetitions; `None` where the device has no clock. Caches and buffers hold what
+    /// the last pass left there.
     ///
     /// # Errors
     /// What the device says.

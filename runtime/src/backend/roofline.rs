@@ -1,9 +1,11 @@
-//! What the CUDA kernels should reach on cards that are not here, as an account that a first run can confirm or refute.
+//! What the CUDA kernels should reach on cards that are not here, as an account that a first run can confirm or
+//! refute.
 //!
-//! Three things bound a kernel: the bytes it must move, the instructions it must issue, and how many bytes are on their way
-//! at once (Little's law: bandwidth times latency must be in flight, or the memory waits for the kernel). The first two follow
-//! from shapes and formats; the third from the blocks that fit on a multiprocessor, which follows from the registers and
-//! shared memory that NVIDIA's assembler counts (`kernels/resources.tsv`). Nothing here was measured on a card.
+//! Three things bound a kernel: the bytes it must move, the instructions it must issue, and how many bytes are on
+//! their way at once (Little's law: bandwidth times latency must be in flight, or the memory waits for the kernel).
+//! The first two follow from shapes and formats; the third from the blocks that fit on a multiprocessor, which follows
+//! from the registers and shared memory that NVIDIA's assembler counts (`kernels/resources.tsv`). Nothing here was
+//! measured on a card.
 
 use crate::backend::cuda::kernels::is_quantised;
 use crate::cpu::Arithmetic;
@@ -24,7 +26,8 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// Of a kernel, by its name, for an architecture; `None` for a kernel or architecture that the table does not hold.
+    /// Of a kernel, by its name, for an architecture; `None` for a kernel or architecture that the table does not
+    /// hold.
     #[must_use]
     pub fn of(kernel: &str, architecture: u32) -> Option<Self> {
         let column = ARCHITECTURES.iter().position(|&known| known == architecture)?;
@@ -57,8 +60,8 @@ pub struct Card {
 }
 
 impl Card {
-    /// H100 SXM5: 132 multiprocessors, 3.35 TB/s, 1.98 GHz (NVIDIA H100 data sheet and Hopper tuning guide: 64 warps, 32
-    /// blocks, 228 KB of shared memory a multiprocessor).
+    /// H100 SXM5: 132 multiprocessors, 3.35 TB/s, 1.98 GHz (NVIDIA H100 data sheet and Hopper tuning guide: 64 warps,
+    /// 32 blocks, 228 KB of shared memory a multiprocessor).
     pub const H100: Self = Self {
         name: "H100 SXM",
         capability: 90,
@@ -69,8 +72,8 @@ impl Card {
         warps_max: 64,
         blocks_max: 32,
     };
-    /// RTX 4090: 128 multiprocessors, 1008 GB/s, 2.52 GHz (NVIDIA Ada architecture paper and Ada tuning guide: 48 warps, 24
-    /// blocks, 100 KB of shared memory a multiprocessor).
+    /// RTX 4090: 128 multiprocessors, 1008 GB/s, 2.52 GHz (NVIDIA Ada architecture paper and Ada tuning guide: 48
+    /// warps, 24 blocks, 100 KB of shared memory a multiprocessor).
     pub const RTX_4090: Self = Self {
         name: "RTX 4090",
         capability: 89,
@@ -86,7 +89,8 @@ impl Card {
     #[must_use]
     pub fn occupancy(&self, threads: u32, resources: Resources) -> Occupancy {
         const REGISTERS: u32 = 65_536;
-        // Registers are handed out to warps in pieces of 256; a block takes a kilobyte of shared memory for itself since 8.0.
+        // Registers are handed out to warps in pieces of 256; a block takes a kilobyte of shared memory for itself
+        // since 8.0.
         let warps = threads.div_ceil(32);
         let by_registers = REGISTERS / ((resources.registers * 32).next_multiple_of(256) * warps);
         let own = if self.capability >= 80 { 1024 } else { 0 };
@@ -179,8 +183,8 @@ pub struct Expectation {
     pub occupancy: Occupancy,
 }
 
-/// Time from a load to its value under load, seconds. An assumption of the account: published measurements of recent cards
-/// lie between 0.45 and 0.8 microseconds.
+/// Time from a load to its value under load, seconds. An assumption of the account: published measurements of recent
+/// cards lie between 0.45 and 0.8 microseconds.
 pub const MEMORY_LATENCY_SECONDS: f64 = 0.65e-6;
 /// Time from the end of one kernel of a graph to the work of the next, seconds. An assumption of the account.
 pub const START_SECONDS: f64 = 1.5e-6;
@@ -202,7 +206,8 @@ impl Work {
         let reached = (in_flight / MEMORY_LATENCY_SECONDS).min(card.bytes_per_second * COPY_SHARE);
         let bandwidth = self.bytes as f64 / (card.bytes_per_second * COPY_SHARE);
         let latency = self.bytes as f64 / reached;
-        // Four schedulers a multiprocessor, one instruction each in a cycle; a part of the card has no blocks where there are few.
+        // Four schedulers a multiprocessor, one instruction each in a cycle; a part of the card has no blocks where
+        // there are few.
         let share = (self.blocks as f64 / multiprocessors).min(1.0) * if waves > 1.0 { busy } else { 1.0 };
         let issue = self.warp_instructions as f64 / (4.0 * multiprocessors * share * card.clock_hertz);
         let times = [(bandwidth, Bound::Bandwidth), (latency, Bound::Latency), (issue, Bound::Issue)];
@@ -239,7 +244,8 @@ fn instructions_per_weight(format: BlockFormat, arithmetic: Arithmetic) -> f64 {
 /// Bytes of weights that a lane asks for before it waits: a unit of 32 weights for each of two rows.
 fn lane_bytes(format: BlockFormat) -> u32 {
     match format {
-        // Float formats are read where they are needed, a quad of each row at a time, and the compiler hoists a run of four.
+        // Float formats are read where they are needed, a quad of each row at a time, and the compiler hoists a run of
+        // four.
         BlockFormat::F32 => 2 * 4 * 16,
         BlockFormat::F16 | BlockFormat::BF16 => 2 * 4 * 8,
         _ => (2.0 * 32.0 * format.bits_per_weight() / 8.0) as u32,

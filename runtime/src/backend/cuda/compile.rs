@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Compute capabilities, times ten, that the compiler of CUDA 12.9 makes PTX for. A newer card runs the PTX of the newest
-/// one that is not above it.
+/// Compute capabilities, times ten, that the compiler of CUDA 12.9 makes PTX for. A newer card runs the PTX of the
+/// newest one that is not above it.
 const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
 
 /// Why a module could not be made.
@@ -74,8 +74,8 @@ pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<Stri
     Ok(text)
 }
 
-/// The name under which a module's PTX is kept: everything that it depends on but the compiler's version, which changes
-/// speed and not meaning.
+/// The name under which a module's PTX is kept: everything that it depends on but the compiler's version, which
+/// changes speed and not meaning.
 fn file_name(source: &str, architecture: u32) -> PathBuf {
     let mut digest = Sha256::new();
     digest.update(source.as_bytes());

@@ -235,8 +235,8 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// Whether bytes really arrive at a device when they are sent there directly: the driver's word and a copy that is read
-    /// back.
+    /// Whether bytes really arrive at a device when they are sent there directly: the driver's word and a copy that is
+    /// read back.
     fn proven(&mut self, peer: &mut Self) -> Answer<bool> {
         let name = peer.info.uuid.clone().unwrap_or_default();
         if let Some(&known) = self.peers.get(&name) {
@@ -272,7 +272,8 @@ impl CudaDevice {
         }
         let say = |error| failed(&self.label, "launching", error);
         self.counters.dispatches += step.launches.len() as u64;
-        // A stream takes kernels one by one or a whole graph; a batch counts once either way, and its kernels are counted above.
+        // A stream takes kernels one by one or a whole graph; a batch counts once either way, and its kernels are
+        // counted above.
         self.counters.submissions += 1;
         if let Recording::Done(recorded) = &step.recorded {
             return self.driver.replay(recorded).map_err(say);
@@ -374,7 +375,8 @@ impl Backend for CudaDevice {
             self.steps.push(step);
             return self.start(self.steps.len() - 1);
         }
-        // A later operation may need more scratch memory than an earlier one has named; the second time there is enough.
+        // A later operation may need more scratch memory than an earlier one has named; the second time there is
+        // enough.
         let launches = loop {
             let before = self.grown;
             let mut planner = Planner { device: self, launches: Vec::new() };

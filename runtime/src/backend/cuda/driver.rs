@@ -1,7 +1,7 @@
 //! The driver, as far as this backend asks it: the one file that calls it without a net.
 //!
-//! Everything here is ordered by one stream for each opened device. Device memory is an address; the caller sees to it that
-//! ranges lie inside allocations, and the tables of [`super::kernels`] that arguments are what a kernel takes.
+//! Everything here is ordered by one stream for each opened device. Device memory is an address; the caller sees to it
+//! that ranges lie inside allocations, and the tables of [`super::kernels`] that arguments are what a kernel takes.
 
 use super::kernels::{Kernel, Module};
 use cudarc::driver::result;
@@ -75,7 +75,8 @@ unsafe impl Send for Pinned {}
 impl Pinned {
     /// Its bytes. Whoever handed a part of it to the device waits for the copy before touching that part again.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `at` begins `bytes` bytes that the driver allocated and filled or `new` did; `&mut self` makes it the only view.
+        // SAFETY: `at` begins `bytes` bytes that the driver allocated and filled or `new` did; `&mut self` makes it
+        // the only view.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
     }
 }
@@ -158,7 +159,8 @@ impl Driver {
     /// What the driver says.
     pub fn open(ordinal: usize) -> Result<Self, DriverError> {
         let context = CudaContext::new(ordinal)?;
-        // SAFETY: every use of memory is on this device's one stream, or ordered with it by an event; nothing needs tracking.
+        // SAFETY: every use of memory is on this device's one stream, or ordered with it by an event; nothing needs
+        // tracking.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream()?;
         Ok(Self { context, stream })
@@ -194,7 +196,8 @@ impl Driver {
     /// What the driver says.
     pub fn free(&self, address: u64) -> Result<(), DriverError> {
         self.context.bind_to_thread()?;
-        // SAFETY: `address` was given by `allocate` and is released once: the caller forgets it. The driver waits for work.
+        // SAFETY: `address` was given by `allocate` and is released once: the caller forgets it. The driver waits for
+        // work.
         unsafe { result::free_sync(address) }
     }
 
@@ -218,7 +221,8 @@ impl Driver {
     pub fn copy_in(&self, to: u64, from: &mut Pinned, range: std::ops::Range<usize>) -> Result<(), DriverError> {
         self.context.bind_to_thread()?;
         let part = &from.bytes_mut()[range];
-        // SAFETY: the caller keeps `to` and `part.len()` inside an allocation and leaves the part alone until it is copied.
+        // SAFETY: the caller keeps `to` and `part.len()` inside an allocation and leaves the part alone until it is
+        // copied.
         unsafe { result::memcpy_htod_async(to, part, self.stream.cu_stream()) }
     }
 
@@ -313,8 +317,8 @@ impl Driver {
             };
         }
         let config = LaunchConfig { grid_dim: launch.grid, block_dim: (launch.threads, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: the arguments are those that the kernel's source declares (tests compare the table with compiled PTX), and
-        // the caller made pointers and sizes from one operation whose operands were checked.
+        // SAFETY: the arguments are those that the kernel's source declares (tests compare the table with compiled
+        // PTX), and the caller made pointers and sizes from one operation whose operands were checked.
         unsafe { builder.launch(config) }.map(|_| ())
     }
 

@@ -1,7 +1,7 @@
 //! The kernels' source, and what each kernel takes.
 //!
-//! One source in CUDA C serves every format and every card. It is compiled in modules: one for each format of weights that a
-//! model uses, and one for everything else.
+//! One source in CUDA C serves every format and every card. It is compiled in modules: one for each format of weights
+//! that a model uses, and one for everything else.
 
 use crate::model::format::BlockFormat;
 
@@ -114,8 +114,8 @@ const COMMON_KERNELS: &[(&str, &str)] = &[
     ("attend", "puuuppuppufpppp"),
 ];
 
-/// Arguments of the kernels of [`Module::Of`], as `product.cu` and `integer.cu` declare them; and whether they take rounded
-/// numbers, which float formats do not.
+/// Arguments of the kernels of [`Module::Of`], as `product.cu` and `integer.cu` declare them; and whether they take
+/// rounded numbers, which float formats do not.
 const FORMAT_KERNELS: &[(&str, &str, bool)] = &[
     ("lookup", "puupp", false),
     ("product_1", "pppuuupppppfuuu", false),

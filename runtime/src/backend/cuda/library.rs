@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 /// Whether the driver's library can be loaded.
 pub fn has_driver() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    // SAFETY: loads a shared library of the system's own search path and drops it again. Its initialisers run, as they do
-    // for every program that uses the driver.
+    // SAFETY: loads a shared library of the system's own search path and drops it again. Its initialisers run, as they
+    // do for every program that uses the driver.
     *FOUND.get_or_init(|| unsafe { driver::is_culib_present() })
 }
 
-/// Whether the run-time compiler can be loaded: from the system's search path, or from a place where toolkits and Python
-/// packages put it.
+/// Whether the run-time compiler can be loaded: from the system's search path, or from a place where toolkits and
+/// Python packages put it.
 pub fn has_compiler() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| {

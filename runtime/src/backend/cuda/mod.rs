@@ -1,9 +1,9 @@
 //! NVIDIA's cards through the CUDA driver.
 //!
-//! Nothing of CUDA is needed to build or start the program: driver and run-time compiler are looked for when they are asked
-//! for. The kernels' source is part of the program and is compiled for the card that is found ([`compile`]), once for each
-//! format that a model uses; PTX is kept by digest. Every opened device has one stream; a step that is asked for again is
-//! recorded as a graph and started as one ([`plan`]).
+//! Nothing of CUDA is needed to build or start the program: driver and run-time compiler are looked for when they are
+//! asked for. The kernels' source is part of the program and is compiled for the card that is found ([`compile`]),
+//! once for each format that a model uses; PTX is kept by digest. Every opened device has one stream; a step that is
+//! asked for again is recorded as a graph and started as one ([`plan`]).
 //!
 //! All unsafe code is in [`driver`] and [`library`].
 
@@ -24,8 +24,8 @@ use std::path::PathBuf;
 
 pub use compile::{MakeError, ptx};
 
-/// The name that the project's stand-in for the driver gives its devices. It ends up in [`Hardware::Emulated`], so that
-/// nothing that ran on it is ever taken for a card.
+/// The name that the project's stand-in for the driver gives its devices. It ends up in [`Hardware::Emulated`], so
+/// that nothing that ran on it is ever taken for a card.
 const EMULATED: &str = "host-emulated";
 
 /// The CUDA driver of this host.
@@ -33,8 +33,9 @@ const EMULATED: &str = "host-emulated";
 pub struct CudaPlatform {
     /// Folder that keeps compiled kernels; none are kept where it is absent.
     pub cache: Option<PathBuf>,
-    /// Whether products of many rows in [`crate::cpu::Arithmetic::Int8`] may use tensor cores. Their sums are exact in the
-    /// integers but added in another order than those of few rows, so that results depend on the batch in their last bits.
+    /// Whether products of many rows in [`crate::cpu::Arithmetic::Int8`] may use tensor cores. Their sums are exact in
+    /// the integers but added in another order than those of few rows, so that results depend on the batch in their
+    /// last bits.
     pub tensor_cores: bool,
 }
 

@@ -1,7 +1,7 @@
 //! From operations to launches.
 //!
-//! What varies from token to token (positions, tokens, the blocks of sequences) lies in buffers, so that a step's launches
-//! stay the same while a sequence grows; only how many segments attention takes changes, every 256 positions.
+//! What varies from token to token (positions, tokens, the blocks of sequences) lies in buffers, so that a step's
+//! launches stay the same while a sequence grows; only how many segments attention takes changes, every 256 positions.
 
 use super::device::{CudaDevice, Slot};
 use super::driver::{Arg, Launch};
@@ -21,7 +21,8 @@ const ATTEND_ROWS_MAX: u64 = 32_768;
 /// Blocks of a kernel that works number by number.
 const ELEMENT_BLOCKS_MAX: u64 = 4096;
 
-/// An operation with what only says how much work there is rounded up, so that steps that differ in nothing else are equal.
+/// An operation with what only says how much work there is rounded up, so that steps that differ in nothing else are
+/// equal.
 pub fn key(op: &Op) -> Op {
     let mut op = op.clone();
     if let Op::Attend { seen_max, .. } = &mut op {

@@ -1,7 +1,8 @@
 //! Weights as they lie on a device: the parts of all blocks, each in a plane of its own.
 //!
-//! Blocks of 34, 18, 20, 22, 24 and 210 bytes begin where no wide load can; parts of blocks, put together, do. The planes follow
-//! one another in the order given here and take exactly the bytes of the blocks. `kernels/format.cu` reads them.
+//! Blocks of 34, 18, 20, 22, 24 and 210 bytes begin where no wide load can; parts of blocks, put together, do. The
+//! planes follow one another in the order given here and take exactly the bytes of the blocks. `kernels/format.cu`
+//! reads them.
 
 use crate::model::format::BlockFormat;
 
