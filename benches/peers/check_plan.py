@@ -436,6 +436,18 @@ def form(plan):
     def number(x, what):
         need(type(x) in (int, float) and math.isfinite(x), what)
 
+    def well_formed_case(case):
+        need(isinstance(case, dict) and case.get("kind") in ("holding", "alone", "proof"), "case")
+        if case["kind"] == "proof":
+            need(isinstance(case.get("worths"), dict) and isinstance(case.get("counted"), list), "case")
+            for x in [*case["worths"].values(), *case["counted"]]:
+                number(x, "case")
+            return
+        need(isinstance(case.get("devices"), list) and all(isinstance(d, str) for d in case["devices"]), "case")
+        count(case.get("count"), U32, "case")
+        if case["kind"] == "holding":
+            count(case.get("layers_max"), U32, "case")
+
     def optional(x, kind, what):
         need(x is None or (kind(x, what) or True), what)
 
@@ -492,7 +504,13 @@ def form(plan):
         for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
             need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "weighed_worths", "walk_prices",
-                                          "batches"), "evidence.kind")
+                                          "cases", "batches"), "evidence.kind")
+            if evidence["kind"] == "cases":
+                ends, cases = evidence.get("ends", {"first": 0, "last": 0}), evidence.get("cases")
+                need(isinstance(ends, dict) and isinstance(cases, list), "evidence.cases")
+                number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
+                for case in cases:
+                    well_formed_case(case)
             if evidence["kind"] in ("device_worths", "weighed_worths"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
@@ -689,29 +707,41 @@ def clip_bound(problem, bound, batch=None):
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
 
 
-def cheap_cover(choices, above, limit, several):
+def cheap_cover(choices, above, limit, several, parts=None):
     """Whether some slots, at most one of each device, reach the rate for less than the limit; two of them at least
-    where several: then one that reaches it alone stands by the cheapest of all."""
+    where several: then one that reaches it alone stands by the cheapest of all. With parts, the part of each device or
+    None where it is of none, not of one part alone: what is of one stands by the cheapest of all others."""
     slots = [slot for of_device in choices for slot in of_device]
     least = min((p for p, _ in slots), default=Q(0))
-    choices = sorted(choices, key=lambda slots: min(p / r for p, r in slots))
+    order = sorted(range(len(choices)), key=lambda d: min(p / r for p, r in choices[d]))
+    parts = None if parts is None else [parts[d] for d in order]
+    choices = [choices[d] for d in order]
     cheapest = [None] * (len(choices) + 1)
     for i in reversed(range(len(choices))):
         here = min(p / r for p, r in choices[i])
         cheapest[i] = here if cheapest[i + 1] is None else min(here, cheapest[i + 1])
-    seen, stack = set(), [(0, Q(0), Q(0), 0)]
+    outside = {part: min((p for of, slots in zip(parts, choices) for p, _ in slots if of != part), default=None)
+               for part in set(parts or ()) - {None}}
+
+    def joined(within, d):
+        """The one part of all that is chosen: () where nothing is, None where there is none."""
+        return None if parts is None or within not in ((), parts[d]) else parts[d]
+
+    seen, stack = set(), [(0, Q(0), Q(0), 0, ())]
     while stack:
-        i, rate, price, count = stack.pop()
+        i, rate, price, count, within = stack.pop()
         if rate >= above:
-            if price + (least if several and count < 2 else 0) < limit:
+            besides = least if several and count < 2 else Q(0)
+            besides = outside[within] if within in outside else besides
+            if besides is not None and price + besides < limit:
                 return True
             continue
-        state = (i, rate, price, min(count, 2))
+        state = (i, rate, price, min(count, 2), within)
         if i == len(choices) or price + (above - rate) * cheapest[i] >= limit or state in seen:
             continue
         seen.add(state)
-        stack.append((i + 1, rate, price, count))
-        stack += [(i + 1, rate + r, price + p, count + 1) for p, r in choices[i] if price + p < limit]
+        stack.append((i + 1, rate, price, count, within))
+        stack += [(i + 1, rate + r, price + p, count + 1, joined(within, i)) for p, r in choices[i] if price + p < limit]
     return False
 
 
@@ -766,6 +796,82 @@ def worths_prove(problem, bound, worths, first=0, last=0, sites=(), batch=None):
     return wrong
 
 
+def cases_prove(problem, bound, ends, cases, batch=None):
+    """Each division of plans is followed by both its cases, and each case that is not divided is proved by worths."""
+    above, first, last = Q(bound) * (1 + AGREE), Q(ends.get("first", 0)), Q(ends.get("last", 0))
+    if above <= 0 or first < 0 or last < 0:
+        return ["no positive bound, or an end of the model of negative weight"]
+    batches = open_batches(problem, above) if batch is None else [batch]
+    tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
+    groups = []
+
+    def proved(case, over):
+        """What is wrong with worths below these divisions: (its entry, whether more are counted)."""
+        worths, counted = case["worths"], [Q(v) for v in case["counted"]]
+        if any(d not in problem.devices or w < 0 for d, w in worths.items()):
+            return "a worth of a case is negative or of no device"
+        if len(counted) != len(over) or any(v * (-1 if more else 1) < 0 for v, (_, more) in zip(counted, over)):
+            return "a case does not value each division above it, by the right sign"
+        values = [(v, entry, entry["count"] + more) for v, (entry, more) in zip(counted, over)]
+        if (first or last) and any(v and entry["kind"] == "alone" for v, entry, _ in values):
+            return "layers are counted that differ in weight"
+        worth = {d: Q(worths.get(d, 0)) for d in tables}
+        if sum(worth.values()) + sum(v * n for v, _, n in values) >= problem.layers + first + last:
+            return "a case has as much to pay as its layers ask for"
+        choices = {}
+        for d, table in tables.items():
+            slots = {}
+            for (k, a, b), rate in table.items():
+                holding = [v for v, entry, _ in values
+                           if entry["kind"] == "holding" and k <= entry["layers_max"] and d in entry["devices"]]
+                pays = worth[d] + sum(holding)
+                if pays < 0:
+                    return "a device of a case is paid for holding layers"
+                price = pays / (k + first * a + last * b)
+                slots[price] = max(slots.get(price, Q(0)), min(rate, above))
+            kept, fastest = [], Q(0)
+            for price, rate in sorted(slots.items()):
+                if rate > fastest:
+                    kept.append((price, rate))
+                    fastest = rate
+            choices[d] = kept
+        let_off = [sum(v for v, entry, _ in values if entry["kind"] == "alone" and entry["devices"] == group)
+                   for group in groups]
+        if not any(let_off):
+            return "a cover of a case is cheap" if cheap_cover(list(choices.values()), above, Q(1), False) else None
+        for group, off in zip(groups, let_off):
+            here = [choices[d] for d in group if d in choices]
+            if cheap_cover(here, above, 1 - off, False):
+                return "a cover of one group is cheap"
+        part = {d: i for i, group in enumerate(groups) for d in group}
+        apart = cheap_cover(list(choices.values()), above, Q(1), False, [part.get(d) for d in choices])
+        return "a cover of several groups is cheap" if apart else None
+
+    at, over = 0, []
+    while at < len(cases):
+        case = cases[at]
+        at += 1
+        if case["kind"] != "proof":
+            devices = case["devices"]
+            if len(set(devices)) < len(devices) or not set(devices) <= set(problem.devices):
+                return ["a division names no device, or one twice"]
+            if case["kind"] == "alone" and devices not in groups:
+                if any(d in group for group in groups for d in devices):
+                    return ["a device is of two groups"]
+                groups.append(devices)
+            over.append((case, 0))
+            continue
+        wrong = proved(case, over)
+        if wrong:
+            return [wrong]
+        while over and over[-1][1]:
+            over.pop()
+        if not over:
+            return [] if at == len(cases) else ["the list of cases goes on after the last"]
+        over[-1] = (over[-1][0], 1)
+    return ["the list of cases ends within one"]
+
+
 def rate_proves(problem, bound, evidence, batch=None):
     """Evidence for a bound on throughput, in batches of one size where one is named."""
     if evidence["kind"] == "clip_bound":
@@ -776,6 +882,8 @@ def rate_proves(problem, bound, evidence, batch=None):
         ends = evidence.get("ends", {})
         return worths_prove(problem, bound, evidence["worths"], ends.get("first", 0), ends.get("last", 0),
                             evidence.get("sites", ()), batch)
+    if evidence["kind"] == "cases":
+        return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch)
     return ["evidence for a batch does not speak of throughput"]
 
 
@@ -1077,7 +1185,7 @@ def certificate_faults(problem, plan):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         kind = c["evidence"]["kind"]
-        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths", "batches")):
+        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths", "cases", "batches")):
             wrong.append("evidence of the wrong kind")
         elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
             wrong.append("evidence says nothing of devices that hold a stage together")

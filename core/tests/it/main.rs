@@ -1,6 +1,7 @@
 //! One integration binary: the checker fed with right and wrong plans.
 
 mod build;
+mod cases;
 mod check;
 mod heat;
 mod helix;

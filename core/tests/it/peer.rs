@@ -1,13 +1,14 @@
 //! Two checkers that share no code, this one and `benches/peers/check_plan.py`, judge the same plans.
 
 use crate::build::*;
+use crate::cases::{by_holding, by_layers_alone};
 use crate::mutation::{mutants, two_sites};
 use isotherm_core::check::ProblemRecord;
 use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
-use isotherm_core::plan::{BatchEvidence, BoundKind, EndWeights, Evidence, Plan, Status};
+use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
 use isotherm_core::workload::Length;
@@ -173,6 +174,25 @@ fn cuts(draw: &mut Draw, layers: u32, devices: usize) -> Vec<(u32, u32)> {
     at.windows(2).map(|pair| (pair[0], pair[1])).collect()
 }
 
+/// A division or two, and worths that prove each case, or nearly.
+fn draw_cases(draw: &mut Draw, problem: &PlacementProblem, layers: f64) -> Evidence {
+    let names: Vec<String> = problem.graph.devices().iter().map(|device| device.name.clone()).collect();
+    let (some, count) = (names[..1 + draw.below(names.len())].to_vec(), draw.below(2) as u32);
+    let proof = |draw: &mut Draw, signs: &[f64]| {
+        let worths = names.iter().map(|name| (name.clone(), draw.between(0.4, 1.2) * layers)).collect();
+        let value = |draw: &mut Draw, sign: &f64| sign * [0.0, 0.1, 0.4][draw.below(3)];
+        Case::Proof { worths, counted: signs.iter().map(|sign| value(draw, sign)).collect() }
+    };
+    let holding = Case::Holding { devices: some.clone(), layers_max: 1 + draw.below(2) as u32, count };
+    let alone = Case::Alone { devices: some, count };
+    let cases = match draw.below(3) {
+        0 => vec![holding, proof(draw, &[1.0]), proof(draw, &[-1.0])],
+        1 => vec![alone, proof(draw, &[1.0]), proof(draw, &[-1.0])],
+        _ => vec![alone, holding, proof(draw, &[1.0, 1.0]), proof(draw, &[1.0, -1.0]), proof(draw, &[-1.0])],
+    };
+    Evidence::Cases { ends: EndWeights::default(), cases }
+}
+
 /// A plan that may or may not hold: a chain, or two routes that part and meet, with a certificate of some kind.
 pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
     let mut names: Vec<String> = problem.graph.devices().iter().map(|d| d.name.clone()).collect();
@@ -254,6 +274,7 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
                 }
                 Evidence::WeighedWorths { worths, ends, sites }
             };
+            let evidence = if draw.one_in(3) { draw_cases(draw, problem, layers) } else { evidence };
             let of_batch = |batch| BatchEvidence { batch, evidence: evidence.clone() };
             let batches: Vec<BatchEvidence> = problem.batches().into_iter().map(of_batch).collect();
             let evidence = if draw.one_in(3) { Evidence::Batches { batches } } else { evidence };
@@ -327,6 +348,9 @@ fn both_checkers_refuse_the_same_mutants() {
     mutate(&flow, &forked, 2);
     let (apart, crossed) = two_sites();
     mutate(&apart, &crossed, 2);
+    for (problem, plan) in [by_holding(), by_layers_alone()] {
+        mutate(&problem, &plan, 2);
+    }
     if let Some(accepted) = agreement("both_checkers_refuse_the_same_mutants", &cases) {
         assert!(accepted * 8 < cases.len(), "{accepted} of {} mutants accepted", cases.len());
         assert!(cases.len() > 300, "{}", cases.len());

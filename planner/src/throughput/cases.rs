@@ -26,6 +26,14 @@ use std::collections::BTreeMap;
 const COVERS_MAX: u64 = 100_000;
 /// Most rows added in one case.
 const ROWS_MAX: usize = 200;
+/// Rows added at once of covers that are known.
+const ROWS_AT_ONCE: usize = 12;
+/// The same of covers that a search finds.
+const COVERS_AT_ONCE: usize = 6;
+/// What a cover is paid at most to be of use below a case.
+const NEAR: f64 = 1.05;
+/// What a known cover may be paid too little before it is taken up.
+const SHORT: f64 = 1e-7;
 /// Most divisions above a case.
 const DEPTH_MAX: usize = 60;
 /// Share by which what is paid stays below what is asked for: enough to be seen in whole parts of fixed size.
@@ -113,7 +121,11 @@ pub(crate) struct Division {
     sites: Vec<Vec<usize>>,
     weights: Weights,
     whole: f64,
+    /// Covers, whether they are covers at the rate in question, and the site of each that has one.
     known: Vec<Cover>,
+    valid: Vec<bool>,
+    site_of: Vec<Option<usize>>,
+    pub stats: [u64; 6],
 }
 
 impl Division {
@@ -132,7 +144,16 @@ impl Division {
             }
         }
         classes.retain(|class| !class.ways.is_empty());
-        Self { classes, sites: sites.members.clone(), weights, whole: weights.whole(layers), known: Vec::new() }
+        Self {
+            classes,
+            sites: sites.members.clone(),
+            weights,
+            whole: weights.whole(layers),
+            known: Vec::new(),
+            valid: Vec::new(),
+            site_of: Vec::new(),
+            stats: [0; 6],
+        }
     }
 
     /// Cases that prove a rate impossible, of which so many are looked at; none where that was not found.
@@ -144,16 +165,22 @@ impl Division {
     ) -> Result<Option<Proved>, SolverFault> {
         // The checker asks a billionth above the bound stated.
         let at = rate * (1.0 + 1e-9);
+        for position in 0..self.known.len() {
+            let devices = self.known[position].iter();
+            let carried: f64 = devices.map(|(&(c, way), &n)| self.classes[c].ways[way].rate.min(at) * n as f64).sum();
+            self.valid[position] = carried >= at * (1.0 - ROUNDING);
+        }
+        let mut active = Vec::new();
         for c in 0..self.classes.len() {
             for (position, way) in self.classes[c].ways.clone().iter().enumerate() {
                 let needed = (at / way.rate.min(at)).ceil() as usize;
                 if needed <= self.classes[c].members.len() {
-                    self.learn(Cover::from([((c, position), needed)]));
+                    active.push(self.learn(Cover::from([((c, position), needed)])));
                 }
             }
         }
         let mut left = cases_max;
-        let root = self.divide(at, &mut Vec::new(), &mut left, budget)?;
+        let root = self.divide(at, &mut Vec::new(), active, &mut left, budget)?;
         Ok(root.map(|root| Proved {
             bound: rate,
             weights: self.weights,
@@ -167,6 +194,7 @@ impl Division {
         &mut self,
         rate: f64,
         rules: &mut Vec<Rule>,
+        mut active: Vec<usize>,
         left: &mut usize,
         budget: &Budget<'_>,
     ) -> Result<Option<Case>, SolverFault> {
@@ -174,7 +202,8 @@ impl Division {
             return Ok(None);
         }
         *left -= 1;
-        let (counted, much) = match self.case(rate, rules, budget)? {
+        self.stats[0] += 1;
+        let (counted, much) = match self.case(rate, rules, &mut active, budget)? {
             None | Some(Found::Whole) => return Ok(None),
             Some(Found::Proved(worths, values)) => return Ok(Some(Case::Proved(worths, values))),
             Some(Found::Open(counted, much)) => (counted, much),
@@ -185,7 +214,7 @@ impl Division {
         let more_first = much - much.floor() > 0.5;
         for more in [more_first, !more_first] {
             rules.push(Rule { counted, count: most + usize::from(more), more });
-            let case = self.divide(rate, rules, left, budget)?;
+            let case = self.divide(rate, rules, active.clone(), left, budget)?;
             rules.pop();
             let Some(case) = case else { return Ok(None) };
             cases[usize::from(more)] = Some(Box::new(case));
@@ -194,12 +223,16 @@ impl Division {
         Ok(Some(Case::Divided(counted, most, first, second)))
     }
 
-    fn learn(&mut self, cover: Cover) -> bool {
-        let new = !self.known.contains(&cover);
-        if new {
-            self.known.push(cover);
+    /// Adds a cover of the rate, and returns its position.
+    fn learn(&mut self, cover: Cover) -> usize {
+        if let Some(known) = self.known.iter().position(|known| *known == cover) {
+            self.valid[known] = true;
+            return known;
         }
-        new
+        self.site_of.push(self.site(&cover));
+        self.known.push(cover);
+        self.valid.push(true);
+        self.known.len() - 1
     }
 
     /// Whether a rule counts a device of a class that holds so many layers.
@@ -208,29 +241,49 @@ impl Division {
     }
 
     /// The site of a cover; none where it has several.
-    fn site_of(&self, cover: &Cover) -> Option<usize> {
+    fn site(&self, cover: &Cover) -> Option<usize> {
         let mut sites = cover.keys().map(|&(class, _)| self.classes[class].site);
         let first = sites.next()?;
         sites.all(|site| site == first).then_some(first)
     }
 
-    /// Looks for worths that prove one case.
-    fn case(&mut self, rate: f64, rules: &[Rule], budget: &Budget<'_>) -> Result<Option<Found>, SolverFault> {
+    /// Looks for worths that prove one case. `active` are the covers of use above it, and then those of use below it.
+    fn case(
+        &mut self,
+        rate: f64,
+        rules: &[Rule],
+        active: &mut Vec<usize>,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Found>, SolverFault> {
         for _ in 0..ROWS_MAX {
             if budget.exhausted().is_some() {
                 return Ok(None);
             }
-            let Some((at, used)) = self.cheapest_worths(rate, rules, budget)? else { return Ok(None) };
+            let Some((at, used)) = self.cheapest_worths(rules, active, budget)? else { return Ok(None) };
             let (worths, values) = at.split_at(self.classes.len());
             let below = |sum: f64| sum < self.whole * (1.0 - MARGIN);
             let sum = |worths: &[f64], values: &[f64]| -> f64 {
                 let devices = self.classes.iter().zip(worths).map(|(class, u)| class.members.len() as f64 * u);
                 devices.sum::<f64>() + rules.iter().zip(values).map(|(rule, v)| rule.count as f64 * v).sum::<f64>()
             };
+            let prices = Prices::new(self, rules, worths, values);
+            let paid = |position: usize| prices.paid(self, position);
             if !below(sum(worths, values)) {
-                return Ok(Some(self.open(rules, &used)));
+                let open = self.open(rules, worths, &used);
+                active.retain(|&position| paid(position) < NEAR);
+                return Ok(Some(open));
             }
-            let Some(covers) = self.cheapest_covers(rate, rules, worths, values) else { return Ok(None) };
+            // Those known that are paid too little, the worst first; only then others are searched for.
+            let inactive = (0..self.known.len()).filter(|&position| self.valid[position]);
+            let mut short: Vec<(f64, usize)> =
+                inactive.map(|position| (paid(position), position)).filter(|(paid, _)| *paid < 1.0 - SHORT).collect();
+            short.retain(|(_, position)| !active.contains(position));
+            if !short.is_empty() {
+                short.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                active.extend(short.into_iter().take(ROWS_AT_ONCE).map(|(_, position)| position));
+                continue;
+            }
+            let Some(covers) = self.cheapest_covers(rate, &prices) else { return Ok(None) };
             let least = covers.iter().map(|(paid, _)| *paid).fold(f64::INFINITY, f64::min);
             if least > 0.0 {
                 // All rows are homogeneous: what is paid too little for the cheapest cover is made up for by scale.
@@ -243,23 +296,29 @@ impl Division {
                 }
             }
             let mut new = false;
-            for (paid, cover) in covers {
-                new |= paid < 1.0 - MARGIN && self.learn(cover);
+            for (_, cover) in covers.into_iter().filter(|(paid, _)| *paid < 1.0 - MARGIN) {
+                let known = self.learn(cover);
+                if !active.contains(&known) {
+                    active.push(known);
+                    new = true;
+                }
             }
             if !new {
-                return Ok(Some(self.open(rules, &used)));
+                return Ok(Some(self.open(rules, worths, &used)));
             }
         }
         Ok(None)
     }
 
     /// What to divide by: what the covers in use count in fractions.
-    fn open(&self, rules: &[Rule], used: &[(usize, f64)]) -> Found {
+    fn open(&self, rules: &[Rule], worths: &[f64], used: &[(usize, f64)]) -> Found {
         let mut best: Option<(f64, Counted, f64)> = None;
+        // What is furthest from whole, and worth most.
         let mut offer = |counted: Counted, much: f64| {
             let off = (much - much.round()).abs();
-            if off > WHOLE && best.as_ref().is_none_or(|(most, ..)| off > *most) {
-                best = Some((off, counted, much));
+            let worth = if let Counted::Holding(class, _) = counted { worths[class].max(0.1) } else { 1.0 };
+            if off > WHOLE && best.as_ref().is_none_or(|(most, ..)| off * worth > *most) {
+                best = Some((off * worth, counted, much));
             }
         };
         for (c, class) in self.classes.iter().enumerate() {
@@ -284,7 +343,7 @@ impl Division {
         let apart = self.sites.len() > 1 && self.weights == Weights::PLAIN;
         if apart {
             for site in 0..self.sites.len() {
-                let alone = used.iter().filter(|&&(cover, _)| self.site_of(&self.known[cover]) == Some(site));
+                let alone = used.iter().filter(|&&(cover, _)| self.site_of[cover] == Some(site));
                 offer(Counted::Alone(site), alone.map(|(_, layers)| layers).sum());
             }
         }
@@ -294,11 +353,12 @@ impl Division {
     /// The worths and values of least sum for which every known cover pays enough; and how many layers use each cover.
     #[allow(clippy::type_complexity)]
     fn cheapest_worths(
-        &self,
-        rate: f64,
+        &mut self,
         rules: &[Rule],
+        active: &[usize],
         budget: &Budget<'_>,
     ) -> Result<Option<(Vec<f64>, Vec<(usize, f64)>)>, SolverFault> {
+        self.stats[1] += 1;
         let mut program = Program::default();
         for class in &self.classes {
             program.column(class.members.len() as f64, 0.0, 2.0 * self.whole, false);
@@ -309,13 +369,8 @@ impl Division {
             program.column(rule.count as f64, lower, upper, false);
         }
         let first = self.classes.len();
-        let mut rows = Vec::new();
-        for (position, cover) in self.known.iter().enumerate() {
-            let carried: f64 =
-                cover.iter().map(|(&(c, way), &n)| self.classes[c].ways[way].rate.min(rate) * n as f64).sum();
-            if carried < rate * (1.0 - ROUNDING) {
-                continue;
-            }
+        for &position in active {
+            let cover = &self.known[position];
             let mut terms: BTreeMap<usize, f64> = BTreeMap::new();
             for (&(c, way), &n) in cover {
                 let way = self.classes[c].ways[way];
@@ -325,13 +380,11 @@ impl Division {
                     *terms.entry(first + j).or_insert(0.0) += share;
                 }
             }
-            let site = self.site_of(cover);
             for (j, rule) in rules.iter().enumerate() {
-                if matches!(rule.counted, Counted::Alone(of) if Some(of) == site) {
+                if matches!(rule.counted, Counted::Alone(of) if Some(of) == self.site_of[position]) {
                     terms.insert(first + j, 1.0);
                 }
             }
-            rows.push(position);
             program.row(terms.into_iter().collect(), Relation::AtLeast, 1.0);
         }
         // What a device pays in all is not negative.
@@ -352,45 +405,81 @@ impl Division {
         let clean =
             |(column, value): (&crate::formulation::program::Column, f64)| value.clamp(column.lower, column.upper);
         let at = program.columns.iter().zip(at).map(clean).collect();
-        let used = rows.into_iter().zip(answer.duals).filter(|(_, layers)| *layers > WHOLE).collect();
+        let used = active.iter().copied().zip(answer.duals).filter(|(_, layers)| *layers > WHOLE).collect();
         Ok(Some((at, used)))
     }
 
-    /// The cheapest covers and what they pay: of each site whose layers are counted, of several sites, of any.
-    fn cheapest_covers(&self, rate: f64, rules: &[Rule], worths: &[f64], values: &[f64]) -> Option<Vec<(f64, Cover)>> {
-        let mut let_off = vec![0.0; self.sites.len()];
+    /// Cheap covers and what they pay, the cheapest among them: of each site whose layers are counted, of several sites, of
+    /// any.
+    fn cheapest_covers(&self, rate: f64, prices: &Prices) -> Option<Vec<(f64, Cover)>> {
         let mut items: Vec<Item> = Vec::new();
+        for (c, class) in self.classes.iter().enumerate() {
+            let mut before: Option<(f64, f64)> = None;
+            for (way, of) in class.ways.iter().enumerate() {
+                let (pays, rate) = (prices.pays[c][way], of.rate.min(rate));
+                if before.is_some_and(|(paid, fastest)| paid == pays && fastest >= rate) {
+                    continue;
+                }
+                before = Some((pays, rate));
+                items.push(Item { key: (c, way), site: class.site, price: pays / of.weight, rate, set: c });
+            }
+        }
+        items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
+        let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
+        if prices.let_off.iter().all(|&off| off == 0.0) {
+            return cheap_covers(items, free, rate, false);
+        }
+        let mut found = Vec::new();
+        for (site, off) in prices.let_off.iter().enumerate() {
+            let here = items.iter().filter(|item| item.site == site).copied().collect();
+            let covers = cheap_covers(here, free.clone(), rate, false)?;
+            found.extend(covers.into_iter().map(|(price, cover)| (price + off, cover)));
+        }
+        found.extend(cheap_covers(items, free, rate, true)?);
+        Some(found)
+    }
+}
+
+/// What devices pay at some worths and values.
+struct Prices {
+    /// By class and way: on all layers.
+    pays: Vec<Vec<f64>>,
+    /// By class and way: on a layer.
+    each: Vec<Vec<f64>>,
+    /// What layers of each site alone are let off.
+    let_off: Vec<f64>,
+}
+
+impl Prices {
+    fn new(division: &Division, rules: &[Rule], worths: &[f64], values: &[f64]) -> Self {
+        let mut let_off = vec![0.0; division.sites.len()];
         for (rule, value) in rules.iter().zip(values) {
             if let Counted::Alone(site) = rule.counted {
                 let_off[site] += value;
             }
         }
-        for (c, class) in self.classes.iter().enumerate() {
-            let mut before: Option<(f64, f64)> = None;
-            for (way, of) in class.ways.iter().enumerate() {
-                let counted = rules.iter().zip(values).filter(|(rule, _)| Self::counts(rule, c, of.held));
-                let pays = (worths[c] + counted.map(|(_, v)| v).sum::<f64>()).max(0.0);
-                let rate = of.rate.min(rate);
-                if before.is_some_and(|(paid, fastest)| paid == pays && fastest >= rate) {
-                    continue;
-                }
-                before = Some((pays, rate));
-                let price = pays / of.weight;
-                items.push(Item { key: (c, way), site: class.site, price, rate, set: c });
-            }
+        let (mut pays, mut each) = (Vec::new(), Vec::new());
+        for (c, class) in division.classes.iter().enumerate() {
+            let counted: Vec<(&Rule, f64)> = rules
+                .iter()
+                .zip(values.iter().copied())
+                .filter(|(rule, _)| matches!(rule.counted, Counted::Holding(of, _) if of == c))
+                .collect();
+            let of_way = |way: &Way| {
+                let counted = counted.iter().filter(|(rule, _)| Division::counts(rule, c, way.held));
+                (worths[c] + counted.map(|(_, v)| v).sum::<f64>()).max(0.0)
+            };
+            let here: Vec<f64> = class.ways.iter().map(of_way).collect();
+            each.push(class.ways.iter().zip(&here).map(|(way, pays)| pays / way.weight).collect());
+            pays.push(here);
         }
-        items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
-        let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
-        if let_off.iter().all(|&off| off == 0.0) {
-            return Some(Cheapest::new(items, free, rate, false)?.into_iter().collect());
-        }
-        let mut found = Vec::new();
-        for (site, off) in let_off.iter().enumerate() {
-            let here = items.iter().filter(|item| item.site == site).copied().collect();
-            found.extend(Cheapest::new(here, free.clone(), rate, false)?.map(|(price, cover)| (price + off, cover)));
-        }
-        found.extend(Cheapest::new(items, free, rate, true)?);
-        Some(found)
+        Self { pays, each, let_off }
+    }
+
+    /// What a known cover pays, and is let off.
+    fn paid(&self, division: &Division, position: usize) -> f64 {
+        let paid: f64 = division.known[position].iter().map(|(&(c, way), &n)| self.each[c][way] * n as f64).sum();
+        paid + division.site_of[position].map_or(0.0, |site| self.let_off[site])
     }
 }
 
@@ -419,7 +508,8 @@ struct Cheapest {
     /// Devices of each class that are still free.
     free: Vec<usize>,
     chosen: Vec<usize>,
-    best: Option<(f64, Vec<usize>)>,
+    /// Each cheaper than the one before.
+    found: Vec<(f64, Vec<usize>)>,
     looked: u64,
     rounding: f64,
     /// The cheapest item of each site, where a cover must have devices of two.
@@ -427,35 +517,36 @@ struct Cheapest {
     apart: bool,
 }
 
-impl Cheapest {
-    /// The cheapest cover, of several sites if so asked: `None` where the search takes too long, `Some(None)` where there
-    /// is no cover.
-    #[allow(clippy::new_ret_no_self)]
-    fn new(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Option<(f64, Cover)>> {
-        let mut seconds: Vec<usize> = (0..items.len()).collect();
-        seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
-        let mut seen: Vec<usize> = Vec::new();
-        seconds.retain(|&item| {
-            let new = !seen.contains(&items[item].site);
-            seen.push(items[item].site);
-            new
-        });
-        let chosen = vec![0; items.len()];
-        let rounding = 1e-12 * rate;
-        let mut search = Self { items, free, chosen, best: None, looked: 0, rounding, seconds, apart };
-        search.cover(0, rate, 0.0);
-        if search.looked > COVERS_MAX {
-            return None;
-        }
-        Some(search.best.map(|(price, chosen)| {
-            let mut cover = Cover::new();
-            for (item, n) in search.items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
-                *cover.entry(item.key).or_insert(0) += n;
-            }
-            (price, cover)
-        }))
+/// The cheapest cover and the last few found on the way to it, of several sites if so asked; none where the search takes
+/// too long.
+fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Vec<(f64, Cover)>> {
+    let mut seconds: Vec<usize> = (0..items.len()).collect();
+    seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
+    let mut seen: Vec<usize> = Vec::new();
+    seconds.retain(|&item| {
+        let new = !seen.contains(&items[item].site);
+        seen.push(items[item].site);
+        new
+    });
+    let chosen = vec![0; items.len()];
+    let rounding = 1e-12 * rate;
+    let mut search = Cheapest { items, free, chosen, found: Vec::new(), looked: 0, rounding, seconds, apart };
+    search.cover(0, rate, 0.0);
+    if search.looked > COVERS_MAX {
+        return None;
     }
+    let items = &search.items;
+    let covers = search.found.into_iter().rev().take(COVERS_AT_ONCE).map(|(price, chosen)| {
+        let mut cover = Cover::new();
+        for (item, n) in items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
+            *cover.entry(item.key).or_insert(0) += n;
+        }
+        (price, cover)
+    });
+    Some(covers.collect())
+}
 
+impl Cheapest {
     fn cover(&mut self, i: usize, need: f64, spent: f64) {
         if need <= self.rounding {
             let mut second = None;
@@ -470,12 +561,12 @@ impl Cheapest {
                 }
             }
             let spent = spent + second.map_or(0.0, |second| self.items[second].price);
-            if self.best.as_ref().is_none_or(|(price, _)| spent < *price) {
+            if self.found.last().is_none_or(|(price, _)| spent < *price) {
                 let mut chosen = self.chosen.clone();
                 if let Some(second) = second {
                     chosen[second] += 1;
                 }
-                self.best = Some((spent, chosen));
+                self.found.push((spent, chosen));
             }
             return;
         }
@@ -483,7 +574,7 @@ impl Cheapest {
         let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
         // Even in fractions the rest costs so much.
         let least = spent + need / item.rate * item.price;
-        if self.best.as_ref().is_some_and(|(best, _)| least >= *best) {
+        if self.found.last().is_some_and(|(best, _)| least >= *best) {
             return;
         }
         let free = self.free[item.set];

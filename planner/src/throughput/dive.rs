@@ -9,7 +9,10 @@
 //!
 //! Where ways between sites are slow, the last block of a site and the first of the next are *doors*: their ends pass
 //! so little each that every pair of devices, by a way of rate `w`, hands over its share: ends of rates `x` and `y`
-//! share `x y / F`, which is at most `w` where neither exceeds the root of `w F`.
+//! share `x y / F`, which is at most `w` where neither exceeds the root of `w F`. Instead of two such doors there may be one
+//! block of both sites, in which rails of the one stand beside rails of the other: requests cross before it or after it. Its
+//! rails pass at most `w` each, so that whatever is before and after may be a single device. So no site has to hold a whole
+//! number of layers.
 
 use super::Flows;
 use super::blocks::{Type, Yard};
@@ -28,6 +31,8 @@ use crate::latency::chains::Link;
 const BLOCK_MAX: usize = 24;
 /// The same where there are very many devices.
 const BLOCK_MIN: usize = 6;
+/// Most layers of a block of two sites.
+const BOTH_MAX: usize = 8;
 /// Rounds of pricing before the first block is taken, where nothing is known yet.
 const ROUNDS_FIRST: usize = 6;
 /// The same where other dives at the rate have been made.
@@ -60,6 +65,8 @@ enum Door {
     In,
     /// The last block of the site.
     Out,
+    /// The last block of the site and the first of the next in one: both sites have rails in it.
+    Both,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -73,12 +80,25 @@ struct Column {
     piece: Piece,
 }
 
+impl Column {
+    /// The doors that it is.
+    fn doors(&self) -> Vec<(usize, Door)> {
+        match self.door {
+            Door::Inner => Vec::new(),
+            Door::In | Door::Out => vec![(self.place, self.door)],
+            Door::Both => vec![(self.place, Door::Out), (self.place + 1, Door::In)],
+        }
+    }
+}
+
 /// Sites in the order in which they are passed, and what an end of a door may pass, in parts of the rate.
 struct Row<'a> {
     yard: &'a Yard,
     order: &'a [usize],
     /// Before each place but the first.
     ends: Vec<usize>,
+    /// What the slowest way passes there, in parts of the rate.
+    ways: Vec<usize>,
     holds: Holds,
     /// Most layers of a block: the more devices there are, the fewer.
     longest: usize,
@@ -92,9 +112,11 @@ impl<'a> Row<'a> {
             (trunk >= rate && parts > 0).then_some(parts)
         };
         let ends = order.windows(2).map(end).collect::<Option<Vec<usize>>>()?;
+        let way = |pair: &[usize]| ((yard.between[pair[0]][pair[1]] / rate).min(1.0) * PARTS as f64).floor() as usize;
+        let ways = order.windows(2).map(way).collect();
         let devices: usize = yard.types.iter().map(|t| t.count).sum();
         let longest = (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX);
-        Some(Self { yard, order, ends, holds: Holds::new(yard, rate), longest })
+        Some(Self { yard, order, ends, ways, holds: Holds::new(yard, rate), longest })
     }
 
     /// What an end may pass at a door of a place; none where there is no such door.
@@ -103,6 +125,7 @@ impl<'a> Row<'a> {
             Door::Inner => Some(PARTS),
             Door::In => place.checked_sub(1).and_then(|before| self.ends.get(before)).copied(),
             Door::Out => self.ends.get(place).copied(),
+            Door::Both => self.ways.get(place).copied(),
         }
     }
 
@@ -139,7 +162,7 @@ impl Dive<'_> {
     fn fits(&self, column: &Column) -> bool {
         column.layers <= self.left
             && column.counts.iter().zip(&self.free).all(|(used, free)| used <= free)
-            && (column.door == Door::Inner || self.doors.contains(&(column.place, column.door)))
+            && column.doors().iter().all(|door| self.doors.contains(door))
     }
 
     fn master(&self, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
@@ -149,13 +172,15 @@ impl Dive<'_> {
         let mut doors = vec![Vec::new(); self.doors.len()];
         for &c in &open {
             let column = &self.columns[c];
-            let worth = if column.door == Door::Inner { 0.0 } else { DOOR_WORTH };
+            let worth = DOOR_WORTH * column.doors().len() as f64;
             let x = program.column(column.layers as f64 + worth, 0.0, f64::INFINITY, false);
             for (t, &used) in column.counts.iter().enumerate().filter(|(_, used)| **used > 0) {
                 devices[t].push((x, f64::from(used)));
             }
-            if let Some(door) = self.doors.iter().position(|door| *door == (column.place, column.door)) {
-                doors[door].push((x, 1.0));
+            for (door, terms) in self.doors.iter().zip(&mut doors) {
+                if column.doors().contains(door) {
+                    terms.push((x, 1.0));
+                }
             }
         }
         for (terms, &free) in devices.into_iter().zip(&self.free) {
@@ -194,7 +219,51 @@ impl Dive<'_> {
                 prices.iter_mut().zip(wanted).for_each(dearer);
             }
         }
+        for place in 0..row.ways.len() {
+            if only.is_none_or(|only| only == place || only == place + 1) {
+                self.make_both(place, prices, duals);
+            }
+        }
         self.columns.len() > before
+    }
+
+    /// Makes blocks of the site at a place and the next.
+    fn make_both(&mut self, place: usize, prices: &[f64], duals: &[f64]) {
+        let row = self.row;
+        let doors = [(place, Door::Out), (place + 1, Door::In)];
+        let Some(most) = row.most(place, Door::Both).filter(|&most| most > 0) else { return };
+        if !doors.iter().all(|door| self.doors.contains(door)) {
+            return;
+        }
+        let of_site = |site: usize| -> Vec<Option<f64>> {
+            let here = row.types().iter().zip(&self.free).zip(prices);
+            here.map(|((t, free), price)| (t.site == site && *free > 0).then_some(*price)).collect()
+        };
+        let longest = self.left.min(row.longest).div_ceil(2).min(BOTH_MAX);
+        let [first, second] =
+            [row.order[place], row.order[place + 1]].map(|site| Series::new(&row.holds, &of_site(site), longest));
+        for layers in 1..=longest {
+            let (Some(a), Some(b)) = (first.rails(layers, most), second.rails(layers, most)) else { continue };
+            let Some((x, _)) = a.shared(&b) else { continue };
+            let (Some(a), Some(b)) = (a.made(x), b.made(PARTS - x)) else { continue };
+            let piece = Piece::Beside(Box::new(a), Box::new(b));
+            let mut counts = vec![0; self.free.len()];
+            piece.count(&mut counts);
+            let cost: f64 = counts.iter().zip(duals).map(|(&n, dual)| f64::from(n) * dual).sum();
+            if cost < layers as f64 * (1.0 + KEPT) + 4.0 {
+                self.keep(Column { place, door: Door::Both, layers, counts, piece });
+            }
+        }
+    }
+
+    /// Keeps a block that is of use and not known.
+    fn keep(&mut self, column: Column) {
+        let known = |c: &Column| {
+            (c.place, c.door, c.layers) == (column.place, column.door, column.layers) && c.counts == column.counts
+        };
+        if self.fits(&column) && !self.columns.iter().any(known) {
+            self.columns.push(column);
+        }
     }
 
     /// The same at one place; the types of which blocks would have had more than there are.
@@ -221,11 +290,7 @@ impl Dive<'_> {
                 }
                 let over = column.counts.iter().zip(&self.free).map(|(used, free)| used > free);
                 wanted.iter_mut().zip(over).for_each(|(wanted, over)| *wanted |= over);
-                let known =
-                    |c: &Column| (c.place, c.door, c.layers) == (place, door, layers) && c.counts == column.counts;
-                if self.fits(&column) && !self.columns.iter().any(known) {
-                    self.columns.push(column);
-                }
+                self.keep(column);
             }
         }
         wanted
@@ -283,7 +348,8 @@ impl Dive<'_> {
                 }
                 self.free.iter_mut().zip(&column.counts).for_each(|(free, used)| *free -= used);
                 self.left -= column.layers;
-                self.doors.retain(|door| *door != (column.place, column.door));
+                let made = column.doors();
+                self.doors.retain(|door| !made.contains(door));
                 self.taken.push(c);
             }
             let place = self.columns[c].place;
@@ -296,7 +362,7 @@ impl Dive<'_> {
     fn laid(&self) -> Laid {
         let (mut laid, mut start) = (Vec::new(), 0);
         for place in 0..self.row.order.len() {
-            for door in [Door::In, Door::Inner, Door::Out] {
+            for door in [Door::In, Door::Inner, Door::Out, Door::Both] {
                 let here = self.taken.iter().map(|&c| &self.columns[c]);
                 for column in here.filter(|column| (column.place, column.door) == (place, door)) {
                     start = column.piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));

@@ -366,7 +366,20 @@ fn by_cases(
         // The plan itself may be the best; then halfway between what may be and what may not.
         let target = if steps == 0 && best.rate() > 0.0 { low } else { f64::midpoint(low, best.bound) };
         steps += 1;
-        match division.impossible(target, cases, budget)? {
+        let t0 = std::time::Instant::now();
+        let r = division.impossible(target, cases, budget)?;
+        if std::env::var_os("CASES").is_some() {
+            eprintln!(
+                "target {target:.2} of {:.2}..{:.2}: {} wall {:.2} {:?} sites {}",
+                low,
+                best.bound,
+                r.is_some(),
+                t0.elapsed().as_secs_f64(),
+                division.stats,
+                sites.members.len()
+            );
+        }
+        match r {
             Some(found) => {
                 (best.bound, best.proof) = (found.bound, Proof::Cases(found));
                 best.report(budget);

@@ -149,6 +149,14 @@ impl Series {
         if most >= PARTS {
             return self.made(layers, PARTS);
         }
+        self.rails(layers, most)?.made(PARTS)
+    }
+
+    /// The cheapest rails side by side for every number of parts, where none passes more than `most`.
+    pub fn rails(&self, layers: usize, most: usize) -> Option<Rails<'_>> {
+        if layers > self.layers {
+            return None;
+        }
         let row = &self.price[layers * (PARTS + 1)..][..=PARTS];
         let (mut price, mut last) = (row.to_vec(), vec![0; PARTS + 1]);
         for x in most + 1..=PARTS {
@@ -160,20 +168,7 @@ impl Series {
                 }
             }
         }
-        let (mut x, mut piece) = (PARTS, None);
-        while x > 0 {
-            let one = if x <= most { x } else { last[x] };
-            if one == 0 {
-                return None;
-            }
-            let next = self.made(layers, one)?;
-            piece = Some(match piece {
-                None => next,
-                Some(piece) => Piece::Beside(Box::new(piece), Box::new(next)),
-            });
-            x -= one;
-        }
-        piece
+        Some(Rails { series: self, layers, most, price, last })
     }
 
     fn made(&self, layers: usize, parts: usize) -> Option<Piece> {
@@ -190,6 +185,42 @@ impl Series {
             }
             How::Wider(wider) => self.made(layers, wider as usize)?,
         })
+    }
+}
+
+/// Rails side by side, none of which passes more than so many parts.
+pub(crate) struct Rails<'a> {
+    series: &'a Series,
+    layers: usize,
+    most: usize,
+    /// By parts.
+    price: Vec<f32>,
+    last: Vec<usize>,
+}
+
+impl Rails<'_> {
+    /// How the whole rate is best shared with others: the parts of these and the price of both.
+    pub fn shared(&self, others: &Self) -> Option<(usize, f32)> {
+        let sums = (1..PARTS).map(|x| (x, self.price[x] + others.price[PARTS - x]));
+        sums.filter(|(_, sum)| sum.is_finite()).reduce(|a, b| if b.1 < a.1 { b } else { a })
+    }
+
+    /// The rails for so many parts.
+    pub fn made(&self, parts: usize) -> Option<Piece> {
+        let (mut x, mut piece) = (parts, None);
+        while x > 0 {
+            let one = if x <= self.most { x } else { self.last[x] };
+            if one == 0 {
+                return None;
+            }
+            let next = self.series.made(self.layers, one)?;
+            piece = Some(match piece {
+                None => next,
+                Some(piece) => Piece::Beside(Box::new(piece), Box::new(next)),
+            });
+            x -= one;
+        }
+        piece
     }
 }
 
