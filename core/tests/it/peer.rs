@@ -274,7 +274,7 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
                 }
                 Evidence::WeighedWorths { worths, ends, sites }
             };
-            let evidence = if draw.one_in(3) { draw_cases(draw, problem, layers) } else { evidence };
+            let evidence = if draw.one_in(8) { draw_cases(draw, problem, layers) } else { evidence };
             let of_batch = |batch| BatchEvidence { batch, evidence: evidence.clone() };
             let batches: Vec<BatchEvidence> = problem.batches().into_iter().map(of_batch).collect();
             let evidence = if draw.one_in(3) { Evidence::Batches { batches } } else { evidence };

@@ -159,9 +159,12 @@ impl Series {
         }
         let row = &self.price[layers * (PARTS + 1)..][..=PARTS];
         let (mut price, mut last) = (row.to_vec(), vec![0; PARTS + 1]);
+        // Of rails of one price only the widest is of use.
+        let useful = |&x: &usize| row[x].is_finite() && (x == most || row[x + 1] > row[x]);
+        let rails: Vec<usize> = (1..=most).filter(useful).collect();
         for x in most + 1..=PARTS {
             price[x] = f32::INFINITY;
-            for one in 1..=most {
+            for &one in &rails {
                 let sum = row[one] + price[x - one];
                 if sum < price[x] {
                     (price[x], last[x]) = (sum, one);
