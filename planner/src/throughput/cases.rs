@@ -15,21 +15,17 @@
 //! ```
 
 use super::clip::{Span, Weights};
-use super::sites::Sites;
+use super::covers::{Cover, Item, cheap_covers};
 use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::tables::Tables;
 use std::collections::BTreeMap;
 
-/// Most partial covers looked at for one cheapest cover.
-const COVERS_MAX: u64 = 100_000;
 /// Most rows added in one case.
 const ROWS_MAX: usize = 200;
 /// Rows added at once of covers that are known.
 const ROWS_AT_ONCE: usize = 12;
-/// The same of covers that a search finds.
-const COVERS_AT_ONCE: usize = 6;
 /// What a cover is paid at most to be of use below a case.
 const NEAR: f64 = 1.05;
 /// What a known cover may be paid too little before it is taken up.
@@ -103,9 +99,6 @@ pub(crate) struct Proved {
     pub root: Case,
 }
 
-/// Devices of a cover, by class and position of the way.
-type Cover = BTreeMap<(usize, usize), usize>;
-
 /// What became of one case.
 enum Found {
     Proved(Vec<f64>, Vec<f64>),
@@ -125,14 +118,24 @@ pub(crate) struct Division {
     known: Vec<Cover>,
     valid: Vec<bool>,
     site_of: Vec<Option<usize>>,
-    pub stats: [u64; 6],
 }
 
 impl Division {
     /// Of the devices at these sites, which may hold layers so.
-    pub fn new(tables: &Tables<'_>, sites: &Sites, spans: &[Vec<Span>], layers: usize, weights: Weights) -> Self {
+    pub fn new(
+        tables: &Tables<'_>,
+        sites: Vec<Vec<usize>>,
+        spans: &[Vec<Span>],
+        layers: usize,
+        weights: Weights,
+    ) -> Self {
+        // Where there is one site, layers are counted that one kind of devices passes alone.
+        let by_kind = |kind: usize| -> Vec<usize> {
+            (0..tables.candidates.len()).filter(|&device| tables.candidates[device].kind == kind).collect()
+        };
+        let sites = if sites.len() > 1 { sites } else { (0..tables.kinds.len()).map(by_kind).collect() };
         let mut classes: Vec<Class> = Vec::new();
-        for (site, members) in sites.members.iter().enumerate() {
+        for (site, members) in sites.iter().enumerate() {
             for &device in members {
                 let kind = tables.candidates[device].kind;
                 match classes.iter_mut().find(|class| (class.kind, class.site) == (kind, site)) {
@@ -146,13 +149,12 @@ impl Division {
         classes.retain(|class| !class.ways.is_empty());
         Self {
             classes,
-            sites: sites.members.clone(),
+            sites,
             weights,
             whole: weights.whole(layers),
             known: Vec::new(),
             valid: Vec::new(),
             site_of: Vec::new(),
-            stats: [0; 6],
         }
     }
 
@@ -202,7 +204,6 @@ impl Division {
             return Ok(None);
         }
         *left -= 1;
-        self.stats[0] += 1;
         let (counted, much) = match self.case(rate, rules, &mut active, budget)? {
             None | Some(Found::Whole) => return Ok(None),
             Some(Found::Proved(worths, values)) => return Ok(Some(Case::Proved(worths, values))),
@@ -353,12 +354,11 @@ impl Division {
     /// The worths and values of least sum for which every known cover pays enough; and how many layers use each cover.
     #[allow(clippy::type_complexity)]
     fn cheapest_worths(
-        &mut self,
+        &self,
         rules: &[Rule],
         active: &[usize],
         budget: &Budget<'_>,
     ) -> Result<Option<(Vec<f64>, Vec<(usize, f64)>)>, SolverFault> {
-        self.stats[1] += 1;
         let mut program = Program::default();
         for class in &self.classes {
             program.column(class.members.len() as f64, 0.0, 2.0 * self.whole, false);
@@ -492,97 +492,82 @@ fn ways(spans: &[Span], weights: Weights) -> Vec<Way> {
     ways
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Item {
-    key: (usize, usize),
-    site: usize,
-    price: f64,
-    rate: f64,
-    set: usize,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Depth-first search for the cheapest cover of a rate.
-struct Cheapest {
-    /// Cheapest per rate first.
-    items: Vec<Item>,
-    /// Devices of each class that are still free.
-    free: Vec<usize>,
-    chosen: Vec<usize>,
-    /// Each cheaper than the one before.
-    found: Vec<(f64, Vec<usize>)>,
-    looked: u64,
-    rounding: f64,
-    /// The cheapest item of each site, where a cover must have devices of two.
-    seconds: Vec<usize>,
-    apart: bool,
-}
-
-/// The cheapest cover and the last few found on the way to it, of several sites if so asked; none where the search takes
-/// too long.
-fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Vec<(f64, Cover)>> {
-    let mut seconds: Vec<usize> = (0..items.len()).collect();
-    seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
-    let mut seen: Vec<usize> = Vec::new();
-    seconds.retain(|&item| {
-        let new = !seen.contains(&items[item].site);
-        seen.push(items[item].site);
-        new
-    });
-    let chosen = vec![0; items.len()];
-    let rounding = 1e-12 * rate;
-    let mut search = Cheapest { items, free, chosen, found: Vec::new(), looked: 0, rounding, seconds, apart };
-    search.cover(0, rate, 0.0);
-    if search.looked > COVERS_MAX {
-        return None;
-    }
-    let items = &search.items;
-    let covers = search.found.into_iter().rev().take(COVERS_AT_ONCE).map(|(price, chosen)| {
-        let mut cover = Cover::new();
-        for (item, n) in items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
-            *cover.entry(item.key).or_insert(0) += n;
+    /// Devices of one kind each, which hold `1..` layers at these rates.
+    fn division(layers: usize, kinds: &[(usize, &[f64])]) -> Division {
+        let spans = |rates: &[f64]| -> Vec<Span> {
+            let of = |(i, &rate): (usize, &f64)| Span { held: i + 1, first: false, last: false, rate };
+            rates.iter().enumerate().map(of).collect()
+        };
+        let mut first = 0;
+        let mut classes = Vec::new();
+        for (kind, &(count, rates)) in kinds.iter().enumerate() {
+            let members = (first..first + count).collect();
+            classes.push(Class { kind, site: kind, members, ways: ways(&spans(rates), Weights::PLAIN) });
+            first += count;
         }
-        (price, cover)
-    });
-    Some(covers.collect())
-}
+        Division {
+            sites: classes.iter().map(|class| class.members.clone()).collect(),
+            classes,
+            weights: Weights::PLAIN,
+            whole: layers as f64,
+            known: Vec::new(),
+            valid: Vec::new(),
+            site_of: Vec::new(),
+        }
+    }
 
-impl Cheapest {
-    fn cover(&mut self, i: usize, need: f64, spent: f64) {
-        if need <= self.rounding {
-            let mut second = None;
-            if self.apart {
-                let mut sites = (0..self.items.len()).filter(|&i| self.chosen[i] > 0).map(|i| self.items[i].site);
-                let first = sites.next();
-                if sites.all(|site| Some(site) == first) {
-                    second = self.seconds.iter().copied().find(|&item| Some(self.items[item].site) != first);
-                    if second.is_none() {
-                        return;
+    /// The greatest rate at which devices, each with some layers in a row, cover all of them, by trying everything.
+    fn enumerated(layers: usize, kinds: &[(usize, &[f64])]) -> f64 {
+        fn go(devices: &[&[f64]], carried: &mut [f64], best: &mut f64) {
+            let Some((rates, rest)) = devices.split_first() else {
+                *best = best.max(carried.iter().copied().fold(f64::INFINITY, f64::min));
+                return;
+            };
+            for (held, rate) in rates.iter().enumerate().map(|(i, rate)| (i + 1, rate)) {
+                for start in 0..=carried.len().saturating_sub(held) {
+                    if start + held <= carried.len() {
+                        carried[start..start + held].iter_mut().for_each(|sum| *sum += rate);
+                        go(rest, carried, best);
+                        carried[start..start + held].iter_mut().for_each(|sum| *sum -= rate);
                     }
                 }
             }
-            let spent = spent + second.map_or(0.0, |second| self.items[second].price);
-            if self.found.last().is_none_or(|(price, _)| spent < *price) {
-                let mut chosen = self.chosen.clone();
-                if let Some(second) = second {
-                    chosen[second] += 1;
-                }
-                self.found.push((spent, chosen));
+        }
+        let devices: Vec<&[f64]> = kinds.iter().flat_map(|&(count, rates)| std::iter::repeat_n(rates, count)).collect();
+        let mut best = 0.0;
+        go(&devices, &mut vec![0.0; layers], &mut best);
+        best
+    }
+
+    #[test]
+    fn no_rate_that_enumeration_reaches_is_called_impossible_and_some_that_worths_leave_open_are() {
+        let (mut proved, mut divided) = (0, 0);
+        let mut draws = crate::throughput::random::Random::new(5);
+        for _ in 0..60 {
+            let tables: Vec<Vec<f64>> = (0..2)
+                .map(|_| {
+                    let (speed, most) = (10.0 + 20.0 * draws.real(), 2 + (draws.real() * 2.0) as usize);
+                    (1..=most).map(|k| speed / k as f64 * (1.0 - 0.3 * draws.real())).collect()
+                })
+                .collect();
+            let kinds = [(2, tables[0].as_slice()), (1, tables[1].as_slice())];
+            let best = enumerated(5, &kinds);
+            if best <= 0.0 {
+                continue;
             }
-            return;
+            let mut search = division(5, &kinds);
+            let mut impossible = |rate: f64| search.impossible(rate, 200, &Budget::default()).expect("solves");
+            assert!(impossible(best * (1.0 - 1e-6)).is_none(), "{kinds:?} reach {best}");
+            for more in [1.0, 1.01, 1.05, 1.2] {
+                let found = impossible(best * more);
+                proved += usize::from(found.is_some());
+                divided += usize::from(matches!(found, Some(Proved { root: Case::Divided(..), .. })));
+            }
         }
-        self.looked += 1;
-        let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
-        // Even in fractions the rest costs so much.
-        let least = spent + need / item.rate * item.price;
-        if self.found.last().is_some_and(|(best, _)| least >= *best) {
-            return;
-        }
-        let free = self.free[item.set];
-        let most = ((need / item.rate).ceil() as usize).min(free);
-        for n in (0..=most).rev() {
-            (self.chosen[i], self.free[item.set]) = (n, free - n);
-            self.cover(i + 1, need - item.rate * n as f64, spent + item.price * n as f64);
-        }
-        (self.chosen[i], self.free[item.set]) = (0, free);
+        assert!(proved > 20 && divided > 0, "{proved} proved, {divided} of them by cases");
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod blocks;
 pub(crate) mod cases;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
+mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
 pub(crate) mod network;
@@ -60,6 +61,8 @@ const PINNED_SHARE: f64 = 1e-8;
 
 /// Cases looked at for one rate.
 const CASES: usize = 400;
+/// The same times devices, at most: what a certificate lists of each case grows with them.
+const CASE_DEVICES_MAX: usize = 40_000;
 /// Rates looked at by cases.
 const HALVINGS: usize = 12;
 /// Relative distance of rates at which halving by cases ends.
@@ -244,22 +247,22 @@ pub(crate) fn best_flow(
         }
         best.report(budget);
     }
-    // Plans may take half of the time, what proves that there are no better ones most of the rest.
+    // Plans may take two thirds of the time, what proves that there are no better ones most of the rest.
     let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
     let all = left();
     let part = |share: f64| {
         let kept = if all.is_finite() { share * all } else { 0.0 };
         move || Seconds::of((left() - kept).max(0.0))
     };
-    let (half, most) = (part(0.5), part(0.1));
+    let (early, most) = (part(0.35), part(0.05));
     let timed = budget.remaining.is_some();
-    let first = if timed { Budget { remaining: Some(&half), ..*budget } } else { *budget };
+    let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
     if !one_chain {
         plans(flows, &spans, &mut covers, &mut best, &first)?;
     }
     if !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
-        by_cases(flows, &spans, &mut best, CASES, &second)?;
+        by_cases(flows, &spans, &mut best, &second)?;
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
         plans(flows, &spans, &mut covers, &mut best, budget)?;
@@ -345,12 +348,11 @@ fn plans(
     Ok(())
 }
 
-/// Lowers the bound by cases, as far as so many for each rate get.
+/// Lowers the bound by cases.
 fn by_cases(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
     best: &mut BestFlow,
-    cases: usize,
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
     let weights = match &best.proof {
@@ -359,27 +361,16 @@ fn by_cases(
         _ => Weights::PLAIN,
     };
     let (tables, network) = (flows.tables, flows.network);
-    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9));
-    let mut division = Division::new(tables, &sites, spans, network.layers, weights);
+    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
+    let devices = tables.candidates.len();
+    let cases = CASES.min(CASE_DEVICES_MAX / devices.max(1));
+    let mut division = Division::new(tables, sites, spans, network.layers, weights);
     let (mut low, mut steps) = (best.rate(), 0);
     while best.bound > low * (1.0 + GAP_NONE) && steps < HALVINGS && budget.exhausted().is_none() {
         // The plan itself may be the best; then halfway between what may be and what may not.
         let target = if steps == 0 && best.rate() > 0.0 { low } else { f64::midpoint(low, best.bound) };
         steps += 1;
-        let t0 = std::time::Instant::now();
-        let r = division.impossible(target, cases, budget)?;
-        if std::env::var_os("CASES").is_some() {
-            eprintln!(
-                "target {target:.2} of {:.2}..{:.2}: {} wall {:.2} {:?} sites {}",
-                low,
-                best.bound,
-                r.is_some(),
-                t0.elapsed().as_secs_f64(),
-                division.stats,
-                sites.members.len()
-            );
-        }
-        match r {
+        match division.impossible(target, cases, budget)? {
             Some(found) => {
                 (best.bound, best.proof) = (found.bound, Proof::Cases(found));
                 best.report(budget);

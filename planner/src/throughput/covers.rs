@@ -1,0 +1,112 @@
+//! The cheapest devices that carry a layer together: knapsacks solved by depth-first search.
+
+use std::collections::BTreeMap;
+
+/// Most partial covers looked at for one cheapest cover.
+const COVERS_MAX: u64 = 100_000;
+/// Covers that one search gives at most.
+const COVERS_AT_ONCE: usize = 6;
+
+/// Devices of a cover, by class and position of the way.
+pub(super) type Cover = BTreeMap<(usize, usize), usize>;
+
+/// A way to use a device of a class on a layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    /// Class and position of the way.
+    pub key: (usize, usize),
+    /// Site of the class.
+    pub site: usize,
+    /// What it is paid on a layer.
+    pub price: f64,
+    /// What it adds to the rate of a layer.
+    pub rate: f64,
+    /// The class, of which there are so many devices.
+    pub set: usize,
+}
+
+/// Depth-first search for the cheapest cover of a rate.
+struct Cheapest {
+    /// Cheapest per rate first.
+    items: Vec<Item>,
+    /// Devices of each class that are still free.
+    free: Vec<usize>,
+    chosen: Vec<usize>,
+    /// Each cheaper than the one before.
+    found: Vec<(f64, Vec<usize>)>,
+    looked: u64,
+    rounding: f64,
+    /// The cheapest item of each site, where a cover must have devices of two.
+    seconds: Vec<usize>,
+    apart: bool,
+}
+
+/// The cheapest cover and the last few found on the way to it, of several sites if so asked; none where the search takes
+/// too long.
+pub(super) fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Vec<(f64, Cover)>> {
+    let mut seconds: Vec<usize> = (0..items.len()).collect();
+    seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
+    let mut seen: Vec<usize> = Vec::new();
+    seconds.retain(|&item| {
+        let new = !seen.contains(&items[item].site);
+        seen.push(items[item].site);
+        new
+    });
+    let chosen = vec![0; items.len()];
+    let rounding = 1e-12 * rate;
+    let mut search = Cheapest { items, free, chosen, found: Vec::new(), looked: 0, rounding, seconds, apart };
+    search.cover(0, rate, 0.0);
+    if search.looked > COVERS_MAX {
+        return None;
+    }
+    let items = &search.items;
+    let covers = search.found.into_iter().rev().take(COVERS_AT_ONCE).map(|(price, chosen)| {
+        let mut cover = Cover::new();
+        for (item, n) in items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
+            *cover.entry(item.key).or_insert(0) += n;
+        }
+        (price, cover)
+    });
+    Some(covers.collect())
+}
+
+impl Cheapest {
+    fn cover(&mut self, i: usize, need: f64, spent: f64) {
+        if need <= self.rounding {
+            let mut second = None;
+            if self.apart {
+                let mut sites = (0..self.items.len()).filter(|&i| self.chosen[i] > 0).map(|i| self.items[i].site);
+                let first = sites.next();
+                if sites.all(|site| Some(site) == first) {
+                    second = self.seconds.iter().copied().find(|&item| Some(self.items[item].site) != first);
+                    if second.is_none() {
+                        return;
+                    }
+                }
+            }
+            let spent = spent + second.map_or(0.0, |second| self.items[second].price);
+            if self.found.last().is_none_or(|(price, _)| spent < *price) {
+                let mut chosen = self.chosen.clone();
+                if let Some(second) = second {
+                    chosen[second] += 1;
+                }
+                self.found.push((spent, chosen));
+            }
+            return;
+        }
+        self.looked += 1;
+        let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
+        // Even in fractions the rest costs so much.
+        let least = spent + need / item.rate * item.price;
+        if self.found.last().is_some_and(|(best, _)| least >= *best) {
+            return;
+        }
+        let free = self.free[item.set];
+        let most = ((need / item.rate).ceil() as usize).min(free);
+        for n in (0..=most).rev() {
+            (self.chosen[i], self.free[item.set]) = (n, free - n);
+            self.cover(i + 1, need - item.rate * n as f64, spent + item.price * n as f64);
+        }
+        (self.chosen[i], self.free[item.set]) = (0, free);
+    }
+}
