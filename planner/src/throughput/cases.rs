@@ -548,18 +548,18 @@ mod tests {
         let (mut proved, mut divided) = (0, 0);
         let mut draws = crate::throughput::random::Random::new(5);
         for _ in 0..60 {
-            let tables: Vec<Vec<f64>> = (0..2)
+            let tables: Vec<Vec<f64>> = (0..3)
                 .map(|_| {
-                    let (speed, most) = (10.0 + 20.0 * draws.real(), 2 + (draws.real() * 2.0) as usize);
+                    let (speed, most) = (10.0 + 20.0 * draws.real(), 2 + (draws.real() * 3.0) as usize);
                     (1..=most).map(|k| speed / k as f64 * (1.0 - 0.3 * draws.real())).collect()
                 })
                 .collect();
-            let kinds = [(2, tables[0].as_slice()), (1, tables[1].as_slice())];
-            let best = enumerated(5, &kinds);
+            let kinds = [(2, tables[0].as_slice()), (1, tables[1].as_slice()), (1, tables[2].as_slice())];
+            let best = enumerated(6, &kinds);
             if best <= 0.0 {
                 continue;
             }
-            let mut search = division(5, &kinds);
+            let mut search = division(6, &kinds);
             let mut impossible = |rate: f64| search.impossible(rate, 200, &Budget::default()).expect("solves");
             assert!(impossible(best * (1.0 - 1e-6)).is_none(), "{kinds:?} reach {best}");
             for more in [1.0, 1.01, 1.05, 1.2] {
