@@ -294,6 +294,9 @@ pub struct Plan {
     /// What runs already.
     #[command(flatten)]
     pub running: planning::Running,
+    /// Several figures at once.
+    #[command(flatten)]
+    pub frontier: planning::Frontier,
     /// File to write the plan to.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -283,6 +283,19 @@ pub fn state(plan: &Plan, problem: &PlacementProblem) -> Option<Sustained> {
     Some(Sustained { air_celsius: air, devices })
 }
 
+/// Energy per output token, in joules, while the plan runs at its throughput: the mean power of all devices that hold a
+/// stage, idle power included, over the rate. Devices that hold nothing are taken to be off. None where a power is not
+/// known, or the plan has no throughput.
+#[must_use]
+pub fn joules_per_token(plan: &Plan, problem: &PlacementProblem) -> Option<f64> {
+    let mut serving = problem.clone();
+    serving.objective = Objective::Throughput;
+    let rate = crate::objective::evaluate(plan, &serving).throughput?.value();
+    let watts: Option<Vec<f64>> =
+        state(plan, &serving)?.devices.iter().map(|device| device.watts.map(Watts::value)).collect();
+    (rate > 0.0).then(|| watts.map(|watts| watts.iter().sum::<f64>() / rate))?
+}
+
 /// The limits that a plan exceeds in the long run, each with what the plan takes of it; none where it is malformed.
 #[must_use]
 pub fn exceeded(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<(Row, f64)>> {

@@ -29,13 +29,15 @@ const VALUED_MAX: usize = 24;
 pub struct Weighing {
     /// Most bytes that a repair may move, as a multiple of the least.
     pub moved_max: f64,
+    /// Whether what lost devices held may be moved too where others hold it still: to serve as much as before.
+    pub restore: bool,
     /// Whether a plan from scratch is considered too.
     pub afresh: Option<Afresh>,
 }
 
 impl Default for Weighing {
     fn default() -> Self {
-        Self { moved_max: 1.2, afresh: None }
+        Self { moved_max: 1.2, restore: false, afresh: None }
     }
 }
 
@@ -213,9 +215,11 @@ fn repaired(
     for &(start, end) in &lost {
         let more = ways.iter().flat_map(|way| filled(&tables, way, &spares, start, end)).collect::<Vec<_>>();
         ways.extend(more);
-        rank(&tables, &mut ways);
+        rank(&tables, &kept, &mut ways);
     }
-    let room = Bytes((least.0 as f64 * weighing.moved_max.max(1.0)).ceil() as u64);
+    let held = |&(start, end): &(usize, usize)| problem.model.weight_bytes(interval(start, end));
+    let wanted = if weighing.restore { lost.iter().map(held).sum() } else { least };
+    let room = Bytes((wanted.0 as f64 * weighing.moved_max.max(1.0)).ceil() as u64);
     let mut best: Option<Change> = None;
     ways.retain(|way| *way != kept);
     for placement in std::iter::once(kept).chain(ways.into_iter().take(VALUED_MAX)) {
@@ -250,24 +254,13 @@ fn filled(tables: &Tables<'_>, kept: &[Link], spares: &[usize], start: usize, en
     let mut afters: Vec<Option<usize>> = (0..kept.len()).filter(|&i| kept[i].1 == end).map(Some).collect();
     befores.push(None);
     afters.push(None);
-    // Of spares that are alike the first will do.
-    let mut kinds: Vec<usize> = Vec::new();
-    let mut fillers: Vec<Option<usize>> = vec![None];
-    for &spare in spares.iter().filter(|spare| !kept.iter().any(|link| link.0 == **spare)) {
-        if !kinds.contains(&tables.candidates[spare].kind) {
-            kinds.push(tables.candidates[spare].kind);
-            fillers.push(Some(spare));
-        }
-    }
+    let idle: Vec<usize> = spares.iter().copied().filter(|spare| !kept.iter().any(|link| link.0 == *spare)).collect();
     let mut ways = Vec::new();
     for before in &befores {
         for after in &afters {
             for from in start..=if before.is_some() { end } else { start } {
                 for to in if after.is_some() { from } else { end }..=end {
-                    for filler in &fillers {
-                        if filler.is_some() != (from < to) {
-                            continue;
-                        }
+                    for filler in fillers(tables, &idle, from, to) {
                         let mut way = kept.to_vec();
                         if let Some(before) = *before {
                             way[before].2 = from;
@@ -275,7 +268,7 @@ fn filled(tables: &Tables<'_>, kept: &[Link], spares: &[usize], start: usize, en
                         if let Some(after) = *after {
                             way[after].1 = to;
                         }
-                        way.extend(filler.map(|device| (device, from, to)));
+                        way.extend(filler);
                         let fits = |link: &Link| link.2 <= tables.kind(link.0).reach[link.1];
                         if way != kept && way.iter().all(fits) {
                             ways.push(way);
@@ -288,15 +281,38 @@ fn filled(tables: &Tables<'_>, kept: &[Link], spares: &[usize], start: usize, en
     ways
 }
 
-/// The placements in the order in which they look best, and as few as may be valued: by the slowest stage, layers that
-/// nobody holds last.
-fn rank(tables: &Tables<'_>, ways: &mut Vec<Vec<Link>>) {
+/// Ways to hold an interval by devices of one kind that hold nothing, as evenly as layers allow: by as few as can, by a
+/// few more, and by as many as there are. One way without any device where there is nothing to hold.
+fn fillers(tables: &Tables<'_>, idle: &[usize], from: usize, to: usize) -> Vec<Vec<Link>> {
+    let layers = to - from;
+    if layers == 0 {
+        return vec![Vec::new()];
+    }
+    let mut ways: Vec<Vec<Link>> = Vec::new();
+    for kind in 0..tables.kinds.len() {
+        let alike: Vec<usize> = idle.iter().copied().filter(|&spare| tables.candidates[spare].kind == kind).collect();
+        let most = alike.len().min(layers);
+        let even = |count: usize| -> Vec<Link> {
+            let cut = |i: usize| from + layers * i / count;
+            (0..count).map(|i| (alike[i], cut(i), cut(i + 1))).collect()
+        };
+        let fits = |way: &Vec<Link>| way.iter().all(|link| link.2 <= tables.kinds[kind].reach[link.1]);
+        let able: Vec<Vec<Link>> = (1..=most).map(even).filter(fits).collect();
+        ways.extend(able.iter().take(3).cloned());
+        ways.extend(able.last().filter(|_| able.len() > 3).cloned());
+    }
+    ways
+}
+
+/// The placements in the order in which they look best, and as few as may be valued: by the slowest stage that is not as
+/// it was, layers that nobody holds last.
+fn rank(tables: &Tables<'_>, kept: &[Link], ways: &mut Vec<Vec<Link>>) {
     let problem = tables.problem;
     let life = problem.life(problem.batches().first().copied().unwrap_or(1));
     let score = |way: &Vec<Link>| {
         let bare =
             (0..tables.layers).filter(|layer| !way.iter().any(|link| link.1 <= *layer && *layer < link.2)).count();
-        let slowest = way.iter().map(|&(device, start, end)| {
+        let slowest = way.iter().filter(|link| !kept.contains(link)).map(|&(device, start, end)| {
             let (id, layers) = (tables.candidates[device].id, interval(start, end));
             match problem.objective {
                 Objective::Throughput => problem.rate(id, layers, &life).map_or(0.0, |rate| rate.value()),

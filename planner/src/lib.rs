@@ -20,6 +20,7 @@ mod heat_cost;
 mod infeasible;
 mod latency;
 mod outcome;
+pub mod pareto;
 pub mod refine;
 mod split;
 pub mod survive;

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use isotherm_core::units::{BytesPerSecond, Seconds};
+use isotherm_planner::pareto::Axis;
 use isotherm_planner::survive::Scope;
 use std::path::PathBuf;
 
@@ -48,6 +49,9 @@ pub struct Running {
     /// Most bytes to move, as a multiple of the least that any plan has to move.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.2, requires = "from")]
     pub moved_max: f64,
+    /// Move what lost devices held even where others hold it too, to serve as much as before.
+    #[arg(long, requires = "from")]
+    pub restore: bool,
     /// Also plan from scratch, and take that where it pays.
     #[arg(long, requires = "from")]
     pub reconsider: bool,
@@ -60,6 +64,59 @@ pub struct Running {
     /// Rate at which a device takes in weights.
     #[arg(long, value_name = "RATE", default_value = "1 GB/s", requires = "from")]
     pub move_rate: BytesPerSecond,
+}
+
+/// Several figures at once.
+#[derive(Debug, Clone, Args)]
+pub struct Frontier {
+    /// In the place of one plan, those of which none is better than another by all of these figures.
+    #[arg(long, value_enum, value_name = "FIGURES", value_delimiter = ',', conflicts_with_all = ["algorithm", "from"])]
+    pub pareto: Vec<FrontierAxis>,
+    /// Folder to write these plans to: 1.json, 2.json ...
+    #[arg(long, value_name = "DIR", requires = "pareto")]
+    pub pareto_out: Option<PathBuf>,
+}
+
+/// A figure of a frontier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FrontierAxis {
+    /// Output tokens per second.
+    Throughput,
+    /// Time per output token of a request by itself.
+    Latency,
+    /// Energy per output token.
+    Energy,
+}
+
+impl FrontierAxis {
+    /// What it is called in a table.
+    #[must_use]
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Throughput => "tok/s",
+            Self::Latency => "time per token",
+            Self::Energy => "J/token",
+        }
+    }
+
+    /// A figure in words.
+    #[must_use]
+    pub fn shown(self, figure: f64) -> String {
+        match self {
+            Self::Throughput | Self::Energy => format!("{figure:.3}"),
+            Self::Latency => Seconds::new(figure).map_or_else(|_| "-".to_owned(), |time| time.to_string()),
+        }
+    }
+}
+
+impl From<FrontierAxis> for Axis {
+    fn from(axis: FrontierAxis) -> Self {
+        match axis {
+            FrontierAxis::Throughput => Self::Throughput,
+            FrontierAxis::Latency => Self::Latency,
+            FrontierAxis::Energy => Self::Energy,
+        }
+    }
 }
 
 /// What may be lost at once.

@@ -2,6 +2,7 @@
 
 mod change;
 mod long_run;
+mod pareto;
 mod promises;
 mod survive;
 
@@ -34,6 +35,9 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     }
     let asked = promises::asked(&args.promises)?;
     let problem = &question.problem;
+    if !args.frontier.pareto.is_empty() {
+        return pareto::show(ui, problem, &args.frontier, args.time_limit);
+    }
     let (outcome, plan) = match &args.running.from {
         Some(path) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
         None if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,

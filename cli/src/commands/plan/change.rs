@@ -33,7 +33,8 @@ pub fn replace(
     let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
     let afresh = Afresh { hysteresis: running.hysteresis, horizon: running.horizon, rate: running.move_rate };
-    let weighing = Weighing { moved_max: running.moved_max, afresh: running.reconsider.then_some(afresh) };
+    let (moved_max, restore) = (running.moved_max, running.restore);
+    let weighing = Weighing { moved_max, restore, afresh: running.reconsider.then_some(afresh) };
     let found = change(problem, &old, &weighing, &budget)
         .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {} anew: {e}", problem.name)))?;
     let Some(found) = found else {

@@ -1,0 +1,74 @@
+//! `isotherm plan --pareto`: plans of which none is better than another in every respect.
+
+use crate::args::planning::{Frontier, FrontierAxis};
+use crate::failure::{Code, Done, Failure};
+use crate::ui::{Ui, table};
+use crate::{files, interrupt};
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::units::Seconds;
+use isotherm_planner::Budget;
+use isotherm_planner::pareto::{Axis, Point, Vouched, frontier};
+use serde::Serialize;
+use std::time::Instant;
+
+#[derive(Serialize)]
+struct Row {
+    vouched: &'static str,
+    figures: Vec<f64>,
+    devices: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+}
+
+/// Shows the frontier, and writes its plans where asked.
+pub fn show(ui: &Ui, problem: &PlacementProblem, asked: &Frontier, limit: Seconds) -> Done {
+    let begin = Instant::now();
+    let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
+    let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
+    let axes: Vec<Axis> = asked.pareto.iter().map(|axis| (*axis).into()).collect();
+    let points = frontier(problem, &axes, &budget)
+        .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;
+    if points.is_empty() {
+        let what = format!("{} has no plan with all of these figures", problem.name);
+        return Err(
+            Failure::new(Code::Infeasible, what).remedy("for energy, state idle_power and busy_power of every device")
+        );
+    }
+    let mut rows = Vec::new();
+    for (i, point) in points.iter().enumerate() {
+        let file = asked.pareto_out.as_ref().map(|folder| folder.join(format!("{}.json", i + 1)));
+        if let Some(file) = &file {
+            files::write_json(file, point.plan.plan())?;
+        }
+        rows.push(Row {
+            vouched: word(point.vouched),
+            figures: point.figures.clone(),
+            devices: point.plan.plan().stages.iter().flat_map(|stage| stage.devices.clone()).collect(),
+            file: file.map(|file| file.display().to_string()),
+        });
+    }
+    ui.result(&rows, || described(&asked.pareto, &points, &rows))
+}
+
+const fn word(vouched: Vouched) -> &'static str {
+    match vouched {
+        Vouched::Certified => "certified",
+        Vouched::Solver => "solver",
+        Vouched::Heuristic => "heuristic",
+    }
+}
+
+fn described(axes: &[FrontierAxis], points: &[Point], rows: &[Row]) -> String {
+    let mut heading = vec!["".to_owned()];
+    heading.extend(axes.iter().map(|axis| axis.heading().to_owned()));
+    heading.extend(["vouched".to_owned(), "devices".to_owned()]);
+    let mut cells = vec![heading];
+    for (i, (point, row)) in points.iter().zip(rows).enumerate() {
+        let mut line = vec![(i + 1).to_string()];
+        line.extend(axes.iter().zip(&point.figures).map(|(axis, figure)| axis.shown(*figure)));
+        line.extend([row.vouched.to_owned(), row.devices.join(" > ")]);
+        cells.push(line);
+    }
+    let right: Vec<usize> = (0..=axes.len()).collect();
+    table(&cells, &right)
+}
