@@ -1,8 +1,8 @@
 //! Conditions of a simulation beside plan and load: how links share, jitter, lose and carry other traffic, what fails
 //! and comes back, what becomes of requests then, and which times a request has to keep.
 //!
-//! All of it is part of the question, none of it is measured: a scenario states it, the simulator acts on it, the
-//! planner does not see it.
+//! All of it is part of the question, none of it is measured: a scenario states it, the simulator acts on it. The planner
+//! sees the cases and the warmest air, and nothing else.
 
 use crate::thermal::governor::{AirStep, Chassis};
 use crate::units::{Seconds, SimDuration};

@@ -151,7 +151,7 @@ pub struct PlacementProblem {
     pub ambient: Celsius,
     /// Digests of scenario, devices and model file.
     pub inputs: Vec<Digest>,
-    /// What a simulation meets beside plan and load; planning does not see it. None unless set.
+    /// What a simulation meets beside plan and load; planning sees only its cases and its warmest air. None unless set.
     pub conditions: Conditions,
     /// Per device: how this model's steps are timed on it.
     timing: Vec<Timing>,
