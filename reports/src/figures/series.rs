@@ -68,8 +68,8 @@ pub(crate) fn strips(record: &DeviceRecord, label: &str) -> Html {
             let values = if strip.share { (0.0, found.1.max(1.0)) } else { found };
             let axis = Axis { values, pixels: (top + 18.0 + CURVE, top + 18.0) };
             axis.grid(canvas, LEFT, WIDTH - RIGHT, 1.0, 2)?;
-            // A figure that is counted keeps its value until the next sample says another.
-            let counted = strip.name == "requests that wait" || strip.name.starts_with("clock");
+            // A figure that goes in steps keeps its value until the next sample says another.
+            let counted = ["requests", "clock", "power"].iter().any(|word| strip.name.starts_with(word));
             let mut line: Vec<(f64, f64)> = Vec::with_capacity(points.len() * 2);
             for &(at, value) in points {
                 let (x, y) = (time.at(at), axis.at(value));

@@ -217,3 +217,19 @@ fn the_log_is_shown_in_its_order() {
     let seals = report.evidence.log.iter().filter(|e| e.event == Event::Seal).count();
     assert_eq!(table.iter().filter(|row| row[2] == "prediction sealed").count(), seals);
 }
+
+#[test]
+fn every_simulated_device_is_drawn_over_time_in_the_figures_it_has_and_no_others() {
+    let report = sample::sample();
+    let page = Page::of(&report);
+    let section = page.section("series").expect("devices over time");
+    for figure in ["utilisation", "requests that wait", "share of cache held", "clock", "temperature"] {
+        assert!(section.contains(figure), "{figure} is not in {section}");
+    }
+    for absent in ["power, W", "energy, J", "charge"] {
+        assert!(!section.contains(absent), "{absent} was never simulated");
+    }
+    let simulated = report.cases.iter().filter_map(|case| case.simulation.as_ref()?.value.trace.as_ref());
+    let devices: usize = simulated.map(|trace| trace.devices.len()).sum();
+    assert_eq!(section.matches("over time").count() - 1, devices.min(8), "one drawing for each, beside the heading");
+}

@@ -225,10 +225,10 @@ pub fn trace(
                     speed: Some(1.0),
                     power_watts: None,
                     energy_joules: None,
-                    utilisation: None,
+                    utilisation: (k > 0).then_some(0.9),
                     charge: None,
-                    waiting: None,
-                    cache: None,
+                    waiting: Some(k as u32 % 4),
+                    cache: Some(f64::from(k) / 60.0),
                 }
             })
             .collect();

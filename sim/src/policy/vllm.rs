@@ -92,6 +92,8 @@ struct Live {
     blocks: Vec<u32>,
     /// Tokens that these hold.
     room: u32,
+    /// Its blocks each time that it was preempted, as far as they were full.
+    former: Vec<Vec<u32>>,
     /// How many of them have a known content.
     filled: u32,
     /// Tokens of known value that make the next one's content known.
@@ -306,11 +308,16 @@ impl Vllm {
 
     fn preempt(&mut self, slot: u32) {
         let live = &mut self.slots[slot as usize];
+        self.pool.release(&live.blocks);
+        if self.options.prefix_caching {
+            let mut full = std::mem::take(&mut live.blocks);
+            full.truncate(live.filled as usize);
+            live.former.push(full);
+        }
+        live.blocks.clear();
         live.computed = 0;
         (live.filled, live.fills_at, live.room) = (0, 0, 0);
         live.running = false;
-        self.pool.release(&live.blocks);
-        live.blocks.clear();
         self.counts.preemptions += 1;
         self.preempted.push(live.request.id);
         self.waiting.push_front(slot);
@@ -367,7 +374,19 @@ impl Vllm {
             return Vec::new();
         }
         let most = live.known.saturating_sub(1) / self.resources.serving.kv_block_tokens;
-        (0..most).map_while(|block| self.pool.find(live.content(block))).collect()
+        (0..most).map_while(|block| self.known_block(live, block)).collect()
+    }
+
+    /// A block with the content of one of a request's: the one filled first. What only this request can have is where it
+    /// was before it was preempted, or nowhere.
+    fn known_block(&self, live: &Live, block: u32) -> Option<u32> {
+        let content = live.content(block);
+        if matches!(content, Content::Prompt(_)) {
+            return self.pool.find(content);
+        }
+        let former = live.former.iter().filter_map(|blocks| blocks.get(block as usize).copied());
+        let known = former.filter_map(|at| Some((self.pool.since(at, content)?, at)));
+        known.min().map(|(_, at)| at)
     }
 
     /// Counts the tokens as computed; the request yields when it has caught up. A single token is a decode whether or
@@ -450,6 +469,7 @@ impl Policy for Vllm {
             running: false,
             done: false,
             blocks: Vec::new(),
+            former: Vec::new(),
             room: 0,
             filled: 0,
             fills_at: 0,

@@ -2,7 +2,7 @@
 
 use crate::ui::table;
 use isotherm_core::percentile::Percentile;
-use isotherm_core::record::{Attribution, Goodput, Reliability, Sensitivity, SimulationReport};
+use isotherm_core::record::{Attribution, CacheMoves, Goodput, Reliability, Sensitivity, SimulationReport};
 use isotherm_core::trace::Statistic;
 use isotherm_core::units::Seconds;
 
@@ -37,6 +37,7 @@ pub fn describe(report: &SimulationReport) -> String {
     for (heading, part) in [
         ("times asked for", report.goodput.as_ref().map(goodput)),
         ("failures", report.reliability.as_ref().map(reliability)),
+        ("cache that moved", report.moves.as_ref().map(moves)),
         ("where the time went", report.attribution.as_ref().map(attribution)),
         ("what the prediction hangs on", report.sensitivity.as_ref().map(sensitivity)),
     ] {
@@ -98,6 +99,19 @@ fn percentile_row(name: &str, p: &Percentile) -> Vec<String> {
         p.ci95.map_or_else(|| "-".to_owned(), |half| format!("± {}", seconds(half))),
         enough,
     ]
+}
+
+fn moves(moves: &CacheMoves) -> String {
+    let mut text = String::new();
+    if moves.swapped_out > 0 {
+        let (out, back, bytes) = (moves.swapped_out, moves.swapped_in, moves.swapped_bytes);
+        text.push_str(&format!("  swapped out {out} times and in {back} times, {bytes}\n"));
+    }
+    if moves.handed_over > 0 {
+        let (count, bytes) = (counted(moves.handed_over, "request"), moves.handed_over_bytes);
+        text.push_str(&format!("  {count} handed over from prefill to decode, {bytes}\n"));
+    }
+    if text.is_empty() { "  none\n".to_owned() } else { text }
 }
 
 fn goodput(goodput: &Goodput) -> String {

@@ -27,6 +27,8 @@ struct Block {
     after: u32,
     /// The next block whose content has the same place in the table.
     next: u32,
+    /// How many were filled before it was.
+    filled: u64,
 }
 
 /// All blocks of one cache.
@@ -42,8 +44,10 @@ pub struct Pool {
     /// First block of each place of a hash table, whose chains stand in the order in which they were filled: equal
     /// content may be there more than once. Its length is a power of two.
     table: Vec<u32>,
-    /// Blocks of known content.
+    /// Blocks in it.
     known: u32,
+    /// Blocks filled so far.
+    fills: u64,
 }
 
 impl Content {
@@ -66,7 +70,7 @@ impl Pool {
     /// A pool of empty blocks.
     pub fn new(blocks: u32) -> Self {
         let table = vec![NONE; PLACES_MIN];
-        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, table, known: 0 }
+        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, table, known: 0, fills: 0 }
     }
 
     /// Blocks that nobody holds.
@@ -74,9 +78,16 @@ impl Pool {
         self.free
     }
 
-    /// A block with this content: the one filled first, where there are several.
+    /// A block with this content of a prompt: the one filled first, where there are several. What only one request can
+    /// have is not looked up: that request knows where it was, see [`since`](Self::since).
     pub fn find(&self, content: Content) -> Option<u32> {
         self.chain(content).find(|&block| self.blocks[block as usize].content == Some(content))
+    }
+
+    /// Whether a block still has this content, and how many were filled before it was.
+    pub fn since(&self, block: u32, content: Content) -> Option<u64> {
+        let block = &self.blocks[block as usize];
+        (block.content == Some(content)).then_some(block.filled)
     }
 
     /// Whether nobody holds a block.
@@ -88,7 +99,7 @@ impl Pool {
     pub fn take(&mut self) -> Option<u32> {
         let unused = self.blocks.len() as u32;
         if unused < self.total {
-            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE, next: NONE });
+            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE, next: NONE, filled: 0 });
             self.free -= 1;
             return Some(unused);
         }
@@ -97,7 +108,7 @@ impl Pool {
             return None;
         }
         self.unlink(block);
-        if let Some(content) = self.blocks[block as usize].content.take() {
+        if let Some(content @ Content::Prompt(_)) = self.blocks[block as usize].content.take() {
             self.forget(content, block);
         }
         self.blocks[block as usize].holders = 1;
@@ -124,7 +135,12 @@ impl Pool {
 
     /// A block that is held is now full of this.
     pub fn fill(&mut self, block: u32, content: Content) {
-        self.blocks[block as usize].content = Some(content);
+        let filled = &mut self.blocks[block as usize];
+        (filled.content, filled.filled) = (Some(content), self.fills);
+        self.fills += 1;
+        if matches!(content, Content::Own(..)) {
+            return;
+        }
         self.known += 1;
         if self.known as usize > self.table.len() {
             self.grow();
@@ -299,8 +315,13 @@ mod tests {
         let block = pool.take().expect("a free block");
         pool.fill(block, Content::Own(4, 0));
         pool.release(&[block]);
-        assert_eq!(pool.find(Content::Own(4, 0)), Some(block));
+        assert_eq!((pool.since(block, Content::Own(4, 0)), pool.since(block, Content::Own(4, 1))), (Some(0), None));
         assert_eq!(pool.take(), Some(block));
-        assert_eq!(pool.find(Content::Own(4, 0)), None);
+        assert_eq!(pool.since(block, Content::Own(4, 0)), None);
+        pool.fill(block, Content::Prompt(7));
+        pool.release(&[block]);
+        assert_eq!(pool.find(Content::Prompt(7)), Some(block));
+        assert_eq!(pool.take(), Some(block));
+        assert_eq!(pool.find(Content::Prompt(7)), None);
     }
 }
