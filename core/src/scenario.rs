@@ -186,7 +186,6 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
         }
     }
     heat::check(root, &conditions, &devices);
-    prices::check(root, &prices, devices.iter().map(|device| &device.value));
     conditions::check(root, &conditions, &devices, &network);
     for name in network.junctions.iter().filter(|name| !places.insert((*name).clone())) {
         root.fault(Fault::Duplicate { what: "device or junction", name: name.clone() });

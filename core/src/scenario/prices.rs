@@ -1,6 +1,5 @@
 //! What devices and electricity cost: for questions over a batch; planning does not see it.
 
-use super::fault::Fault;
 use super::reader::Reader;
 use crate::device::Device;
 use std::collections::BTreeMap;
@@ -34,7 +33,7 @@ impl Prices {
     }
 }
 
-/// `[prices]`. Unless stated: no price is known.
+/// `[prices]`. Unless stated: no price is known. A price of what is not there is no fault: a sweep may put it there.
 pub(super) fn read(root: &Reader<'_, '_>) -> Prices {
     let mut prices = Prices::default();
     let Some(reader) = root.table("prices") else { return prices };
@@ -58,19 +57,4 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Prices {
     }
     reader.done();
     prices
-}
-
-/// Reports prices of what is not there.
-pub(super) fn check<'a>(root: &Reader<'_, '_>, prices: &Prices, devices: impl Iterator<Item = &'a Device> + Clone) {
-    for priced in prices.devices.keys() {
-        if !devices.clone().any(|device| device.name == *priced || device.class == *priced)
-            && devices.clone().count() > 0
-        {
-            let what = format!("[prices] names {priced:?}, which is neither a device nor a class of devices");
-            root.fault(Fault::Conflict {
-                what,
-                remedy: "name a device, or the table that devices come from".to_owned(),
-            });
-        }
-    }
 }
