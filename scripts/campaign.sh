@@ -47,6 +47,14 @@ unoptimised() {
 }
 # Every shape of the conformance suite and a text of the real model on the host-emulated driver. Nothing runs on a GPU.
 host_emulated() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it emulated -- --nocapture; }
+# A Slurm of one node, installed where that needs no password, runs a batch's shards as an array; every scenario is run.
+slurm_array() {
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null && ! command -v sbatch >/dev/null; then
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge
+    fi
+    cargo test -p isotherm-cli --locked --test it slurm -- --nocapture
+}
+whole_corpus() { "$target/debug/isotherm" batch scenarios -o "$target/corpus" && "$target/debug/isotherm" report "$target/corpus"; }
 
 step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
@@ -54,6 +62,8 @@ step "queueing theory" theory
 step "digests of an unoptimised build" unoptimised
 step "devices" devices
 step "host-emulated driver" host_emulated
+step "shards in a Slurm array" slurm_array
+step "every scenario" whole_corpus
 step "property tests and repeated runs" property_rounds
 printf '%s\n' "" "Seconds for each step:" "${durations[@]}"
 [ ${#failures[@]} -eq 0 ] || { say "Failed: ${failures[*]}" >&2; exit 1; }

@@ -225,16 +225,16 @@ pub fn write_runs(sources: &[Source<'_>], format: Format, out: impl Write + Send
 /// differ in length or share a name.
 pub fn write_columns(
     schema: &'static str,
-    columns: Vec<(String, Values)>,
+    columns: Vec<(impl AsRef<str>, Values)>,
     format: Format,
     out: impl Write + Send,
 ) -> Result<usize, TableError> {
     let columns = columns.into_iter().map(|(name, values)| match values {
-        Values::Text(words) => Column::new(name.into(), words),
-        Values::Counts(counts) => Column::new(name.into(), counts),
+        Values::Text(words) => Column::new(name.as_ref().into(), words),
+        Values::Counts(counts) => Column::new(name.as_ref().into(), counts),
         Values::Numbers(numbers) => {
             let finite: Vec<Option<f64>> = numbers.into_iter().map(|n| n.filter(|n| n.is_finite())).collect();
-            Column::new(name.into(), finite)
+            Column::new(name.as_ref().into(), finite)
         }
     });
     write(schema, columns.collect(), format, out)

@@ -34,12 +34,16 @@ mod policies;
 mod prompts;
 #[path = "../../../fuzz/checks/quantity.rs"]
 mod quantity;
+#[path = "../../../fuzz/checks/query.rs"]
+mod query;
 #[path = "../../../fuzz/checks/replay.rs"]
 mod replayed;
 #[path = "../../../fuzz/checks/scenario.rs"]
 mod scenario;
 #[path = "../../../fuzz/checks/ssh_key.rs"]
 mod ssh_key;
+#[path = "../../../fuzz/checks/sweep.rs"]
+mod sweep;
 #[path = "../../../fuzz/checks/thermal_log.rs"]
 mod thermal_log;
 #[path = "../../../fuzz/checks/tile.rs"]
@@ -129,6 +133,20 @@ fn saved_prompts_keep_the_promise() {
 fn saved_quantities_keep_the_promise() {
     replay("quantity", as_text(quantity::check));
     assert!("80 GiB".parse::<isotherm_core::units::Bytes>().is_ok());
+}
+
+#[test]
+fn saved_questions_and_sweeps_keep_the_promise() {
+    replay("query", as_text(query::check));
+    for name in ["seed-group", "seed-over", "seed-arithmetic"] {
+        let text = String::from_utf8(seed("query", name)).expect("a question is text");
+        isotherm_core::query::Query::parse(&text).expect("the seed is a question");
+    }
+    replay("sweep", as_text(sweep::check));
+    for (name, points) in [("seed-both", 8), ("seed-grid", 9)] {
+        let text = String::from_utf8(seed("sweep", name)).expect("a sweep is text");
+        assert_eq!(isotherm_core::sweep::Sweep::read(&text).expect("the seed is a sweep").len(), points);
+    }
 }
 
 #[test]

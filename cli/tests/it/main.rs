@@ -1,6 +1,8 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
 mod bench_kernels;
+mod batch;
+mod browser;
 mod exchange;
 mod golden;
 mod guests;

@@ -46,24 +46,3 @@ fn a_prediction_replaces_nobodys_plan() {
     assert_eq!(place.keep("prediction/plan.json"), b"another");
     assert!(!place.path("prediction/simulation.json").exists());
 }
-
-#[test]
-fn a_batch_writes_one_table_is_resumed_and_each_part_of_it_can_be_reported() {
-    let place = Place::new();
-    let smoke = smoke();
-    let smoke = smoke.display();
-    let (first, _) = place.expect(0, &format!("batch {smoke} -o out --seeds 1 --format json"));
-    assert_eq!(csv_rows(&place, "out/results.csv"), 3);
-    assert!(is_parquet(&place, "out/results.parquet"));
-    let (text, message) = place.expect(0, &format!("batch {smoke} -o out --seeds 1"));
-    assert!(message.contains("3 taken from an earlier run"), "{message}");
-    assert!(text.contains("infeasible") && text.contains("results.csv"), "{text}");
-    let (second, _) = place.expect(0, &format!("batch {smoke} -o out --seeds 1 --format json"));
-    assert_eq!(first, second, "what was done before gives the same rows");
-    for part in ["two-cpu", "three-mixed", "infeasible"] {
-        place.expect(0, &format!("-q report out/{part}"));
-        assert!(place.path(&format!("out/{part}/report.html")).is_file());
-    }
-    let (_, message) = place.expect(1, "batch out -o again");
-    assert!(message.contains("holds no scenario"), "copies beside results are no scenarios: {message}");
-}
