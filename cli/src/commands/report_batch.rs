@@ -218,7 +218,8 @@ fn frontier(rows: &Rows<'_>, x: (&str, &str), y: (&str, &str), success: &Success
         marks,
         x: x_axis,
         y: y_axis,
-        line: front.iter().map(|(x, y, _)| (*x, *y)).collect(),
+        // A line through one point is none.
+        line: front.iter().filter(|_| front.len() > 1).map(|(x, y, _)| (*x, *y)).collect(),
         line_name: "Pareto frontier: no other point is better in both".to_owned(),
         note: format!(
             "{} of {all} points drawn. Points of different scenarios answer different questions: compare within one. \
