@@ -21,7 +21,12 @@ fn scenarios() -> Place {
     std::fs::create_dir_all(place.path("in/home")).expect("writable");
     place.write("in/home/pile.toml", PILE);
     let (fixed, _) = PILE.split_once("[sweep").expect("a sweep");
-    place.write("in/small.toml", &fixed.replace("table = \"rtx-4090\"", "table = \"rtx-4090\"\nmemory = \"1 GB\"").replace("table = \"rtx-3060\"", "table = \"rtx-3060\"\nmemory = \"1 GB\""));
+    place.write(
+        "in/small.toml",
+        &fixed
+            .replace("table = \"rtx-4090\"", "table = \"rtx-4090\"\nmemory = \"1 GB\"")
+            .replace("table = \"rtx-3060\"", "table = \"rtx-3060\"\nmemory = \"1 GB\""),
+    );
     place
 }
 
@@ -30,7 +35,9 @@ fn results(place: &Place, folder: &str) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(place.path(&format!("{folder}/results"))).expect("results");
     let mut files: Vec<(String, Vec<u8>)> = entries
         .map(|entry| entry.expect("listed").path())
-        .map(|path| (path.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(&path).expect("readable")))
+        .map(|path| {
+            (path.file_name().expect("a name").to_string_lossy().into_owned(), std::fs::read(&path).expect("readable"))
+        })
         .filter(|(name, _)| name.starts_with("part-"))
         .collect();
     files.sort();
@@ -61,7 +68,8 @@ fn a_batch_has_a_row_for_every_point_and_isolates_what_fails() {
     };
     let rows = ask("select status, count(*) as n group by status order by n desc");
     assert_eq!(rows[0]["n"], 8.0, "{rows}");
-    let cheapest = ask("select argmin(number, pile_price) as number, min(pile_price) as price where tpot_p90_seconds < 1");
+    let cheapest =
+        ask("select argmin(number, pile_price) as number, min(pile_price) as price where tpot_p90_seconds < 1");
     assert_eq!(cheapest[0]["price"], 1928.0, "{cheapest}");
     let solve = ask("select count(plan_seconds) as n from solve");
     assert!(solve[0]["n"].as_f64().is_some_and(|n| n >= 8.0), "{solve}");
@@ -148,7 +156,12 @@ fn shards_that_are_missing_changed_or_of_another_batch_are_refused() {
     place.alter("out/shards/of=2/shard=1/part-00000.parquet");
     refused("is not the file");
     // A shard in the place of another: its points are there twice, or belong elsewhere.
-    let copy = |name: &str| std::fs::copy(place.path(&format!("out/shards/of=2/shard=0/{name}")), place.path(&format!("out/shards/of=2/shard=1/{name}")));
+    let copy = |name: &str| {
+        std::fs::copy(
+            place.path(&format!("out/shards/of=2/shard=0/{name}")),
+            place.path(&format!("out/shards/of=2/shard=1/{name}")),
+        )
+    };
     for entry in std::fs::read_dir(place.path("out/shards/of=2/shard=0")).expect("a shard") {
         copy(&entry.expect("listed").file_name().to_string_lossy()).expect("copied");
     }
@@ -192,7 +205,9 @@ fn emitted_jobs_name_every_shard_once_and_gnu_parallel_runs_them() {
     assert!(k8s.contains("completionMode: Indexed") && k8s.contains("completions: 3"), "{k8s}");
     place.expect(0, &format!("batch emit parallel in --into out --shards 3 {HOW} --program {program} -o job.sh"));
     if Command::new("parallel").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
-        eprintln!("skipped: emitted_jobs_name_every_shard_once_and_gnu_parallel_runs_them: GNU parallel is not installed");
+        eprintln!(
+            "skipped: emitted_jobs_name_every_shard_once_and_gnu_parallel_runs_them: GNU parallel is not installed"
+        );
         return;
     }
     let job = Command::new("bash")
@@ -223,7 +238,11 @@ fn a_slurm_array_gives_the_same_tables() {
     let program = env!("CARGO_BIN_EXE_isotherm");
     place.expect(
         0,
-        &format!("batch emit slurm {} --into {} --shards 4 {HOW} --program {program} -o job.sbatch", input.display(), into.display()),
+        &format!(
+            "batch emit slurm {} --into {} --shards 4 {HOW} --program {program} -o job.sbatch",
+            input.display(),
+            into.display()
+        ),
     );
     let job = Command::new("bash")
         .arg(&script)
@@ -240,22 +259,26 @@ fn a_slurm_array_gives_the_same_tables() {
 #[test]
 fn pandas_and_duckdb_read_the_tables_as_they_are_described() {
     let Some(python) = std::env::var_os("ISOTHERM_PYTHON") else {
-        eprintln!("skipped: pandas_and_duckdb_read_the_tables_as_they_are_described: no Python environment (make test installs it)");
+        eprintln!(
+            "skipped: pandas_and_duckdb_read_the_tables_as_they_are_described: no Python environment (make test installs it)"
+        );
         return;
     };
     let there = Command::new(&python).args(["-c", "import pandas, duckdb, pyarrow"]).output();
     if !there.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: pandas_and_duckdb_read_the_tables_as_they_are_described: pandas or duckdb is not installed");
+        eprintln!(
+            "skipped: pandas_and_duckdb_read_the_tables_as_they_are_described: pandas or duckdb is not installed"
+        );
         return;
     }
     let place = scenarios();
     place.expect(0, &format!("-q batch in -o out {HOW}"));
-    let check = r#"
+    let check = r###"
 import sys, pandas, duckdb
 page = open(sys.argv[1]).read()
 described = page.split("## results", 1)[1].split("\n## ", 1)[0]
 names = {name.strip("` ") for line in described.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(",")}
-frame = pandas.read_parquet("out/results/", engine="pyarrow") if False else pandas.concat(
+frame = pandas.concat(
     pandas.read_parquet(f"out/results/part-0000{i}.parquet") for i in range(3))
 own = {c for c in frame.columns if not c.startswith("vary.")}
 assert own == {n for n in names if not n.startswith("vary.")}, (own - names, names - own)
@@ -266,9 +289,10 @@ count, price = duckdb.sql("select count(*), min(pile_price) from 'out/results/pa
 assert (count, price) == (8, 1928.0), (count, price)
 joined = duckdb.sql("select count(*) from 'out/results/part-*.parquet' r join 'out/results/solve-*.parquet' s using (point)").fetchone()
 assert joined == (13,), joined
-"#;
+"###;
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/tables.md");
-    let output = Command::new(python).args(["-c", check]).arg(page).current_dir(place.path("")).output().expect("Python starts");
+    let output =
+        Command::new(python).args(["-c", check]).arg(page).current_dir(place.path("")).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -49,7 +49,11 @@ impl Page {
     pub fn words(&self) -> String {
         let document = self.document();
         let body = document.descendants().find(|n| n.has_tag_name("body")).expect("a body");
-        let texts: Vec<&str> = body.descendants().filter(Node::is_text).filter_map(|n| n.text()).collect();
+        let texts: Vec<&str> = body
+            .descendants()
+            .filter(|n| n.is_text() && !n.parent().is_some_and(|p| p.has_tag_name("script")))
+            .filter_map(|n| n.text())
+            .collect();
         squeeze(&texts.join(" "))
     }
 

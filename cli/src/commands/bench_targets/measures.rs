@@ -260,17 +260,22 @@ fn per_token(path: &Path, cuts: usize) -> Result<f64, String> {
     let gguf = Gguf::open(path).map_err(|e| e.to_string())?;
     let geometry = Geometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
     let cores = CpuDevice::host_cores();
+    if cores.len() < 2 {
+        return Err("needs two cores: two stages on one would only wait for each other".to_owned());
+    }
     let kernels = Kernels { isa: Isa::detect(), arithmetic: Arithmetic::Int8 };
     let bounds: Vec<_> = (0..=cuts).map(|i| i * geometry.layers / cuts).collect();
-    let cut = |pair: &[usize]| Cut { layers: pair[0]..pair[1], device: CpuDevice::new("cpu", &cores[..1]) };
-    let cuts: Vec<Cut> = bounds.windows(2).map(cut).collect();
+    // Each stage has a core of its own; of one request, only one of them works at a time.
+    let cut =
+        |(core, pair): (&usize, &[usize])| Cut { layers: pair[0]..pair[1], device: CpuDevice::new("cpu", [*core]) };
+    let cuts: Vec<Cut> = cores.iter().zip(bounds.windows(2)).map(cut).collect();
     let mut runner = Runner::start(&gguf, &geometry, kernels, &cuts, 256, 64).map_err(|e| e.to_string())?;
     let prompt: Vec<u32> = (0..16).map(|i| i * 37 % geometry.vocabulary as u32).collect();
     let mut best = f64::INFINITY;
-    for _ in 0..3 {
+    for _ in 0..2 {
         let (mut count, mut first) = (0_u32, None);
         runner
-            .generate(&prompt, 33, &[], Sampling::GREEDY, &mut |_| {
+            .generate(&prompt, 17, &[], Sampling::GREEDY, &mut |_| {
                 first.get_or_insert_with(Instant::now);
                 count += 1;
                 true
