@@ -83,7 +83,7 @@ fn all(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Done {
         .build()
         .map_err(|e| Failure::io(format!("cannot start {jobs} workers: {e}")))?;
     let progress = Progress::begin(ui, mine.len() as u64);
-    let solver = point::Solver::new(&store, &how, points.paths());
+    let solver = point::Solver::new(&store, &how);
     let stopped: Mutex<Option<Failure>> = Mutex::new(None);
     pool.install(|| {
         mine.par_iter().with_max_len(1).for_each(|&order| {
@@ -117,7 +117,7 @@ fn all(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Done {
         Ok(kept)
     });
     let results = store::write_parts(&place, &batch, shard, points.paths(), rows, how.part_rows)?;
-    let (wall_seconds, resumed) = progress.end(ui);
+    let (wall_seconds, resumed) = progress.end();
     let computed = mine.len() as u64 - resumed;
     let summary = Summary {
         schema: "isotherm.batch-summary/v1",

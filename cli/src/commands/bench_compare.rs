@@ -77,8 +77,8 @@ fn compare(before: &Record, after: &Record, share: f64) -> Comparison {
         let verdict = match interval {
             None => Verdict::Unknown,
             // Both the interval and the change itself must be past what counts.
-            Some((low, high)) if low > 1.0 && b / a > 1.0 + share => judged(old.better == Better::Higher, high),
-            Some((low, high)) if high < 1.0 && b / a < 1.0 - share => judged(old.better == Better::Lower, low),
+            Some((low, high)) if low > 1.0 && b / a > 1.0 + share => judged(old.better == Better::Higher),
+            Some((low, high)) if high < 1.0 && b / a < 1.0 - share => judged(old.better == Better::Lower),
             Some(_) => Verdict::Same,
         };
         rows.push(Row {
@@ -107,7 +107,7 @@ fn compare(before: &Record, after: &Record, share: f64) -> Comparison {
     }
 }
 
-fn judged(better: bool, _end: f64) -> Verdict {
+fn judged(better: bool) -> Verdict {
     if better { Verdict::Better } else { Verdict::Worse }
 }
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Args) -> Done {
-    if let Some(sheet) = report_sheet::of(ui, &args.directory)? {
+    if let Some(sheet) = report_sheet::of(&args.directory)? {
         return report_sheet::write(ui, &sheet, args);
     }
     let output = args.output.clone().unwrap_or_else(|| args.directory.join("report.html"));

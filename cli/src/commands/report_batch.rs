@@ -3,7 +3,6 @@
 use crate::commands::batch::{BATCH_SCHEMA, Description, Success, parts};
 use crate::failure::Failure;
 use crate::files;
-use crate::ui::Ui;
 use isotherm_core::artefact::TOOL_VERSION;
 use isotherm_core::query::{Column, Table, Value};
 use isotherm_reports::{Axis, Chart, Grid, GridRow, Mark, Sheet};
@@ -46,7 +45,7 @@ impl Rows<'_> {
 }
 
 /// Makes the sheet of a batch's folder.
-pub fn sheet(_ui: &Ui, folder: &Path) -> Result<Sheet, Failure> {
+pub fn sheet(folder: &Path) -> Result<Sheet, Failure> {
     let (batch, _) = files::read_artefact::<Description>(&folder.join("batch.json"), BATCH_SCHEMA)?;
     let (success, _) = parts(&folder.join("results"))?;
     let table = crate::commands::query::read(folder, "results")?;

@@ -15,9 +15,9 @@ use std::path::Path;
 const TABLE_SCHEMA: &str = "isotherm.sheet-table/v1";
 
 /// The sheet of a folder; none where it holds neither a batch nor a benchmark.
-pub fn of(ui: &Ui, folder: &Path) -> Result<Option<Sheet>, Failure> {
+pub fn of(folder: &Path) -> Result<Option<Sheet>, Failure> {
     if folder.join("batch.json").is_file() {
-        return report_batch::sheet(ui, folder).map(Some);
+        return report_batch::sheet(folder).map(Some);
     }
     if folder.join("bench.json").is_file() {
         return bench_load::sheet(folder).map(Some);

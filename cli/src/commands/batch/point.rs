@@ -59,11 +59,10 @@ struct Asked {
 
 impl<'a> Solver<'a> {
     /// A solver that keeps rows in a store.
-    pub fn new(store: &'a Store, how: &'a How, paths: &[String]) -> Self {
+    pub fn new(store: &'a Store, how: &'a How) -> Self {
         let options = serde_json::json!({ "how": { "seeds": how.seeds, "requests": how.requests, "gap": how.gap,
             "nodes": how.nodes }, "schema": KEPT_SCHEMA, "tool_version": TOOL_VERSION });
         let options = Digest::of_json(&options).expect("a JSON value has a canonical form");
-        let _ = paths;
         Self { store, how, machine: crate::trust::host_id(), options, remembered: Mutex::default() }
     }
 

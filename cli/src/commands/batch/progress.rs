@@ -65,7 +65,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Ends; gives the seconds and the points that were there before.
-    pub fn end(self, _ui: &Ui) -> (f64, u64) {
+    pub fn end(self) -> (f64, u64) {
         let resumed = self.state.lock().map_or(0, |state| state.resumed);
         (self.begin.elapsed().as_secs_f64(), resumed)
     }
