@@ -34,7 +34,8 @@ fn parts(path: &str) -> Result<Vec<String>, Wrong> {
                 if part.is_empty() && !quoted {
                     return Err(wrong("has an empty part"));
                 }
-                (parts.push(std::mem::take(&mut part)), quoted = false).0
+                parts.push(std::mem::take(&mut part));
+                quoted = false;
             }
             (c, None) => part.push(c),
         }
