@@ -134,6 +134,15 @@ fn shards_joined_are_what_one_process_writes() {
 }
 
 #[test]
+fn where_the_folders_lie_and_how_they_are_named_changes_no_byte() {
+    let place = scenarios();
+    place.expect(0, &format!("-q batch in -o here {HOW}"));
+    let (input, elsewhere) = (place.path("in"), place.path("deep/there"));
+    place.expect(0, &format!("-q batch {} -o {} {HOW}", input.display(), elsewhere.display()));
+    assert!(results(&place, "here") == results(&place, "deep/there"), "the files differ");
+}
+
+#[test]
 fn shards_that_are_missing_changed_or_of_another_batch_are_refused() {
     let place = scenarios();
     for shard in 0..2 {

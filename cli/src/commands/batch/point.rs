@@ -132,9 +132,13 @@ impl<'a> Solver<'a> {
 
     fn asked(&self, named: &Named<'_>) -> Result<Asked, String> {
         let point = named.point.as_ref().map_err(Clone::clone)?;
-        // A table tells the number of faults; `isotherm scenario check` tells them all.
+        // A table tells the number of faults; `isotherm scenario check` tells them all. Where the folder lies is no
+        // part of a result: another machine has it elsewhere.
+        let path = named.path.display().to_string();
+        let root = path.strip_suffix(&format!("{}.toml", named.scenario)).unwrap_or_default().to_owned();
         let brief = |failure: Failure| {
-            let mut lines = failure.message.lines().map(str::trim).filter(|line| !line.is_empty());
+            let message = if root.is_empty() { failure.message } else { failure.message.replace(&root, "") };
+            let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
             let first = lines.next().unwrap_or_default().trim_end_matches(':').to_owned();
             lines.next().map_or(first.clone(), |second| format!("{first}: {second}"))
         };
