@@ -39,6 +39,8 @@ struct Row {
 struct Comparison {
     schema: &'static str,
     same_machine: bool,
+    /// Whether the machine had little else to do, both times; false where it does not say.
+    quiet: bool,
     share: f64,
     rows: Vec<Row>,
     only_before: Vec<String>,
@@ -54,7 +56,7 @@ pub fn run(ui: &Ui, args: &BenchCompare) -> Done {
     let comparison = compare(&before, &after, args.share);
     let worse = comparison.rows.iter().filter(|row| row.verdict == Verdict::Worse).count();
     ui.result(&comparison, || text(&comparison))?;
-    if worse == 0 || !comparison.same_machine {
+    if worse == 0 || !comparison.same_machine || !comparison.quiet {
         return Ok(());
     }
     Err(Failure::new(Code::Promise, format!("{worse} figures are worse beyond noise"))
@@ -69,16 +71,19 @@ fn compare(before: &Record, after: &Record, share: f64) -> Comparison {
     let same = |a: &Case, b: &Case| {
         (&a.subject, &a.scenario, &a.query, &a.metric) == (&b.subject, &b.scenario, &b.query, &b.metric)
     };
+    // Runs in a row share what else the machine does, so their spread says nothing of a change in that.
+    let quiet = before.system.is_quiet() && after.system.is_quiet();
     let mut rows = Vec::new();
     for old in &before.cases {
         let Some(new) = after.cases.iter().find(|new| same(old, new)) else { continue };
         let (Some(a), Some(b)) = (old.median, new.median) else { continue };
         let interval = ratio_interval(&old.runs, &new.runs, SEED).or_else(|| disjoint(old, new));
         let verdict = match interval {
+            _ if !quiet => Verdict::Unknown,
             None => Verdict::Unknown,
             // Both the interval and the change itself must be past what counts.
-            Some((low, high)) if low > 1.0 && b / a > 1.0 + share => judged(old.better == Better::Higher),
-            Some((low, high)) if high < 1.0 && b / a < 1.0 - share => judged(old.better == Better::Lower),
+            Some((low, _)) if low > 1.0 && b / a > 1.0 + share => judged(old.better == Better::Higher),
+            Some((_, high)) if high < 1.0 && b / a < 1.0 - share => judged(old.better == Better::Lower),
             Some(_) => Verdict::Same,
         };
         rows.push(Row {
@@ -98,6 +103,7 @@ fn compare(before: &Record, after: &Record, share: f64) -> Comparison {
     };
     Comparison {
         schema: "isotherm.bench-comparison/v1",
+        quiet,
         same_machine: before.system.machine == after.system.machine
             && before.system.processor == after.system.processor,
         share,
@@ -138,6 +144,9 @@ fn text(comparison: &Comparison) -> String {
     }
     let mut text = table(&rows, &[3, 4, 5, 6]);
     text.push_str(&format!("\n  a change counts from {} % on, and only beyond noise\n", comparison.share * 100.0));
+    if !comparison.quiet {
+        text.push_str("  the machine was busy during one of them, so no figure is called worse or better\n");
+    }
     if !comparison.same_machine {
         text.push_str("  the machines differ, so no figure is called worse or better for the program's sake\n");
     }
@@ -176,7 +185,7 @@ mod tests {
             tool_version: String::new(),
             started: String::new(),
             seed: 1,
-            system: System::read(),
+            system: System { load: Some(0.0), ..System::read() },
             cases: vec![case("time", Better::Lower), case("rate", Better::Higher)],
             notes: Vec::new(),
             command: String::new(),
@@ -185,6 +194,14 @@ mod tests {
 
     fn verdicts(scale: f64) -> Vec<Verdict> {
         compare(&record(1.0), &record(scale), 0.03).rows.iter().map(|row| row.verdict).collect()
+    }
+
+    #[test]
+    fn nothing_is_called_a_change_on_a_busy_machine() {
+        let mut busy = record(1.5);
+        busy.system.load = Some(100.0);
+        let rows = compare(&record(1.0), &busy, 0.03).rows;
+        assert!(rows.iter().all(|row| row.verdict == Verdict::Unknown));
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl System {
         }
     }
 
+    /// Whether the machine had little else to do; false where it does not say.
+    pub fn is_quiet(&self) -> bool {
+        self.load.is_some_and(|load| load <= 0.5 * self.cores as f64)
+    }
+
     /// What a reader must know of the figures.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
@@ -59,7 +64,7 @@ impl System {
         if !self.throttle_counter {
             notes.push("whether the processor was throttled is unknown: this system does not count it".to_owned());
         }
-        if let Some(load) = self.load.filter(|load| *load > 0.5 * self.cores as f64) {
+        if let Some(load) = self.load.filter(|_| !self.is_quiet()) {
             notes.push(format!("the machine was busy: load {load} on {} cores when it began", self.cores));
         }
         if self.debug_assertions {
