@@ -12,7 +12,8 @@ pub struct Cancels {
 }
 
 impl Cancels {
-    /// Asks for the request at this position among the prompts to be taken back. One that is done stays done.
+    /// Asks for the request at this position among the prompts to be taken back. One that is done stays done, and one that
+    /// has not come yet comes all the same.
     pub fn add(&self, request: u32) {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push(request);
         self.any.store(true, Ordering::Release);
