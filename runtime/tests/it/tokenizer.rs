@@ -150,7 +150,7 @@ fn a_contradictory_tokenizer_is_refused() {
         built("gpt-2", words, merges, extra).expect_err("contradictory")
     };
     assert!(
-        matches!(build(&[], &[], &[("tokenizer.ggml.model", text("llama"))]), TokenizerError::Kind { found } if found == "llama")
+        matches!(build(&[], &[], &[("tokenizer.ggml.model", text("t5"))]), TokenizerError::Kind { found } if found == "t5")
     );
     assert!(
         matches!(build(&[], &[], &[("tokenizer.ggml.pre", text("new"))]), TokenizerError::PreTokenizer { found } if found == "new")
@@ -236,4 +236,70 @@ fn a_character_cut_between_tokens_appears_when_it_is_whole() {
     assert_eq!(stream.push(b'a'.into()).expect("known"), "\u{fffd}a");
     assert_eq!(stream.push(0xe2).expect("known"), "");
     assert_eq!(stream.finish(), "\u{fffd}");
+}
+
+/// A SentencePiece vocabulary: three control tokens, all bytes, and words with scores.
+fn sentence_pieces(words: &[(&str, f32)], extra: &[(&str, Value)]) -> Result<Tokenizer, TokenizerError> {
+    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+    tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+    tokens.extend(words.iter().map(|word| word.0.to_owned()));
+    let scores = [vec![0.0; 259], words.iter().map(|word| word.1).collect()].concat();
+    let kinds = [vec![2, 3, 3], vec![6; 256], vec![1; words.len()]].concat();
+    let mut metadata = vec![
+        ("tokenizer.ggml.model", Value::Text("llama".into())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::Texts(tokens.iter().map(String::as_str).collect()))),
+        ("tokenizer.ggml.scores", Value::Array(Array::F32(scores))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(kinds))),
+        ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+        ("tokenizer.ggml.unknown_token_id", Value::U32(0)),
+    ];
+    for (key, value) in extra {
+        metadata.retain(|(other, _)| other != key);
+        metadata.push((key, value.clone()));
+    }
+    let mut bytes = Vec::new();
+    write(&mut bytes, &metadata, &[], &mut |_, _| Ok(())).expect("memory takes every byte");
+    Tokenizer::from_gguf(&Gguf::from_bytes(bytes).expect("a sound container"))
+}
+
+const WORDS: [(&str, f32); 9] = [
+    ("\u{2581}", -10.0),
+    ("h", -11.0),
+    ("i", -12.0),
+    ("hi", -3.0),
+    ("\u{2581}hi", -2.0),
+    ("\u{2581}t", -4.0),
+    ("t", -13.0),
+    ("here", -5.0),
+    ("e", -14.0),
+];
+
+#[test]
+fn a_scored_vocabulary_begins_with_bos_and_a_space_merges_by_score_and_falls_back_to_bytes() {
+    let tokenizer = sentence_pieces(&WORDS, &[]).expect("a sound tokenizer");
+    let word = |text: &str| 259 + WORDS.iter().position(|word| word.0 == text).expect("a word") as u32;
+    let space = "\u{2581}";
+    assert_eq!(tokenizer.encode_prompt("hi hi").expect("short"), [1, word("\u{2581}hi"), word("\u{2581}hi")]);
+    // No space is put after an ordinary token, one is after a control token.
+    let tokens = tokenizer.encode("</s>hit", true).expect("short");
+    assert_eq!(tokens, [2, word("\u{2581}hi"), word("t")]);
+    let tokens = tokenizer.encode("\u{e9}", false).expect("short");
+    assert_eq!(tokens, [word(space), 3 + 0xc3, 3 + 0xa9]);
+    assert_eq!(tokenizer.decode(&tokens).expect("known"), " \u{e9}");
+    let plain = sentence_pieces(&WORDS, &[("tokenizer.ggml.add_space_prefix", Value::Bool(false))]);
+    let plain = plain.expect("a sound tokenizer");
+    assert_eq!(plain.encode("hi", false).expect("short"), [word("hi")]);
+    assert!(plain.adds_bos() && plain.is_end(2));
+    let few = ("tokenizer.ggml.scores", Value::Array(Array::F32(vec![0.0; 3])));
+    assert!(matches!(sentence_pieces(&WORDS, &[few]), Err(TokenizerError::Length { found: 3, .. })));
+}
+
+proptest! {
+    #[test]
+    fn text_survives_a_scored_vocabulary_but_for_the_space_before_it(text in "[a-i\u{e9}\u{4e16} ]{1,40}") {
+        let tokenizer = sentence_pieces(&WORDS, &[]).expect("a sound tokenizer");
+        let tokens = tokenizer.encode(&text, false).expect("short");
+        prop_assert_eq!(tokenizer.decode(&tokens).expect("known"), format!(" {text}"));
+    }
 }
