@@ -162,6 +162,7 @@ fn case(subject: &str, scenario: &str, query: &str, runs: &[Run], args: &BenchLo
 }
 
 /// What is taken from each run.
+#[derive(Clone, Copy)]
 struct Figure<'a> {
     metric: &'a str,
     unit: &'a str,

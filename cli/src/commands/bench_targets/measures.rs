@@ -183,7 +183,11 @@ fn memory_state() -> Values {
 fn synchronise(runs: u32) -> Values {
     let (to, inside) = std::sync::mpsc::channel::<u32>();
     let (back, from) = std::sync::mpsc::channel::<u32>();
-    let worker = std::thread::spawn(move || inside.iter().all(|n| back.send(n).is_ok()));
+    let worker = std::thread::spawn(move || {
+        inside.iter().for_each(|n| {
+            let _ = back.send(n);
+        });
+    });
     let values = timed(runs, || {
         if to.send(1).is_ok() {
             let _ = from.recv();
