@@ -177,7 +177,7 @@ fn shards_that_are_missing_changed_or_of_another_batch_are_refused() {
     let stolen = String::from_utf8(place.keep(mark)).expect("JSON").replace("\"0/2\"", "\"1/2\"");
     place.write(mark, &stolen);
     refused("shard");
-    let (_, message) = place.expect(2, &format!("-q batch in -o out --seeds 2 --part-rows 5 --shard 0/2"));
+    let (_, message) = place.expect(2, "-q batch in -o out --seeds 2 --part-rows 5 --shard 0/2");
     assert!(message.contains("another batch"), "{message}");
 }
 
