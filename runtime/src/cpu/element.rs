@@ -128,7 +128,7 @@ unsafe fn gate_sixteen<V: Lanes, const GELU: bool>(gate: *mut f32, up: *const f3
         let x = V::load(gate);
         let u = if GELU {
             // 2 sqrt(2 / pi) and that times 0.044715.
-            x.mul(x).fma(V::splat(0.071_354_82), V::splat(1.595_769_1)).mul(x)
+            x.mul(x).fma(V::splat(0.071_354_82), V::splat(1.595_769)).mul(x)
         } else {
             x
         };

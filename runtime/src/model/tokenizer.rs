@@ -46,7 +46,7 @@ enum Method {
     /// Words cut by a pattern, their bytes merged by rank.
     Bytes(BPE, Sequence),
     /// Characters merged by score.
-    Pieces(Pieces),
+    Pieces(Box<Pieces>),
 }
 
 /// Why a file's tokenizer cannot be used.
@@ -165,7 +165,7 @@ impl Tokenizer {
         let control = ControlTokens::new(tokens, &kinds);
         let (method, adds_bos) = if kind == "llama" {
             let unknown = special("tokenizer.ggml.unknown_token_id")?;
-            (Method::Pieces(pieces_of(metadata, tokens, &kinds, unknown)?), true)
+            (Method::Pieces(Box::new(pieces_of(metadata, tokens, &kinds, unknown)?)), true)
         } else {
             let name = metadata.text("tokenizer.ggml.pre")?.unwrap_or("gpt-2");
             let rule = split::rule(name).ok_or_else(|| TokenizerError::PreTokenizer { found: shortened(name) })?;
