@@ -20,7 +20,7 @@ use serde::Serialize;
 
 /// Largest message of a sweep.
 pub const MESSAGE_BYTES_MAX: u64 = 256 << 20;
-/// Rounds before those that count: the first grow the windows of the connection.
+/// Rounds of a short message before those that count: the first grow the windows of the connection.
 const WARM_UP: u32 = 3;
 /// Rounds of one size, at most.
 const ROUNDS_MAX: u32 = 30;
@@ -104,7 +104,8 @@ impl Link {
         while bytes <= bytes_max.min(MESSAGE_BYTES_MAX) {
             let left = budget.saturating_sub(begun.elapsed());
             // A size twice as large takes at most twice as long as the last one, and its warm-up as long again.
-            let expected = points.last().map_or(0.0, |last| last.seconds * 2.0 * f64::from(WARM_UP + 2));
+            let last = points.last().map_or(0.0, |last| last.seconds);
+            let expected = last * 2.0 * f64::from(warm_up(last) + 2);
             if expected > left.as_secs_f64() {
                 break;
             }
@@ -117,8 +118,9 @@ impl Link {
     }
 
     fn times(&mut self, way: Way, bytes: u64, rounds: u32, budget: Duration) -> Result<Vec<f64>, LinkError> {
-        for _ in 0..WARM_UP {
-            self.session.once(way, bytes)?;
+        let mut warm = 0;
+        while warm < warm_up(self.session.once(way, bytes)?.as_secs_f64()) {
+            warm += 1;
         }
         let begun = Instant::now();
         let mut times = Vec::new();
@@ -127,6 +129,11 @@ impl Link {
         }
         Ok(times)
     }
+}
+
+/// Rounds before those that count: a message that takes long warms its connection up by itself.
+fn warm_up(seconds: f64) -> u32 {
+    if seconds > 0.05 { 1 } else { WARM_UP }
 }
 
 /// Bytes per second of two messages that are under way at once.

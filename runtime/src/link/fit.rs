@@ -43,29 +43,42 @@ pub struct Fit {
     pub residual: f64,
 }
 
+/// Points whose times are within this factor of the longest say what the rate is.
+const LARGE: f64 = 16.0;
+/// Points of whose times the bytes take at most this share say what the latency is.
+const SMALL: f64 = 0.1;
+
+/// The line `a + b x` with the least squares of relative errors; `None` where there is none.
+fn line(points: &[&Point]) -> Option<(f64, f64)> {
+    // Minimise the sum of (a u + b v - 1)^2 with u = 1 / t and v = x / t by its two normal equations.
+    let rows: Vec<(f64, f64)> = points.iter().map(|p| (1.0 / p.seconds, p.bytes as f64 / p.seconds)).collect();
+    let sum = |f: fn(&(f64, f64)) -> f64| rows.iter().map(f).sum::<f64>();
+    let (uu, uv, vv) = (sum(|r| r.0 * r.0), sum(|r| r.0 * r.1), sum(|r| r.1 * r.1));
+    let (u, v) = (sum(|r| r.0), sum(|r| r.1));
+    let determinant = uu * vv - uv * uv;
+    let (a, b) = ((u * vv - v * uv) / determinant, (uu * v - uv * u) / determinant);
+    (determinant > 0.0 && a.is_finite() && b.is_finite() && b > 0.0).then_some((a, b))
+}
+
 impl Fit {
-    /// The line with the least squares of relative errors: a microsecond counts for much in a small message and for nothing
-    /// in a large one. Neither latency nor time per byte is below zero. `None` with fewer than two sizes.
+    /// Rate from the large messages, latency from the small ones, each by relative errors: what lies between may follow
+    /// neither, since a shaper lets a burst through and a connection opens its window. The residual says how far the one
+    /// line is from all points. `None` with fewer than two sizes, or where larger messages take no longer.
     #[must_use]
     pub fn of(points: &[Point]) -> Option<Self> {
-        let rows: Vec<(f64, f64)> =
-            points.iter().filter(|p| p.seconds > 0.0).map(|p| (1.0 / p.seconds, p.bytes as f64 / p.seconds)).collect();
-        if rows.len() < 2 {
-            return None;
-        }
-        // Minimise the sum of (a u + b v - 1)^2 by its two normal equations.
-        let sum = |f: fn(&(f64, f64)) -> f64| rows.iter().map(f).sum::<f64>();
-        let (uu, uv, vv) = (sum(|r| r.0 * r.0), sum(|r| r.0 * r.1), sum(|r| r.1 * r.1));
-        let (u, v) = (sum(|r| r.0), sum(|r| r.1));
-        let determinant = uu * vv - uv * uv;
-        let (mut a, mut b) = ((u * vv - v * uv) / determinant, (uu * v - uv * u) / determinant);
-        if determinant <= 0.0 || !a.is_finite() || !b.is_finite() || b <= 0.0 {
-            return None;
-        }
-        if a < 0.0 {
-            (a, b) = (0.0, v / vv);
-        }
-        let residual = (rows.iter().map(|r| (a * r.0 + b * r.1 - 1.0).powi(2)).sum::<f64>() / rows.len() as f64).sqrt();
+        let points: Vec<&Point> = points.iter().filter(|p| p.seconds > 0.0).collect();
+        let longest = points.iter().map(|p| p.seconds).reduce(f64::max)?;
+        let large: Vec<&Point> = points.iter().copied().filter(|p| p.seconds * LARGE >= longest).collect();
+        let (_, b) = line(&large).or_else(|| line(&points))?;
+        // Of messages so small that their bytes hardly count; the smallest does in any case.
+        let small = |p: &&&Point| b * p.bytes as f64 <= SMALL * p.seconds;
+        let least = points.iter().min_by_key(|p| p.bytes)?;
+        let mut rests: Vec<f64> =
+            points.iter().filter(small).chain([least]).map(|p| p.seconds - b * p.bytes as f64).collect();
+        rests.sort_by(f64::total_cmp);
+        let a = rests[rests.len() / 2].max(0.0);
+        let error = |p: &&Point| ((a + b * p.bytes as f64) / p.seconds - 1.0).powi(2);
+        let residual = (points.iter().map(error).sum::<f64>() / points.len() as f64).sqrt();
         Some(Self { latency_seconds: a, bytes_per_second: 1.0 / b, residual })
     }
 
@@ -94,12 +107,22 @@ mod tests {
         assert_eq!(Fit::of(&[point]), None);
     }
 
+    #[test]
+    fn a_burst_that_a_shaper_lets_through_does_not_make_the_link_faster() {
+        // 16 KiB pass at once, the rest at 6 MB/s.
+        let time = |bytes: f64| 40e-6 + bytes / 2e9 + f64::max(bytes - 16384.0, 0.0) / 6e6;
+        let points: Vec<Point> = (0..22).filter_map(|p| Point::of(1 << p, &[time(f64::from(1 << p))])).collect();
+        let fit = Fit::of(&points).expect("many sizes");
+        assert!((fit.bytes_per_second / 6e6 - 1.0).abs() < 0.01, "{fit:?}");
+        assert!((fit.latency_seconds / 40e-6 - 1.0).abs() < 0.05 && fit.residual > 0.1, "{fit:?}");
+    }
+
     proptest! {
         #[test]
         fn a_line_is_found_again(latency in 1e-6..0.1, rate in 1e6..1e10) {
             let fit = Fit::of(&points(latency, rate, |_| 1.0)).expect("many sizes");
             prop_assert!((fit.latency_seconds / latency - 1.0).abs() < 1e-6, "{:?}", fit);
-            prop_assert!(fit.residual < 1e-9);
+            prop_assert!(fit.residual < 1e-6);
             // Where the largest message hardly takes longer than the smallest there is no rate to be found.
             if f64::from(1 << 24) / rate > latency {
                 prop_assert!((fit.bytes_per_second / rate - 1.0).abs() < 1e-6, "{:?}", fit);
