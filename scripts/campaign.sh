@@ -36,6 +36,8 @@ devices() {
     ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it backend -- --nocapture &&
         ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it device_stage -- --nocapture
 }
+# Shaped links, to three percent.
+links() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-cli --locked --test it links -- --nocapture; }
 
 # Ten million requests for each figure of queueing theory, instead of a few.
 theory() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-sim --locked --test it theory -- --nocapture; }
@@ -58,6 +60,7 @@ whole_corpus() { "$target/debug/isotherm" batch scenarios -o "$target/corpus" &&
 
 step "fuzzing" fuzz_all
 step "crash matrix" crash_matrix
+step "shaped links" links
 step "queueing theory" theory
 step "digests of an unoptimised build" unoptimised
 step "devices" devices
