@@ -223,7 +223,7 @@ fn ways(class: &Class, above: &Exact, weight: &dyn Fn(Shape) -> i128) -> Vec<Way
         Way { layers: shape.0, weight: weight(*shape), rate: share.unwrap_or(1 << PARTS_BITS) }
     };
     let mut ways: Vec<Way> = class.rates.iter().map(of).collect();
-    ways.sort_by(|a, b| (b.weight, b.layers, b.rate).cmp(&(a.weight, a.layers, a.rate)));
+    ways.sort_by_key(|way| std::cmp::Reverse((way.weight, way.layers, way.rate)));
     ways.dedup_by(|next, kept| (next.weight, next.layers) == (kept.weight, kept.layers));
     ways
 }
@@ -282,7 +282,7 @@ impl<'a> Verification<'a> {
     fn proof(&mut self, case: usize, worths: &BTreeMap<String, f64>, counted: &[f64]) -> Result<(), BoundFault> {
         let mut worth_of: BTreeMap<DeviceId, f64> = BTreeMap::new();
         for (name, &worth) in worths {
-            let device = self.problem.graph.find(name).filter(|_| worth >= 0.0 && worth < VALUE_MAX);
+            let device = self.problem.graph.find(name).filter(|_| (0.0..VALUE_MAX).contains(&worth));
             let device = device.ok_or_else(|| BoundFault::Worth { device: name.clone(), worth })?;
             worth_of.insert(device, worth);
         }

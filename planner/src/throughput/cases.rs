@@ -129,20 +129,15 @@ impl Division {
         layers: usize,
         weights: Weights,
     ) -> Self {
-        // Where there is one site, layers are counted that one kind of devices passes alone.
-        let by_kind = |kind: usize| -> Vec<usize> {
-            (0..tables.candidates.len()).filter(|&device| tables.candidates[device].kind == kind).collect()
-        };
-        let sites = if sites.len() > 1 { sites } else { (0..tables.kinds.len()).map(by_kind).collect() };
         let mut classes: Vec<Class> = Vec::new();
         for (site, members) in sites.iter().enumerate() {
             for &device in members {
                 let kind = tables.candidates[device].kind;
-                match classes.iter_mut().find(|class| (class.kind, class.site) == (kind, site)) {
-                    Some(class) => class.members.push(device),
-                    None => {
-                        classes.push(Class { kind, site, members: vec![device], ways: ways(&spans[kind], weights) })
-                    }
+                if let Some(class) = classes.iter_mut().find(|class| (class.kind, class.site) == (kind, site)) {
+                    class.members.push(device);
+                } else {
+                    let (members, ways) = (vec![device], ways(&spans[kind], weights));
+                    classes.push(Class { kind, site, members, ways });
                 }
             }
         }

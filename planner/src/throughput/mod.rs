@@ -247,14 +247,16 @@ pub(crate) fn best_flow(
         }
         best.report(budget);
     }
-    // Plans may take two thirds of the time, what proves that there are no better ones most of the rest.
+    // Plans may take half of the time, what proves that there are no better ones most of the rest; but where ways between
+    // sites are slow, plans gain more by time.
+    let kept = if Sites::apart(network, best.bound).members.len() > 1 { 0.15 } else { 0.5 };
     let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
     let all = left();
     let part = |share: f64| {
         let kept = if all.is_finite() { share * all } else { 0.0 };
         move || Seconds::of((left() - kept).max(0.0))
     };
-    let (early, most) = (part(0.35), part(0.05));
+    let (early, most) = (part(kept), part(0.05));
     let timed = budget.remaining.is_some();
     let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
     if !one_chain {
@@ -313,9 +315,9 @@ fn plans(
     let mut dives = Dives::new(flows, spans, best.bound);
     for round in 0..ROUNDS {
         let before = best.rate();
-        // With many devices at several sites, annealing gets further in the same time; a program places few at once.
+        // At several sites, annealing gets further in the same time.
         let count = flows.tables.candidates.len();
-        let late = dives.sites() > 1 && count > RAILS_DEVICES_MAX;
+        let late = dives.sites() > 1;
         if count >= DIVES_DEVICES_MIN
             && (!late || round > 0)
             && let Some((placement, carried)) = dives.search(flows, best.rate(), best.bound, DIVES, budget)?
