@@ -137,9 +137,20 @@ fn pays(problem: &PlacementProblem, kept: &Change, fresh: &Change, afresh: Afres
 pub fn least(problem: &PlacementProblem, old: &Plan) -> Bytes {
     let held: Vec<Layers> = surviving(problem, old).into_iter().map(|(_, layers)| layers).collect();
     let bare = |layer: &u32| !held.iter().any(|layers| layers.start <= *layer && *layer < layers.end);
-    let lost =
-        (0..problem.layers()).filter(bare).map(|layer| problem.model.weight_bytes(Layers::new(layer, layer + 1)));
-    lost.sum()
+    let (model, last) = (&problem.model, problem.layers().saturating_sub(1));
+    let (first_bare, last_bare) = (bare(&0), bare(&last));
+    let lost = (0..problem.layers()).filter(bare).filter_map(|layer| model.layer_bytes.get(layer as usize).copied());
+    let body: Bytes = lost.sum();
+    // Where embedding and head are one matrix, who holds one of them may be who takes in the other.
+    let ends = match (model.tied, first_bare, last_bare) {
+        (true, true, true) => model.embedding_bytes,
+        (true, ..) => Bytes::ZERO,
+        (false, first, last) => {
+            let embedding = if first { model.embedding_bytes } else { Bytes::ZERO };
+            embedding.saturating_add(if last { model.head_bytes } else { Bytes::ZERO })
+        }
+    };
+    body.saturating_add(ends)
 }
 
 /// Stages of a plan whose device may still hold them, with their position.

@@ -14,10 +14,12 @@ use crate::outcome::{Outcome, PlanError};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Plan};
 use isotherm_core::problem::{Objective, PlacementProblem};
-use isotherm_core::sustained::{Envelope, exceeded, loads, state};
+use isotherm_core::sustained::{Envelope, RESERVE, exceeded, loads, state};
 
 /// Most parts of the box that are planned for.
 const PARTS_MAX: usize = 96;
+/// Parts after which a plan that lacks only the reserve for faster runs closes its part.
+const PARTS_FEW: usize = 12;
 /// Width of a side below which it is not divided again.
 const SIDE_MIN: f64 = 1e-4;
 /// Halvings when a plan is slowed until it fits.
@@ -145,7 +147,9 @@ impl<'a> Search<'a> {
         let ways = tightest.iter().flat_map(|(row, _)| row.terms.iter().map(|(id, each)| (id.index(), *each)));
         let wide = ways.filter(|&(device, _)| holds(device) && side(device) > SIDE_MIN);
         let widest = wide.max_by(|a, b| (a.1 * side(a.0)).total_cmp(&(b.1 * side(b.0))));
-        let Some((device, _)) = widest.filter(|_| reached < asked * (1.0 - 1e-9)) else {
+        // What is reserved for faster runs is not won back by dividing much further.
+        let enough = if self.planned > PARTS_FEW { asked / RESERVE } else { asked };
+        let Some((device, _)) = widest.filter(|_| reached < enough * (1.0 - 1e-9)) else {
             // Its plan fits, or there is nothing to divide: what is open here stays open.
             self.closed = self.closed.max(part.bound);
             return;

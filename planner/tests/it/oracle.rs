@@ -12,6 +12,19 @@ use std::collections::BTreeMap;
 
 type Placement = Vec<(DeviceId, Layers)>;
 
+thread_local! {
+    /// Factor on what loads take of heat and power.
+    static RESERVE: std::cell::Cell<f64> = const { std::cell::Cell::new(1.0) };
+}
+
+/// The same with every load counted this many times.
+pub fn best_with_reserve(problem: &PlacementProblem, reserve: f64) -> Option<f64> {
+    RESERVE.with(|cell| cell.set(reserve));
+    let found = best(problem);
+    RESERVE.with(|cell| cell.set(1.0));
+    found
+}
+
 /// The value of the best plan; none where there is no plan.
 pub fn best(problem: &PlacementProblem) -> Option<f64> {
     let mut best: Option<f64> = None;
@@ -201,6 +214,7 @@ fn extend(
 
 /// The same in batches of one size, one row more: requests in flight.
 fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize>], batch: u32) -> Option<f64> {
+    let reserve = RESERVE.with(std::cell::Cell::get);
     let life = problem.life(batch);
     let mut program = Problem::new(OptimizationDirection::Maximize);
     let columns: Vec<_> = routes.iter().map(|_| program.add_var(1.0, (0.0, f64::INFINITY))).collect();
@@ -237,7 +251,7 @@ fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize
             for &stop in route {
                 let (device, layers) = placement[stop];
                 let each = limit.terms.iter().find(|(id, _)| *id == device).map_or(0.0, |(_, each)| *each);
-                loads[r] += each / problem.rate(device, layers, &life)?.value();
+                loads[r] += each / problem.rate(device, layers, &life)?.value() * reserve;
             }
         }
         rows.insert(format!("limit {i}"), (limit.most.max(0.0), loads));
