@@ -47,7 +47,7 @@ fn differences(stated: &Sustained, found: &Sustained) -> Vec<Violation> {
     all.into_iter()
         .filter(|(_, a, b)| match (a, b) {
             // A figure that is no number agrees with nothing.
-            (Some(a), Some(b)) => !((a - b).abs() <= AGREE * b.abs().max(1.0)),
+            (Some(a), Some(b)) => (a - b).is_nan() || (a - b).abs() > AGREE * b.abs().max(1.0),
             (a, b) => a != b,
         })
         .map(|(place, a, b)| Violation::Sustained { place, stated: shown(a), recomputed: shown(b) })

