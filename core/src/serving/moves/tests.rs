@@ -15,10 +15,13 @@ fn request(id: u32, prompt_tokens: u32, output_tokens: u32) -> Request {
     Request { id: RequestId(id), prompt_tokens, output_tokens }
 }
 
+/// One block: which token of which request stands in each place.
+type Block = [Option<(RequestId, u32)>; BLOCK as usize];
+
 /// The memory itself: which token of which request stands in each place of each block, and what the host holds.
 struct Memory {
-    blocks: Vec<[Option<(RequestId, u32)>; BLOCK as usize]>,
-    host: BTreeMap<RequestId, Vec<[Option<(RequestId, u32)>; BLOCK as usize]>>,
+    blocks: Vec<Block>,
+    host: BTreeMap<RequestId, Vec<Block>>,
 }
 
 impl Memory {
