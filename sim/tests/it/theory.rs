@@ -134,18 +134,21 @@ fn drawn(trace: &Trace, rate: f64) -> [f64; 2] {
     [between - 1.0 / rate, service - 1.0]
 }
 
+/// A figure and its controls.
+type Controlled = (f64, [f64; 2]);
+
 /// The mean of figures, each with its controls, whose expectations are zero: the intercept of their regression, and its
 /// 99 % half width.
-fn controlled(runs: &[(f64, [f64; 2])]) -> (f64, f64) {
+fn controlled(runs: &[Controlled]) -> (f64, f64) {
     let count = runs.len() as f64;
-    let mean = |of: &dyn Fn(&(f64, [f64; 2])) -> f64| runs.iter().map(of).sum::<f64>() / count;
+    let mean = |of: &dyn Fn(&Controlled) -> f64| runs.iter().map(of).sum::<f64>() / count;
     let figure = mean(&|run| run.0);
     let centre = [mean(&|run| run.1[0]), mean(&|run| run.1[1])];
-    let product = |a: &dyn Fn(&(f64, [f64; 2])) -> f64, b: &dyn Fn(&(f64, [f64; 2])) -> f64| {
+    let product = |a: &dyn Fn(&Controlled) -> f64, b: &dyn Fn(&Controlled) -> f64| {
         runs.iter().map(|run| a(run) * b(run)).sum::<f64>()
     };
-    let y = |run: &(f64, [f64; 2])| run.0 - figure;
-    let (c, d) = (|run: &(f64, [f64; 2])| run.1[0] - centre[0], |run: &(f64, [f64; 2])| run.1[1] - centre[1]);
+    let y = |run: &Controlled| run.0 - figure;
+    let (c, d) = (|run: &Controlled| run.1[0] - centre[0], |run: &Controlled| run.1[1] - centre[1]);
     let (cc, dd, cd, yc, yd) = (product(&c, &c), product(&d, &d), product(&c, &d), product(&y, &c), product(&y, &d));
     // Constant service times control nothing.
     let constant = dd < 1e-18;
@@ -158,7 +161,7 @@ fn controlled(runs: &[(f64, [f64; 2])]) -> (f64, f64) {
         let [a, b] = centre;
         (slopes, inverse[0] * a * a + 2.0 * inverse[1] * a * b + inverse[2] * b * b)
     };
-    let residual = |run: &(f64, [f64; 2])| y(run) - slopes[0] * c(run) - slopes[1] * d(run);
+    let residual = |run: &Controlled| y(run) - slopes[0] * c(run) - slopes[1] * d(run);
     let freedom = count - if constant { 2.0 } else { 3.0 };
     let variance = product(&residual, &residual) / freedom;
     // Student's 99.5 % quantile for 29 degrees of freedom, which is above that for 30.
@@ -168,7 +171,7 @@ fn controlled(runs: &[(f64, [f64; 2])]) -> (f64, f64) {
 
 #[test]
 fn control_variates_find_the_intercept_of_a_line_and_leave_what_is_not_on_it() {
-    let runs: Vec<(f64, [f64; 2])> = (0..32)
+    let runs: Vec<Controlled> = (0..32)
         .map(|i| {
             let (a, b) = (f64::from(i % 5) - 1.7, f64::from(i % 7) - 3.4);
             (4.0 + 3.0 * a - 2.0 * b, [a, b])
@@ -176,7 +179,7 @@ fn control_variates_find_the_intercept_of_a_line_and_leave_what_is_not_on_it() {
         .collect();
     let (mean, half) = controlled(&runs);
     assert!((mean - 4.0).abs() < 1e-9 && half < 1e-6, "{mean} {half}");
-    let noisy: Vec<(f64, [f64; 2])> =
+    let noisy: Vec<Controlled> =
         (0..).zip(&runs).map(|(i, run)| (run.0 + if i % 2 == 0 { 0.1 } else { -0.1 }, run.1)).collect();
     let (mean, half) = controlled(&noisy);
     assert!((mean - 4.0).abs() < half && half > 0.04 && half < 0.08, "{mean} {half}");
