@@ -1,8 +1,9 @@
 //! The devices of this host: one entry for each card, however many interfaces reach it.
 
-use super::contract::{DeviceInfo, Platform};
+use super::contract::{Backend, DeviceInfo, Platform};
 use super::cuda::CudaPlatform;
 use super::error::DeviceError;
+use super::faulty::losing;
 use super::wgpu::{WgpuOptions, WgpuPlatform};
 use std::sync::{Arc, OnceLock};
 
@@ -39,8 +40,38 @@ pub const PRIORITY: [&str; 2] = ["cuda", "wgpu"];
 #[must_use]
 pub fn platforms() -> &'static [Arc<dyn Platform>] {
     static PLATFORMS: OnceLock<Vec<Arc<dyn Platform>>> = OnceLock::new();
-    PLATFORMS
-        .get_or_init(|| vec![Arc::new(CudaPlatform::default()), Arc::new(WgpuPlatform::new(WgpuOptions::default()))])
+    PLATFORMS.get_or_init(|| {
+        let all: Vec<Arc<dyn Platform>> =
+            vec![Arc::new(CudaPlatform::default()), Arc::new(WgpuPlatform::new(WgpuOptions::default()))];
+        match std::env::var(LOSE).ok().and_then(|launches| launches.parse().ok()) {
+            Some(launches) => all.into_iter().map(|inner| Arc::new(Losing { inner, launches }) as Arc<_>).collect(),
+            None => all,
+        }
+    })
+}
+
+/// Environment variable that rehearses a loss: every device is lost at so many batches after it was opened. The gate
+/// before a stage takes six, so that from seven on the loss comes in the middle of a run.
+const LOSE: &str = "ISOTHERM_REHEARSE_LOSS";
+
+/// A platform whose devices are lost.
+struct Losing {
+    inner: Arc<dyn Platform>,
+    launches: u32,
+}
+
+impl Platform for Losing {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    fn devices(&self) -> Result<Vec<DeviceInfo>, DeviceError> {
+        self.inner.devices()
+    }
+
+    fn open(&self, index: usize) -> Result<Box<dyn Backend>, DeviceError> {
+        Ok(losing(self.inner.open(index)?, self.launches))
+    }
 }
 
 /// PCI domain, bus and device of an address such as `0000:01:00.0` or `01:00.0`. The function is left out: interfaces
@@ -121,7 +152,7 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
-    use super::super::contract::{Backend, Hardware};
+    use super::super::contract::Hardware;
     use super::*;
 
     struct Listed(&'static str, Vec<DeviceInfo>);

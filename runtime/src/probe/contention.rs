@@ -1,6 +1,6 @@
 //! What devices cost each other: hand-over between two of them, and the slowdown when both are busy.
 
-use super::profile::start;
+use super::profile::{sound, start};
 use super::samples::{Samples, median};
 use super::{COORDINATOR, ProbeError, Request, on_own_thread};
 use crate::engine::CpuDevice;
@@ -103,6 +103,7 @@ fn hand_over(
         let busy = decode(&mut pipeline, &mut pass);
         samples.add(u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_sub(busy));
     }
+    sound(if first.card.is_some() { first } else { second }, &mut pass)?;
     Ok(samples)
 }
 
@@ -134,6 +135,7 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
                 }
             }
         }
+        sound(device, &mut pass)?;
         pipeline.map(|_| if alone.median() > 0.0 && both.count() > 0 { both.median() / alone.median() } else { 1.0 })
     };
     let (one, two) = std::thread::scope(|scope| {

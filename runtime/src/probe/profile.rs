@@ -125,7 +125,15 @@ pub(super) fn measure(
         entry.around.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).saturating_sub(work));
         entry.spent += elapsed;
     }
+    sound(device, &mut pass)?;
     tables(request, &timed)
+}
+
+/// Errors: a device failed while it was timed. One that is lost fails every later pass too, so that looking at the last
+/// one is enough.
+pub(super) fn sound(device: &CpuDevice, pass: &mut Pass) -> Result<(), ProbeError> {
+    let failed = |source| Err(ProbeError::Failed { device: device.name.clone(), source });
+    pass.failed.take().map_or(Ok(()), failed)
 }
 
 /// The shape to time next; none when all have enough samples, or just enough once the time is up.
