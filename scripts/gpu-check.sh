@@ -16,5 +16,5 @@ if ! ldconfig -p 2>/dev/null | grep -q 'libnvrtc\.so'; then
     folder=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia/cuda_nvrtc/lib
     export LD_LIBRARY_PATH="$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 fi
-"$target/debug/isotherm" bench kernels --check -o "$out"
-say "The signed record is $out/bench-kernels.json with bench-kernels.json.sig beside it."
+"$target/debug/isotherm" bench cuda --check -o "$out"
+say "The signed record is $out/bench-cuda.json with bench-cuda.json.sig beside it."

@@ -20,7 +20,7 @@ pub use bench::{BenchCompare, BenchLoad, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use run::{BenchRuntime, Run};
-pub use service::{BenchKernels, BenchSim, Router, Service};
+pub use service::{BenchCuda, BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 pub use watch::{Monitor, ProbeLinks};
 
@@ -459,7 +459,7 @@ pub enum BenchCommand {
     /// Copies and products on every device found, beside what cards that are not here would need at least.
     Device(BenchDevice),
     /// What CUDA kernels should reach on an H100 and a 4090, and what they reach on the NVIDIA cards here.
-    Kernels(BenchKernels),
+    Cuda(BenchCuda),
     /// Planner, simulator, runtime and device under the same loads, in one record and one page.
     All(BenchLoad),
     /// Set two records side by side; a change is called one only beyond noise. Ends with 7 when a figure is worse.

@@ -64,7 +64,7 @@ fn run(cli: &Cli) -> Done {
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Device(args)) => commands::bench_device::run(&ui, args),
         Command::Bench(BenchCommand::Runtime(args)) => commands::bench_runtime::run(&ui, args),
-        Command::Bench(BenchCommand::Kernels(args)) => commands::bench_kernels::run(&ui, args),
+        Command::Bench(BenchCommand::Cuda(args)) => commands::bench_cuda::run(&ui, args),
         Command::Bench(BenchCommand::Sim(args)) => commands::bench_sim::run(&ui, args),
         Command::Bench(BenchCommand::All(args)) => commands::bench_load::run(&ui, args),
         Command::Bench(BenchCommand::Compare(args)) => commands::bench_compare::run(&ui, args),

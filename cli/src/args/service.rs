@@ -37,9 +37,9 @@ pub struct BenchSim {
     pub output: Option<PathBuf>,
 }
 
-/// Arguments of `isotherm bench kernels`.
+/// Arguments of `isotherm bench cuda`.
 #[derive(Debug, Args)]
-pub struct BenchKernels {
+pub struct BenchCuda {
     /// Shape of the model: tiny, tiny-256, smollm2-135m or llama-1b.
     #[arg(long, value_name = "NAME", default_value = "llama-1b")]
     pub shape: String,
@@ -61,7 +61,7 @@ pub struct BenchKernels {
     /// Take devices of the host-emulated driver too. Nothing about a card follows from them.
     #[arg(long)]
     pub emulated: bool,
-    /// Folder for bench-kernels.json and, with --check, its signature.
+    /// Folder for bench-cuda.json and, with --check, its signature.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! The program from outside: the whole loop on a tiny model, and what is refused.
 
 mod batch;
-mod bench_kernels;
+mod bench_cuda;
 mod browser;
 mod exchange;
 mod golden;

@@ -1,4 +1,4 @@
-//! `isotherm bench kernels` without a card, and on the host-emulated driver.
+//! `isotherm bench cuda` without a card, and on the host-emulated driver.
 
 use super::Place;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ const NOTHING_ON_A_CARD: &str = "kernels executed on NVIDIA hardware: 0";
 #[test]
 fn without_a_card_the_expectation_is_printed_and_a_check_says_that_there_is_none() {
     let place = Place::new();
-    let (out, err) = place.expect(0, "bench kernels --shape smollm2-135m --layer-format Q4_1");
+    let (out, err) = place.expect(0, "bench cuda --shape smollm2-135m --layer-format Q4_1");
     if !err.contains("no NVIDIA card here") {
         return eprintln!("skipped: without_a_card_the_expectation_is_printed...: this is no GPU-less host");
     }
     for name in ["H100", "RTX 4090", "expected, not measured", "one token", NOTHING_ON_A_CARD] {
         assert!(out.contains(name), "{name:?} in {out}");
     }
-    let (_, err) = place.expect(6, "bench kernels --check");
+    let (_, err) = place.expect(6, "bench cuda --check");
     assert!(err.contains("there is no NVIDIA card to check"), "{err}");
 }
 
@@ -30,7 +30,7 @@ fn on_the_host_emulated_driver_nothing_is_called_a_card_and_a_loss_ends_with_its
     let place = Place::new();
     let run = |settings: &[(&str, &str)]| -> Output {
         Command::new(env!("CARGO_BIN_EXE_isotherm"))
-            .args(["bench", "kernels", "--emulated", "--shape", "tiny", "--positions", "40"])
+            .args(["bench", "cuda", "--emulated", "--shape", "tiny", "--positions", "40"])
             .env("ISOTHERM_HOME", place.path("home"))
             .env("LD_LIBRARY_PATH", &library_path)
             .envs(settings.iter().copied())

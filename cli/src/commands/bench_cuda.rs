@@ -1,6 +1,6 @@
-//! `isotherm bench kernels`: what the CUDA kernels should reach on known cards, and what they reach on the cards here.
+//! `isotherm bench cuda`: what the CUDA kernels should reach on known cards, and what they reach on the cards here.
 
-use crate::args::BenchKernels;
+use crate::args::BenchCuda;
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, models, trust};
@@ -79,7 +79,7 @@ struct Operation {
 const CHECK_TOKENS: usize = 16;
 
 /// Runs the command.
-pub fn run(ui: &Ui, args: &BenchKernels) -> Done {
+pub fn run(ui: &Ui, args: &BenchCuda) -> Done {
     let geometry = synth::named(&args.shape).ok_or_else(|| {
         Failure::new(Code::Usage, format!("there is no shape {:?}; there are {}", args.shape, synth::NAMES.join(", ")))
     })?;
@@ -104,7 +104,7 @@ pub fn run(ui: &Ui, args: &BenchKernels) -> Done {
     };
     if cards.is_empty() && args.check {
         return Err(Failure::new(Code::Device, "there is no NVIDIA card to check")
-            .remedy("run this on a machine with one; without it `isotherm bench kernels` prints what is expected"));
+            .remedy("run this on a machine with one; without it `isotherm bench cuda` prints what is expected"));
     }
     let question = Question { geometry: &geometry, layer, output, arithmetic, positions: args.positions.max(1) };
     let (mut found, mut executed) = (Vec::new(), 0);
@@ -115,7 +115,7 @@ pub fn run(ui: &Ui, args: &BenchKernels) -> Done {
         found.push(card);
     }
     let record = Record {
-        schema: "isotherm/bench-kernels/v1",
+        schema: "isotherm/bench-cuda/v1",
         tool_version: TOOL_VERSION,
         shape: args.shape.clone(),
         layer_format: layer.name(),
@@ -126,14 +126,14 @@ pub fn run(ui: &Ui, args: &BenchKernels) -> Done {
         cards: found,
     };
     if let Some(folder) = &args.output {
-        let path = folder.join("bench-kernels.json");
+        let path = folder.join("bench-cuda.json");
         files::write_json(&path, &record)?;
         // A signature says something of a card, so there is none over anything else.
         if args.check && executed > 0 && !args.emulated {
             let identity = trust::identity(ui)?;
             let bytes = files::read(&path)?;
             let signature = isotherm_audit::ssh::sign(&identity, isotherm_audit::ssh::NAMESPACE, &bytes);
-            files::write(&folder.join("bench-kernels.json.sig"), signature.as_bytes())?;
+            files::write(&folder.join("bench-cuda.json.sig"), signature.as_bytes())?;
         }
     }
     ui.result(&record, || describe(&record, &steps))?;
