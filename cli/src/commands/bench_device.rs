@@ -45,7 +45,7 @@ struct Row {
     highest: f64,
     samples: usize,
     gigabytes_per_second: f64,
-    /// Seconds that cards need at least, by their makers' figures: never measured here.
+    /// Seconds that cards need at least, by their makers' figures: never measured here. None for copies and launches.
     at_least: Vec<(&'static str, f64)>,
 }
 
@@ -53,7 +53,8 @@ impl From<Timed> for Row {
     fn from(timed: Timed) -> Self {
         Self {
             gigabytes_per_second: timed.bytes as f64 / timed.seconds / 1e9,
-            at_least: PEAKS.iter().map(|peak| (peak.name, timed.at_least(peak))).collect(),
+            // Copies go over a bus, of which the card's own figures say nothing.
+            at_least: PEAKS.iter().filter(|_| timed.flops > 0).map(|peak| (peak.name, timed.at_least(peak))).collect(),
             what: timed.what,
             bytes: timed.bytes,
             flops: timed.flops,
@@ -117,6 +118,7 @@ fn text(record: &Record) -> String {
                 format!("{:.2}", row.gigabytes_per_second),
             ];
             cells.extend(row.at_least.iter().map(|(_, seconds)| Seconds::of(*seconds).to_string()));
+            cells.resize(4 + PEAKS.len(), "-".to_owned());
             rows.push(cells);
         }
         text.push_str(&table(&rows, &[1, 2, 3, 4, 5]));

@@ -35,7 +35,7 @@ pub struct Timed {
     pub what: String,
     /// Bytes that must be read and written at least.
     pub bytes: u64,
-    /// Multiplications and additions.
+    /// Multiplications and additions; none for copies and for a launch alone.
     pub flops: u64,
     /// Median seconds of one, launch included when it stands alone.
     pub seconds: f64,
@@ -103,7 +103,7 @@ pub fn measure(
         device.launch(&[Op::Add { to: buffer.into(), from: other.into(), count: 1 }])?;
         device.synchronise()
     })?;
-    add("launch and wait, one number".to_owned(), 12, 1, timed);
+    add("launch and wait, one number".to_owned(), 12, 0, timed);
     let batch = vec![sum; TOGETHER];
     let timed = sampled(samples, TOGETHER, || {
         device.launch(&batch)?;
