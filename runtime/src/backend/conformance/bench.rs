@@ -23,6 +23,9 @@ pub(super) struct Bench {
     operands: Vec<(Buffer, Operand)>,
 }
 
+/// One check of a device.
+pub(super) type Test = fn(&Suite<'_>, &mut Bench, &mut Check);
+
 /// Any error as words.
 pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()

@@ -1,6 +1,6 @@
 //! Memory: round trips, refusals, running out, loss.
 
-use super::bench::{Bench, text};
+use super::bench::{Bench, Test, text};
 use super::{Check, Suite};
 use crate::backend::device::Live;
 use crate::backend::error::{DeviceError, Refusal};
@@ -11,7 +11,7 @@ use crate::model::format::BlockFormat;
 const PIECES_MAX: usize = 4096;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    let tests: [(&'static str, fn(&Suite<'_>, &mut Bench, &mut Check)); 5] = [
+    let tests: [(&'static str, Test); 5] = [
         ("bytes come back as they went in, at any offset and of any length", round_trips),
         ("bytes copied on the device are the same bytes, and nothing beside them changes", copies_within),
         ("a request that makes no sense is refused by name, and the device goes on", refusals),

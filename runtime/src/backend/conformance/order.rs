@@ -6,7 +6,8 @@ use crate::backend::error::{DeviceError, Refusal};
 use crate::backend::op::Op;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    let tests: [(&'static str, fn(&mut Bench, &mut Check)); 3] = [
+    type Test = fn(&mut Bench, &mut Check);
+    let tests: [(&'static str, Test); 3] = [
         ("operations and copies take effect in the order in which they were asked for", order),
         ("events are done once everything before them is, and stale events are refused", events),
         ("batches, kernels and bytes are counted", counted),

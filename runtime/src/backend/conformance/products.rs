@@ -1,6 +1,6 @@
 //! Operations with matrices: lookup, product, gated product, over all formats and many shapes.
 
-use super::bench::{Bench, same, text, within};
+use super::bench::{Bench, Test, same, text, within};
 use super::oracle::{EPS, Exact, Weights, gated, norm, plain};
 use super::{Check, Suite};
 use crate::backend::contract::Matrix;
@@ -9,7 +9,7 @@ use crate::cpu::Arithmetic;
 use crate::model::format::BlockFormat;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    let tests: [(&'static str, fn(&Suite<'_>, &mut Bench, &mut Check)); 5] = [
+    let tests: [(&'static str, Test); 5] = [
         ("lookup gives rows of every format as they are read, rounded once at most", lookups),
         ("products in single precision are within the bound of sums, for every format and shape", products_f32),
         ("products with rounded activations are within half a step per product", products_int8),
@@ -92,7 +92,7 @@ fn products(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check, arithmetic:
                 // Every combination of store, norm and number of matrices comes up, spread over the shapes.
                 let kind = bench.draw.below(12) as usize;
                 let (store, normed, count) =
-                    (if kind % 2 == 0 { Store::Set } else { Store::Add }, kind / 2 % 2 == 1, 1 + kind / 4);
+                    (if kind.is_multiple_of(2) { Store::Set } else { Store::Add }, kind / 2 % 2 == 1, 1 + kind / 4);
                 let case = product(bench, (format, rows, columns), tokens, store, normed, count, arithmetic);
                 let case = case.map_err(|why| {
                     format!(

@@ -1,6 +1,6 @@
 //! Operations on rows: norm, rotation, cache, attention, gate, sum, copy, largest.
 
-use super::bench::{Bench, Operand, same, text, within};
+use super::bench::{Bench, Operand, Test, same, text, within};
 use super::oracle::{EPS, Exact, Past, Turn, attend, gated, norm, plain};
 use super::{Check, Suite};
 use crate::backend::CACHE_BLOCK;
@@ -8,7 +8,7 @@ use crate::backend::op::{Cache, Heads, NormBy, Op, Places, Rope};
 use crate::model::geometry::RopePairs;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    let tests: [(&'static str, fn(&Suite<'_>, &mut Bench, &mut Check)); 8] = [
+    let tests: [(&'static str, Test); 8] = [
         ("norms are within their bound", norms),
         ("rotations turn each pair by its angle and leave the rest", rotations),
         ("keys and values reach their place in the cache, and no other place changes", remembered),

@@ -51,15 +51,15 @@ pub(super) fn lay_out(format: BlockFormat, columns: usize, packed: &[u8]) -> Vec
     let length = format.row_bytes(columns as u64).expect("a matrix has whole rows") as usize;
     let mut out = vec![0; packed.len() / length * layout.row * 4];
     // Parts of a block, in the order in which they go into a row: quants, then what follows them, then halves.
-    let (quants, halves): (&[std::ops::Range<usize>], std::ops::Range<usize>) = match format {
-        BlockFormat::Q8_0 => (&[2..34], 0..2),
-        BlockFormat::Q4_0 => (&[2..18], 0..2),
-        BlockFormat::Q4_1 => (&[4..20], 0..4),
-        BlockFormat::Q5_0 => (&[6..22, 2..6], 0..2),
-        BlockFormat::Q5_1 => (&[8..24, 4..8], 0..4),
-        BlockFormat::Q6K => (&[0..208], 208..210),
-        BlockFormat::Q4K => (&[0..144], 0..0),
-        BlockFormat::Q5K => (&[0..176], 0..0),
+    let (quants, halves): (&[(usize, usize)], std::ops::Range<usize>) = match format {
+        BlockFormat::Q8_0 => (&[(2, 34)], 0..2),
+        BlockFormat::Q4_0 => (&[(2, 18)], 0..2),
+        BlockFormat::Q4_1 => (&[(4, 20)], 0..4),
+        BlockFormat::Q5_0 => (&[(6, 22), (2, 6)], 0..2),
+        BlockFormat::Q5_1 => (&[(8, 24), (4, 8)], 0..4),
+        BlockFormat::Q6K => (&[(0, 208)], 208..210),
+        BlockFormat::Q4K => (&[(0, 144)], 0..0),
+        BlockFormat::Q5K => (&[(0, 176)], 0..0),
         BlockFormat::F32 | BlockFormat::F16 | BlockFormat::BF16 => {
             for (row, out) in packed.chunks_exact(length).zip(out.chunks_exact_mut(4 * layout.row)) {
                 out[..length].copy_from_slice(row);
@@ -70,9 +70,9 @@ pub(super) fn lay_out(format: BlockFormat, columns: usize, packed: &[u8]) -> Vec
     for (row, out) in packed.chunks_exact(length).zip(out.chunks_exact_mut(4 * layout.row)) {
         for (b, block) in row.chunks_exact(format.bytes_per_block()).enumerate() {
             let mut at = 4 * b * layout.block;
-            for part in quants {
-                out[at..at + part.len()].copy_from_slice(&block[part.clone()]);
-                at += part.len();
+            for &(start, end) in quants {
+                out[at..at + end - start].copy_from_slice(&block[start..end]);
+                at += end - start;
             }
             let at = 4 * layout.scales + b * halves.len();
             out[at..at + halves.len()].copy_from_slice(&block[halves.clone()]);

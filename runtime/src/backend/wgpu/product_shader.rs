@@ -155,7 +155,7 @@ fn multiply_int8(to: &str, tile: u32, format: BlockFormat, base: &str) -> Option
     for t in 0..tile {
         let words: Vec<String> = (0..8).map(|k| format!("dot4I8Packed(i{k}, X[xb{t} + {k}u])")).collect();
         let sums: Vec<String> = (0..8).map(|k| format!("dot4I8Packed(0x01010101u, X[xb{t} + {k}u])")).collect();
-        let _ = write!(text, "    let xs{t} = bitcast<f32>(X[P.steps + xr{t} * P.chunks + c]);\n");
+        let _ = writeln!(text, "    let xs{t} = bitcast<f32>(X[P.steps + xr{t} * P.chunks + c]);");
         let minimum =
             if format == BlockFormat::Q8_0 { "0.0".to_owned() } else { format!("m * f32({})", sums.join(" + ")) };
         let _ = writeln!(text, "    {to}{t} = {to}{t} + xs{t} * (d * f32({}) + {minimum});", words.join(" + "));

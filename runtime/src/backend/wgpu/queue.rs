@@ -106,8 +106,7 @@ impl Wgpu {
         });
         let own = device.limits();
         let alignment = u64::from(own.min_storage_buffer_offset_alignment).max(4);
-        let binding =
-            u64::from(own.max_storage_buffer_binding_size).min(options.binding_bytes_max.unwrap_or(u64::MAX)) / 4 * 4;
+        let binding = own.max_storage_buffer_binding_size.min(options.binding_bytes_max.unwrap_or(u64::MAX)) / 4 * 4;
         let shape = shape(&info, features, (found.subgroup_min_size, found.subgroup_max_size), options);
         let limits = Limits {
             buffer_bytes_max: own.max_buffer_size.min(options.memory_bytes.unwrap_or(u64::MAX)),
