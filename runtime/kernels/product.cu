@@ -148,13 +148,18 @@ DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 row
         const float *x, const float *norm, float epsilon, u32 tokens, u32 columns, u32 add
 #define PRODUCT_VALUES w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, norm, epsilon, tokens, columns, add
 
+// Blocks that shall fit on a multiprocessor at once, where that leaves registers enough for nothing to be spilled.
+#define IS_HALF (FORMAT_ID == 1 || FORMAT_ID == 30)
+#define ROW_BLOCKS (IS_HALF ? 2 : 3)
+#define TILE_BLOCKS (IS_HALF || FORMAT_ID == 13 || FORMAT_ID == 14 ? 2 : 3)
+
 // One row of numbers: two rows of the matrix in a warp.
-KERNEL(THREADS, 3) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
+KERNEL(THREADS, ROW_BLOCKS) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
 // Two to four rows of numbers.
 KERNEL(THREADS, 2) NAME(product_4)(PRODUCT_ARGUMENTS) { product<2, 4, THREADS>(PRODUCT_VALUES); }
 // Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers
 // here. Three blocks where registers allow: Q6_K and the half floats hold more than fits.
-KERNEL(TILE_THREADS, FORMAT_ID == 14 || FORMAT_ID == 1 || FORMAT_ID == 30 ? 2 : 3)
+KERNEL(TILE_THREADS, TILE_BLOCKS)
 NAME(product_8)(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, u32 rows2, float* out0, float* out1,
                 float* out2, const float* x, u32 tokens, u32 columns, u32 add) {
     product<4, 8, TILE_THREADS>(w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, nullptr, 0.0f, tokens, columns, add);

@@ -1,11 +1,11 @@
 //! NVIDIA's cards through the CUDA driver.
 //!
 //! Nothing of CUDA is needed to build or start the program: driver and run-time compiler are looked for when they are
-//! asked for. The kernels' source is part of the program and is compiled for the card that is found ([`compile`]),
+//! asked for. The kernels' source is part of the program and is compiled for the card that is found (`compile.rs`),
 //! once for each format that a model uses; PTX is kept by digest. Every opened device has one stream; a step that is
-//! asked for again is recorded as a graph and started as one ([`plan`]).
+//! asked for again is recorded as a graph and started as one (`plan.rs`).
 //!
-//! All unsafe code is in [`driver`] and [`library`].
+//! All unsafe code is in `driver.rs` and `library.rs`.
 
 mod compile;
 mod device;
