@@ -151,7 +151,7 @@ DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 row
 // Blocks that shall fit on a multiprocessor at once, where that leaves registers enough for nothing to be spilled.
 #define IS_HALF (FORMAT_ID == 1 || FORMAT_ID == 30)
 #define ROW_BLOCKS (IS_HALF ? 2 : 3)
-#define TILE_BLOCKS (IS_HALF || FORMAT_ID == 13 || FORMAT_ID == 14 ? 2 : 3)
+#define TILE_BLOCKS (IS_HALF || FORMAT_ID == 14 || (FORMAT_ID == 13 && __CUDA_ARCH__ >= 1000) ? 2 : 3)
 
 // One row of numbers: two rows of the matrix in a warp.
 KERNEL(THREADS, ROW_BLOCKS) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
