@@ -85,7 +85,7 @@ type Answer<T> = Result<T, DeviceError>;
 
 impl CudaDevice {
     pub(super) fn open(info: DeviceInfo, capability: u32, platform: CudaPlatform) -> Answer<Self> {
-        let label = format!("cuda device {} ({})", info.index, info.name);
+        let label = format!("{} device {} ({})", info.backend, info.index, info.name);
         let say = |error: DriverError| failed(&label, "opening it", error);
         let driver = Driver::open(info.index).map_err(say)?;
         let stage = driver.pin(STAGES * STAGE_BYTES).map_err(say)?;

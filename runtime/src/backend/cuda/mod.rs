@@ -60,7 +60,8 @@ impl CudaPlatform {
         let (domain, bus, device) = facts.pci;
         let version = format!("{}.{}", facts.driver / 1000, facts.driver % 1000 / 10);
         let info = DeviceInfo {
-            backend: "cuda",
+            // What runs on the stand-in is called by another name in everything that is printed.
+            backend: if emulated { EMULATED } else { "cuda" },
             index,
             name: facts.name.clone(),
             interface: if emulated { "host-emulated driver".to_owned() } else { format!("CUDA driver {version}") },
