@@ -135,9 +135,12 @@ impl<'a> Solver<'a> {
         // A table tells the number of faults; `isotherm scenario check` tells them all. Where the folder lies is no
         // part of a result: another machine has it elsewhere.
         let path = named.path.display().to_string();
-        let root = path.strip_suffix(&format!("{}.toml", named.scenario)).unwrap_or_default().to_owned();
+        let file = format!("{}.toml", named.scenario);
+        let folder = format!("{}/", named.path.parent().unwrap_or(std::path::Path::new("")).display());
         let brief = |failure: Failure| {
-            let message = if root.is_empty() { failure.message } else { failure.message.replace(&root, "") };
+            let message = failure.message.replace(&path, &file);
+            // A model file beside the scenario is named first.
+            let message = message.strip_prefix(&folder).unwrap_or(&message);
             let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
             let first = lines.next().unwrap_or_default().trim_end_matches(':').to_owned();
             lines.next().map_or(first.clone(), |second| format!("{first}: {second}"))
