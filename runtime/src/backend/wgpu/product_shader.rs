@@ -97,7 +97,7 @@ pub(super) fn product(
 ) -> Kernel {
     let params: Vec<&str> = PRODUCT.iter().chain(MATRICES).copied().collect();
     let operands = [("X", "f32"), ("N", "f32"), ("O0", "f32"), ("O1", "f32"), ("O2", "f32")];
-    let mut text = header(shape, &params, true, &operands);
+    let mut text = header(&params, true, &operands);
     text += &reduction(shape);
     text += &entry(shape);
     text += "  let group = g.y * P.grid + g.x;\n  if (group >= P.groups) { return; }\n";
@@ -170,7 +170,7 @@ pub(super) fn product_int8(shape: Shape, format: BlockFormat, tile: u32, add: bo
         .copied()
         .collect();
     let operands = [("X", "u32"), ("O0", "f32"), ("O1", "f32"), ("O2", "f32")];
-    let mut text = header(shape, &params, true, &operands);
+    let mut text = header(&params, true, &operands);
     text += &reduction(shape);
     text += &entry(shape);
     text += "  let group = g.y * P.grid + g.x;\n  if (group >= P.groups) { return; }\n";

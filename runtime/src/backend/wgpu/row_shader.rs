@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 pub(super) fn quantise(shape: Shape, norm: bool) -> Kernel {
     let shape = Shape { subgroups: false, lanes: shape.threads, ..shape };
     let params = ["grid", "tokens", "columns", "chunks", "x", "n", "epsilon", "steps"];
-    let mut text = header(shape, &params, false, &[("X", "f32"), ("N", "f32"), ("O", "u32")]);
+    let mut text = header(&params, false, &[("X", "f32"), ("N", "f32"), ("O", "u32")]);
     text += &reduction(shape);
     text += &entry(shape);
     text += "  let row = g.y * P.grid + g.x;\n  if (row >= P.tokens) { return; }\n  let lane = li;\n";
@@ -62,7 +62,7 @@ pub(super) fn lookup(shape: Shape, format: BlockFormat) -> Kernel {
         "indices",
         "out",
     ];
-    let mut text = header(shape, &params, true, &[("I", "u32"), ("O", "f32")]);
+    let mut text = header(&params, true, &[("I", "u32"), ("O", "f32")]);
     text += &entry(shape);
     let _ = write!(
         text,
@@ -88,7 +88,7 @@ pub(super) fn lookup(shape: Shape, format: BlockFormat) -> Kernel {
 pub(super) fn norm(shape: Shape) -> Kernel {
     let shape = Shape { subgroups: false, lanes: shape.threads, ..shape };
     let params = ["grid", "tokens", "columns", "x", "n", "epsilon", "out"];
-    let mut text = header(shape, &params, false, &[("X", "f32"), ("N", "f32"), ("O", "f32")]);
+    let mut text = header(&params, false, &[("X", "f32"), ("N", "f32"), ("O", "f32")]);
     text += &reduction(shape);
     text += &entry(shape);
     let _ = write!(
@@ -119,7 +119,7 @@ fn pair(split: bool) -> &'static str {
 pub(super) fn rotate(shape: Shape, split: bool) -> Kernel {
     let shape = Shape { subgroups: false, ..shape };
     let params = ["grid", "total", "heads", "size", "half", "positions", "x", "rows", "table"];
-    let mut text = header(shape, &params, false, &[("X", "f32"), ("R", "u32"), ("T", "f32")]);
+    let mut text = header(&params, false, &[("X", "f32"), ("R", "u32"), ("T", "f32")]);
     text += &entry(shape);
     let _ = write!(
         text,
@@ -176,7 +176,7 @@ pub(super) fn remember(shape: Shape, split: bool) -> Kernel {
         ("CK", "f32"),
         ("CV", "f32"),
     ];
-    let mut text = header(shape, &params, false, &operands);
+    let mut text = header(&params, false, &operands);
     text += &entry(shape);
     let _ = write!(
         text,
@@ -237,7 +237,7 @@ pub(super) fn attend(size: u32, together: u32) -> Kernel {
     let params =
         ["grid", "total", "heads", "kv", "blocks", "listed", "scale", "query", "rows", "list", "keys", "values", "out"];
     let operands = [("Q", "f32"), ("R", "u32"), ("B", "u32"), ("CK", "f32"), ("CV", "f32"), ("O", "f32")];
-    let mut text = header(shape, &params, false, &operands);
+    let mut text = header(&params, false, &operands);
     let each = size.div_ceil(ATTEND_THREADS);
     let _ = write!(
         text,
@@ -349,7 +349,7 @@ var<workgroup> shared_seen: vec2<u32>;
 /// One thread per number of two operands.
 pub(super) fn pointwise(shape: Shape, kind: &str, statement: &str) -> Kernel {
     let shape = Shape { subgroups: false, ..shape };
-    let mut text = header(shape, &["grid", "total", "a", "b"], false, &[("X", kind), ("Y", kind)]);
+    let mut text = header(&["grid", "total", "a", "b"], false, &[("X", kind), ("Y", kind)]);
     text += &entry(shape);
     let _ = write!(
         text,
@@ -362,7 +362,7 @@ pub(super) fn pointwise(shape: Shape, kind: &str, statement: &str) -> Kernel {
 pub(super) fn argmax(shape: Shape) -> Kernel {
     let shape = Shape { subgroups: false, ..shape };
     let threads = shape.threads;
-    let mut text = header(shape, &["grid", "tokens", "columns", "x", "out"], false, &[("X", "f32"), ("O", "u32")]);
+    let mut text = header(&["grid", "tokens", "columns", "x", "out"], false, &[("X", "f32"), ("O", "u32")]);
     let _ = writeln!(text, "var<workgroup> best: array<f32, {threads}>;\nvar<workgroup> index: array<u32, {threads}>;");
     text += &entry(shape);
     let _ = write!(

@@ -65,11 +65,8 @@ pub(super) struct Kernel {
     pub(super) operands: usize,
 }
 
-pub(super) fn header(shape: Shape, params: &[&str], weights: bool, operands: &[(&str, &str)]) -> String {
+pub(super) fn header(params: &[&str], weights: bool, operands: &[(&str, &str)]) -> String {
     let mut text = String::new();
-    if shape.subgroups {
-        text += "enable subgroups;\n";
-    }
     text += "struct Params {\n";
     for name in params {
         let _ = writeln!(text, "  {name}: u32,");
