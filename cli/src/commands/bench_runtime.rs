@@ -175,6 +175,9 @@ fn at_share(
     Ok(output)
 }
 
+/// What the row is called, the metric it is of, the statistic it shows, and the error aimed at.
+type Figure = (&'static str, &'static str, fn(&Statistic) -> f64, Option<f64>);
+
 /// Adds the rows of one share.
 fn compare(
     share: f64,
@@ -184,7 +187,7 @@ fn compare(
 ) {
     // Near capacity a small error of the service time grows in the queue, so that no time to a first token is aimed at.
     let calm = |goal| (share <= 0.6).then_some(goal);
-    let figures: [(&str, &str, fn(&Statistic) -> f64, Option<f64>); 4] = [
+    let figures: [Figure; 4] = [
         ("tpot mean", "tpot_seconds", |s| s.mean, Some(0.05)),
         ("tokens/s", "tokens_per_second", |s| s.mean, Some(0.05)),
         ("ttft p50", "ttft_seconds", |s| s.p50, calm(0.10)),

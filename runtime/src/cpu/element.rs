@@ -127,8 +127,9 @@ unsafe fn gate_sixteen<V: Lanes, const GELU: bool>(gate: *mut f32, up: *const f3
     unsafe {
         let x = V::load(gate);
         let u = if GELU {
-            // 2 sqrt(2 / pi) and that times 0.044715.
-            x.mul(x).fma(V::splat(0.071_354_82), V::splat(1.595_769)).mul(x)
+            // 2 sqrt(2 / pi).
+            let slope = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
+            x.mul(x).fma(V::splat(slope * 0.044_715), V::splat(slope)).mul(x)
         } else {
             x
         };

@@ -44,7 +44,7 @@ pub struct Tokenizer {
 /// How plain text becomes tokens.
 enum Method {
     /// Words cut by a pattern, their bytes merged by rank.
-    Bytes(BPE, Sequence),
+    Bytes(Box<BPE>, Sequence),
     /// Characters merged by score.
     Pieces(Box<Pieces>),
 }
@@ -171,7 +171,7 @@ impl Tokenizer {
             let rule = split::rule(name).ok_or_else(|| TokenizerError::PreTokenizer { found: shortened(name) })?;
             let merges = required(metadata.texts("tokenizer.ggml.merges")?, "tokenizer.ggml.merges")?;
             let split = split::pre_tokenizer(rule).map_err(|source| TokenizerError::Build { source })?;
-            (Method::Bytes(bpe(tokens, merges, rule.whole_words_first)?, split), rule.adds_bos)
+            (Method::Bytes(Box::new(bpe(tokens, merges, rule.whole_words_first)?), split), rule.adds_bos)
         };
         let named = END_TEXTS.iter().filter_map(|text| control.id_of(text));
         let end = named.chain(eos).chain(eot).collect();
