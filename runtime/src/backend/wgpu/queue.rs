@@ -285,7 +285,8 @@ impl Wgpu {
 }
 
 /// How threads share the work. On a card, sixteen threads per row; in software every wait of a workgroup is dear, and a
-/// thread per row needs none. Subgroup operations only where asked for: they have not passed the suite.
+/// thread per row needs none. Subgroup operations only where asked for: no card has
+/// shown yet which is faster.
 fn shape(info: &DeviceInfo, features: Features, sizes: (u32, u32), options: &WgpuOptions) -> Shape {
     let one_size = sizes.0 == sizes.1 && sizes.0.is_power_of_two() && (4..=64).contains(&sizes.0);
     let possible = features.contains(Features::SUBGROUP) && one_size;
