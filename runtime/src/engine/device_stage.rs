@@ -11,7 +11,7 @@ use crate::backend::{
     View,
 };
 use crate::model::Geometry;
-use crate::model::geometry::{Activation, EMBEDDING, OUTPUT, OUTPUT_NORM};
+use crate::model::geometry::{EMBEDDING, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::Gguf;
 use std::time::Instant;
 
@@ -117,21 +117,6 @@ impl Loader<'_> {
     }
 }
 
-/// What a geometry asks for beyond the contract's operations; none where they suffice.
-fn beyond(g: &Geometry) -> Option<&'static str> {
-    let family = g.architecture;
-    let asked = [
-        (family.has_biases(), "biases of queries, keys and values"),
-        (family.norms_heads(), "norms of each head"),
-        (family.norms_results(), "norms of what a layer adds"),
-        (family.activation() != Activation::Silu, "a gate other than SiLU"),
-        (g.experts.is_some(), "experts"),
-        (g.window.is_some() || g.local_rope.is_some(), "layers that see a window"),
-        (g.rope.magnitude() != 1.0, "rotations that lengthen"),
-    ];
-    asked.into_iter().find(|(asked, _)| *asked).map(|(_, what)| what)
-}
-
 impl DeviceStage {
     /// Loads the stage's weights and makes its cache and buffers.
     ///
@@ -169,7 +154,7 @@ impl DeviceStage {
         (first, last): (bool, bool),
     ) -> Result<Parts, DeviceError> {
         let g = geometry;
-        if let Some(what) = beyond(g) {
+        if let Some(what) = g.beyond_llama() {
             return Err(DeviceError::NotSupported { device: device.label(), what: format!("models with {what}") });
         }
         let rows = spec.rows_max;

@@ -251,6 +251,7 @@ impl Geometry {
         match self.architecture {
             _ if self.experts.is_some() => Some("experts"),
             _ if self.window.is_some() => Some("a sliding window"),
+            _ if self.rope.magnitude() != 1.0 => Some("rotations that lengthen"),
             Architecture::Llama => None,
             family if family.has_biases() => Some("biases on queries, keys and values"),
             family if family.norms_heads() => Some("norms on queries and keys"),
