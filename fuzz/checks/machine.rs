@@ -62,7 +62,7 @@ pub fn check(data: &[u8]) {
     let _ = std::fs::remove_file(&driver);
     #[cfg(unix)]
     let _ = std::os::unix::fs::symlink(
-        TREE.join("drivers").join(if data.len() % 2 == 0 { "amdgpu" } else { "nvidia" }),
+        TREE.join("drivers").join(if data.len().is_multiple_of(2) { "amdgpu" } else { "nvidia" }),
         driver,
     );
     let roots = Roots { proc: TREE.join("proc"), sys: TREE.join("sys") };

@@ -373,7 +373,7 @@ impl Governor {
         let bears = self.share_of(forecast.sustained);
         if demand > 0.0 && bears < self.settings.sustained_min * demand {
             self.short += 1;
-            if self.short % REPLAN_PERIODS == 0 {
+            if self.short.is_multiple_of(REPLAN_PERIODS) {
                 acts.push(Act::Replan { bears: bears / demand });
             }
         } else {

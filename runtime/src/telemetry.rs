@@ -217,7 +217,7 @@ impl Processor {
             if let Some(before) = *before
                 && let Some(more) = counter.spent(before, now)
             {
-                spent = spent + more;
+                spent += more;
             }
             (*before, any) = (Some(now), true);
         }

@@ -48,7 +48,7 @@ pub(super) fn nics(roots: &Roots) -> Vec<Nic> {
                 .filter(|speed| *speed > 0),
             mtu: text(&path.join("mtu")).and_then(|mtu| mtu.parse().ok()).filter(|mtu| *mtu > 0),
             wireless: path.join("wireless").exists() || path.join("phy80211").exists(),
-            pci: target_name(&device).or_else(|| None).filter(|place| is_address(place)),
+            pci: target_name(&device).filter(|place| is_address(place)),
             driver: target_name(&device.join("driver")),
             numa_node: text(&device.join("numa_node")).and_then(|node| node.parse().ok()),
             name,

@@ -47,7 +47,7 @@ pub(super) fn supplies(roots: &Roots) -> (Vec<Battery>, Vec<Supply>) {
         match text(&path.join("type")).as_deref() {
             // The battery of a mouse is a battery, but not this machine's.
             Some("Battery") if text(&path.join("scope")).as_deref() != Some("Device") => {
-                batteries.push(battery(&path, name))
+                batteries.push(battery(&path, name));
             }
             Some(kind @ ("Mains" | "USB" | "Wireless")) => {
                 let online = text(&path.join("online")).and_then(|word| Some(word.parse::<u8>().ok()? > 0));

@@ -20,22 +20,22 @@ impl Drop for View {
     }
 }
 
-fn failed(error: std::io::Error) -> Failure {
+fn failed(error: &std::io::Error) -> Failure {
     Failure::io(format!("the terminal: {error}"))
 }
 
 impl View {
     /// Takes the terminal over.
     pub fn open() -> Result<Self, Failure> {
-        ratatui::try_init().map(|terminal| Self { terminal }).map_err(failed)
+        ratatui::try_init().map(|terminal| Self { terminal }).map_err(|error| failed(&error))
     }
 
     /// Waits for a key; gives whether it was one that ends the view.
     pub fn quits(&mut self, nap: Duration) -> Result<bool, Failure> {
-        if !event::poll(nap).map_err(failed)? {
+        if !event::poll(nap).map_err(|error| failed(&error))? {
             return Ok(false);
         }
-        Ok(match event::read().map_err(failed)? {
+        Ok(match event::read().map_err(|error| failed(&error))? {
             // A terminal that was taken over sends no signal, but the key.
             Event::Key(key) if key.modifiers.contains(KeyModifiers::CONTROL) => key.code == KeyCode::Char('c'),
             Event::Key(key) => matches!(key.code, KeyCode::Char('q') | KeyCode::Esc),
@@ -45,7 +45,7 @@ impl View {
 
     /// Draws what is known.
     pub fn draw(&mut self, state: &State, now_ms: u64) -> Done {
-        self.terminal.draw(|frame| draw(frame, state, now_ms)).map(|_| ()).map_err(failed)
+        self.terminal.draw(|frame| draw(frame, state, now_ms)).map(|_| ()).map_err(|error| failed(&error))
     }
 }
 

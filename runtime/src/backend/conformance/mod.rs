@@ -1,7 +1,7 @@
 //! The contract as a program: what every backend must do, checked on a real opening of a real device.
 //!
 //! Results are compared with sums in double precision over the weights as [`BlockFormat`] reads them, within bounds
-//! that follow from lengths and magnitudes ([`oracle`]); integers and copies must agree bit for bit. Operands stand
+//! that follow from lengths and magnitudes (`oracle`); integers and copies must agree bit for bit. Operands stand
 //! between guards that are no numbers, so that whoever reads or writes past an operand is noticed.
 //!
 //! Everything is drawn from one seed: the same seed asks every device the same.
