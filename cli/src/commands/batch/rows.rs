@@ -233,6 +233,6 @@ mod tests {
         let text = String::from_utf8(text).expect("UTF-8");
         let (heading, row) = text.trim_end().split_once('\n').expect("a heading and a row");
         assert!(heading.ends_with(",vary.x.y,vary.x.y.base"), "{heading}");
-        assert!(row.starts_with(",a,0,,,,") && row.contains(",\"first, \"\"second\"\"\","), "{row}");
+        assert!(row.starts_with("\"\",a,0,,,,") && row.contains(",\"first, \"\"second\"\"\","), "{row}");
     }
 }
