@@ -26,6 +26,18 @@ pub(super) struct Bench {
 /// One check of a device.
 pub(super) type Test = fn(&Suite<'_>, &mut Bench, &mut Check);
 
+/// Each test on a device opened for it alone.
+pub(super) fn each(suite: &Suite<'_>, device: usize, tests: &[(&'static str, Test)]) -> Vec<Check> {
+    let one = |&(claim, test): &(&'static str, Test)| {
+        let mut check = Check::new(claim);
+        if let Some(mut bench) = Bench::open(suite, device, &mut check) {
+            test(suite, &mut bench, &mut check);
+        }
+        check
+    };
+    tests.iter().map(one).collect()
+}
+
 /// Any error as words.
 pub(super) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()

@@ -1,6 +1,6 @@
 //! Memory: round trips, refusals, running out, loss.
 
-use super::bench::{Bench, Test, text};
+use super::bench::{Bench, Test, each, text};
 use super::{Check, Suite};
 use crate::backend::device::Live;
 use crate::backend::error::{DeviceError, Refusal};
@@ -18,16 +18,7 @@ pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
         ("what is alive is counted, and releasing it all leaves nothing", leaks),
         ("running out of memory is told as such, and releasing makes room again", out_of_memory),
     ];
-    let mut checks: Vec<Check> = tests
-        .into_iter()
-        .map(|(claim, test)| {
-            let mut check = Check::new(claim);
-            if let Some(mut bench) = Bench::open(suite, device, &mut check) {
-                test(suite, &mut bench, &mut check);
-            }
-            check
-        })
-        .collect();
+    let mut checks: Vec<Check> = each(suite, device, &tests);
     checks.push(loss(suite, device));
     checks
 }

@@ -1,31 +1,21 @@
 //! Order: what is launched later sees what was launched earlier; events tell how far a device is.
 
-use super::bench::{Bench, same, text};
+use super::bench::{Bench, Test, each, same, text};
 use super::{Check, Suite};
 use crate::backend::error::{DeviceError, Refusal};
 use crate::backend::op::Op;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    type Test = fn(&mut Bench, &mut Check);
     let tests: [(&'static str, Test); 3] = [
         ("operations and copies take effect in the order in which they were asked for", order),
         ("events are done once everything before them is, and stale events are refused", events),
         ("batches, kernels and bytes are counted", counted),
     ];
-    tests
-        .into_iter()
-        .map(|(claim, test)| {
-            let mut check = Check::new(claim);
-            if let Some(mut bench) = Bench::open(suite, device, &mut check) {
-                test(&mut bench, &mut check);
-            }
-            check
-        })
-        .collect()
+    each(suite, device, &tests)
 }
 
 /// A long chain in which every step needs the one before: doublings and copies, whole numbers so that all is exact.
-fn order(bench: &mut Bench, check: &mut Check) {
+fn order(_: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
     for batch in [1, 3, 20] {
         let mut one = || -> Result<(), String> {
             let count = 1000;
@@ -57,7 +47,7 @@ fn order(bench: &mut Bench, check: &mut Check) {
     }
 }
 
-fn events(bench: &mut Bench, check: &mut Check) {
+fn events(_: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
     let mut one = || -> Result<(), String> {
         let (a, b) = (bench.numbers(&[1.0; 4096])?, bench.numbers(&[2.0; 4096])?);
         let before = bench.device.record().map_err(text)?;
@@ -88,7 +78,7 @@ fn events(bench: &mut Bench, check: &mut Check) {
     check.case(one());
 }
 
-fn counted(bench: &mut Bench, check: &mut Check) {
+fn counted(_: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
     let mut one = || -> Result<(), String> {
         let (a, b) = (bench.numbers(&[1.0; 64])?, bench.numbers(&[2.0; 64])?);
         bench.device.synchronise().map_err(text)?;

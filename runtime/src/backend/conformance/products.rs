@@ -1,6 +1,6 @@
 //! Operations with matrices: lookup, product, gated product, over all formats and many shapes.
 
-use super::bench::{Bench, Test, same, text, within};
+use super::bench::{Bench, Test, each, same, text, within};
 use super::oracle::{EPS, Exact, Weights, gated, norm, plain};
 use super::{Check, Suite};
 use crate::backend::contract::Matrix;
@@ -16,16 +16,7 @@ pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
         ("a gated product is silu of one product times the other", gated_products),
         ("the same product twice gives the same bits", repeated),
     ];
-    tests
-        .into_iter()
-        .map(|(claim, test)| {
-            let mut check = Check::new(claim);
-            if let Some(mut bench) = Bench::open(suite, device, &mut check) {
-                test(suite, &mut bench, &mut check);
-            }
-            check
-        })
-        .collect()
+    each(suite, device, &tests)
 }
 
 /// Rows and columns: no multiples of anything but the block.

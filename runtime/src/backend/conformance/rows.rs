@@ -1,6 +1,6 @@
 //! Operations on rows: norm, rotation, cache, attention, gate, sum, copy, largest.
 
-use super::bench::{Bench, Operand, Test, same, text, within};
+use super::bench::{Bench, Operand, Test, each, same, text, within};
 use super::oracle::{EPS, Exact, Past, Turn, attend, gated, norm, plain};
 use super::{Check, Suite};
 use crate::backend::CACHE_BLOCK;
@@ -18,16 +18,7 @@ pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
         ("sums and copies are exact to rounding, at any length", sums),
         ("the largest number of a row is found, the first of equals", largest),
     ];
-    tests
-        .into_iter()
-        .map(|(claim, test)| {
-            let mut check = Check::new(claim);
-            if let Some(mut bench) = Bench::open(suite, device, &mut check) {
-                test(suite, &mut bench, &mut check);
-            }
-            check
-        })
-        .collect()
+    each(suite, device, &tests)
 }
 
 fn norms(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check) {

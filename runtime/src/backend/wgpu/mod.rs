@@ -1,4 +1,4 @@
-//! Vulkan, Metal, Direct3D 12 and GL through wgpu, loaded at run time: where none is there, there is no device.
+//! Vulkan, Metal and Direct3D 12 through wgpu, loaded at run time: where none is there, there is no device.
 
 mod decode;
 mod encode;
@@ -42,16 +42,14 @@ impl WgpuPlatform {
     #[must_use]
     pub fn new(options: WgpuOptions) -> Self {
         let mut descriptor = InstanceDescriptor::new_without_display_handle();
+        // Not GL: on a host that has anything better it is the same card again, with less.
         descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
         Self { instance: Instance::new(descriptor), options }
     }
 
     /// Adapters that compute, one for each device and interface.
     fn adapters(&self) -> Vec<Adapter> {
-        let mut adapters = pollster::block_on(self.instance.enumerate_adapters(Backends::all()));
-        // GL on a host that has anything better is the same card again, with less.
-        adapters.retain(|adapter| adapter.get_info().backend != wgpu::Backend::Gl);
-        adapters
+        pollster::block_on(self.instance.enumerate_adapters(Backends::all()))
     }
 }
 
