@@ -6,27 +6,13 @@
 use super::device::Device;
 use super::error::DeviceError;
 use super::op::{Input, Op, Store};
+use super::roofline::Card;
 use crate::cpu::Arithmetic;
 use crate::model::format::BlockFormat;
 use std::time::Instant;
 
-/// A card that was not here, with its maker's figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Peak {
-    /// Its name.
-    pub name: &'static str,
-    /// Memory bandwidth, bytes per second.
-    pub bytes_per_second: f64,
-    /// Single-precision arithmetic outside the tensor cores, operations per second.
-    pub flops_per_second: f64,
-}
-
-/// Cards for which times are foretold. NVIDIA H100 SXM data sheet: 3.35 TB/s, 67 TFLOPS FP32. NVIDIA Ada GPU
-/// architecture paper, appendix A: GeForce RTX 4090, 1008 GB/s, 82.6 TFLOPS FP32.
-pub const PEAKS: [Peak; 2] = [
-    Peak { name: "H100 SXM", bytes_per_second: 3.35e12, flops_per_second: 67e12 },
-    Peak { name: "RTX 4090", bytes_per_second: 1.008e12, flops_per_second: 82.6e12 },
-];
+/// Cards for which times are foretold.
+pub const PEAKS: [Card; 2] = [Card::H100, Card::RTX_4090];
 
 /// One operation, timed.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,8 +34,8 @@ pub struct Timed {
 impl Timed {
     /// Seconds that a card needs at least.
     #[must_use]
-    pub fn at_least(&self, peak: &Peak) -> f64 {
-        (self.bytes as f64 / peak.bytes_per_second).max(self.flops as f64 / peak.flops_per_second)
+    pub fn at_least(&self, card: &Card) -> f64 {
+        (self.bytes as f64 / card.bytes_per_second).max(self.flops as f64 / card.flops_per_second())
     }
 }
 

@@ -85,6 +85,13 @@ impl Card {
         blocks_max: 24,
     };
 
+    /// Single-precision operations a second outside the tensor cores: 128 lanes a multiprocessor, each a product and a sum a
+    /// clock. That gives the 67 and 82.6 TFLOPS of the makers' sheets.
+    #[must_use]
+    pub fn flops_per_second(&self) -> f64 {
+        256.0 * f64::from(self.multiprocessors) * self.clock_hertz
+    }
+
     /// How many blocks of a kernel one multiprocessor holds, and what keeps it from holding more.
     #[must_use]
     pub fn occupancy(&self, threads: u32, resources: Resources) -> Occupancy {
