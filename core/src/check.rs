@@ -11,7 +11,9 @@ mod beginnings;
 mod cases;
 mod certificate;
 mod cover;
+mod crossing;
 mod enumeration;
+mod floors;
 mod in_flight;
 mod long_run;
 mod record;
@@ -20,6 +22,7 @@ mod walk;
 mod worths;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX, open_batches};
+pub use crossing::crossing_rates;
 pub use enumeration::ENUMERATED_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;

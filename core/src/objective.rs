@@ -445,7 +445,7 @@ fn load_pair(loads: &mut Loads, problem: &PlacementProblem, from: DeviceId, to: 
 
 /// Bytes that cross a boundary for each output token: `row * (prompt + output - 1) / output` at mean lengths, and at
 /// least one byte per request as in [`PlacementProblem::hop_rate`].
-fn bytes_per_output_token(problem: &PlacementProblem, row: Bytes) -> Exact {
+pub(crate) fn bytes_per_output_token(problem: &PlacementProblem, row: Bytes) -> Exact {
     let output = mean(problem.workload.output_tokens);
     let tokens = mean(problem.workload.prompt_tokens) + &output - Exact::one();
     larger(whole(row.0) * tokens, Exact::one()) / output

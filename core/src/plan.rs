@@ -97,6 +97,9 @@ pub enum Evidence {
         /// Each division is followed by all of its first case, then all of its second; a case that is not divided
         /// further is proved.
         cases: Vec<Case>,
+        /// What joins sites, where divisions speak of rates within them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        crossing: Option<Crossing>,
     },
     /// Throughput: evidence for each batch in which requests may go round; none for those that Little's law rules out at
     /// the bound.
@@ -110,6 +113,42 @@ pub enum Evidence {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
     },
+}
+
+/// Sites, and what all ways between them lead through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crossing {
+    /// Names of the devices of each site; each device that may hold a stage is in one of them.
+    pub sites: Vec<Vec<String>>,
+    /// The capacities; besides them only links that state tokens per second join devices of two sites.
+    pub capacities: Vec<Capacity>,
+}
+
+/// A capacity that several ways share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Capacity {
+    /// A shared capacity of the graph.
+    Group {
+        /// Its name.
+        name: String,
+    },
+    /// A link.
+    Link {
+        /// Where it begins.
+        from: String,
+        /// Where it ends.
+        to: String,
+    },
+}
+
+impl std::fmt::Display for Capacity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Group { name } => write!(f, "the shared capacity {name}"),
+            Self::Link { from, to } => write!(f, "the link from {from} to {to}"),
+        }
+    }
 }
 
 /// A division of plans into two cases, or the proof of one.
@@ -131,6 +170,14 @@ pub enum Case {
         devices: Vec<String>,
         /// How many layers there are at most in the first case.
         count: u32,
+    },
+    /// First the plans in which requests that never leave a site have at most this rate, then those in which they have at
+    /// least this rate, the plan being slowed to just above the bound.
+    Within {
+        /// Position of the site in the crossing.
+        site: u32,
+        /// Output tokens per second.
+        rate: f64,
     },
     /// Worths that prove this case.
     Proof {

@@ -290,7 +290,10 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             let ends = EndWeights { first: found.weights.first, last: found.weights.last };
             let mut cases = Vec::new();
             in_order(tables, found, &found.root, &mut cases);
-            vec![Evidence::Cases { ends, cases }]
+            // What joins the sites matters only where rates within them are counted.
+            let within = cases.iter().any(|case| matches!(case, Case::Within { .. }));
+            let crossing = found.joined.as_ref().filter(|_| within).map(|joined| joined.named.clone());
+            vec![Evidence::Cases { ends, cases, crossing }]
         }
         Proof::Solver(_) => Vec::new(),
     }
@@ -300,14 +303,16 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
 fn in_order(tables: &Tables<'_>, found: &Proved, case: &cases::Case, list: &mut Vec<Case>) {
     let named = |members: &[usize]| members.iter().map(|&device| tables.name(device).to_owned()).collect();
     let whole = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let counts = |count: f64| whole(count.max(0.0) as usize);
     match case {
         cases::Case::Divided(counted, count, first, second) => {
-            let count = whole(*count);
             list.push(match *counted {
                 Counted::Holding(class, most) => {
-                    Case::Holding { devices: named(&found.classes[class].members), layers_max: whole(most), count }
+                    let devices = named(&found.classes[class].members);
+                    Case::Holding { devices, layers_max: whole(most), count: counts(*count) }
                 }
-                Counted::Alone(site) => Case::Alone { devices: named(&found.sites[site]), count },
+                Counted::Alone(site) => Case::Alone { devices: named(&found.sites[site]), count: counts(*count) },
+                Counted::Within(site) => Case::Within { site: whole(site), rate: *count },
             });
             in_order(tables, found, first, list);
             in_order(tables, found, second, list);

@@ -23,17 +23,25 @@
 //! no plan of the case reaches `F0`: its layers would collect at least their weight less `sum of v_j n_j` over the divisions
 //! by layers, and the devices pay at most `sum of u_d` and `sum of v_j n_j` over the divisions by holding.
 //!
+//! *Within*: `n` is the rate of the requests that never leave a site, in a plan slowed to `F0`. A case lies between rates
+//! `a_s` and `b_s` of each site. Requests that visit several sites have a rate of `X` at most in all, and of `X_s` at most
+//! those that visit `s` ([`super::crossing`]); so there is no plan in a case with `sum of b_s + X < F0` or `sum of a_s > F0`.
+//! In any other, of the tokens of each layer at least `a_s` pass through devices of `s`, and at most `min(b_s + X_s, F0 -
+//! sum of the other a)`, so that (a) need hold for such covers only. What these divisions count has no value.
+//!
 //! Everything is in whole parts of `2^-50`, rounded so that the proof is only made harder; (a) is the search of
 //! [`super::worths`]. A layer of devices of two groups that are told apart is alone in neither.
 
 use super::certificate::BoundFault;
 use super::cover::{Class, Shape, classes, clipped};
+use super::crossing::{Crossings, crossings};
+use super::floors::{Floored, Item, Shares};
 use super::worths::{Besides, COVERS_MAX, Figures, PARTS_BITS, SLOTS_MAX, Search, Set};
-use crate::exact::{Exact, whole};
+use crate::exact::{Exact, exact, whole};
 use crate::ids::DeviceId;
-use crate::plan::{Case, EndWeights};
+use crate::plan::{Case, Crossing, EndWeights};
 use crate::problem::PlacementProblem;
-use num_traits::{Signed, ToPrimitive};
+use num_traits::{Signed, ToPrimitive, Zero};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most divisions above a case.
@@ -67,6 +75,18 @@ pub enum CaseFault {
         case: usize,
         /// The name.
         device: String,
+    },
+    /// A rate within a site that is none.
+    #[error(
+        "case {case} divides by a rate of {rate} within site {site}; it must be 0 or more, of a site of the crossing"
+    )]
+    Within {
+        /// Position in the list.
+        case: usize,
+        /// Position of the site.
+        site: u32,
+        /// The rate.
+        rate: f64,
     },
     /// A value that is not there for each division, or has the wrong sign.
     #[error("case {case} values what division {division} counts at {value:?}; {must}")]
@@ -143,6 +163,19 @@ struct Way {
 enum Counted<'a> {
     Holding(BTreeSet<DeviceId>, u32),
     Alone(&'a [String]),
+    Within(usize, Exact),
+}
+
+/// What a certificate says.
+pub(super) struct Claim<'a> {
+    /// What the ends of the model weigh beyond 1.
+    pub ends: EndWeights,
+    /// The cases.
+    pub cases: &'a [Case],
+    /// What joins sites.
+    pub crossing: &'a Option<Crossing>,
+    /// The batch that it speaks of; all where none is named.
+    pub batch: Option<u32>,
 }
 
 /// A division above a case, and on which side of it the case lies.
@@ -168,16 +201,15 @@ struct Verification<'a> {
     above: Vec<Above<'a>>,
     work: u64,
     slots: u64,
+    /// The rate in question.
+    rate: &'a Exact,
+    /// What can pass between sites.
+    crossing: Option<Crossings>,
 }
 
 /// Proves case by case that no plan reaches `above`, or says why not.
-pub(super) fn prove(
-    problem: &PlacementProblem,
-    above: &Exact,
-    ends: EndWeights,
-    cases: &[Case],
-    batch: Option<u32>,
-) -> Vec<BoundFault> {
+pub(super) fn prove(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Vec<BoundFault> {
+    let Claim { ends, cases, crossing, batch } = *claim;
     let end = |value: f64| parts(value).zip(parts_up(value)).filter(|_| value >= 0.0);
     let (Some(first), Some(last)) = (end(ends.first), end(ends.last)) else {
         return vec![BoundFault::EndWeights { first: ends.first, last: ends.last }];
@@ -187,6 +219,10 @@ pub(super) fn prove(
     }
     let classes = match classes(problem, above, batch) {
         Ok(classes) => classes,
+        Err(fault) => return vec![fault],
+    };
+    let crossing = match crossing.as_ref().map(|stated| crossings(problem, stated)).transpose() {
+        Ok(crossing) => crossing,
         Err(fault) => return vec![fault],
     };
     let weight = |(k, begins, ends): Shape| {
@@ -207,6 +243,8 @@ pub(super) fn prove(
         above: Vec::new(),
         work: 0,
         slots: 0,
+        rate: above,
+        crossing,
     };
     match verification.case(0) {
         Ok(end) if end == cases.len() => Vec::new(),
@@ -243,6 +281,13 @@ impl<'a> Verification<'a> {
             Case::Alone { devices, count } => {
                 self.group(at, devices)?;
                 (Counted::Alone(devices), *count)
+            }
+            Case::Within { site, rate } => {
+                let sites = self.crossing.as_ref().map_or(0, |crossing| crossing.at.len());
+                let known = usize::try_from(*site).ok().filter(|&site| site < sites);
+                let within = known.zip(exact(*rate).filter(|rate| !rate.is_negative()));
+                let (site, rate) = within.ok_or(CaseFault::Within { case: at, site: *site, rate: *rate })?;
+                (Counted::Within(site, rate), 0)
             }
         };
         self.above.push(Above { counted, count, more: false });
@@ -287,6 +332,11 @@ impl<'a> Verification<'a> {
             worth_of.insert(device, worth);
         }
         let values = self.values(case, counted)?;
+        let shares = match self.shares() {
+            Between::Anything => None,
+            Between::These(shares) => Some(shares),
+            Between::Nothing => return Ok(()),
+        };
         let worth = |device: &DeviceId| worth_of.get(device).copied().unwrap_or(0.0);
         // What is paid in all, and what layers of each group are let off.
         let mut sum: i128 = 0;
@@ -308,14 +358,53 @@ impl<'a> Verification<'a> {
         }
         let slots = self.slots(case, &worth, &values)?;
         // A layer asks for less, or more, where one group alone passes it.
+        let shares = shares.as_ref();
         if let_off.iter().all(|&off| off == 0) {
-            return self.search(case, &slots, 1 << PARTS_BITS, Besides::Nothing);
+            return self.search(case, &slots, 1 << PARTS_BITS, (Besides::Nothing, shares));
         }
         for (group, &off) in let_off.iter().enumerate() {
             let here: Vec<(Slot, Set)> = slots.iter().filter(|(_, set)| set.part == Some(group)).copied().collect();
-            self.search(case, &here, (1 << PARTS_BITS) - off, Besides::Nothing)?;
+            self.search(case, &here, (1 << PARTS_BITS) - off, (Besides::Nothing, shares))?;
         }
-        self.search(case, &slots, 1 << PARTS_BITS, Besides::Part)
+        self.search(case, &slots, 1 << PARTS_BITS, (Besides::Part, shares))
+    }
+
+    /// What sites pass of each layer in the case at hand.
+    fn shares(&self) -> Between {
+        let within = self.above.iter().filter_map(|above| match &above.counted {
+            Counted::Within(site, rate) => Some((*site, rate, above.more)),
+            Counted::Holding(..) | Counted::Alone(_) => None,
+        });
+        let Some(crossing) = self.crossing.as_ref().filter(|_| within.clone().next().is_some()) else {
+            return Between::Anything;
+        };
+        let sites = crossing.at.len();
+        let (mut least, mut most) = (vec![Exact::zero(); sites], vec![self.rate.clone(); sites]);
+        for (site, rate, more) in within {
+            let known = if more { &mut least[site] } else { &mut most[site] };
+            if more == (rate > known) {
+                *known = rate.clone();
+            }
+        }
+        let sum = |rates: &[Exact]| rates.iter().fold(Exact::zero(), |sum, rate| sum + rate);
+        let empty = least.iter().zip(&most).any(|(least, most)| least > most);
+        if empty || sum(&least) > *self.rate || sum(&most) + &crossing.all < *self.rate {
+            return Between::Nothing;
+        }
+        // The others pass what they must at least, and no more than they may with all that crosses.
+        let (low, high) = (sum(&least), sum(&most));
+        for site in 0..sites {
+            let (others, above) = (&low - &least[site], self.rate - &crossing.all - (&high - &most[site]));
+            most[site] = most[site].clone().min(self.rate - others);
+            least[site] = least[site].clone().max(above);
+        }
+        let (parts, low) = (whole(1 << PARTS_BITS), sum(&least));
+        let share = |rate: Exact| (rate / self.rate * &parts).max(Exact::zero());
+        let top = |site: usize| (&most[site] + &crossing.at[site]).min(self.rate - (&low - &least[site]));
+        Between::These(Shares {
+            floors: least.iter().map(|rate| share(rate.clone()).floor().to_integer().to_u128().unwrap_or(0)).collect(),
+            tops: (0..sites).map(|s| share(top(s)).ceil().to_integer().to_u128().unwrap_or(1 << PARTS_BITS)).collect(),
+        })
     }
 
     /// One value for each division above, of the right sign.
@@ -328,6 +417,9 @@ impl<'a> Verification<'a> {
             };
             if !(value.is_finite() && value.abs() < VALUE_MAX) {
                 return Err(fault("it must be a finite number below a million"));
+            }
+            if value != 0.0 && matches!(above.counted, Counted::Within(..)) {
+                return Err(fault("it must be 0 where a rate is counted"));
             }
             if above.more && value > 0.0 {
                 return Err(fault("it must not be above 0 where there are more"));
@@ -353,17 +445,18 @@ impl<'a> Verification<'a> {
         let mut set = 0;
         for (class, (devices, ways)) in self.classes.iter().enumerate() {
             // Devices of equal worth that divisions count alike.
-            let mut alike: BTreeMap<(u64, Vec<bool>, Option<usize>), Vec<DeviceId>> = BTreeMap::new();
+            let mut alike: BTreeMap<(u64, Vec<bool>, [Option<usize>; 2]), Vec<DeviceId>> = BTreeMap::new();
             for device in devices {
                 let holds = |above: &Above<'_>| match &above.counted {
                     Counted::Holding(devices, _) => devices.contains(device),
-                    Counted::Alone(_) => false,
+                    Counted::Alone(_) | Counted::Within(..) => false,
                 };
                 let counted = self.above.iter().map(holds).collect();
-                let key = (worth(device).to_bits(), counted, self.groups.get(device).copied());
+                let site = self.crossing.as_ref().and_then(|crossing| crossing.site_of.get(device).copied());
+                let key = (worth(device).to_bits(), counted, [self.groups.get(device).copied(), site]);
                 alike.entry(key).or_default().push(*device);
             }
-            for ((bits, counted, part), devices) in alike {
+            for ((bits, counted, [part, _]), devices) in alike {
                 let pays = |layers: u32| {
                     let mut pays = parts(f64::from_bits(bits)).unwrap_or(0);
                     for ((above, &value), _) in self.above.iter().zip(values).zip(&counted).filter(|(_, c)| **c) {
@@ -406,7 +499,13 @@ impl<'a> Verification<'a> {
     }
 
     /// That no cover is cheap.
-    fn search(&mut self, case: usize, slots: &[(Slot, Set)], price: i128, besides: Besides) -> Result<(), BoundFault> {
+    fn search(
+        &mut self,
+        case: usize,
+        slots: &[(Slot, Set)],
+        price: i128,
+        (besides, shares): (Besides, Option<&Shares>),
+    ) -> Result<(), BoundFault> {
         let Some(price) = u128::try_from(price).ok().filter(|&price| price > 0) else { return Ok(()) };
         // Sets are counted anew: only those of these slots.
         let mut sets: Vec<Set> = Vec::new();
@@ -419,17 +518,27 @@ impl<'a> Verification<'a> {
             });
             set_of.push(position);
         }
-        let figures = Figures {
-            rates: slots.iter().map(|(slot, _)| slot.rate).collect(),
-            prices: slots.iter().map(|(slot, _)| slot.price.min(u64::MAX.into())).collect(),
-            need: 1 << PARTS_BITS,
-            price,
-            besides,
-        };
         let limit = COVERS_MAX.min(WORK_MAX.saturating_sub(self.work));
-        let mut search = Search::new(set_of, sets, figures, limit);
-        let found = search.cheap_cover();
-        self.work += search.looked;
+        let price_of = |slot: &Slot| slot.price.min(u64::MAX.into());
+        let found = if let (Some(shares), Some(crossing)) = (shares, &self.crossing) {
+            let item = |((slot, _), &set): (&(Slot, Set), &usize)| {
+                let site = crossing.site_of.get(&slot.device).copied().unwrap_or(0);
+                Item { set, site, rate: slot.rate, price: price_of(slot) }
+            };
+            let items: Vec<Item> = slots.iter().zip(&set_of).map(item).collect();
+            let apart = matches!(besides, Besides::Part);
+            let mut search = Floored::new(&items, &sets, crossing.at.len(), price, apart, limit);
+            let found = search.cheap_cover(shares);
+            self.work += search.looked;
+            found
+        } else {
+            let (rates, prices) = slots.iter().map(|(slot, _)| (slot.rate, price_of(slot))).unzip();
+            let figures = Figures { rates, prices, need: 1 << PARTS_BITS, price, besides };
+            let mut search = Search::new(set_of, sets, figures, limit);
+            let found = search.cheap_cover();
+            self.work += search.looked;
+            found
+        };
         let Some(chosen) = found? else { return Ok(()) };
         let used = slots.iter().zip(chosen).filter(|(_, count)| *count > 0);
         let named = |((slot, _), count): (&(Slot, Set), u64)| {
@@ -439,6 +548,16 @@ impl<'a> Verification<'a> {
         let cover = used.map(named).collect();
         Err(CaseFault::Cheap { case, cover, asked: price as f64 / (1_u64 << PARTS_BITS) as f64 }.into())
     }
+}
+
+/// What sites pass of the layers of a case.
+enum Between {
+    /// Nothing is known of it.
+    Anything,
+    /// So much.
+    These(Shares),
+    /// There is no such plan.
+    Nothing,
 }
 
 /// A way to use any of some equal devices of one worth on a layer.

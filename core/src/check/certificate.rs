@@ -129,6 +129,20 @@ pub enum BoundFault {
         /// The device.
         device: String,
     },
+    /// A capacity between sites that is none, or is named twice.
+    #[error("{capacity} must be a capacity of this problem whose bandwidth is known, named once")]
+    Capacity {
+        /// The capacity, in words.
+        capacity: String,
+    },
+    /// A way between sites that leads through none of the capacities named.
+    #[error("a way joins site {site} and {device}, of another site, around all capacities named")]
+    Way {
+        /// Position of the site.
+        site: usize,
+        /// The device.
+        device: String,
+    },
     /// A site that could hold the whole model.
     #[error("site {site} alone is worth {sum} layers; less than {whole} would prove that requests leave it")]
     SiteSum {
@@ -338,7 +352,9 @@ fn rate(
 ) -> Option<Vec<BoundFault>> {
     let claim = match evidence {
         Evidence::ClipBound => return Some(cover::clip(problem, bound, above, batch)),
-        Evidence::Cases { ends, cases } => return Some(cases::prove(problem, above, *ends, cases, batch)),
+        Evidence::Cases { ends, cases, crossing } => {
+            return Some(cases::prove(problem, above, &cases::Claim { ends: *ends, cases, crossing, batch }));
+        }
         Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },
         Evidence::WeighedWorths { worths, ends, sites } => worths::Claim { worths, ends: *ends, sites, batch },
         _ => return None,

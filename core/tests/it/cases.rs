@@ -33,7 +33,7 @@ pub fn by_holding() -> (PlacementProblem, Plan) {
     let mut plan = chain(&problem, &[("a", 0, 1), ("b", 1, 2)]);
     let divided = Case::Holding { devices: of_a(), layers_max: 1, count: 0 };
     let cases = vec![divided, proof(0.5, 0.9, &[0.5]), proof(2.0, 0.5, &[-1.2])];
-    certify(&mut plan, 10.0, Evidence::Cases { ends: EndWeights::default(), cases });
+    certify(&mut plan, 10.0, Evidence::Cases { ends: EndWeights::default(), cases, crossing: None });
     (problem, plan)
 }
 
@@ -43,7 +43,7 @@ pub fn by_layers_alone() -> (PlacementProblem, Plan) {
     let mut plan = chain(&problem, &[("a", 0, 2), ("b", 2, 4)]);
     let divided = Case::Alone { devices: of_a(), count: 1 };
     let cases = vec![divided, proof(0.6, 1.6, &[0.5]), proof(1.6, 1.1, &[-0.5])];
-    certify(&mut plan, 10.0, Evidence::Cases { ends: EndWeights::default(), cases });
+    certify(&mut plan, 10.0, Evidence::Cases { ends: EndWeights::default(), cases, crossing: None });
     (problem, plan)
 }
 
@@ -56,7 +56,7 @@ fn holds(
 ) -> Result<(), String> {
     let mut plan = plan.clone();
     plan.status = isotherm_core::plan::Status::Feasible;
-    certify(&mut plan, bound, Evidence::Cases { ends, cases });
+    certify(&mut plan, bound, Evidence::Cases { ends, cases, crossing: None });
     plan.check(problem).map(|_| ()).map_err(|violations| format!("{violations:?}"))
 }
 

@@ -190,7 +190,7 @@ fn draw_cases(draw: &mut Draw, problem: &PlacementProblem, layers: f64) -> Evide
         1 => vec![alone, proof(draw, &[1.0]), proof(draw, &[-1.0])],
         _ => vec![alone, holding, proof(draw, &[1.0, 1.0]), proof(draw, &[1.0, -1.0]), proof(draw, &[-1.0])],
     };
-    Evidence::Cases { ends: EndWeights::default(), cases }
+    Evidence::Cases { ends: EndWeights::default(), cases, crossing: None }
 }
 
 /// A plan that may or may not hold: a chain, or two routes that part and meet, with a certificate of some kind.

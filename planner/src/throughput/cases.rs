@@ -16,6 +16,8 @@
 
 use super::clip::{Span, Weights};
 use super::covers::{Cover, Item, cheap_covers};
+use super::network::Network;
+use super::within::{Joined, Range, Shares};
 use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
@@ -64,14 +66,16 @@ pub(crate) enum Counted {
     Holding(usize, usize),
     /// Layers that a site passes alone.
     Alone(usize),
+    /// The rate of requests that never leave a site.
+    Within(usize),
 }
 
 /// A division, and the side on which a case lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Rule {
     counted: Counted,
     /// The most of a first case, the least of a second.
-    count: usize,
+    count: f64,
     more: bool,
 }
 
@@ -79,7 +83,7 @@ struct Rule {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Case {
     /// First those of which at most so many are counted.
-    Divided(Counted, usize, Box<Case>, Box<Case>),
+    Divided(Counted, f64, Box<Case>, Box<Case>),
     /// Worths by class, values by division.
     Proved(Vec<f64>, Vec<f64>),
 }
@@ -95,6 +99,8 @@ pub(crate) struct Proved {
     pub classes: Vec<Class>,
     /// Candidates by site.
     pub sites: Vec<Vec<usize>>,
+    /// What joins the sites, where cases speak of it.
+    pub joined: Option<Joined>,
     /// The cases.
     pub root: Case,
 }
@@ -112,6 +118,7 @@ enum Found {
 pub(crate) struct Division {
     classes: Vec<Class>,
     sites: Vec<Vec<usize>>,
+    joined: Option<Joined>,
     weights: Weights,
     whole: f64,
     /// Covers, whether they are covers at the rate in question, and the site of each that has one.
@@ -123,11 +130,11 @@ pub(crate) struct Division {
 impl Division {
     /// Of the devices at these sites, which may hold layers so.
     pub fn new(
-        tables: &Tables<'_>,
+        (tables, network): (&Tables<'_>, &Network),
         sites: Vec<Vec<usize>>,
         spans: &[Vec<Span>],
-        layers: usize,
         weights: Weights,
+        rate: f64,
     ) -> Self {
         let mut classes: Vec<Class> = Vec::new();
         for (site, members) in sites.iter().enumerate() {
@@ -144,9 +151,10 @@ impl Division {
         classes.retain(|class| !class.ways.is_empty());
         Self {
             classes,
+            joined: Joined::new(tables, network, &sites, rate),
             sites,
             weights,
-            whole: weights.whole(layers),
+            whole: weights.whole(network.layers),
             known: Vec::new(),
             valid: Vec::new(),
             site_of: Vec::new(),
@@ -183,6 +191,7 @@ impl Division {
             weights: self.weights,
             classes: self.classes.clone(),
             sites: self.sites.clone(),
+            joined: self.joined.clone(),
             root,
         }))
     }
@@ -204,12 +213,15 @@ impl Division {
             Some(Found::Proved(worths, values)) => return Ok(Some(Case::Proved(worths, values))),
             Some(Found::Open(counted, much)) => (counted, much),
         };
-        let most = much.floor() as usize;
+        // Rates need not be whole.
+        let within = matches!(counted, Counted::Within(_));
+        let most = if within { much } else { much.floor() };
         let mut cases = [None, None];
         // The nearer side first: where nothing speaks against the rate, that is where it shows.
         let more_first = much - much.floor() > 0.5;
         for more in [more_first, !more_first] {
-            rules.push(Rule { counted, count: most + usize::from(more), more });
+            let count = if more && !within { most + 1.0 } else { most };
+            rules.push(Rule { counted, count, more });
             let case = self.divide(rate, rules, active.clone(), left, budget)?;
             rules.pop();
             let Some(case) = case else { return Ok(None) };
@@ -251,6 +263,23 @@ impl Division {
         active: &mut Vec<usize>,
         budget: &Budget<'_>,
     ) -> Result<Option<Found>, SolverFault> {
+        let within = rules.iter().filter_map(|rule| match rule.counted {
+            Counted::Within(site) => Some((site, rule.count, rule.more)),
+            Counted::Holding(..) | Counted::Alone(_) => None,
+        });
+        let range = self.joined.as_ref().map(|joined| joined.range(within, rate));
+        let (range, shares) = match (&self.joined, range) {
+            (Some(joined), Some(Some(range))) => {
+                let shares = joined.shares(&range, rate);
+                (Some(range), shares)
+            }
+            // There is no such plan.
+            (_, Some(None)) => return Ok(Some(Found::Proved(vec![0.0; self.classes.len()], vec![0.0; rules.len()]))),
+            _ => (None, Shares::unknown(self.sites.len())),
+        };
+        active.retain(|&position| self.carries(position, &shares, rate));
+        let mut fit: Vec<bool> =
+            (0..self.known.len()).map(|p| self.valid[p] && self.carries(p, &shares, rate)).collect();
         for _ in 0..ROWS_MAX {
             if budget.exhausted().is_some() {
                 return Ok(None);
@@ -260,17 +289,17 @@ impl Division {
             let below = |sum: f64| sum < self.whole * (1.0 - MARGIN);
             let sum = |worths: &[f64], values: &[f64]| -> f64 {
                 let devices = self.classes.iter().zip(worths).map(|(class, u)| class.members.len() as f64 * u);
-                devices.sum::<f64>() + rules.iter().zip(values).map(|(rule, v)| rule.count as f64 * v).sum::<f64>()
+                devices.sum::<f64>() + rules.iter().zip(values).map(|(rule, v)| rule.count * v).sum::<f64>()
             };
             let prices = Prices::new(self, rules, worths, values);
             let paid = |position: usize| prices.paid(self, position);
             if !below(sum(worths, values)) {
-                let open = self.open(rules, worths, &used);
+                let open = self.open(rules, worths, &used, (range.as_ref(), rate));
                 active.retain(|&position| paid(position) < NEAR);
                 return Ok(Some(open));
             }
             // Those known that are paid too little, the worst first; only then others are searched for.
-            let inactive = (0..self.known.len()).filter(|&position| self.valid[position]);
+            let inactive = (0..self.known.len()).filter(|&position| fit[position]);
             let mut short: Vec<(f64, usize)> =
                 inactive.map(|position| (paid(position), position)).filter(|(paid, _)| *paid < 1.0 - SHORT).collect();
             short.retain(|(_, position)| !active.contains(position));
@@ -279,7 +308,7 @@ impl Division {
                 active.extend(short.into_iter().take(ROWS_AT_ONCE).map(|(_, position)| position));
                 continue;
             }
-            let Some(covers) = self.cheapest_covers(rate, &prices) else { return Ok(None) };
+            let Some(covers) = self.cheapest_covers(rate, &prices, &shares) else { return Ok(None) };
             let least = covers.iter().map(|(paid, _)| *paid).fold(f64::INFINITY, f64::min);
             if least > 0.0 {
                 // All rows are homogeneous: what is paid too little for the cheapest cover is made up for by scale.
@@ -294,20 +323,51 @@ impl Division {
             let mut new = false;
             for (_, cover) in covers.into_iter().filter(|(paid, _)| *paid < 1.0 - MARGIN) {
                 let known = self.learn(cover);
+                fit.resize(self.known.len(), true);
+                fit[known] = true;
                 if !active.contains(&known) {
                     active.push(known);
                     new = true;
                 }
             }
             if !new {
-                return Ok(Some(self.open(rules, worths, &used)));
+                return Ok(Some(self.open(rules, worths, &used, (range.as_ref(), rate))));
             }
         }
         Ok(None)
     }
 
+    /// What each site has of a cover, no device counting for more than the rate.
+    fn by_site(&self, position: usize, rate: f64) -> Vec<f64> {
+        let mut had = vec![0.0; self.sites.len()];
+        for (&(c, way), &n) in &self.known[position] {
+            had[self.classes[c].site] += self.classes[c].ways[way].rate.min(rate) * n as f64;
+        }
+        had
+    }
+
+    /// Whether a known cover passes a rate, and each site its share.
+    fn carries(&self, position: usize, shares: &Shares, rate: f64) -> bool {
+        let had = self.by_site(position, rate);
+        let slack = rate * ROUNDING;
+        let floors = had.iter().zip(&shares.floors).all(|(had, floor)| *had >= floor - slack);
+        floors && had.iter().zip(&shares.tops).map(|(had, top)| had.min(*top)).sum::<f64>() >= rate - slack
+    }
+
     /// What to divide by: what the covers in use count in fractions.
-    fn open(&self, rules: &[Rule], worths: &[f64], used: &[(usize, f64)]) -> Found {
+    fn open(
+        &self,
+        rules: &[Rule],
+        worths: &[f64],
+        used: &[(usize, f64)],
+        (range, rate): (Option<&Range>, f64),
+    ) -> Found {
+        if let (Some(joined), Some(range)) = (&self.joined, range) {
+            let had: Vec<Vec<f64>> = used.iter().map(|&(position, _)| self.by_site(position, rate)).collect();
+            if let Some((site, at)) = joined.divide(range, &had, rate) {
+                return Found::Open(Counted::Within(site), at);
+            }
+        }
         let mut best: Option<(f64, Counted, f64)> = None;
         // What is furthest from whole, and worth most.
         let mut offer = |counted: Counted, much: f64| {
@@ -360,8 +420,12 @@ impl Division {
         }
         for rule in rules {
             let most = 2.0 * self.whole;
-            let (lower, upper) = if rule.more { (-most, 0.0) } else { (0.0, most) };
-            program.column(rule.count as f64, lower, upper, false);
+            let (lower, upper) = match (rule.counted, rule.more) {
+                (Counted::Within(_), _) => (0.0, 0.0),
+                (_, true) => (-most, 0.0),
+                (_, false) => (0.0, most),
+            };
+            program.column(rule.count, lower, upper, false);
         }
         let first = self.classes.len();
         for &position in active {
@@ -406,7 +470,7 @@ impl Division {
 
     /// Cheap covers and what they pay, the cheapest among them: of each site whose layers are counted, of several sites, of
     /// any.
-    fn cheapest_covers(&self, rate: f64, prices: &Prices) -> Option<Vec<(f64, Cover)>> {
+    fn cheapest_covers(&self, rate: f64, prices: &Prices, shares: &Shares) -> Option<Vec<(f64, Cover)>> {
         let mut items: Vec<Item> = Vec::new();
         for (c, class) in self.classes.iter().enumerate() {
             let mut before: Option<(f64, f64)> = None;
@@ -422,15 +486,15 @@ impl Division {
         items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
         let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
         if prices.let_off.iter().all(|&off| off == 0.0) {
-            return cheap_covers(items, free, rate, false);
+            return cheap_covers(items, free, rate, shares, false);
         }
         let mut found = Vec::new();
         for (site, off) in prices.let_off.iter().enumerate() {
             let here = items.iter().filter(|item| item.site == site).copied().collect();
-            let covers = cheap_covers(here, free.clone(), rate, false)?;
+            let covers = cheap_covers(here, free.clone(), rate, shares, false)?;
             found.extend(covers.into_iter().map(|(price, cover)| (price + off, cover)));
         }
-        found.extend(cheap_covers(items, free, rate, true)?);
+        found.extend(cheap_covers(items, free, rate, shares, true)?);
         Some(found)
     }
 }
@@ -506,6 +570,7 @@ mod tests {
         }
         Division {
             sites: classes.iter().map(|class| class.members.clone()).collect(),
+            joined: None,
             classes,
             weights: Weights::PLAIN,
             whole: layers as f64,

@@ -1,5 +1,6 @@
 //! The cheapest devices that carry a layer together: knapsacks solved by depth-first search.
 
+use super::within::Shares;
 use std::collections::BTreeMap;
 
 /// Most partial covers looked at for one cheapest cover.
@@ -39,11 +40,21 @@ struct Cheapest {
     /// The cheapest item of each site, where a cover must have devices of two.
     seconds: Vec<usize>,
     apart: bool,
+    /// What sites have still to pass, and may.
+    shares: Shares,
+    /// Price per rate of the cheapest item of each site from a position on; infinite where there is none.
+    rest: Vec<Vec<f64>>,
 }
 
-/// The cheapest cover and the last few found on the way to it, of several sites if so asked; none where the search takes
-/// too long.
-pub(super) fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart: bool) -> Option<Vec<(f64, Cover)>> {
+/// The cheapest cover and the last few found on the way to it, of several sites if so asked, of which each passes its share;
+/// none where the search takes too long.
+pub(super) fn cheap_covers(
+    items: Vec<Item>,
+    free: Vec<usize>,
+    rate: f64,
+    shares: &Shares,
+    apart: bool,
+) -> Option<Vec<(f64, Cover)>> {
     let mut seconds: Vec<usize> = (0..items.len()).collect();
     seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
     let mut seen: Vec<usize> = Vec::new();
@@ -54,7 +65,13 @@ pub(super) fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart:
     });
     let chosen = vec![0; items.len()];
     let rounding = 1e-12 * rate;
-    let mut search = Cheapest { items, free, chosen, found: Vec::new(), looked: 0, rounding, seconds, apart };
+    let mut rest = vec![vec![f64::INFINITY; shares.floors.len()]; items.len() + 1];
+    for (i, item) in items.iter().enumerate().rev() {
+        rest[i] = rest[i + 1].clone();
+        rest[i][item.site] = item.price / item.rate;
+    }
+    let (found, shares) = (Vec::new(), shares.clone());
+    let mut search = Cheapest { items, free, chosen, found, looked: 0, rounding, seconds, apart, shares, rest };
     search.cover(0, rate, 0.0);
     if search.looked > COVERS_MAX {
         return None;
@@ -72,7 +89,8 @@ pub(super) fn cheap_covers(items: Vec<Item>, free: Vec<usize>, rate: f64, apart:
 
 impl Cheapest {
     fn cover(&mut self, i: usize, need: f64, spent: f64) {
-        if need <= self.rounding {
+        let short: f64 = self.shares.floors.iter().filter(|floor| **floor > self.rounding).sum();
+        if need <= self.rounding && short <= 0.0 {
             let mut second = None;
             if self.apart {
                 let mut sites = (0..self.items.len()).filter(|&i| self.chosen[i] > 0).map(|i| self.items[i].site);
@@ -97,16 +115,24 @@ impl Cheapest {
         self.looked += 1;
         let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
         // Even in fractions the rest costs so much.
-        let least = spent + need / item.rate * item.price;
-        if self.found.last().is_some_and(|(best, _)| least >= *best) {
+        let beyond = (need - short).max(0.0) / item.rate * item.price;
+        let floors = self.shares.floors.iter().zip(&self.rest[i]).filter(|(floor, _)| **floor > self.rounding);
+        let least = spent + beyond + floors.map(|(floor, ratio)| floor * ratio).sum::<f64>();
+        if least.is_infinite() || self.found.last().is_some_and(|(best, _)| least >= *best) {
             return;
         }
         let free = self.free[item.set];
-        let most = ((need / item.rate).ceil() as usize).min(free);
+        let (floor, top) = (self.shares.floors[item.site], self.shares.tops[item.site]);
+        let most = ((need.min(top).max(floor) / item.rate).ceil() as usize).min(free);
         for n in (0..=most).rev() {
             (self.chosen[i], self.free[item.set]) = (n, free - n);
-            self.cover(i + 1, need - item.rate * n as f64, spent + item.price * n as f64);
+            let much = item.rate * n as f64;
+            let passed = much.min(top);
+            self.shares.floors[item.site] = (floor - much).max(0.0);
+            self.shares.tops[item.site] = top - passed;
+            self.cover(i + 1, need - passed, spent + item.price * n as f64);
         }
         (self.chosen[i], self.free[item.set]) = (0, free);
+        (self.shares.floors[item.site], self.shares.tops[item.site]) = (floor, top);
     }
 }

@@ -16,6 +16,7 @@ pub(crate) mod series;
 pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stay;
+pub(crate) mod within;
 pub(crate) mod worths;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
@@ -366,7 +367,7 @@ fn by_cases(
     let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
     let devices = tables.candidates.len();
     let cases = CASES.min(CASE_DEVICES_MAX / devices.max(1));
-    let mut division = Division::new(tables, sites, spans, network.layers, weights);
+    let mut division = Division::new((tables, network), sites, spans, weights, best.bound);
     let (mut low, mut steps) = (best.rate(), 0);
     while best.bound > low * (1.0 + GAP_NONE) && steps < HALVINGS && budget.exhausted().is_none() {
         // The plan itself may be the best; then halfway between what may be and what may not.

@@ -4,6 +4,7 @@ use super::stay::Stay;
 use crate::tables::{Intervals, Kind, Tables, interval};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::{SINK, SOURCE};
+use isotherm_core::plan::Capacity;
 use isotherm_core::problem::Life;
 use isotherm_core::units::TokensPerSecond;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A capacity that several ways share: a link or a group of links.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shared {
+    /// Which it is.
+    pub capacity: Capacity,
     /// Its rate.
     pub rate: f64,
     /// The pairs of candidates whose way uses it.
@@ -153,8 +156,17 @@ impl Network {
                 }
             }
         }
-        let several = uses.into_values().filter(|(_, pairs)| pairs.len() > 1);
-        self.shared = several.map(|(rate, pairs)| Shared { rate, pairs: pairs.into_iter().collect() }).collect();
+        let named = |(from, to): (&str, &str)| match from {
+            "" => Capacity::Group { name: to.to_owned() },
+            _ => Capacity::Link { from: from.to_owned(), to: to.to_owned() },
+        };
+        let several = uses.into_iter().filter(|(_, (_, pairs))| pairs.len() > 1);
+        let shared = |(name, (rate, pairs)): ((&str, &str), Use)| Shared {
+            capacity: named(name),
+            rate,
+            pairs: pairs.into_iter().collect(),
+        };
+        self.shared = several.map(shared).collect();
     }
 
     /// Forgets every way, shared capacity and stay that cannot bind at a rate of `most` over all routes.

@@ -1,0 +1,133 @@
+//! The search for a cheap cover where sites pass at least, and at most, so much.
+//!
+//! Like [`super::worths`]'s search, with more to prune by: what the sites still have to pass costs at least the cheapest rate
+//! of each of them. Everything is in whole parts of a fixed size, rounded so that no cover is missed.
+
+use super::certificate::BoundFault;
+use super::worths::{PARTS_BITS, Set};
+
+/// Prices per rate from here on are as good as any other: no cover with one of them is cheap.
+const RATIO_MAX: u128 = 1 << 70;
+
+/// A way to use any of some equal devices on a layer.
+#[derive(Clone, Copy)]
+pub(super) struct Item {
+    /// The set of equal devices.
+    pub set: usize,
+    /// Their site.
+    pub site: usize,
+    /// In parts of the rate, rounded up.
+    pub rate: u128,
+    /// In parts of the price of a layer, rounded down.
+    pub price: u128,
+}
+
+/// What sites pass of a layer, in parts of the rate.
+#[derive(Clone)]
+pub(super) struct Shares {
+    /// At least, rounded down.
+    pub floors: Vec<u128>,
+    /// At most, rounded up.
+    pub tops: Vec<u128>,
+}
+
+/// The search.
+pub(super) struct Floored<'a> {
+    items: &'a [Item],
+    /// Cheapest rate first.
+    order: Vec<usize>,
+    /// Price per rate by item, in parts, rounded down.
+    ratio: Vec<u128>,
+    /// The same of the cheapest item of each site from a position of the order on; none where there is none.
+    rest: Vec<Vec<Option<u128>>>,
+    free: Vec<u64>,
+    sets: &'a [Set],
+    price: u128,
+    /// Whether a cover of one part alone is none: then the cheapest item of another stands by it.
+    apart: bool,
+    /// Partial covers looked at so far.
+    pub looked: u64,
+    limit: u64,
+    /// How many of each item.
+    chosen: Vec<u64>,
+}
+
+impl<'a> Floored<'a> {
+    /// Of items of these sets, for covers that cost less than `price`.
+    pub fn new(items: &'a [Item], sets: &'a [Set], sites: usize, price: u128, apart: bool, limit: u64) -> Self {
+        let ratio: Vec<u128> =
+            items.iter().map(|item| ((item.price << PARTS_BITS) / item.rate.max(1)).min(RATIO_MAX)).collect();
+        let mut order: Vec<usize> = (0..items.len()).collect();
+        order.sort_by_key(|&i| (ratio[i], i));
+        let mut rest = vec![vec![None; sites]; items.len() + 1];
+        for (at, &i) in order.iter().enumerate().rev() {
+            rest[at] = rest[at + 1].clone();
+            rest[at][items[i].site] = Some(ratio[i]);
+        }
+        let (free, chosen) = (sets.iter().map(|set| set.free).collect(), vec![0; items.len()]);
+        Self { items, order, ratio, rest, free, sets, price, apart, looked: 0, limit, chosen }
+    }
+
+    /// How many of each item make a cheap cover; none where there is no such cover.
+    pub fn cheap_cover(&mut self, shares: &Shares) -> Result<Option<Vec<u64>>, BoundFault> {
+        Ok(self.cheaper(0, 1 << PARTS_BITS, 0, &shares.clone())?.then(|| self.chosen.clone()))
+    }
+
+    /// What has to stand by the items chosen, and its price; `Err` where nothing can.
+    fn second(&self) -> Result<Option<usize>, ()> {
+        let part = |item: usize| self.sets[self.items[item].set].part;
+        let mut chosen = (0..self.items.len()).filter(|&item| self.chosen[item] > 0);
+        let Some(first) = chosen.next().and_then(part).filter(|_| self.apart) else { return Ok(None) };
+        if chosen.any(|item| part(item) != Some(first)) {
+            return Ok(None);
+        }
+        let others = (0..self.items.len()).filter(|&item| part(item) != Some(first));
+        others.min_by_key(|&item| (self.items[item].price, item)).map(Some).ok_or(())
+    }
+
+    /// Whether the items from a position on can pass `need` and what the sites have to, the whole staying below the price.
+    fn cheaper(&mut self, at: usize, need: u128, spent: u128, shares: &Shares) -> Result<bool, BoundFault> {
+        let short: u128 = shares.floors.iter().sum();
+        if need == 0 && short == 0 {
+            let Ok(second) = self.second() else { return Ok(false) };
+            let cheap = spent + second.map_or(0, |second| self.items[second].price) < self.price;
+            if let Some(second) = second {
+                self.chosen[second] += u64::from(cheap);
+            }
+            return Ok(cheap);
+        }
+        self.looked += 1;
+        if self.looked > self.limit {
+            let (count, max) = (self.looked.into(), self.limit.into());
+            return Err(BoundFault::TooLarge { what: "partial covers of a layer", count, max });
+        }
+        let Some(&i) = self.order.get(at) else { return Ok(false) };
+        // Even in fractions, what is left costs so much.
+        let mut least = need.saturating_sub(short) * self.ratio[i];
+        for (floor, ratio) in shares.floors.iter().zip(&self.rest[at]).filter(|(floor, _)| **floor > 0) {
+            let Some(ratio) = ratio else { return Ok(false) };
+            least += floor * ratio;
+        }
+        if spent + (least >> PARTS_BITS) >= self.price {
+            return Ok(false);
+        }
+        let Item { set, site, rate, price } = self.items[i];
+        let free = self.free[set];
+        let of_use = shares.floors[site].max(need.min(shares.tops[site])).div_ceil(rate.max(1));
+        // More devices than needed only cost more.
+        for count in (0..=free.min(u64::try_from(of_use).unwrap_or(u64::MAX))).rev() {
+            (self.chosen[i], self.free[set]) = (count, free - count);
+            let much = rate.saturating_mul(count.into());
+            let mut left = shares.clone();
+            left.floors[site] = left.floors[site].saturating_sub(much);
+            let passed = much.min(left.tops[site]);
+            left.tops[site] -= passed;
+            let spent = spent.saturating_add(price.saturating_mul(count.into()));
+            if self.cheaper(at + 1, need.saturating_sub(passed), spent, &left)? {
+                return Ok(true);
+            }
+        }
+        (self.chosen[i], self.free[set]) = (0, free);
+        Ok(false)
+    }
+}
