@@ -28,6 +28,7 @@ BYTES_PER_WEIGHT = {
     "F32": Q(4), "F16": Q(2), "BF16": Q(2), "Q8_0": Q(34, 32), "Q6_K": Q(210, 256), "Q5_1": Q(24, 32), "Q5_0": Q(22, 32),
     "Q5_K": Q(176, 256), "Q4_1": Q(20, 32), "Q4_0": Q(18, 32), "Q4_K": Q(144, 256), "Q3_K": Q(110, 256),
     "Q2_K": Q(84, 256), "IQ2_XXS": Q(66, 256), "IQ1_S": Q(50, 256)}
+OPERATIONS = {"norm", "product", "rotate", "remember", "attend", "gate", "add"}
 U32 = 2**32 - 1
 U64 = 2**64 - 1
 
@@ -407,8 +408,9 @@ class Problem:
 
     def excluded(self, name):
         formats = self.devices[name].get("formats", [])
-        return (name in self.limits.get("banned", []) or (formats and self.format[name] not in formats)
-                or self.timing(name) == "unknown")
+        operations = self.devices[name].get("operations", [])
+        unable = formats and self.format[name] not in formats or operations and not OPERATIONS <= set(operations)
+        return (name in self.limits.get("banned", []) or unable or self.timing(name) == "unknown")
 
     def fits(self, name, start, end):
         need, memory = self.stage_bytes(name, start, end)["total"], self.memory(name)
@@ -437,7 +439,10 @@ def form(plan):
         need(type(x) in (int, float) and math.isfinite(x), what)
 
     def well_formed_case(case):
-        need(isinstance(case, dict) and case.get("kind") in ("holding", "alone", "proof"), "case")
+        need(isinstance(case, dict) and case.get("kind") in ("holding", "alone", "within", "proof"), "case")
+        if case["kind"] == "within":
+            count(case.get("site"), U32, "case"), number(case.get("rate"), "case")
+            return
         if case["kind"] == "proof":
             need(isinstance(case.get("worths"), dict) and isinstance(case.get("counted"), list), "case")
             for x in [*case["worths"].values(), *case["counted"]]:
@@ -447,6 +452,17 @@ def form(plan):
         count(case.get("count"), U32, "case")
         if case["kind"] == "holding":
             count(case.get("layers_max"), U32, "case")
+
+    def well_formed_crossing(crossing):
+        need(isinstance(crossing, dict), "crossing")
+        sites, capacities = crossing.get("sites"), crossing.get("capacities")
+        need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "crossing.sites")
+        need(all(isinstance(name, str) for site in sites for name in site), "crossing.sites")
+        need(isinstance(capacities, list) and all(isinstance(c, dict) for c in capacities), "crossing.capacities")
+        for capacity in capacities:
+            need(capacity.get("kind") in ("group", "link"), "crossing.capacities")
+            for key in ("name",) if capacity["kind"] == "group" else ("from", "to"):
+                text(capacity.get(key), "crossing.capacities")
 
     def optional(x, kind, what):
         need(x is None or (kind(x, what) or True), what)
@@ -511,6 +527,8 @@ def form(plan):
                 number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
                 for case in cases:
                     well_formed_case(case)
+                if evidence.get("crossing") is not None:
+                    well_formed_crossing(evidence["crossing"])
             if evidence["kind"] in ("device_worths", "weighed_worths"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
@@ -745,6 +763,124 @@ def cheap_cover(choices, above, limit, several, parts=None):
     return False
 
 
+def crossings(problem, crossing):
+    """The site of each device, the most that requests which visit several sites pass in all, and those at each site; or
+    what is wrong. Without the links of the capacities named, no device reaches one of another site, unless by a link that
+    states tokens per second for itself."""
+    site_of = {}
+    for i, names in enumerate(crossing["sites"]):
+        for name in names:
+            if name in site_of or name not in problem.devices:
+                return "a site of the crossing names no device, or one twice"
+            site_of[name] = i
+    usable = {d for _ in problem.variants() for d in problem.devices if not problem.excluded(d)}
+    if usable - set(site_of):
+        return "a device is of no site of the crossing"
+    part = lambda link, c: (c["name"] in link.get("groups", []) if c["kind"] == "group"
+                            else (link["from"], link["to"]) == (c["from"], c["to"]))
+    moved = problem.moved_per_token()
+    capacities, rates = crossing["capacities"], []
+    for i, c in enumerate(capacities):
+        if c["kind"] == "group":
+            known = [problem.groups.get(c["name"])]
+        else:
+            known = [value(link.get("bandwidth_bytes_per_second")) for link in problem.links if part(link, c)]
+        if c in capacities[:i] or not known or None in known or not max(known) > 0:
+            return "a capacity of the crossing is none"
+        rates.append(Q(max(known)) / moved)
+    total, at = sum(rates), [Q(0)] * len(crossing["sites"])
+    for link in problem.links:
+        a, b, rate = site_of.get(link["from"]), site_of.get(link["to"]), link.get("tokens_per_second")
+        if rate is not None and a is not None and b is not None and a != b:
+            total, at[a], at[b] = total + Q(rate), at[a] + Q(rate), at[b] + Q(rate)
+    for own in range(len(at)):
+        met = set()
+        for near, far in (("from", "to"), ("to", "from")):
+            reached = {d for d, site in site_of.items() if site == own}
+            stack = list(reached)
+            while stack:
+                place = stack.pop()
+                for link in problem.links:
+                    stated = link.get("tokens_per_second") is not None and link.get("bandwidth_bytes_per_second") is None
+                    if link[near] != place or stated:
+                        continue
+                    through = next((i for i, c in enumerate(capacities) if part(link, c)), None)
+                    if through is not None:
+                        met.add(through)
+                    elif link[far] not in reached:
+                        if site_of.get(link[far], own) != own:
+                            return "a way leads around the capacities of the crossing"
+                        reached.add(link[far])
+                        stack.append(link[far])
+        at[own] += sum(rates[i] for i in met)
+    return site_of, total, at
+
+
+def shares(above, within, crossed):
+    """What each site passes of a layer at least and at most, under bounds of (site, rate, whether at least); None where no
+    plan has such rates."""
+    _, total, at = crossed
+    least, most = [Q(0)] * len(at), [above] * len(at)
+    for site, rate, more in within:
+        if more:
+            least[site] = max(least[site], rate)
+        else:
+            most[site] = min(most[site], rate)
+    if any(a > b for a, b in zip(least, most)) or sum(least) > above or sum(most) + total < above:
+        return None
+    low, high = sum(least), sum(most)
+    most, least = ([min(b, above - (low - a)) for a, b in zip(least, most)],
+                   [max(a, above - total - (high - b)) for a, b in zip(least, most)])
+    low = sum(least)
+    return least, [min(b + x, above - (low - a)) for a, b, x in zip(least, most, at)]
+
+
+def cheap_shares(choices, sites, floors, tops, above, limit, parts):
+    """Whether some slots, at most one of each device, cost less than the limit while every site passes its floor and all
+    together the rate, no site counting beyond its top. With parts, not of one part alone, as in cheap_cover."""
+    order = sorted(range(len(choices)), key=lambda d: (sites[d], min(p / r for p, r in choices[d])))
+    choices, sites = [choices[d] for d in order], [sites[d] for d in order]
+    parts = None if parts is None else [parts[d] for d in order]
+    ratios = [[None] * len(floors) for _ in range(len(choices) + 1)]
+    for i in reversed(range(len(choices))):
+        ratios[i] = list(ratios[i + 1])
+        here, site = min(p / r for p, r in choices[i]), sites[i]
+        ratios[i][site] = here if ratios[i][site] is None else min(here, ratios[i][site])
+    outside = {part: min((p for of, slots in zip(parts, choices) for p, _ in slots if of != part), default=None)
+               for part in set(parts or ()) - {None}}
+
+    def joined(within, d):
+        return None if parts is None or within not in ((), parts[d]) else parts[d]
+
+    seen, stack = set(), [(0, tuple(Q(0) for _ in floors), Q(0), ())]
+    while stack:
+        i, passed, price, within = stack.pop()
+        short = [max(floor - had, Q(0)) for floor, had in zip(floors, passed)]
+        need = above - sum(min(had, top) for had, top in zip(passed, tops))
+        if need <= 0 and not any(short):
+            besides = outside[within] if within in outside else Q(0)
+            if besides is not None and price + besides < limit:
+                return True
+            continue
+        state = (i, passed, price, within)
+        rest = ratios[i]
+        if state in seen or any(lack and ratio is None for lack, ratio in zip(short, rest)):
+            continue
+        known = [ratio for ratio in rest if ratio is not None]
+        if not known:
+            continue
+        beyond = max(need - sum(short), Q(0)) * min(known)
+        if price + beyond + sum(lack * ratio for lack, ratio in zip(short, rest) if lack) >= limit:
+            continue
+        seen.add(state)
+        stack.append((i + 1, passed, price, within))
+        for p, r in choices[i]:
+            if price + p < limit:
+                had = tuple(h + r if s == sites[i] else h for s, h in enumerate(passed))
+                stack.append((i + 1, had, price + p, joined(within, i)))
+    return False
+
+
 def worths_prove(problem, bound, worths, first=0, last=0, sites=(), batch=None):
     above, first, last = Q(bound) * (1 + AGREE), Q(first), Q(last)
     if any(d not in problem.devices or w < 0 for d, w in worths.items()):
@@ -796,14 +932,18 @@ def worths_prove(problem, bound, worths, first=0, last=0, sites=(), batch=None):
     return wrong
 
 
-def cases_prove(problem, bound, ends, cases, batch=None):
+def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
     """Each division of plans is followed by both its cases, and each case that is not divided is proved by worths."""
     above, first, last = Q(bound) * (1 + AGREE), Q(ends.get("first", 0)), Q(ends.get("last", 0))
     if above <= 0 or first < 0 or last < 0:
         return ["no positive bound, or an end of the model of negative weight"]
     batches = open_batches(problem, above) if batch is None else [batch]
     tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
-    groups = []
+    groups, crossed = [], None
+    if crossing is not None:
+        crossed = crossings(problem, crossing)
+        if isinstance(crossed, str):
+            return [crossed]
 
     def proved(case, over):
         """What is wrong with worths below these divisions: (its entry, whether more are counted)."""
@@ -812,7 +952,14 @@ def cases_prove(problem, bound, ends, cases, batch=None):
             return "a worth of a case is negative or of no device"
         if len(counted) != len(over) or any(v * (-1 if more else 1) < 0 for v, (_, more) in zip(counted, over)):
             return "a case does not value each division above it, by the right sign"
-        values = [(v, entry, entry["count"] + more) for v, (entry, more) in zip(counted, over)]
+        within = [(entry["site"], Q(entry["rate"]), more) for entry, more in over if entry["kind"] == "within"]
+        if any(v and entry["kind"] == "within" for v, (entry, _) in zip(counted, over)):
+            return "a rate is given a value"
+        limits = shares(above, within, crossed) if within else None
+        if within and limits is None:
+            return None
+        counts = lambda entry, more: 0 if entry["kind"] == "within" else entry["count"] + more
+        values = [(v, entry, counts(entry, more)) for v, (entry, more) in zip(counted, over)]
         if (first or last) and any(v and entry["kind"] == "alone" for v, entry, _ in values):
             return "layers are counted that differ in weight"
         worth = {d: Q(worths.get(d, 0)) for d in tables}
@@ -837,20 +984,31 @@ def cases_prove(problem, bound, ends, cases, batch=None):
             choices[d] = kept
         let_off = [sum(v for v, entry, _ in values if entry["kind"] == "alone" and entry["devices"] == group)
                    for group in groups]
+
+        def cheap(devices, limit, parts=None):
+            slots = [choices[d] for d in devices]
+            if limits is None:
+                return cheap_cover(slots, above, limit, False, parts)
+            return cheap_shares(slots, [crossed[0][d] for d in devices], *limits, above, limit, parts)
+
         if not any(let_off):
-            return "a cover of a case is cheap" if cheap_cover(list(choices.values()), above, Q(1), False) else None
+            return "a cover of a case is cheap" if cheap(list(choices), Q(1)) else None
         for group, off in zip(groups, let_off):
-            here = [choices[d] for d in group if d in choices]
-            if cheap_cover(here, above, 1 - off, False):
+            if cheap([d for d in group if d in choices], 1 - off):
                 return "a cover of one group is cheap"
         part = {d: i for i, group in enumerate(groups) for d in group}
-        apart = cheap_cover(list(choices.values()), above, Q(1), False, [part.get(d) for d in choices])
+        apart = cheap(list(choices), Q(1), [part.get(d) for d in choices])
         return "a cover of several groups is cheap" if apart else None
 
     at, over = 0, []
     while at < len(cases):
         case = cases[at]
         at += 1
+        if case["kind"] == "within":
+            if crossed is None or case["site"] >= len(crossed[2]) or case["rate"] < 0:
+                return ["a division speaks of a rate within no site"]
+            over.append((case, 0))
+            continue
         if case["kind"] != "proof":
             devices = case["devices"]
             if len(set(devices)) < len(devices) or not set(devices) <= set(problem.devices):
@@ -883,7 +1041,7 @@ def rate_proves(problem, bound, evidence, batch=None):
         return worths_prove(problem, bound, evidence["worths"], ends.get("first", 0), ends.get("last", 0),
                             evidence.get("sites", ()), batch)
     if evidence["kind"] == "cases":
-        return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch)
+        return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch, evidence.get("crossing"))
     return ["evidence for a batch does not speak of throughput"]
 
 

@@ -102,9 +102,23 @@ pub struct Device {
     /// Formats of weights its backend can multiply; empty where nothing is known, which forbids nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formats: Vec<String>,
+    /// Operations that its backend has, by name (see [`OPERATIONS`]); empty where nothing is known, which forbids nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<String>,
 }
 
+/// What every layer of a decoder of the llama family asks of a backend: a norm, products of matrices, rotation by position,
+/// the cache of keys and values, attention, the gate of the feed-forward part, sums.
+pub const OPERATIONS: [&str; 7] = ["norm", "product", "rotate", "remember", "attend", "gate", "add"];
+
 impl Device {
+    /// The first operation of a layer that its backend is known not to have.
+    #[must_use]
+    pub fn missing_operation(&self) -> Option<&'static str> {
+        let has = |operation: &str| self.operations.iter().any(|known| known == operation);
+        OPERATIONS.into_iter().find(|operation| !self.operations.is_empty() && !has(operation))
+    }
+
     /// A device of which nothing but its identity is known.
     #[must_use]
     pub fn named(name: impl Into<String>, host: impl Into<String>, kind: DeviceKind) -> Self {
@@ -133,6 +147,7 @@ impl Device {
             profiles: Vec::new(),
             rates: Vec::new(),
             formats: Vec::new(),
+            operations: Vec::new(),
         }
     }
 }

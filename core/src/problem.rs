@@ -389,6 +389,10 @@ impl PlacementProblem {
             let backend = &known.backend;
             return Some(format!("its backend {backend} cannot multiply {format} weights"));
         }
+        if let Some(operation) = known.missing_operation() {
+            let backend = &known.backend;
+            return Some(format!("its backend {backend} has no operation {operation:?}, which every layer needs"));
+        }
         if self.speed(device).min(self.duty(device)) <= 0.0 {
             return Some("heat or a power limit leaves it nothing: idle alone it is at its limit".to_owned());
         }

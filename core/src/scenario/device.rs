@@ -129,6 +129,8 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
     set!(rates, (!rates.is_empty()).then_some(rates));
     let formats: Vec<String> = reader.texts("formats").into_iter().map(|f| f.value).collect();
     set!(formats, (!formats.is_empty()).then_some(formats));
+    let operations: Vec<String> = reader.texts("operations").into_iter().map(|o| o.value).collect();
+    set!(operations, (!operations.is_empty()).then_some(operations));
     let profiles: Vec<OperatorProfile> =
         reader.tables("profiles").into_iter().filter_map(|reader| profile(reader, &says, tables)).collect();
     set!(profiles, (!profiles.is_empty()).then_some(profiles));

@@ -9,4 +9,5 @@ mod import;
 mod mutation;
 mod peer;
 mod scenario;
+mod trunks;
 mod walk_prices;

@@ -3,6 +3,7 @@
 use crate::build::*;
 use crate::cases::{by_holding, by_layers_alone};
 use crate::mutation::{mutants, two_sites};
+use crate::trunks::by_rates_within;
 use isotherm_core::check::ProblemRecord;
 use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
@@ -348,7 +349,7 @@ fn both_checkers_refuse_the_same_mutants() {
     mutate(&flow, &forked, 2);
     let (apart, crossed) = two_sites();
     mutate(&apart, &crossed, 2);
-    for (problem, plan) in [by_holding(), by_layers_alone()] {
+    for (problem, plan) in [by_holding(), by_layers_alone(), by_rates_within()] {
         mutate(&problem, &plan, 2);
     }
     if let Some(accepted) = agreement("both_checkers_refuse_the_same_mutants", &cases) {

@@ -35,6 +35,8 @@ pub(crate) struct Yard {
     pub trunk: Vec<Vec<f64>>,
     /// Distinct rates, greatest first.
     rates: Vec<f64>,
+    /// Rate by type and number of layers.
+    exact: Vec<Vec<f64>>,
     /// Layers held by type and position of the rate: in the middle, with the first layer, the last, both.
     holds: [Vec<u16>; 4],
     /// Whether the ends of the model cost more than its middle.
@@ -80,13 +82,18 @@ impl Yard {
         let holds = [table(0), table(1), table(2), table(3)];
         let ends = holds[1..].iter().any(|table| *table != holds[0]);
         let sites = between.len();
-        Self { layers, types, sites, between, trunk, rates, holds, ends }
+        let of_type = |t: &Type| {
+            let mut exact = vec![0.0_f64; layers + 1];
+            spans[t.kind].iter().for_each(|s| exact[s.held] = exact[s.held].max(s.rate));
+            exact
+        };
+        let exact = types.iter().map(of_type).collect();
+        Self { layers, types, sites, between, trunk, rates, exact, holds, ends }
     }
 
-    /// Most layers of the model's middle with which a device of a type carries `rate`.
-    pub(super) fn most_held(&self, t: u16, rate: f64) -> usize {
-        let slower = self.rates.partition_point(|&other| other >= rate * (1.0 - 1e-12));
-        slower.checked_sub(1).map_or(0, |at| self.held(0, t, at))
+    /// Rate of a device of a type with so many layers of the model's middle.
+    pub(super) fn rate_of(&self, t: usize, held: usize) -> f64 {
+        self.exact[t][held]
     }
 
     fn held(&self, flag: usize, t: u16, rate: usize) -> usize {

@@ -161,6 +161,11 @@ impl Division {
         }
     }
 
+    /// Whether what joins the sites matters.
+    pub const fn joined(&self) -> bool {
+        self.joined.is_some()
+    }
+
     /// Cases that prove a rate impossible, of which so many are looked at; none where that was not found.
     pub fn impossible(
         &mut self,

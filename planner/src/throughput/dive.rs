@@ -18,6 +18,7 @@ use super::Flows;
 use super::blocks::{Type, Yard};
 use super::clip::Span;
 use super::groups;
+use super::profiles::placed;
 use super::random::Random;
 use super::replay::Carried;
 use super::series::{Holds, PARTS, Piece, Series};
@@ -116,7 +117,7 @@ impl<'a> Row<'a> {
         let ways = order.windows(2).map(way).collect();
         let devices: usize = yard.types.iter().map(|t| t.count).sum();
         let longest = (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX);
-        Some(Self { yard, order, ends, ways, holds: Holds::new(yard, rate), longest })
+        Some(Self { yard, order, ends, ways, holds: Holds::new(yard, rate, PARTS), longest })
     }
 
     /// What an end may pass at a door of a place; none where there is no such door.
@@ -426,7 +427,9 @@ impl Dives {
                     left -= 1;
                     let (laid, made) = dive(&row, columns, &mut self.random, budget)?;
                     columns = made;
-                    let Some(placement) = laid.and_then(|laid| self.placed(flows, &laid)) else { continue };
+                    let Some(placement) = laid.and_then(|laid| placed(flows, &self.yard, &self.sites, &laid)) else {
+                        continue;
+                    };
                     let carried = flows.carried(&placement)?;
                     if carried.rate > low {
                         found = Some((placement, carried));
@@ -445,18 +448,6 @@ impl Dives {
             }
         }
         Ok(best)
-    }
-
-    /// Gives each interval a device of its type.
-    fn placed(&self, flows: &Flows<'_>, laid: &[(usize, usize, usize)]) -> Option<Vec<Link>> {
-        let of_type = |t: &Type| -> Vec<usize> {
-            let alike = |device: &&usize| flows.tables.candidates[**device].kind == t.kind;
-            self.sites.members[t.site].iter().rev().filter(alike).copied().collect()
-        };
-        let mut waiting: Vec<Vec<usize>> = self.yard.types.iter().map(of_type).collect();
-        let placement: Option<Vec<Link>> =
-            laid.iter().map(|&(t, start, end)| waiting[t].pop().map(|device| (device, start, end))).collect();
-        placement.filter(|placement| flows.fits(placement) && flows.pins(placement))
     }
 }
 

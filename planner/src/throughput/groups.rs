@@ -17,7 +17,7 @@ use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 
 /// Most sites that are told apart; more are taken together, those with the fastest ways first.
-const SITES_MAX: usize = 5;
+pub(super) const SITES_MAX: usize = 5;
 /// Lengths of blocks that searches start from.
 const LENGTHS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 27, 40, 1000];
 /// Moves of a search for each node that the budget allows.
@@ -26,8 +26,10 @@ const NODE_MOVES: u64 = 150;
 const PAIR_MOVES: u64 = 4000;
 /// Share of them for looks at sets of sites.
 const LOOKS: u64 = 4;
-/// Rates tried, each a hundredth lower than the last, until a rail can be laid out.
-const LOWERED: usize = 40;
+/// Rates tried, each a little lower than the last, until a rail can be laid out.
+const LOWERED: usize = 160;
+/// How much lower.
+const LOWER: f64 = 0.9975;
 /// Further searches from the best plan, for a little more than it carries.
 const AGAIN: u64 = 6;
 
@@ -170,7 +172,7 @@ pub(crate) fn search(
 }
 
 /// No plan of these sites alone is faster.
-fn most(yard: &Yard, spans: &[Vec<Span>], order: &[usize]) -> f64 {
+pub(super) fn most(yard: &Yard, spans: &[Vec<Span>], order: &[usize]) -> f64 {
     let mut counts = vec![0; spans.len()];
     yard.types.iter().filter(|t| order.contains(&t.site)).for_each(|t| counts[t.kind] += t.count);
     bound(&counts, spans, yard.layers, Weights::PLAIN)
@@ -257,7 +259,7 @@ fn lay_out(flows: &Flows<'_>, yard: &Yard, sites: &Sites, state: &State) -> Opti
                     devices.rotate_left(1);
                     lay_rail(flows, &devices, (start, end), rate)
                 });
-                rate *= 0.99;
+                rate *= LOWER;
                 tried
             });
             placement.extend(laid.unwrap_or_default());

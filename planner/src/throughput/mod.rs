@@ -9,6 +9,7 @@ mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
 pub(crate) mod network;
+pub(crate) mod profiles;
 pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
@@ -68,6 +69,14 @@ const CASE_DEVICES_MAX: usize = 40_000;
 const HALVINGS: usize = 12;
 /// Relative distance of rates at which halving by cases ends.
 const NEAR: f64 = 2e-4;
+/// The same for a first look, before plans are searched for.
+const CASES_EARLY: usize = 80;
+const HALVINGS_EARLY: usize = 9;
+const NEAR_EARLY: f64 = 1e-2;
+/// Share of the time that it may take.
+const EARLY: f64 = 0.15;
+/// Share of the time that one search for plans in which sites stand side by side may take.
+const PROFILES: f64 = 0.35;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -248,9 +257,23 @@ pub(crate) fn best_flow(
         }
         best.report(budget);
     }
+    // Where trunks are slow, the bound is far off without them, and searches for plans aim at it.
+    if !best.enough(budget) {
+        let looks = Looks { cases: CASES_EARLY, halvings: HALVINGS_EARLY, near: NEAR_EARLY, joined: true };
+        let share = |share: f64| budget.remaining.map(|left| left().value() * (1.0 - share));
+        let least = share(EARLY).unwrap_or(0.0);
+        let early = || Seconds::of((budget.remaining.map_or(f64::INFINITY, |left| left().value()) - least).max(0.0));
+        let early = if budget.remaining.is_some() { Budget { remaining: Some(&early), ..*budget } } else { *budget };
+        by_cases(flows, &spans, &mut best, looks, &early)?;
+    }
     // Plans may take half of the time, what proves that there are no better ones most of the rest; but where ways between
-    // sites are slow, plans gain more by time.
-    let kept = if Sites::apart(network, best.bound).members.len() > 1 { 0.15 } else { 0.5 };
+    // sites are slow, plans gain more by time, least so where what the sites share tells how far they may get.
+    let apart = Sites::apart(network, best.bound).members.len() > 1;
+    let kept = match (apart, network.shared.is_empty()) {
+        (false, _) => 0.5,
+        (true, true) => 0.15,
+        (true, false) => 0.3,
+    };
     let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
     let all = left();
     let part = |share: f64| {
@@ -265,7 +288,8 @@ pub(crate) fn best_flow(
     }
     if !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
-        by_cases(flows, &spans, &mut best, &second)?;
+        let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
+        by_cases(flows, &spans, &mut best, looks, &second)?;
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
         plans(flows, &spans, &mut covers, &mut best, budget)?;
@@ -319,6 +343,16 @@ fn plans(
         // At several sites, annealing gets further in the same time.
         let count = flows.tables.candidates.len();
         let late = dives.sites() > 1;
+        let least = budget.remaining.map_or(0.0, |left| left().value() * (1.0 - PROFILES));
+        let share = || Seconds::of((budget.remaining.map_or(f64::INFINITY, |left| left().value()) - least).max(0.0));
+        let limited = if budget.remaining.is_some() { Budget { remaining: Some(&share), ..*budget } } else { *budget };
+        if let Some((placement, carried)) = profiles::search(flows, spans, best.rate(), best.bound, round, &limited)? {
+            best.offer(placement, carried, "sites side by side");
+            best.report(budget);
+        }
+        if best.enough(budget) {
+            return Ok(());
+        }
         if count >= DIVES_DEVICES_MIN
             && (!late || round > 0)
             && let Some((placement, carried)) = dives.search(flows, best.rate(), best.bound, DIVES, budget)?
@@ -351,11 +385,25 @@ fn plans(
     Ok(())
 }
 
+/// How far to look by cases.
+#[derive(Debug, Clone, Copy)]
+struct Looks {
+    /// Cases at one rate, at most.
+    cases: usize,
+    /// Rates, at most.
+    halvings: usize,
+    /// Relative distance of rates at which halving ends.
+    near: f64,
+    /// Whether only trunks are of interest, and not whether the plan in hand is the best.
+    joined: bool,
+}
+
 /// Lowers the bound by cases.
 fn by_cases(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
     best: &mut BestFlow,
+    looks: Looks,
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
     let weights = match &best.proof {
@@ -366,10 +414,13 @@ fn by_cases(
     let (tables, network) = (flows.tables, flows.network);
     let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
     let devices = tables.candidates.len();
-    let cases = CASES.min(CASE_DEVICES_MAX / devices.max(1));
+    let cases = looks.cases.min(CASE_DEVICES_MAX / devices.max(1));
     let mut division = Division::new((tables, network), sites, spans, weights, best.bound);
-    let (mut low, mut steps) = (best.rate(), 0);
-    while best.bound > low * (1.0 + GAP_NONE) && steps < HALVINGS && budget.exhausted().is_none() {
+    if looks.joined && !division.joined() {
+        return Ok(());
+    }
+    let (mut low, mut steps) = (best.rate(), usize::from(looks.joined));
+    while best.bound > low * (1.0 + GAP_NONE) && steps < looks.halvings && budget.exhausted().is_none() {
         // The plan itself may be the best; then halfway between what may be and what may not.
         let target = if steps == 0 && best.rate() > 0.0 { low } else { f64::midpoint(low, best.bound) };
         steps += 1;
@@ -381,7 +432,7 @@ fn by_cases(
             None if steps == 1 => {}
             None => low = target,
         }
-        if best.bound - low <= NEAR * low {
+        if best.bound - low <= looks.near * low {
             break;
         }
     }

@@ -7,7 +7,7 @@
 
 use super::blocks::Yard;
 
-/// Parts into which the rate of a plan is divided.
+/// Parts into which the rate of a plan is divided, unless less will do.
 pub(crate) const PARTS: usize = 1000;
 
 /// Devices and how they are joined.
@@ -29,6 +29,35 @@ impl Piece {
             Self::Then(a, b) | Self::Beside(a, b) => {
                 a.count(counts);
                 b.count(counts);
+            }
+        }
+    }
+
+    /// Number of layers.
+    pub fn layers(&self) -> usize {
+        match self {
+            Self::Device(_, held) => *held,
+            Self::Then(a, b) => a.layers() + b.layers(),
+            Self::Beside(a, _) => a.layers(),
+        }
+    }
+
+    /// Takes away some layers, not all.
+    pub fn shorten(&mut self, by: usize) {
+        match self {
+            Self::Device(_, held) => *held = held.saturating_sub(by),
+            Self::Then(a, b) => {
+                let last = b.layers();
+                if by < last {
+                    b.shorten(by);
+                } else {
+                    a.shorten(by - last);
+                    *self = (**a).clone();
+                }
+            }
+            Self::Beside(a, b) => {
+                a.shorten(by);
+                b.shorten(by);
             }
         }
     }
@@ -65,26 +94,29 @@ enum How {
     Wider(u32),
 }
 
-/// How many layers each type of device holds at a rate.
+/// What each type of device passes with so many layers, in parts of a rate. Not always less with more of them: a piece that
+/// is one device holds just as many as it has.
 pub(crate) struct Holds {
-    /// By type and parts of the rate; none at nothing.
-    held: Vec<Vec<u16>>,
+    /// Parts of the whole rate.
+    whole: usize,
+    /// By type and layers; nothing at none.
+    parts: Vec<Vec<u16>>,
 }
 
 impl Holds {
-    /// Of the devices of a yard.
-    pub fn new(yard: &Yard, rate: f64) -> Self {
-        let of_type = |t: usize| {
-            let parts = (1..=PARTS).map(|x| yard.most_held(t as u16, rate * x as f64 / PARTS as f64) as u16);
-            std::iter::once(0).chain(parts).collect()
-        };
-        Self { held: (0..yard.types.len()).map(of_type).collect() }
+    /// Of the devices of a yard, the rate divided into so many parts: a table takes time as their square.
+    pub fn new(yard: &Yard, rate: f64, whole: usize) -> Self {
+        let of_rate = |held: f64| (((held / rate) * (1.0 + 1e-12)).min(1.0) * whole as f64).floor() as u16;
+        let of_type = |t: usize| (0..=yard.layers).map(|held| of_rate(yard.rate_of(t, held))).collect();
+        Self { whole, parts: (0..yard.types.len()).map(of_type).collect() }
     }
 }
 
 /// The cheapest pieces at given prices of devices.
 pub(crate) struct Series {
     layers: usize,
+    /// Parts of the whole rate.
+    whole: usize,
     price: Vec<f32>,
     how: Vec<How>,
 }
@@ -95,9 +127,11 @@ const NEAR: f32 = 1e-6;
 impl Series {
     /// Of up to so many layers; a type without a price is left out.
     pub fn new(holds: &Holds, prices: &[Option<f64>], layers: usize) -> Self {
-        let width = PARTS + 1;
+        let whole = holds.whole;
+        let width = whole + 1;
         let mut made = Self {
             layers,
+            whole,
             price: vec![f32::INFINITY; (layers + 1) * width],
             how: vec![How::Nothing; (layers + 1) * width],
         };
@@ -106,7 +140,7 @@ impl Series {
             let (price, how) = (&mut rest[..width], &mut made.how[l * width..(l + 1) * width]);
             for (t, of_type) in prices.iter().enumerate() {
                 let Some(of_type) = of_type.map(|price| price as f32 + NEAR) else { continue };
-                for x in (1..=PARTS).take_while(|&x| usize::from(holds.held[t][x]) >= l) {
+                for x in 1..=holds.parts[t].get(l).copied().map_or(0, usize::from) {
                     if of_type < price[x] {
                         (price[x], how[x]) = (of_type, How::Device(t as u32));
                     }
@@ -114,7 +148,7 @@ impl Series {
             }
             for first in 1..=l / 2 {
                 let (a, b) = (&before[first * width..(first + 1) * width], &before[(l - first) * width..][..width]);
-                for x in 1..=PARTS {
+                for x in 1..=whole {
                     let sum = a[x] + b[x];
                     if sum < price[x] - NEAR {
                         (price[x], how[x]) = (sum, How::Then(first as u32));
@@ -123,14 +157,14 @@ impl Series {
             }
             // The same prices backwards, so that both parts of a pair lie in a row.
             let mut back: Vec<f32> = price.iter().rev().copied().collect();
-            for x in 2..=PARTS {
+            for x in 2..=whole {
                 let (near, far) = (&price[1..=x / 2], &back[width - x..][..x / 2]);
                 if let Some((sum, first)) = cheapest_pair(near, far, price[x] - NEAR) {
                     (price[x], how[x]) = (sum, How::Beside(first as u32 + 1));
-                    back[PARTS - x] = sum;
+                    back[whole - x] = sum;
                 }
             }
-            for x in (1..PARTS).rev() {
+            for x in (1..whole).rev() {
                 if price[x + 1] < price[x] - NEAR {
                     let wider = if let How::Wider(wider) = how[x + 1] { wider } else { x as u32 + 1 };
                     (price[x], how[x]) = (price[x + 1], How::Wider(wider));
@@ -146,10 +180,10 @@ impl Series {
         if layers > self.layers {
             return None;
         }
-        if most >= PARTS {
-            return self.made(layers, PARTS);
+        if most >= self.whole {
+            return self.made(layers, self.whole);
         }
-        self.rails(layers, most)?.made(PARTS)
+        self.rails(layers, most)?.made(self.whole)
     }
 
     /// The cheapest rails side by side for every number of parts, where none passes more than `most`.
@@ -157,12 +191,12 @@ impl Series {
         if layers > self.layers {
             return None;
         }
-        let row = &self.price[layers * (PARTS + 1)..][..=PARTS];
-        let (mut price, mut last) = (row.to_vec(), vec![0; PARTS + 1]);
+        let row = &self.price[layers * (self.whole + 1)..][..=self.whole];
+        let (mut price, mut last) = (row.to_vec(), vec![0; self.whole + 1]);
         // Of rails of one price only the widest is of use.
         let useful = |&x: &usize| row[x].is_finite() && (x == most || row[x + 1] > row[x]);
         let rails: Vec<usize> = (1..=most).filter(useful).collect();
-        for x in most + 1..=PARTS {
+        for x in most + 1..=self.whole {
             price[x] = f32::INFINITY;
             for &one in &rails {
                 let sum = row[one] + price[x - one];
@@ -174,8 +208,9 @@ impl Series {
         Some(Rails { series: self, layers, most, price, last })
     }
 
-    fn made(&self, layers: usize, parts: usize) -> Option<Piece> {
-        Some(match self.how[layers * (PARTS + 1) + parts] {
+    /// The cheapest piece of so many layers for so many parts of the rate.
+    pub fn made(&self, layers: usize, parts: usize) -> Option<Piece> {
+        Some(match self.how[layers * (self.whole + 1) + parts] {
             How::Nothing => return None,
             How::Device(t) => Piece::Device(t as usize, layers),
             How::Then(first) => {
@@ -204,7 +239,8 @@ pub(crate) struct Rails<'a> {
 impl Rails<'_> {
     /// How the whole rate is best shared with others: the parts of these and the price of both.
     pub fn shared(&self, others: &Self) -> Option<(usize, f32)> {
-        let sums = (1..PARTS).map(|x| (x, self.price[x] + others.price[PARTS - x]));
+        let whole = self.series.whole;
+        let sums = (1..whole).map(|x| (x, self.price[x] + others.price[whole - x]));
         sums.filter(|(_, sum)| sum.is_finite()).reduce(|a, b| if b.1 < a.1 { b } else { a })
     }
 
@@ -278,7 +314,7 @@ mod tests {
         // At 10, four layers: a slow device carries 4 with all of them for 3, beside it two that carry 6 with two
         // layers each for 2 and 2. Three slow ones would be 9, four of the others one after the other 8.
         let speeds = [(12.0, 4), (16.0, 4)];
-        let holds = Holds::new(&yard(&speeds), 10.0);
+        let holds = Holds::new(&yard(&speeds), 10.0, PARTS);
         let piece = Series::new(&holds, &[Some(2.0), Some(3.0)], 4).piece(4, PARTS).expect("there is one");
         let mut counts = [0; 2];
         piece.count(&mut counts);
@@ -289,7 +325,7 @@ mod tests {
     #[test]
     fn pieces_carry_what_they_are_asked_for_and_no_end_passes_more_than_it_may() {
         let speeds = [(12.0, 3), (30.0, 5), (7.0, 12)];
-        let holds = Holds::new(&yard(&speeds), 10.0);
+        let holds = Holds::new(&yard(&speeds), 10.0, PARTS);
         let series = Series::new(&holds, &[Some(1.0), Some(2.1), Some(0.7)], 12);
         for layers in 1..=12 {
             for most in [200, 400, PARTS] {
@@ -306,7 +342,7 @@ mod tests {
     #[test]
     fn the_cheapest_piece_is_what_enumeration_of_flat_rails_never_beats() {
         let speeds = [(12.0, 3), (30.0, 5)];
-        let (holds, prices) = (Holds::new(&yard(&speeds), 10.0), [1.0, 2.2]);
+        let (holds, prices) = (Holds::new(&yard(&speeds), 10.0, PARTS), [1.0, 2.2]);
         let series = Series::new(&holds, &prices.map(Some), 6);
         for layers in 1..=6 {
             let piece = series.piece(layers, PARTS);

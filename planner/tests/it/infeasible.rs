@@ -124,3 +124,25 @@ fn a_split_pays_below_the_latency_that_is_named_and_not_above() {
     }
     assert!(turned > 2 && never > 2, "{turned} verdicts turn, {never} never pay");
 }
+
+#[test]
+fn a_backend_without_an_operation_holds_nothing_and_the_answer_names_it() {
+    let whole = (0..)
+        .map(|seed| problem(seed, recipe(Objective::Tpot)))
+        .find(|p| p.limits.pinned.is_empty() && oracle::best(p).is_some())
+        .expect("some problem has a plan");
+    let lacking = |lacking: &[&str]| {
+        let mut changed = whole.clone();
+        let mut file = changed.graph.file().clone();
+        for device in &mut file.devices {
+            let has = isotherm_core::device::OPERATIONS.iter().filter(|operation| !lacking.contains(operation));
+            device.operations = has.map(|&operation| operation.to_owned()).collect();
+        }
+        changed.graph = isotherm_core::graph::DeviceGraph::new(file).expect("a valid graph");
+        changed
+    };
+    assert_eq!(reasons(&lacking(&[])), None, "backends that have all operations forbid nothing");
+    let reasons = reasons(&lacking(&["attend"])).expect("no layer without attention");
+    let said = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("no operation \"attend\""), "{said}");
+}
