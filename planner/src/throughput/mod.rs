@@ -69,6 +69,8 @@ const CASE_DEVICES_MAX: usize = 40_000;
 const HALVINGS: usize = 12;
 /// Relative distance of rates at which halving by cases ends.
 const NEAR: f64 = 2e-4;
+/// Share by which rates are lowered until one is not proved impossible.
+const STRIDE: f64 = 0.06;
 /// The same for a first look, before plans are searched for.
 const CASES_EARLY: usize = 80;
 const HALVINGS_EARLY: usize = 9;
@@ -394,7 +396,7 @@ struct Looks {
     halvings: usize,
     /// Relative distance of rates at which halving ends.
     near: f64,
-    /// Whether only trunks are of interest, and not whether the plan in hand is the best.
+    /// Whether only trunks are of interest.
     joined: bool,
 }
 
@@ -419,22 +421,28 @@ fn by_cases(
     if looks.joined && !division.joined() {
         return Ok(());
     }
-    let (mut low, mut steps) = (best.rate(), usize::from(looks.joined));
+    // Near the bound a rate is soon proved impossible, near the plan it may take all cases to see that it is not: so from
+    // above by strides, and by halving from the first rate that is not proved. Where the plan is near the bound, it may
+    // itself be the best.
+    let (mut low, mut steps) = (best.rate(), 0);
+    let near_by = best.rate() > 0.0 && relative_gap(best.rate(), best.bound) <= STRIDE / 3.0;
+    let mut target = if near_by { low } else { low.max(best.bound / (1.0 + STRIDE)) };
+    let mut missed = false;
     while best.bound > low * (1.0 + GAP_NONE) && steps < looks.halvings && budget.exhausted().is_none() {
-        // The plan itself may be the best; then halfway between what may be and what may not.
-        let target = if steps == 0 && best.rate() > 0.0 { low } else { f64::midpoint(low, best.bound) };
-        steps += 1;
         match division.impossible(target, cases, budget)? {
             Some(found) => {
                 (best.bound, best.proof) = (found.bound, Proof::Cases(found));
                 best.report(budget);
             }
-            None if steps == 1 => {}
-            None => low = target,
+            // The plan's own rate was worth a look; nothing follows for those above.
+            None if near_by && steps == 0 => missed = true,
+            None => (low, missed) = (target, true),
         }
         if best.bound - low <= looks.near * low {
             break;
         }
+        target = if missed { f64::midpoint(low, best.bound) } else { low.max(best.bound / (1.0 + STRIDE)) };
+        steps += 1;
     }
     Ok(())
 }
