@@ -869,12 +869,18 @@ def cheap_shares(choices, sites, floors, tops, above, limit, parts):
         known = [ratio for ratio in rest if ratio is not None]
         if not known:
             continue
-        beyond = max(need - sum(short), Q(0)) * min(known)
-        if price + beyond + sum(lack * ratio for lack, ratio in zip(short, rest) if lack) >= limit:
+        beyond, least = max(need - sum(short), Q(0)), price
+        for ratio, site in sorted((ratio, s) for s, ratio in enumerate(rest) if ratio is not None):
+            more = min(beyond, max(tops[site] - max(passed[site], floors[site]), Q(0)))
+            least, beyond = least + (short[site] + more) * ratio, beyond - more
+        if beyond > 0 or least >= limit:
             continue
         seen.add(state)
-        stack.append((i + 1, passed, price, within))
-        for p, r in choices[i]:
+        # Who pays nothing stands by every cover.
+        gift = all(p == 0 for p, _ in choices[i])
+        if not gift:
+            stack.append((i + 1, passed, price, within))
+        for p, r in [max(choices[i], key=lambda slot: slot[1])] if gift else choices[i]:
             if price + p < limit:
                 had = tuple(h + r if s == sites[i] else h for s, h in enumerate(passed))
                 stack.append((i + 1, had, price + p, joined(within, i)))

@@ -18,6 +18,8 @@ use crate::problem::PlacementProblem;
 use num_traits::Zero;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Most sites.
+const SITES_MAX: usize = 64;
 /// Most links times sites that are followed.
 const STEPS_MAX: u128 = 20_000_000;
 
@@ -55,6 +57,10 @@ pub(super) fn crossings(problem: &PlacementProblem, stated: &Crossing) -> Result
         if !site_of.contains_key(&device) {
             return Err(BoundFault::Site { device: graph.device(device).name.clone() });
         }
+    }
+    if sites > SITES_MAX {
+        let (count, max) = (sites as u128, SITES_MAX as u128);
+        return Err(BoundFault::TooLarge { what: "sites", count, max });
     }
     let links = &graph.file().links;
     let count = links.len() as u128 * (sites as u128 + stated.capacities.len() as u128);

@@ -1,7 +1,7 @@
 //! The search for a cheap cover where sites pass at least, and at most, so much.
 //!
-//! Like [`super::worths`]'s search, with more to prune by: what the sites still have to pass costs at least the cheapest rate
-//! of each of them. Everything is in whole parts of a fixed size, rounded so that no cover is missed.
+//! Like [`super::worths`]'s search, with more to prune by: what a site still passes costs at least its cheapest rate, and no
+//! site passes more than it may. Devices that pay nothing stand by every cover. Everything is in whole parts of a fixed size, rounded so that no cover is missed.
 
 use super::certificate::BoundFault;
 use super::worths::{PARTS_BITS, Set};
@@ -36,10 +36,10 @@ pub(super) struct Floored<'a> {
     items: &'a [Item],
     /// Cheapest rate first.
     order: Vec<usize>,
-    /// Price per rate by item, in parts, rounded down.
-    ratio: Vec<u128>,
-    /// The same of the cheapest item of each site from a position of the order on; none where there is none.
-    rest: Vec<Vec<Option<u128>>>,
+    /// By position of the order: sites that have items from there on, with the price per rate of the cheapest, cheapest first.
+    rest: Vec<Vec<(u128, usize)>>,
+    /// The one item of use of sets that pay nothing; by set.
+    gift: Vec<Option<usize>>,
     free: Vec<u64>,
     sets: &'a [Set],
     price: u128,
@@ -59,13 +59,17 @@ impl<'a> Floored<'a> {
             items.iter().map(|item| ((item.price << PARTS_BITS) / item.rate.max(1)).min(RATIO_MAX)).collect();
         let mut order: Vec<usize> = (0..items.len()).collect();
         order.sort_by_key(|&i| (ratio[i], i));
-        let mut rest = vec![vec![None; sites]; items.len() + 1];
+        let mut rest: Vec<Vec<(u128, usize)>> = vec![Vec::with_capacity(sites); items.len() + 1];
         for (at, &i) in order.iter().enumerate().rev() {
-            rest[at] = rest[at + 1].clone();
-            rest[at][items[i].site] = Some(ratio[i]);
+            let others = rest[at + 1].iter().filter(|(_, site)| *site != items[i].site);
+            rest[at] = std::iter::once((ratio[i], items[i].site)).chain(others.copied()).collect();
         }
+        let of_set = |set: usize| (0..items.len()).filter(move |&i| items[i].set == set);
+        let fastest = |set: usize| of_set(set).max_by_key(|&i| items[i].rate);
+        let gift = |set: usize| fastest(set).filter(|_| of_set(set).all(|i| items[i].price == 0));
+        let gift = (0..sets.len()).map(gift).collect();
         let (free, chosen) = (sets.iter().map(|set| set.free).collect(), vec![0; items.len()]);
-        Self { items, order, ratio, rest, free, sets, price, apart, looked: 0, limit, chosen }
+        Self { items, order, rest, gift, free, sets, price, apart, looked: 0, limit, chosen }
     }
 
     /// How many of each item make a cheap cover; none where there is no such cover.
@@ -103,19 +107,28 @@ impl<'a> Floored<'a> {
         }
         let Some(&i) = self.order.get(at) else { return Ok(false) };
         // Even in fractions, what is left costs so much.
-        let mut least = need.saturating_sub(short) * self.ratio[i];
-        for (floor, ratio) in shares.floors.iter().zip(&self.rest[at]).filter(|(floor, _)| **floor > 0) {
-            let Some(ratio) = ratio else { return Ok(false) };
-            least += floor * ratio;
+        let (mut least, mut beyond, mut unmet) = (0, need.saturating_sub(short), short);
+        for &(ratio, site) in &self.rest[at] {
+            let (floor, top) = (shares.floors[site], shares.tops[site]);
+            let more = beyond.min(top.saturating_sub(floor));
+            least += (floor + more) * ratio;
+            beyond -= more;
+            unmet -= floor;
         }
-        if spent + (least >> PARTS_BITS) >= self.price {
+        if beyond > 0 || unmet > 0 || spent + (least >> PARTS_BITS) >= self.price {
             return Ok(false);
         }
         let Item { set, site, rate, price } = self.items[i];
         let free = self.free[set];
         let of_use = shares.floors[site].max(need.min(shares.tops[site])).div_ceil(rate.max(1));
-        // More devices than needed only cost more.
-        for count in (0..=free.min(u64::try_from(of_use).unwrap_or(u64::MAX))).rev() {
+        // More devices than needed only cost more; those that pay nothing are all there.
+        let most = free.min(u64::try_from(of_use).unwrap_or(u64::MAX));
+        let (least, most) = match self.gift[set] {
+            None => (0, most),
+            Some(gift) if gift == i => (most, most),
+            Some(_) => (0, 0),
+        };
+        for count in (least..=most).rev() {
             (self.chosen[i], self.free[set]) = (count, free - count);
             let much = rate.saturating_mul(count.into());
             let mut left = shares.clone();

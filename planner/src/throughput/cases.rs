@@ -479,7 +479,10 @@ impl Division {
         let mut items: Vec<Item> = Vec::new();
         for (c, class) in self.classes.iter().enumerate() {
             let mut before: Option<(f64, f64)> = None;
-            for (way, of) in class.ways.iter().enumerate() {
+            // Of devices that pay nothing only the fastest way is of use.
+            let gift = prices.pays[c].iter().all(|pays| *pays <= 0.0);
+            let fastest = class.ways.iter().map(|way| way.rate).fold(0.0, f64::max);
+            for (way, of) in class.ways.iter().enumerate().filter(|(_, of)| !gift || of.rate >= fastest) {
                 let (pays, rate) = (prices.pays[c][way], of.rate.min(rate));
                 if before.is_some_and(|(paid, fastest)| paid == pays && fastest >= rate) {
                     continue;

@@ -42,8 +42,10 @@ struct Cheapest {
     apart: bool,
     /// What sites have still to pass, and may.
     shares: Shares,
-    /// Price per rate of the cheapest item of each site from a position on; infinite where there is none.
-    rest: Vec<Vec<f64>>,
+    /// By position: sites that have items from there on, with the price per rate of the cheapest, cheapest first.
+    rest: Vec<Vec<(f64, usize)>>,
+    /// Items that cost nothing and are all there is of their set: they stand by every cover.
+    gifts: Vec<bool>,
 }
 
 /// The cheapest cover and the last few found on the way to it, of several sites if so asked, of which each passes its share;
@@ -65,13 +67,15 @@ pub(super) fn cheap_covers(
     });
     let chosen = vec![0; items.len()];
     let rounding = 1e-12 * rate;
-    let mut rest = vec![vec![f64::INFINITY; shares.floors.len()]; items.len() + 1];
+    let mut rest: Vec<Vec<(f64, usize)>> = vec![Vec::new(); items.len() + 1];
     for (i, item) in items.iter().enumerate().rev() {
-        rest[i] = rest[i + 1].clone();
-        rest[i][item.site] = item.price / item.rate;
+        let others = rest[i + 1].iter().filter(|(_, site)| *site != item.site);
+        rest[i] = std::iter::once((item.price / item.rate, item.site)).chain(others.copied()).collect();
     }
+    let gift = |item: &Item| item.price <= 0.0 && items.iter().filter(|other| other.set == item.set).count() == 1;
+    let gifts = items.iter().map(gift).collect();
     let (found, shares) = (Vec::new(), shares.clone());
-    let mut search = Cheapest { items, free, chosen, found, looked: 0, rounding, seconds, apart, shares, rest };
+    let mut search = Cheapest { items, free, chosen, found, looked: 0, rounding, seconds, apart, shares, rest, gifts };
     search.cover(0, rate, 0.0);
     if search.looked > COVERS_MAX {
         return None;
@@ -115,16 +119,22 @@ impl Cheapest {
         self.looked += 1;
         let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
         // Even in fractions the rest costs so much.
-        let beyond = (need - short).max(0.0) / item.rate * item.price;
-        let floors = self.shares.floors.iter().zip(&self.rest[i]).filter(|(floor, _)| **floor > self.rounding);
-        let least = spent + beyond + floors.map(|(floor, ratio)| floor * ratio).sum::<f64>();
-        if least.is_infinite() || self.found.last().is_some_and(|(best, _)| least >= *best) {
+        let (mut least, mut beyond, mut unmet) = (spent, (need - short).max(0.0), short);
+        for &(ratio, site) in &self.rest[i] {
+            let floor = if self.shares.floors[site] > self.rounding { self.shares.floors[site] } else { 0.0 };
+            let more = beyond.min((self.shares.tops[site] - floor).max(0.0));
+            least += (floor + more) * ratio;
+            beyond -= more;
+            unmet -= floor;
+        }
+        if beyond > self.rounding || unmet > self.rounding || self.found.last().is_some_and(|(best, _)| least >= *best) {
             return;
         }
         let free = self.free[item.set];
         let (floor, top) = (self.shares.floors[item.site], self.shares.tops[item.site]);
         let most = ((need.min(top).max(floor) / item.rate).ceil() as usize).min(free);
-        for n in (0..=most).rev() {
+        let least = if self.gifts[i] { most } else { 0 };
+        for n in (least..=most).rev() {
             (self.chosen[i], self.free[item.set]) = (n, free - n);
             let much = item.rate * n as f64;
             let passed = much.min(top);
