@@ -519,7 +519,7 @@ def form(plan):
                 entries.append(entry["evidence"])
         for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
-            need(evidence.get("kind") in ("clip_bound", "enumeration", "device_worths", "weighed_worths", "walk_prices",
+            need(evidence.get("kind") in ("clip_bound", "in_flight", "enumeration", "device_worths", "weighed_worths", "walk_prices",
                                           "cases", "batches"), "evidence.kind")
             if evidence["kind"] == "cases":
                 ends, cases = evidence.get("ends", {"first": 0, "last": 0}), evidence.get("cases")
@@ -529,6 +529,10 @@ def form(plan):
                     well_formed_case(case)
                 if evidence.get("crossing") is not None:
                     well_formed_crossing(evidence["crossing"])
+            if evidence["kind"] == "in_flight":
+                ends = evidence.get("ends", {"first": 0, "last": 0})
+                need(isinstance(ends, dict), "evidence.ends"), number(evidence.get("price"), "evidence.price")
+                number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
             if evidence["kind"] in ("device_worths", "weighed_worths"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
@@ -723,6 +727,56 @@ def clip_bound(problem, bound, batch=None):
     covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d, batches).items()), default=Q(0))
                   for d in problem.devices)
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
+
+
+def in_flight_price(problem, bound, price, first=0, last=0, batch=None):
+    """The clip bound where a token pays for each second that it stays on a device."""
+    above, price = Q(bound) * (1 + AGREE), Q(price)
+    if price < 0 or Q(first) < 0 or Q(last) < 0 or above <= 0:
+        return ["a price or weight is negative, or the bound is not above zero"]
+    far = sum(1 for _ in problem.variants() for d in problem.devices if not problem.excluded(d)) > 64
+    weight = lambda k, begins, ends: k + (Q(first) if begins else 0) + (Q(last) if ends else 0)
+    tokens = problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
+    whole, row, center = weight(problem.layers, True, True), problem.row_bytes(), problem.coordinator
+    for size in open_batches(problem, above) if batch is None else [batch]:
+        life, waits = problem.life(size), problem.waits(size)
+        count, moved, sampled = problem.life_totals(life)
+
+        def way(start, goal, bytes, amount):
+            time = problem.spent(start, goal, bytes, count, amount)
+            return Q(0) if time is None and bytes > 4 and problem.stated(start, goal) is not None else time
+
+        covered = price * tokens
+        for name in problem.devices:
+            gains = [Q(0)]
+            for _ in problem.variants():
+                if problem.excluded(name):
+                    continue
+                entry = exit = between = Q(0)
+                if not far:
+                    others = [d for d in problem.devices if d != name and not problem.excluded(d)]
+                    ways = [way(d, name, row, row * moved) for d in others]
+                    between = min((time for time in ways if time is not None), default=None)
+                    if center is not None:
+                        entry, exit = way(center, name, 4, 4 * moved), way(name, center, 4, 4 * sampled)
+                seen = set()
+                for start in range(problem.layers):
+                    for end in range(start + 1, problem.layers + 1):
+                        shape = (end - start, start == 0, end == problem.layers)
+                        if shape in seen or not problem.fits(name, start, end):
+                            continue
+                        seen.add(shape)
+                        rate = problem.rate(name, start, end, size)
+                        inward, outward = entry if start == 0 else between, exit if end == problem.layers else Q(0)
+                        if not rate or rate <= 0 or inward is None or outward is None:
+                            continue
+                        timed = problem.timing(name) == "profile"
+                        stay = (problem.residence(name, start, end, waits) if timed else 0) + inward + outward
+                        gains.append(min(rate, above) * (weight(*shape) - price * stay))
+            covered += max(gains)
+        if covered >= whole * above:
+            return ["the clip bound with a price on requests in flight is not binding"]
+    return []
 
 
 def cheap_cover(choices, above, limit, several, parts=None):
@@ -1040,6 +1094,9 @@ def rate_proves(problem, bound, evidence, batch=None):
     """Evidence for a bound on throughput, in batches of one size where one is named."""
     if evidence["kind"] == "clip_bound":
         return clip_bound(problem, bound, batch)
+    if evidence["kind"] == "in_flight":
+        ends = evidence.get("ends", {})
+        return in_flight_price(problem, bound, evidence["price"], ends.get("first", 0), ends.get("last", 0), batch)
     if evidence["kind"] == "device_worths":
         return worths_prove(problem, bound, evidence["worths"], batch=batch)
     if evidence["kind"] == "weighed_worths":
@@ -1349,7 +1406,7 @@ def certificate_faults(problem, plan):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         kind = c["evidence"]["kind"]
-        if maximise != (kind in ("clip_bound", "device_worths", "weighed_worths", "cases", "batches")):
+        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "batches")):
             wrong.append("evidence of the wrong kind")
         elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
             wrong.append("evidence says nothing of devices that hold a stage together")

@@ -70,6 +70,15 @@ pub enum Evidence {
     /// Throughput: if the plan's bound were exceeded, all devices together could not cover all layers. The checker
     /// recomputes `sum over devices of max over k of k * min(T(k), F)` and compares it with `layers * F`.
     ClipBound,
+    /// Throughput: the same where requests in flight pay for the time that they stay on devices: what devices cover less
+    /// what is paid there, and what all requests in flight pay at most, are less than all layers.
+    InFlight {
+        /// What a token pays for each second in flight, in weights of layers.
+        price: f64,
+        /// What the ends of the model weigh.
+        #[serde(default)]
+        ends: EndWeights,
+    },
     /// Every placement was enumerated by the checker's own procedure; only for problems it calls small.
     Enumeration,
     /// Dual worths of each device: throughput above the bound would need layers worth more than all devices.

@@ -217,7 +217,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
-            Proof::Clip | Proof::Worths(_) | Proof::Crossing(..) | Proof::Cases(_) => None,
+            Proof::Clip | Proof::InFlight(_) | Proof::Worths(_) | Proof::Crossing(..) | Proof::Cases(_) => None,
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
@@ -272,6 +272,10 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
     };
     match proof {
         Proof::Clip => vec![Evidence::ClipBound],
+        Proof::InFlight(found) => {
+            let ends = EndWeights { first: found.weights.first, last: found.weights.last };
+            vec![Evidence::InFlight { price: found.price, ends }]
+        }
         Proof::Worths(found) if found.weights == Weights::PLAIN => {
             // With a bound by Little's law, no worths may be needed.
             vec![Evidence::DeviceWorths { worths: named(found) }, Evidence::ClipBound]

@@ -5,7 +5,7 @@
 //! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
 //! [`super::enumeration`] and [`super::walk`].
 
-use super::{cases, cover, enumeration, walk, worths};
+use super::{cases, cover, enumeration, priced, walk, worths};
 use super::{cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
@@ -98,6 +98,27 @@ pub enum BoundFault {
         covered: f64,
         /// Layers of the model.
         layers: u32,
+    },
+    /// A price of requests in flight that is negative or not finite.
+    #[error("the price of a second in flight is {price}; it must be finite and not negative")]
+    Price {
+        /// The price.
+        price: f64,
+    },
+    /// The clip bound with a price on requests in flight does not hold.
+    #[error(
+        "just above the bound {bound} tok/s, in batches of {batch}, the devices and the price of requests in flight \
+             cover {covered} layers of {whole}: not proved impossible"
+    )]
+    PriceNotBinding {
+        /// The batch.
+        batch: u32,
+        /// The bound.
+        bound: f64,
+        /// Weight that is covered at that rate.
+        covered: f64,
+        /// Weight of all layers.
+        whole: f64,
     },
     /// A worth of a device that is not there, or is negative or not finite.
     #[error("the worth of {device:?} is {worth}; worths are finite, not negative, of devices of this problem")]
@@ -326,6 +347,7 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
         Evidence::Batches { batches } if throughput => by_batch(problem, bound, &above, batches),
         Evidence::Batches { .. } => wrong("batches"),
         Evidence::ClipBound => wrong("clip_bound"),
+        Evidence::InFlight { .. } => wrong("in_flight"),
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Cases { .. } => wrong("cases"),
@@ -352,6 +374,10 @@ fn rate(
 ) -> Option<Vec<BoundFault>> {
     let claim = match evidence {
         Evidence::ClipBound => return Some(cover::clip(problem, bound, above, batch)),
+        Evidence::InFlight { price, ends } => {
+            let claim = priced::Claim { price: *price, ends: *ends, batch };
+            return Some(priced::prove(problem, bound, above, &claim));
+        }
         Evidence::Cases { ends, cases, crossing } => {
             return Some(cases::prove(problem, above, &cases::Claim { ends: *ends, cases, crossing, batch }));
         }

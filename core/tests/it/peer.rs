@@ -276,6 +276,14 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
                 Evidence::WeighedWorths { worths, ends, sites }
             };
             let evidence = if draw.one_in(8) { draw_cases(draw, problem, layers) } else { evidence };
+            let evidence = if draw.one_in(3) {
+                // At the whole of this price, requests in flight pay for all layers by themselves.
+                let whole = f64::from(problem.layers()) * bound / problem.tokens_in_flight();
+                let ends = EndWeights { first: draw.below(2) as f64, last: draw.below(2) as f64 };
+                Evidence::InFlight { price: draw.between(-0.05, 1.0) * whole, ends }
+            } else {
+                evidence
+            };
             let of_batch = |batch| BatchEvidence { batch, evidence: evidence.clone() };
             let batches: Vec<BatchEvidence> = problem.batches().into_iter().map(of_batch).collect();
             let evidence = if draw.one_in(3) { Evidence::Batches { batches } } else { evidence };

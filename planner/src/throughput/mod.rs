@@ -10,6 +10,7 @@ pub(crate) mod dive;
 pub(crate) mod groups;
 pub(crate) mod network;
 pub(crate) mod profiles;
+pub(crate) mod priced;
 pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
@@ -33,6 +34,7 @@ use clip::{Span, Weights};
 use dive::Dives;
 use isotherm_core::units::Seconds;
 use network::Network;
+use priced::Priced;
 use replay::{Carried, Path, replay};
 use sites::Sites;
 use worths::{Covers, Worths};
@@ -85,6 +87,8 @@ const PROFILES: f64 = 0.35;
 pub(crate) enum Proof {
     /// The clip bound.
     Clip,
+    /// The clip bound with a price on requests in flight.
+    InFlight(Priced),
     /// Worths of devices.
     Worths(Worths),
     /// Worths of devices, and sites between which no way carries the bound.
@@ -230,7 +234,7 @@ pub(crate) fn best_flow(
     } else {
         *budget
     };
-    in_flight(flows, &mut best, &chains)?;
+    in_flight(flows, &counts, &mut best, &chains)?;
     let one_chain = tables.problem.limits.stages_exact.is_some();
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
     if !one_chain
@@ -308,7 +312,7 @@ pub(crate) fn best_flow(
 }
 
 /// Lowers the bound by Little's law, and offers the chain of least residence.
-fn in_flight(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
+fn in_flight(flows: &Flows<'_>, counts: &[usize], best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
     let Some(stay) = &flows.network.stay else { return Ok(()) };
     let (chain, most) = stay.quickest(flows.tables, flows.network, budget)?;
     best.bound = best.bound.min(most).min(stay.most(flows.tables, flows.network));
@@ -318,6 +322,12 @@ fn in_flight(flows: &Flows<'_>, best: &mut BestFlow, budget: &Budget<'_>) -> Res
     if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
         let carried = flows.carried(&chain)?;
         best.offer(chain, carried, "chain of least residence");
+    }
+    if !best.closed()
+        && let Some(found) = priced::bound(flows.tables, flows.network, stay, counts)
+        && found.bound < best.bound * (1.0 - GAP_NONE)
+    {
+        (best.bound, best.proof) = (found.bound, Proof::InFlight(found));
     }
     Ok(())
 }

@@ -5,29 +5,33 @@ use isotherm_core::artefact::Header;
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
+use isotherm_core::plan::{BoundKind, Evidence};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, Celsius};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
-use isotherm_planner::{Budget, plan};
+use isotherm_planner::{Budget, Outcome, plan};
 use std::collections::BTreeMap;
 
 /// Twelve layers. One quick device that holds them all, and six devices of which each holds two, slower by the layer;
 /// so many requests at once.
 fn deep_or_single(requests_max: u32) -> PlacementProblem {
+    let slow = (1.5e-3, 5_500_000);
+    pile("deep or single", &[(1e-3, 40_000_000), slow, slow, slow, slow, slow, slow], requests_max)
+}
+
+/// Twelve layers on devices of which each takes so long for a layer and has so much memory.
+fn pile(name: &str, of: &[(f64, u64)], requests_max: u32) -> PlacementProblem {
     let model = model(12, |_| 2_000_000);
     let mut devices = Vec::new();
-    for i in 0..7 {
-        let single = i == 0;
+    for (i, &(dense, memory)) in of.iter().enumerate() {
         let mut device = Device::named(format!("d{i}"), "host", DeviceKind::Gpu);
-        let dense = if single { 1e-3 } else { 1.5e-3 };
         device.profiles = vec![profile(&model, dense, 0.0, 1e-4, 0.0)];
-        let memory = if single { 40_000_000 } else { 5_500_000 };
         device.memory_bytes = Some(Figure::declared(Bytes(memory), "test"));
         devices.push(device);
     }
     let mut links = Vec::new();
-    for i in 0..7 {
-        for j in (0..7).filter(|&j| j != i) {
+    for i in 0..of.len() {
+        for j in (0..of.len()).filter(|&j| j != i) {
             links.push(link(&format!("d{i}"), &format!("d{j}"), 1e-5, 1e9, &[]));
         }
     }
@@ -42,7 +46,7 @@ fn deep_or_single(requests_max: u32) -> PlacementProblem {
         coordinator: None,
     };
     PlacementProblem::new(ProblemParts {
-        name: "deep or single".into(),
+        name: name.into(),
         model,
         graph: DeviceGraph::new(file).expect("a well-formed graph"),
         workload: Workload {
@@ -118,4 +122,37 @@ fn one_device_more_never_makes_the_optimum_worse() {
         compared += 1;
     }
     assert!(compared > 15 && better > 3, "{compared} compared, {better} better");
+}
+
+/// Evidence with a price on requests in flight among that for batches, or by itself.
+fn priced(evidence: &mut Evidence) -> Vec<&mut f64> {
+    match evidence {
+        Evidence::InFlight { price, .. } => vec![price],
+        Evidence::Batches { batches } => batches.iter_mut().flat_map(|of| priced(&mut of.evidence)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn where_quick_devices_are_few_and_slow_ones_keep_requests_long_a_price_on_requests_in_flight_proves_the_bound() {
+    // Two quick devices hold the model and are full; eight slow ones could as well, but would keep too many requests.
+    let (quick, slow) = ((1e-3, 16_000_000), (1e-2, 16_000_000));
+    let problem = pile("few are quick", &[quick, quick, slow, slow, slow, slow, slow, slow, slow, slow], 8);
+    let budget = Budget { gap_target: 0.1, ..Budget::default() };
+    let outcome = plan(&problem, &budget).expect("planned");
+    let found = match &outcome {
+        Outcome::Optimal(plan) | Outcome::Feasible { plan, .. } => plan.plan().clone(),
+        other => panic!("{other:?}"),
+    };
+    let certificate = found.certificate.clone().expect("a certificate");
+    assert_eq!(certificate.bound_kind, BoundKind::Certified, "{certificate:?}");
+    let mut evidence = certificate.evidence.expect("certified");
+    let prices = priced(&mut evidence).len();
+    assert!(prices > 0, "no price in {evidence:?}");
+    for factor in [0.0, 0.5, 2.0, -1.0, f64::NAN, f64::INFINITY] {
+        let mut changed = found.clone();
+        let evidence = changed.certificate.as_mut().and_then(|certificate| certificate.evidence.as_mut());
+        priced(evidence.expect("certified")).into_iter().for_each(|price| *price *= factor);
+        assert!(changed.check(&problem).is_err(), "a price times {factor} was accepted");
+    }
 }

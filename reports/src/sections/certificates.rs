@@ -65,6 +65,7 @@ fn kind(certificate: &Certificate) -> Html {
                 Some(Evidence::Enumeration) => "every placement was enumerated by the checker itself",
                 Some(
                     Evidence::DeviceWorths { .. }
+                    | Evidence::InFlight { .. }
                     | Evidence::WeighedWorths { .. }
                     | Evidence::Cases { .. }
                     | Evidence::Batches { .. },
