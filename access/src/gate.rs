@@ -2,18 +2,21 @@
 //! was not allowed.
 
 use crate::authority::{Authority, Decision, POLICY_BYTES_MAX, PolicyError, Question, SYSTEM};
-use crate::directory::{DIRECTORY_BYTES_MAX, Directory, DirectoryError};
-use crate::ledger::{Booking, Ledger, LedgerError};
+use crate::directory::{DIRECTORY_BYTES_MAX, Directory, DirectoryError, RateLimit};
+use crate::ledger::{Booking, Ledger, LedgerError, Reservation};
 use crate::permission::Permission;
 use crate::rates::{RateError, Rates};
+use crate::record::{event, whole};
 use isotherm_audit::OpenError;
 use isotherm_audit::Verified;
-use isotherm_audit::keys::{KeyError, KeyId};
+use isotherm_audit::keys::{KeyError, KeyId, PublicKey};
 use isotherm_audit::lease::{SignedLease, open_lease_use};
 use isotherm_audit::log::{Event, EventKind, EventResult};
+use isotherm_audit::manifest::Nonce;
 use isotherm_audit::storage;
 use isotherm_audit::time::Timestamp;
 use isotherm_core::digest::Digest;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -27,6 +30,8 @@ pub const SITE_POLICIES_FILE: &str = "site.cedar";
 const LOCK_FILE: &str = "access.lock";
 /// Time between reserving memory and taking it.
 const RESERVATION_SECONDS: u64 = 120;
+/// Most uses of a lease in one request; each takes a signature to verify.
+const USES_MAX: usize = 4096;
 
 /// Why the gate cannot be used, or does not open.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +79,15 @@ pub enum GateError {
     /// The use of a lease does not verify.
     #[error("the use of the lease does not verify: {0}")]
     Use(#[source] Box<OpenError>),
+    /// A request for no permission or no device: nothing would be decided, so nothing is let in.
+    #[error("the request names no permission or no device")]
+    Nothing,
+    /// More things at once than a signed request may ask for.
+    #[error("{found} uses of a lease in one request; the limit is {USES_MAX}")]
+    TooManyUses {
+        /// How many there are.
+        found: usize,
+    },
     /// Refused by policy.
     #[error("{permission} on {device} is denied: {}", decision.because())]
     Denied {
@@ -114,8 +128,15 @@ impl GateError {
         matches!(
             self,
             Self::Denied { .. }
-                | Self::Ledger(LedgerError::Exceeded { .. })
-                | Self::Rate(RateError::Limited { .. } | RateError::Replayed { .. } | RateError::Full)
+                | Self::Nothing
+                | Self::TooManyUses { .. }
+                | Self::Ledger(LedgerError::Exceeded { .. } | LedgerError::LeaseExceeded { .. })
+                | Self::Rate(
+                    RateError::Limited { .. }
+                        | RateError::Replayed { .. }
+                        | RateError::ClockWentBack { .. }
+                        | RateError::Full
+                )
                 | Self::Use(_)
         )
     }
@@ -290,8 +311,9 @@ impl Gate {
                 permission,
                 device,
                 now: request.now,
-                used_bytes: if takes { used.saturating_add(bytes - asked) } else { used },
-                request_bytes: asked,
+                used_bytes: used,
+                // Over all devices: a limit of a request is not stretched by cutting it into pieces.
+                request_bytes: if takes { bytes } else { 0 },
                 lease: request.lease.map(|(lease, _)| &lease.predicate),
             };
             let decision = rules.decide(&question);
@@ -315,22 +337,54 @@ impl Gate {
         Ok(Admission { booking, policy_digest: rules.digest(), principal: request.principal, bytes })
     }
 
-    /// Counts a request against its principal's rate, and the use of a lease against being made twice.
+    /// Counts a request against its principal's rate, and the uses of a lease against being made twice.
+    ///
+    /// Whoever has a copy of a lease, or of uses that were made, must not use up its holder's requests. So the uses are
+    /// opened before anything is counted, and those that do not hold are counted by the lease.
     fn count(&self, rules: &Authority, request: &Request<'_>) -> Result<(), GateError> {
+        if request.permissions.is_empty() || request.devices.is_empty() {
+            return Err(GateError::Nothing);
+        }
         let Some(principal) = rules.directory().principals.get(&request.principal) else { return Ok(()) };
-        self.rates.take(request.principal, principal.rate.unwrap_or_default(), request.now_ms)?;
-        let Some((lease, uses)) = request.lease else { return Ok(()) };
+        let limit = principal.rate.unwrap_or_default();
+        let Some((lease, uses)) = request.lease else {
+            return Ok(self.rates.take(request.principal, limit, request.now_ms)?);
+        };
+        let opened = self.opened(&principal.key()?, request, lease, uses);
+        let made = match opened {
+            Ok(made) => made,
+            Err(error) => {
+                let strangers = lease.payload_digest().hex().parse().expect("a digest has the digits of a key id");
+                self.rates.take(strangers, RateLimit::default(), request.now_ms)?;
+                return Err(error);
+            }
+        };
+        self.rates.take(request.principal, limit, request.now_ms)?;
+        // Only what was asked for as it was signed is spent.
+        Ok(self.rates.once(request.principal, &made, request.now)?)
+    }
+
+    /// The uses of a lease that came with a request, as far as they hold and were not made before.
+    fn opened(
+        &self,
+        holder: &PublicKey,
+        request: &Request<'_>,
+        lease: &Verified<SignedLease>,
+        uses: &[Vec<u8>],
+    ) -> Result<Vec<(Nonce, Timestamp)>, GateError> {
         let refused = |error: OpenError| GateError::Use(Box::new(error));
         let same = |what: &str| refused(OpenError::OtherUse { what: what.to_owned() });
-        let asked: Vec<_> = request.asked().collect();
-        if uses.len() != asked.len() {
-            let what = format!("{} uses were signed where {} things are asked for", uses.len(), asked.len());
-            return Err(same(&what));
+        if uses.len() > USES_MAX {
+            return Err(GateError::TooManyUses { found: uses.len() });
         }
-        let key = principal.key()?;
+        let asked = request.asked().count();
+        if uses.len() != asked {
+            return Err(same(&format!("{} uses were signed where {asked} things are asked for", uses.len())));
+        }
         let mut made = Vec::new();
-        for (using, (permission, device, bytes)) in uses.iter().zip(asked) {
-            let opened = open_lease_use(using, lease, &key, request.now).map_err(refused)?;
+        let mut nonces = BTreeSet::new();
+        for (using, (permission, device, bytes)) in uses.iter().zip(request.asked()) {
+            let opened = open_lease_use(using, lease, holder, request.now).map_err(refused)?;
             let using = &opened.predicate;
             if permission.name() != using.operation {
                 return Err(same("it was signed for another operation"));
@@ -338,10 +392,13 @@ impl Gate {
             if device != using.device || using.memory_bytes.unwrap_or(0) != bytes {
                 return Err(same("it was signed for another device or amount of memory"));
             }
+            if !nonces.insert(using.nonce) {
+                return Err(RateError::Replayed { nonce: using.nonce }.into());
+            }
             made.push((using.nonce, using.made_on));
         }
-        // Only what was asked for as it was signed is spent.
-        made.into_iter().try_for_each(|(nonce, made_on)| Ok(self.rates.once(nonce, made_on, request.now)?))
+        self.rates.fresh(request.principal, &made)?;
+        Ok(made)
     }
 
     fn reserve(
@@ -353,9 +410,11 @@ impl Gate {
     ) -> Result<Booking, GateError> {
         let limit = rules.directory().principals.get(&request.principal).and_then(|found| found.quota_bytes);
         let until = request.now.later_by(RESERVATION_SECONDS);
-        match self.ledger.reserve(request.principal, bytes, limit, request.now, until, request.owner) {
+        let (principal, now, owner) = (request.principal, request.now, request.owner);
+        let lease = request.lease.map(|(lease, _)| (lease.predicate.lease_id, lease.predicate.memory_bytes_max));
+        match self.ledger.book_in(&Reservation { principal, bytes, limit, lease, now, until, owner }) {
             Ok(booking) => Ok(booking),
-            Err(error @ LedgerError::Exceeded { .. }) => {
+            Err(error @ (LedgerError::Exceeded { .. } | LedgerError::LeaseExceeded { .. })) => {
                 let error = error.into();
                 self.refuse(request, EventKind::SecurityQuotaExceeded, &error, record)?;
                 Err(error)
@@ -491,56 +550,5 @@ impl Gate {
         self.stamp = [None, None];
         self.rules()?;
         Ok(())
-    }
-}
-
-fn whole(bytes: u64) -> isotherm_audit::log::Detail {
-    // Beyond 2^53 a log holds no integer; nothing has so much memory.
-    i64::try_from(bytes.min((1 << 53) - 1)).expect("below 2^53").into()
-}
-
-/// What the log says of one decision.
-fn event(request: &Request<'_>, permission: Permission, device: &str, bytes: u64, decision: &Decision) -> Event {
-    let (kind, result) = if decision.allowed {
-        (kind_of(permission), EventResult::Success)
-    } else if decision.policies.iter().any(|policy| policy == "over-quota" || policy == "lease-memory") {
-        (EventKind::SecurityQuotaExceeded, EventResult::Denied)
-    } else {
-        (EventKind::SecurityAccessDenied, EventResult::Denied)
-    };
-    let mut event = Event::new(kind, request.now, request.principal).ended(result);
-    event.device = Some(device.to_owned());
-    event.operation = Some(permission.name().to_owned());
-    if !decision.allowed {
-        event.error = Some(decision.because());
-    }
-    event.metadata.insert("policies".to_owned(), decision.policies.join(",").as_str().into());
-    if permission == Permission::MemoryAllocate {
-        event.metadata.insert("bytes".to_owned(), whole(bytes));
-    }
-    event.subjects.extend(request.subjects.iter().map(|(role, digest)| ((*role).to_owned(), *digest)));
-    if let Some((lease, _)) = request.lease {
-        event.subjects.insert("lease".to_owned(), lease.payload_digest());
-    }
-    event
-}
-
-const fn kind_of(permission: Permission) -> EventKind {
-    match permission {
-        Permission::DeviceList => EventKind::DeviceList,
-        Permission::DeviceInfo => EventKind::DeviceInfo,
-        Permission::DeviceAllocate => EventKind::DeviceAllocate,
-        Permission::MemoryAllocate => EventKind::MemoryAllocate,
-        Permission::MemoryDeallocate => EventKind::MemoryDeallocate,
-        Permission::MemoryCopyToDevice => EventKind::MemoryCopyToDevice,
-        Permission::MemoryCopyFromDevice => EventKind::MemoryCopyFromDevice,
-        Permission::MemoryCopyDeviceToDevice => EventKind::MemoryCopyDeviceToDevice,
-        Permission::ComputeExecute => EventKind::ComputeExecute,
-        Permission::ComputeSynchronize => EventKind::ComputeSynchronize,
-        Permission::MonitorMemory => EventKind::MonitorMemory,
-        Permission::MonitorTemperature => EventKind::MonitorTemperature,
-        Permission::MonitorPower => EventKind::MonitorPower,
-        Permission::MonitorClock => EventKind::MonitorClock,
-        Permission::AdminFullAccess => EventKind::SecurityPolicyUpdated,
     }
 }

@@ -9,6 +9,7 @@
 //! Several threads may share one ledger, and several processes one folder.
 
 use isotherm_audit::keys::KeyId;
+use isotherm_audit::manifest::Nonce;
 use isotherm_audit::storage;
 use isotherm_audit::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,16 @@ pub enum LedgerError {
         /// The quota.
         limit: u64,
     },
+    /// More than may be held under a lease at once.
+    #[error("{asked} bytes more than the {used} held under the lease would exceed the {limit} bytes it covers")]
+    LeaseExceeded {
+        /// Bytes held or reserved under it.
+        used: u64,
+        /// Bytes asked for.
+        asked: u64,
+        /// What it covers.
+        limit: u64,
+    },
     /// Not reserved, or given back already.
     #[error("booking {booking} is not held: it was released, or its reservation ran out")]
     NotHeld {
@@ -108,6 +119,27 @@ pub struct Holding {
     pub owner: String,
     /// When an uncommitted reservation ends; absent once it is committed.
     pub until: Option<Timestamp>,
+    /// The lease under which it was taken.
+    pub lease: Option<Nonce>,
+}
+
+/// What is to be reserved, for whom, and within what.
+#[derive(Debug, Clone, Copy)]
+pub struct Reservation<'a> {
+    /// Who is to hold it.
+    pub principal: KeyId,
+    /// How much.
+    pub bytes: u64,
+    /// Most it may hold over all.
+    pub limit: Option<u64>,
+    /// The lease under which it is asked for, and the most that may be held under it at once.
+    pub lease: Option<(Nonce, Option<u64>)>,
+    /// The present time.
+    pub now: Timestamp,
+    /// When it ends unless it is committed before.
+    pub until: Timestamp,
+    /// The process or job it is for.
+    pub owner: &'a str,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,6 +151,8 @@ enum Step {
         bytes: u64,
         until: Timestamp,
         owner: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Nonce>,
     },
     /// What was held when the journal was written anew.
     Keep {
@@ -127,6 +161,8 @@ enum Step {
         bytes: u64,
         until: Option<Timestamp>,
         owner: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Nonce>,
     },
     Commit {
         id: Booking,
@@ -160,13 +196,16 @@ impl State {
     /// Applies a step; `false` where it does not fit, which only a damaged journal has.
     fn apply(&mut self, step: &Step) -> bool {
         match step {
-            Step::Reserve { id, principal, bytes, until, owner } => {
+            Step::Reserve { id, principal, bytes, until, owner, lease } => {
                 let Some(next) = id.0.checked_add(1).filter(|_| id.0 >= self.next) else { return false };
                 self.next = next;
-                self.hold(*id, *principal, *bytes, Some(*until), owner)
+                let (principal, bytes, owner, lease) = (*principal, *bytes, owner.clone(), *lease);
+                self.hold(*id, Holding { principal, bytes, owner, until: Some(*until), lease })
             }
-            Step::Keep { id, principal, bytes, until, owner } => {
-                id.0 < self.next && !self.held.contains_key(id) && self.hold(*id, *principal, *bytes, *until, owner)
+            Step::Keep { id, principal, bytes, until, owner, lease } => {
+                let (principal, bytes, owner, until, lease) = (*principal, *bytes, owner.clone(), *until, *lease);
+                let holding = Holding { principal, bytes, owner, until, lease };
+                id.0 < self.next && !self.held.contains_key(id) && self.hold(*id, holding)
             }
             Step::Commit { id } => match self.held.get_mut(id) {
                 Some(holding) if holding.until.is_some() => {
@@ -189,14 +228,14 @@ impl State {
     }
 
     /// A holding of nothing is never written: a principal is counted exactly while it holds a byte.
-    fn hold(&mut self, id: Booking, principal: KeyId, bytes: u64, until: Option<Timestamp>, owner: &str) -> bool {
-        if bytes == 0 {
+    fn hold(&mut self, id: Booking, holding: Holding) -> bool {
+        if holding.bytes == 0 {
             return false;
         }
-        let used = self.used.get(&principal).copied().unwrap_or(0);
-        let Some(used) = used.checked_add(bytes) else { return false };
-        self.used.insert(principal, used);
-        self.held.insert(id, Holding { principal, bytes, owner: owner.to_owned(), until });
+        let used = self.used.get(&holding.principal).copied().unwrap_or(0);
+        let Some(used) = used.checked_add(holding.bytes) else { return false };
+        self.used.insert(holding.principal, used);
+        self.held.insert(id, holding);
         true
     }
 
@@ -347,8 +386,8 @@ impl Ledger {
     fn compact(&self, state: &mut State) -> Result<(), LedgerError> {
         let generation = read_head(&state.head).map_or(0, |(generation, _)| generation) + 1;
         let keep = |(id, holding): (&Booking, &Holding)| {
-            let Holding { principal, bytes, owner, until } = holding.clone();
-            Step::Keep { id: *id, principal, bytes, until, owner }
+            let Holding { principal, bytes, owner, until, lease } = holding.clone();
+            Step::Keep { id: *id, principal, bytes, until, owner, lease }
         };
         let steps: Vec<Step> = state.held.iter().map(keep).collect();
         self.write_journal(generation, state.next, &steps)?;
@@ -383,6 +422,14 @@ impl Ledger {
         until: Timestamp,
         owner: &str,
     ) -> Result<Booking, LedgerError> {
+        self.book_in(&Reservation { principal, bytes, limit, lease: None, now, until, owner })
+    }
+
+    /// The same, within what a lease covers as well: a lease that lends a gibibyte lends it once, not once a request.
+    ///
+    /// Errors: as [`Ledger::reserve`], and more than may be held under the lease.
+    pub fn book_in(&self, asked: &Reservation<'_>) -> Result<Booking, LedgerError> {
+        let Reservation { principal, bytes, limit, lease, now, until, owner } = *asked;
         if bytes == 0 {
             return Err(LedgerError::Nothing);
         }
@@ -390,25 +437,34 @@ impl Ledger {
             return Err(LedgerError::Owner { bytes: owner.len() });
         }
         self.locked(|state, file| {
+            let over = |holding: &Holding| holding.until.is_some_and(|until| now >= until);
             let mut steps: Vec<Step> = state
                 .held
                 .iter()
-                .filter(|(_, holding)| holding.until.is_some_and(|until| now >= until))
+                .filter(|(_, holding)| over(holding))
                 .map(|(id, _)| Step::Release { id: *id })
                 .collect();
-            let over: u64 = state
-                .held
-                .values()
-                .filter(|holding| holding.principal == principal && holding.until.is_some_and(|until| now >= until))
-                .map(|holding| holding.bytes)
-                .sum();
-            let used = state.used.get(&principal).copied().unwrap_or(0) - over;
-            let after = used.checked_add(bytes);
-            if after.is_none_or(|after| limit.is_some_and(|limit| after > limit)) {
+            let held = |of: &dyn Fn(&Holding) -> bool| -> u64 {
+                let held = state.held.values().filter(|holding| !over(holding) && of(holding));
+                held.fold(0, |sum, holding| sum.saturating_add(holding.bytes))
+            };
+            let exceeds = |used: u64, limit: Option<u64>| {
+                used.checked_add(bytes).is_none_or(|after| limit.is_some_and(|limit| after > limit))
+            };
+            let used = held(&|holding| holding.principal == principal);
+            if exceeds(used, limit) {
                 return Err(LedgerError::Exceeded { used, asked: bytes, limit: limit.unwrap_or(u64::MAX) });
             }
+            if let Some((lease, covers)) = lease {
+                let used = held(&|holding| holding.lease == Some(lease));
+                if exceeds(used, covers) {
+                    let limit = covers.unwrap_or(u64::MAX);
+                    return Err(LedgerError::LeaseExceeded { used, asked: bytes, limit });
+                }
+            }
             let id = Booking(state.next);
-            steps.push(Step::Reserve { id, principal, bytes, until, owner: owner.to_owned() });
+            let (owner, lease) = (owner.to_owned(), lease.map(|(lease, _)| lease));
+            steps.push(Step::Reserve { id, principal, bytes, until, owner, lease });
             self.book(state, file, &steps)?;
             Ok(id)
         })

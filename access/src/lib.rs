@@ -16,6 +16,7 @@ pub mod gate;
 pub mod ledger;
 pub mod permission;
 pub mod rates;
+mod record;
 
 pub use authority::{Authority, Decision, Question};
 pub use directory::{Directory, Principal, RateLimit};

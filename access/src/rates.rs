@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 const BUCKETS_FILE: &str = "rates.json";
-const NONCES_FILE: &str = "nonces.json";
+const USES_FILE: &str = "uses.json";
 const LOCK_FILE: &str = "rates.lock";
-/// Nonces remembered at once; each is forgotten once its use would be too old anyway.
-const NONCES_MAX: usize = 100_000;
+/// Uses remembered at once; each is forgotten once it would be too old anyway.
+const USES_MAX: usize = 100_000;
 const MINUTE_MS: u64 = 60_000;
 
 /// Why a request is not looked at.
@@ -51,10 +51,20 @@ pub enum RateError {
         /// Its nonce.
         nonce: Nonce,
     },
-    /// More uses within a minute than are remembered.
+    /// The clock went back, so that what was forgotten as too old would count once more.
     #[error(
-        "{NONCES_MAX} uses of leases within two minutes; none can be told from a repeated one until some are older"
+        "the clock of this host went back from {latest}, and a use made on {made_on} may be a repeated one; wait, or if that clock was wrong remove {path:?}"
     )]
+    ClockWentBack {
+        /// The latest time at which a use was made here.
+        latest: Timestamp,
+        /// When this one says it was made.
+        made_on: Timestamp,
+        /// The file that remembers.
+        path: PathBuf,
+    },
+    /// More uses within a minute than are remembered.
+    #[error("{USES_MAX} uses of leases within two minutes; none can be told from a repeated one until some are older")]
     Full,
 }
 
@@ -146,27 +156,72 @@ impl Rates {
         })
     }
 
-    /// Remembers that a use of a lease was made. The caller has opened it, so it is at most [`USE_SECONDS_MAX`] old.
+    fn uses(&self) -> Result<Uses, RateError> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged; remove it in two minutes");
+        let path = self.folder.join(USES_FILE);
+        self.read(USES_FILE)?.ok_or_else(damaged).map_err(RateError::io("reading", &path))
+    }
+
+    /// Whether uses of a holder's lease could be made now; nothing is remembered yet.
     ///
-    /// Errors: made before, or a file system that refuses. Then the use does not count.
-    pub fn once(&self, nonce: Nonce, made_on: Timestamp, now: Timestamp) -> Result<(), RateError> {
+    /// Errors: one was made before, or may have been; a file system that refuses.
+    pub fn fresh(&self, holder: KeyId, made: &[(Nonce, Timestamp)]) -> Result<(), RateError> {
         self.locked(|| {
-            let path = self.folder.join(NONCES_FILE);
-            let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged; remove it in a minute");
-            let seen: Option<BTreeMap<String, Timestamp>> = self.read(NONCES_FILE)?;
-            let mut seen = seen.ok_or_else(damaged).map_err(RateError::io("reading", &path))?;
-            // The clock that judges uses too old is the one that forgets them.
-            seen.retain(|_, until| *until > now);
-            if seen.len() >= NONCES_MAX {
-                return Err(RateError::Full);
-            }
-            let until = made_on.later_by(2 * USE_SECONDS_MAX);
-            if seen.insert(nonce.to_string(), until).is_some() {
-                return Err(RateError::Replayed { nonce });
-            }
-            let bytes = serde_json::to_vec(&seen).expect("text is JSON");
-            storage::replace(&self.folder, NONCES_FILE, &bytes).map_err(RateError::io("writing", &path))
+            let uses = self.uses()?;
+            made.iter().try_for_each(|(nonce, made_on)| uses.refuse_repeated(holder, *nonce, *made_on, &self.folder))
         })
+    }
+
+    /// Remembers that uses of a holder's lease were made, all or none. The caller has opened them, so each is at most
+    /// [`USE_SECONDS_MAX`] old.
+    ///
+    /// Errors: one was made before, or a file system that refuses. Then none counts.
+    pub fn once(&self, holder: KeyId, made: &[(Nonce, Timestamp)], now: Timestamp) -> Result<(), RateError> {
+        self.locked(|| {
+            let mut uses = self.uses()?;
+            // The clock that judges uses too old is the one that forgets them.
+            uses.made.retain(|_, until| *until > now);
+            for (nonce, made_on) in made {
+                uses.refuse_repeated(holder, *nonce, *made_on, &self.folder)?;
+                if uses.made.len() >= USES_MAX {
+                    return Err(RateError::Full);
+                }
+                uses.made.insert(key(holder, *nonce), made_on.later_by(2 * USE_SECONDS_MAX));
+            }
+            uses.latest = uses.latest.max(Some(now));
+            let bytes = serde_json::to_vec(&uses).expect("text is JSON");
+            let path = self.folder.join(USES_FILE);
+            storage::replace(&self.folder, USES_FILE, &bytes).map_err(RateError::io("writing", &path))
+        })
+    }
+}
+
+/// The uses of leases that were made lately.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Uses {
+    /// The latest time at which some were forgotten: what would have been forgotten by then is not accepted any more.
+    latest: Option<Timestamp>,
+    /// Until when each is remembered.
+    made: BTreeMap<String, Timestamp>,
+}
+
+/// A use by its holder and nonce: nobody spends a nonce of somebody else.
+fn key(holder: KeyId, nonce: Nonce) -> String {
+    format!("{holder} {nonce}")
+}
+
+impl Uses {
+    fn refuse_repeated(&self, holder: KeyId, nonce: Nonce, made_on: Timestamp, folder: &Path) -> Result<(), RateError> {
+        if self.made.contains_key(&key(holder, nonce)) {
+            return Err(RateError::Replayed { nonce });
+        }
+        match self.latest {
+            Some(latest) if made_on.later_by(2 * USE_SECONDS_MAX) <= latest => {
+                Err(RateError::ClockWentBack { latest, made_on, path: folder.join(USES_FILE) })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,8 +5,7 @@
 //! another: envelopes and log entries begin with `DSSEv1 ` and differ in their payload type, checkpoints begin with an
 //! origin, which has no space.
 
-use crate::hex;
-use crate::storage;
+use crate::{hex, keyring, storage};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{self, DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
@@ -50,6 +49,16 @@ pub enum KeyError {
         "key file {path:?} can be read or written by others (mode {mode:04o}); if nobody else used it run: chmod 600 {path:?}; otherwise make a new key"
     )]
     Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Whoever can write a key that is believed decides who is believed.
+    #[error(
+        "key file {path:?} can be written by others (mode {mode:04o}); check whose key it holds, then run: chmod 644 {path:?}"
+    )]
+    Replaceable {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
@@ -118,7 +127,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { doing, path, source }
     }
@@ -363,7 +372,7 @@ impl Identity {
         let (path, pem) = identity.private_pem(directory)?;
         storage::write_new(directory, IDENTITY_FILE, pem.as_bytes())
             .map_err(KeyError::io("writing the private key", &path))?;
-        identity.trust(&trusted)?;
+        keyring::put(&trusted, identity.public())?;
         Ok(identity)
     }
 
@@ -377,12 +386,6 @@ impl Identity {
         }
     }
 
-    fn trust(&self, trusted: &Path) -> Result<(), KeyError> {
-        let public = self.public.to_pem()?;
-        storage::replace(trusted, &trusted_name(self.id()), public.as_bytes())
-            .map_err(KeyError::io("writing the public key", trusted))
-    }
-
     /// Puts the key of a seed in the place of a directory's present one, and trusts it. The public half of the old one is
     /// kept in `retired`, and stays trusted only where `keep_old` says so.
     ///
@@ -390,21 +393,17 @@ impl Identity {
     pub fn replace(directory: &Path, seed: &Seed, keep_old: bool) -> Result<Self, KeyError> {
         let old = Self::load(directory)?;
         let new = Self::from_seed(seed)?;
+        // What could not be read afterwards would end a rotation half way.
+        keyring::read(directory, TRUSTED_FOLDER)?;
         let (trusted, retired) = (directory.join(TRUSTED_FOLDER), directory.join(RETIRED_FOLDER));
         storage::private_folder(&retired).map_err(KeyError::io("making the folder", &retired))?;
-        old.trust(&retired)?;
-        new.trust(&trusted)?;
+        keyring::put(&retired, old.public())?;
+        keyring::put(&trusted, new.public())?;
         let (path, pem) = new.private_pem(directory)?;
         storage::replace(directory, IDENTITY_FILE, pem.as_bytes())
             .map_err(KeyError::io("writing the private key", &path))?;
         if !keep_old {
-            let path = trusted.join(trusted_name(old.id()));
-            match fs::remove_file(&path).and_then(|()| storage::sync_folder(&trusted)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(KeyError::io("no longer trusting", &path)(error));
-                }
-                _ => {}
-            }
+            keyring::disbelieve(directory, old.id())?;
         }
         Ok(new)
     }
@@ -460,20 +459,7 @@ impl TrustedKeys {
     ///
     /// Errors: a directory that others can write, a file that is no public key, or a threshold that does not fit.
     pub fn load(directory: &Path, threshold: usize) -> Result<Self, KeyError> {
-        let folder = directory.join(TRUSTED_FOLDER);
-        refuse_open_directory(directory)?;
-        refuse_open_directory(&folder)?;
-        let mut keys = Vec::new();
-        for found in fs::read_dir(&folder).map_err(KeyError::io("reading", &folder))? {
-            let path = found.map_err(KeyError::io("reading", &folder))?.path();
-            if path.extension().is_some_and(|extension| extension == "pem") {
-                keys.push(PublicKey::from_pem(&read_key_file(&path, false)?)?);
-            }
-            if keys.len() > TRUSTED_KEYS_MAX {
-                return Err(KeyError::TooMany { keys: keys.len(), limit: TRUSTED_KEYS_MAX });
-            }
-        }
-        Self::new(keys, threshold)
+        Self::new(keyring::read(directory, TRUSTED_FOLDER)?, threshold)
     }
 
     /// The key of that name, if it is trusted.
@@ -494,22 +480,19 @@ impl TrustedKeys {
     }
 }
 
-fn trusted_name(id: KeyId) -> String {
-    format!("{}.pem", &id.to_string()[..16])
-}
-
 /// Reads a small file whole; permissions are those of the opened file, so that it cannot be swapped in between.
-fn read_key_file(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyError> {
+pub(crate) fn read_key_file(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyError> {
     let file = File::open(path).map_err(KeyError::io("opening", path))?;
     let metadata = file.metadata().map_err(KeyError::io("inspecting", path))?;
     if !metadata.is_file() {
         return Err(KeyError::NotAFile { path: path.to_owned() });
     }
-    if let Some(mode) = storage::mode(&metadata)
-        && private
-        && mode & 0o077 != 0
-    {
-        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    // A private key is for its owner alone; a public one that others can write is whatever key they choose.
+    let refused = if private { 0o077 } else { 0o022 };
+    match storage::mode(&metadata) {
+        Some(mode) if mode & refused != 0 && private => return Err(KeyError::Exposed { path: path.to_owned(), mode }),
+        Some(mode) if mode & refused != 0 => return Err(KeyError::Replaceable { path: path.to_owned(), mode }),
+        _ => {}
     }
     // Reserved at once: a growing buffer would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX + 1));
@@ -524,7 +507,7 @@ fn read_key_file(path: &Path, private: bool) -> Result<Zeroizing<String>, KeyErr
     }
 }
 
-fn refuse_open_directory(path: &Path) -> Result<(), KeyError> {
+pub(crate) fn refuse_open_directory(path: &Path) -> Result<(), KeyError> {
     let metadata = fs::metadata(path).map_err(KeyError::io("inspecting", path))?;
     match storage::mode(&metadata) {
         Some(mode) if mode & 0o022 != 0 => Err(KeyError::OpenDirectory { path: path.to_owned(), mode }),

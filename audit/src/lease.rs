@@ -42,7 +42,7 @@ pub struct Lease {
     /// The devices it covers; absent for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<BTreeSet<String>>,
-    /// Most memory a request under it may ask for; absent for what the holder's quota says.
+    /// Most memory that may be held under it at once, over all its uses; absent for what the holder's quota says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes_max: Option<u64>,
     /// When it was made.

@@ -46,6 +46,7 @@ pub mod envelope;
 pub mod figures;
 pub mod handover;
 mod hex;
+pub mod keyring;
 pub mod keys;
 pub mod keyset;
 pub mod lease;

@@ -86,7 +86,7 @@ pub enum OpenError {
     /// For somebody else.
     #[error("it is for the {what} {found:?}; this is {expected:?}")]
     OtherPlace {
-        /// `cluster` or `host`.
+        /// `cluster`, `host` or `node`.
         what: &'static str,
         /// What this place is called.
         expected: String,
@@ -240,6 +240,9 @@ pub struct Expectations {
     /// Digests, freshly computed, of the files that will be used, by subject name. `plan`, `devices` and every model
     /// file are needed; `scenario` and `simulation` are compared where given.
     pub presented: BTreeMap<String, Digest>,
+    /// Identities of the node that is to run it: the ids of its keys. Every placement that names a node has to name one
+    /// of them. Absent where the manifest is only looked at.
+    pub nodes: Option<BTreeSet<String>>,
 }
 
 /// What the opener of a run record knows by itself.
@@ -249,6 +252,8 @@ pub struct RunExpectations<'a> {
     pub manifest: &'a Verified<Manifest>,
     /// Digests, freshly computed, of files at hand, by subject name (`tokens`, `run`). Each must agree.
     pub presented: BTreeMap<String, Digest>,
+    /// Keys that took the place of a node's since the manifest was sealed; mostly none.
+    pub successors: BTreeSet<KeyId>,
 }
 
 /// Verifies signatures and reads what was signed, for showing it or approving it.
@@ -277,7 +282,7 @@ pub fn inspect<P: Predicate>(envelope: &[u8], trusted: &TrustedKeys) -> Result<I
 
 /// Opens a manifest for running it at the time `now`, on the files whose digests are presented.
 ///
-/// Errors: those of [`inspect`]; outside the validity window; another cluster or host; an older counter or another
+/// Errors: those of [`inspect`]; outside the validity window; another cluster, host or node; an older counter or another
 /// predecessor than expected; a needed file not presented; any presented file that is not the sealed one.
 pub fn open(
     envelope: &[u8],
@@ -326,6 +331,9 @@ fn accept(
     if let Some(host) = &manifest.host_id {
         same_place("host", &expected.host_id, host)?;
     }
+    if let Some(own) = &expected.nodes {
+        same_node(manifest, own)?;
+    }
     if manifest.counter < expected.counter_min {
         return Err(OpenError::Rollback { counter: manifest.counter, minimum: expected.counter_min });
     }
@@ -348,8 +356,10 @@ fn accept(
 
 /// Opens a record of a run, given the manifest that allowed it.
 ///
-/// Errors: those of [`inspect`]; a run of another manifest, cluster or host, outside the manifest's window, or in the
-/// future; any presented file that is not the sealed one.
+/// One signature counts if it is that of a node which the manifest names: whoever plans or approves was not there.
+///
+/// Errors: those of [`inspect`]; signed by none of the manifest's nodes; a run of another manifest, cluster or host,
+/// outside the manifest's window, or in the future; any presented file that is not the sealed one.
 pub fn open_run(
     envelope: &[u8],
     trusted: &TrustedKeys,
@@ -358,6 +368,7 @@ pub fn open_run(
 ) -> Result<Verified<SignedRun>, OpenError> {
     let Inspected { statement, signers, payload_digest } = inspect::<RunClaim>(envelope, trusted)?;
     let (run, manifest) = (&statement.predicate, &expected.manifest.predicate);
+    by_a_node(manifest, &signers, &expected.successors)?;
     if run.finished_on > now {
         return Err(OpenError::FromTheFuture { what: "finishedOn", claimed: run.finished_on, now });
     }
@@ -376,6 +387,31 @@ pub fn open_run(
         });
     }
     Ok(Verified { statement, signers, payload_digest, compared })
+}
+
+/// Errors: a placement on a node that is none of these.
+fn same_node(manifest: &ExecutionManifest, own: &BTreeSet<String>) -> Result<(), OpenError> {
+    let named = manifest.placements.iter().filter_map(|placement| placement.node_id.as_ref());
+    match named.into_iter().find(|node| !own.contains(*node)) {
+        None => Ok(()),
+        Some(node) => same_place("node", own.first().map_or("", String::as_str), node),
+    }
+}
+
+/// Errors: the manifest names its nodes, and none of them, nor what took its place, signed.
+fn by_a_node(
+    manifest: &ExecutionManifest,
+    signers: &BTreeSet<KeyId>,
+    successors: &BTreeSet<KeyId>,
+) -> Result<(), OpenError> {
+    let nodes: BTreeSet<&str> = manifest.placements.iter().filter_map(|p| p.node_id.as_deref()).collect();
+    let node = |key: &KeyId| successors.contains(key) || nodes.contains(key.to_string().as_str());
+    if nodes.is_empty() || signers.iter().any(node) {
+        return Ok(());
+    }
+    let signers: Vec<_> = signers.iter().map(KeyId::to_string).collect();
+    let what = format!("the run is signed by {}, none of the nodes that the manifest names", signers.join(", "));
+    Err(OpenError::OtherUse { what })
 }
 
 fn check_window(manifest: &ExecutionManifest, now: Timestamp) -> Result<(), OpenError> {

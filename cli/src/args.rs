@@ -25,8 +25,8 @@ pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlm
 pub use watch::{Monitor, ProbeLinks};
 
 pub use trust::{
-    AccessCommand, Asked, AuditCommand, DraftKeySet, EventAbout, Grant, Guest, KeySetCommand, KeysCommand, LendLease,
-    UseLease, WatchedLog, WitnessArgs,
+    AccessCommand, Asked, AuditBench, AuditCommand, DraftKeySet, EventAbout, Grant, Guest, KeySetCommand, KeysCommand,
+    LendLease, UseLease, WatchedLog, WitnessArgs,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -138,7 +138,8 @@ pub fn run(
     let mut gate = access::gate(identity)?;
     let admission = access::enter(&mut gate, identity, &wish)?;
     gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;
-    let newest = ready.remembered.map_or(Ok(()), |counter| counters::remember(&ready.cluster_id, counter));
+    let newest =
+        ready.remembered.map_or(Ok(()), |counter| counters::remember(&ready.cluster_id, counter, ready.manifest));
     let done = newest.and_then(|()| admitted(identity, ready, job, output, observe, (&mut gate, &wish)));
     let left = gate.leave(admission, trust::now()?, &mut access::recorder(identity));
     let done = done?;
@@ -172,6 +173,8 @@ fn admitted(
         .about("manifest", ready.manifest)
         .with("requests", i64::try_from(job.prompts.len()).unwrap_or(i64::MAX));
     trust::record(identity, EventKind::RunStarted, Severity::Info, note)?;
+    let backend = || trust::Note::default().about("manifest", ready.manifest).with("arithmetic", arithmetic);
+    trust::record(identity, EventKind::SystemBackendInitialized, Severity::Info, backend())?;
     let orders = Orders {
         plan: &ready.plan,
         graph: &ready.problem.graph,
@@ -189,7 +192,9 @@ fn admitted(
         stopped = revoked(gate, identity, wish);
         if stopped.is_some() || interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { observe(token) }
     };
-    let executed = execute(&orders, job.prompts, &job.arriving, &mut watched).map_err(|error| {
+    let executed = execute(&orders, job.prompts, &job.arriving, &mut watched);
+    trust::record_or_warn(identity, EventKind::SystemBackendShutdown, Severity::Info, backend());
+    let executed = executed.map_err(|error| {
         let failure = refusal(&error);
         let note = trust::Note::default().about("manifest", ready.manifest).with("failed", failure.message.as_str());
         // The failure itself matters more than a log that cannot be written.

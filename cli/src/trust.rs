@@ -4,7 +4,7 @@ use crate::failure::{Code, Failure};
 use crate::files;
 use crate::ui::Ui;
 use isotherm_audit::figures::{self, Figures};
-use isotherm_audit::keys::{Identity, Seed, TrustedKeys};
+use isotherm_audit::keys::{Identity, PublicKey, Seed, TrustedKeys};
 use isotherm_audit::keyset::KeySet;
 use isotherm_audit::log::{
     CHECKPOINT_FILE, Detail, Event, EventKind, Log, LogError, LogView, OLD_ENTRIES_FILE, OnLock, Severity, TILE_FOLDER,
@@ -15,7 +15,7 @@ use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
 use isotherm_core::digest::Digest;
 use isotherm_core::plan::{Certificate, Plan};
 use isotherm_core::trace::Statistic;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -147,6 +147,20 @@ pub fn believed(threshold: u32) -> Result<TrustedKeys, Failure> {
     })
 }
 
+/// Ids of this host's keys as a node of its cluster: the one it has, and those it had before and still believes, so that
+/// what they sealed goes on running where a rotation said so.
+pub fn nodes() -> Result<BTreeSet<String>, Failure> {
+    let Some(identity) = crate::commands::audit::identity_if_any()? else { return Ok(BTreeSet::new()) };
+    let believed = believed(1)?;
+    let former = former_keys()?.into_iter().map(|key| key.id()).filter(|id| believed.get(*id).is_some());
+    Ok(former.chain([identity.id()]).map(|id| id.to_string()).collect())
+}
+
+/// The public keys that this host had before its present one.
+pub fn former_keys() -> Result<Vec<PublicKey>, Failure> {
+    isotherm_audit::keyring::retired(&key_directory()?).map_err(|e| Failure::new(Code::Verification, e.to_string()))
+}
+
 /// Sixteen random bytes.
 pub fn nonce() -> Result<Nonce, Failure> {
     let mut bytes = [0; 16];
@@ -260,6 +274,13 @@ pub fn record(identity: &Identity, kind: EventKind, severity: Severity, note: No
     record_all(identity, &[event])
 }
 
+/// The same for what only looked: a log that cannot be written is said and does not end the command.
+pub fn record_or_warn(identity: &Identity, kind: EventKind, severity: Severity, note: Note) {
+    if let Err(failure) = record(identity, kind, severity, note) {
+        eprintln!("warning: {} was not logged: {}", kind.name(), failure.message);
+    }
+}
+
 /// Appends events to this host's log under one checkpoint.
 pub fn record_all(identity: &Identity, events: &[Event]) -> Result<LogPosition, Failure> {
     let mut log = open_log(identity)?;
@@ -273,6 +294,7 @@ pub fn open_log(identity: &Identity) -> Result<Log<'_>, Failure> {
         Log::open(&log_directory()?, &log_origin(identity)?, identity, OnLock::Wait).map_err(|e| log_failure(&e))?;
     if recovery.swept > 0 {
         let mut found = Event::new(EventKind::LogRecovered, now()?, identity.id());
+        found.severity = Severity::Warning;
         found.metadata.insert("tiles".to_owned(), i64::try_from(recovery.swept).unwrap_or(i64::MAX).into());
         log.append(&found).map_err(|e| log_failure(&e))?;
     }

@@ -167,6 +167,25 @@ impl Checkpoint {
         Ok(None)
     }
 
+    /// The note with the signature lines by its log's `key` alone: what others put under it is theirs to keep.
+    ///
+    /// Errors: no signed note.
+    pub(super) fn own_note(&self, note: &[u8], key: &PublicKey) -> Result<String, CheckpointError> {
+        let (text, signatures) = split_note(note)?;
+        let hash = key_hash(&self.origin, ED25519_TYPE, key);
+        let mut own = format!("{text}\n");
+        let mut seen = false;
+        for line in signatures.split_terminator('\n') {
+            let (name, bytes) = read_signature_line(line)?;
+            // Ed25519 signs one way, so a second line says nothing more.
+            if name == self.origin && bytes[..4] == hash && !std::mem::replace(&mut seen, true) {
+                own.push_str(line);
+                own.push('\n');
+            }
+        }
+        Ok(own)
+    }
+
     /// Reads a checkpoint of the log `origin` that `key` signed.
     ///
     /// Errors: no signed note, another log, no signature by the key, or one that does not hold.

@@ -37,7 +37,7 @@ impl From<&str> for Detail {
     /// Control characters become U+FFFD and long text ends in an ellipsis: a log that refused to record a hostile name
     /// would be silenced by it.
     fn from(words: &str) -> Self {
-        Self::Text(if words.is_empty() { String::new() } else { harmless(words) })
+        Self::Text(if words.is_empty() { String::new() } else { harmless(words, LINE_BYTES_MAX).into_owned() })
     }
 }
 
@@ -231,15 +231,13 @@ struct WireData<'a> {
 /// value in between; a test holds the bytes to those of the general encoder.
 pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) -> Result<Vec<u8>, EntryError> {
     check_names(&event.subjects, &event.metadata)?;
-    let named = [&event.device, &event.operation, &event.node, &event.connection];
-    for words in named.into_iter().flatten() {
-        text::check("device, operation, node or connection", words, NAME_BYTES_MAX)?;
-    }
+    // A hostile name is shown without what misleads: an event that could not be logged would leave no trace.
+    let device = named(&event.device);
     let mut line = Vec::with_capacity(640);
     let mut whole = Object::begin(&mut line);
     let mut inner = Object::begin(whole.key("data"));
-    inner.words("connection", event.connection.as_deref());
-    inner.words("error", event.error.as_deref().map(harmless).as_deref());
+    inner.words("connection", named(&event.connection).as_deref());
+    inner.words("error", event.error.as_deref().map(|words| harmless(words, LINE_BYTES_MAX)).as_deref());
     let mut metadata = Object::begin(inner.key("metadata"));
     for (name, detail) in in_order(&event.metadata) {
         let out = metadata.key(name);
@@ -250,8 +248,8 @@ pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) ->
         }
     }
     metadata.end();
-    inner.words("node", event.node.as_deref());
-    inner.words("operation", event.operation.as_deref());
+    inner.words("node", named(&event.node).as_deref());
+    inner.words("operation", named(&event.operation).as_deref());
     inner.words("principal", Some(&event.principal.to_string()));
     inner.words("result", event.result.map(EventResult::name));
     inner.words("severity", Some(event.severity.name()));
@@ -265,7 +263,7 @@ pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) ->
     whole.words("previous", Some(&RootHash(*previous).to_string()));
     whole.words("source", Some(origin));
     whole.words("specversion", Some(SPEC_VERSION));
-    whole.words("subject", event.device.as_deref());
+    whole.words("subject", device.as_deref());
     whole.words("time", Some(&event.time.to_string()));
     whole.words("type", Some(event.kind.name()));
     whole.end();
@@ -273,6 +271,11 @@ pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) ->
         return Err(EntryError::TooLarge { bytes: line.len() });
     }
     Ok(line)
+}
+
+/// A name as an entry holds it.
+fn named(words: &Option<String>) -> Option<Cow<'_, str>> {
+    words.as_deref().map(|words| harmless(words, NAME_BYTES_MAX))
 }
 
 /// The entries of a map in the order of RFC 8785, by UTF-16 units: that of bytes, except beyond the basic plane.
@@ -383,18 +386,21 @@ impl Entry {
     }
 }
 
-/// Text without what misleads a reader, and not longer than a line: a log that refused to record a hostile name would be
+/// Text without what misleads a reader, and not longer than it may be: a log that refused to record a hostile name would be
 /// silenced by it.
-fn harmless(words: &str) -> String {
+fn harmless(words: &str, bytes_max: usize) -> Cow<'_, str> {
+    if !words.is_empty() && words.len() <= bytes_max && !words.contains(text::misleads) {
+        return Cow::Borrowed(words);
+    }
     let mut shown: String = words.chars().map(|c| if text::misleads(c) { '\u{fffd}' } else { c }).collect();
     if shown.is_empty() {
         shown.push('-');
     }
-    if shown.len() > LINE_BYTES_MAX {
-        shown.truncate(shown.floor_char_boundary(LINE_BYTES_MAX - ELLIPSIS.len()));
+    if shown.len() > bytes_max {
+        shown.truncate(shown.floor_char_boundary(bytes_max - ELLIPSIS.len()));
         shown.push_str(ELLIPSIS);
     }
-    shown
+    Cow::Owned(shown)
 }
 
 fn check_names(subjects: &BTreeMap<String, Digest>, metadata: &BTreeMap<String, Detail>) -> Result<(), EntryError> {
@@ -421,9 +427,25 @@ mod tests {
     use crate::keys::{Identity, Seed};
     use proptest::prelude::*;
 
+    /// Each character by itself, without a look at the whole.
+    fn plainly(words: &str, limit: usize) -> String {
+        let shown: String = words.chars().map(|c| if text::misleads(c) { '\u{fffd}' } else { c }).collect();
+        if shown.len() <= limit {
+            return shown;
+        }
+        let mut cut = String::new();
+        for c in shown.chars() {
+            if cut.len() + c.len_utf8() > limit - 3 {
+                break;
+            }
+            cut.push(c);
+        }
+        cut + "..."
+    }
+
     /// The same by the general encoder.
     fn general(event: &Event, origin: &str, index: u64, previous: &Hash) -> Vec<u8> {
-        let words = |words: &Option<String>| words.clone().map(Cow::Owned);
+        let words = |words: &Option<String>| words.as_deref().map(|words| Cow::Owned(plainly(words, NAME_BYTES_MAX)));
         let wire = Wire {
             specversion: Cow::Borrowed(SPEC_VERSION),
             id: index.to_string(),
@@ -437,7 +459,7 @@ mod tests {
                 principal: event.principal,
                 operation: words(&event.operation),
                 result: event.result,
-                error: event.error.as_deref().map(|error| Cow::Owned(harmless(error))),
+                error: event.error.as_deref().map(|error| Cow::Owned(plainly(error, LINE_BYTES_MAX))),
                 node: words(&event.node),
                 connection: words(&event.connection),
                 subjects: Cow::Borrowed(&event.subjects),
@@ -451,7 +473,7 @@ mod tests {
         #[test]
         fn an_entry_has_the_bytes_that_the_general_encoder_gives(
             kind in 0..EventKind::ALL.len(),
-            words in proptest::collection::vec(proptest::option::of("[ -~\u{80}-\u{2fff}\u{e000}-\u{1ffff}]{1,12}"), 5),
+            words in proptest::collection::vec(proptest::option::of("[\u{0}-~\u{80}-\u{2fff}\u{e000}-\u{1ffff}]{1,120}"), 5),
             details in proptest::collection::btree_map("[a-z\u{e9}\u{fb33}\u{1f600}]{1,5}", -(1_i64 << 53) + 1..1 << 53, 0..4),
             result in proptest::option::of(0..3_usize),
             index in any::<u64>(),

@@ -152,6 +152,7 @@ pub struct Witness<'k> {
     name: String,
     identity: &'k Identity,
     folder: PathBuf,
+    former: Vec<PublicKey>,
 }
 
 impl<'k> Witness<'k> {
@@ -163,7 +164,13 @@ impl<'k> Witness<'k> {
             return Err(WitnessError::Name { name: name.chars().take(300).collect() });
         }
         storage::private_folder(folder).map_err(WitnessError::io("making", folder))?;
-        Ok(Self { name: name.to_owned(), identity, folder: folder.to_owned() })
+        Ok(Self { name: name.to_owned(), identity, folder: folder.to_owned(), former: Vec::new() })
+    }
+
+    /// The same witness, which also believes what it remembered under keys of its own that it has replaced since.
+    #[must_use]
+    pub fn formerly(self, keys: Vec<PublicKey>) -> Self {
+        Self { former: keys, ..self }
     }
 
     fn memory_name(origin: &str) -> String {
@@ -231,11 +238,14 @@ impl<'k> Witness<'k> {
         let known = opened.reduce(|first, next| first.or(next)).expect("a log has a key");
         let known = known.map_err(|error| damaged(error.to_string()))?;
         // Its own cosignature says that it wrote this file, and not whoever else can reach the folder.
-        match known.cosigned_by(&note, &self.name, self.identity.public()) {
-            Ok(Some(_)) => Ok(Some(known)),
-            Ok(None) => Err(damaged("it has no cosignature by this witness".to_owned())),
-            Err(error) => Err(damaged(error.to_string())),
+        for own in std::iter::once(self.identity.public()).chain(&self.former) {
+            match known.cosigned_by(&note, &self.name, own) {
+                Ok(Some(_)) => return Ok(Some(known)),
+                Ok(None) => {}
+                Err(error) => return Err(damaged(error.to_string())),
+            }
         }
+        Err(damaged("it has no cosignature by this witness".to_owned()))
     }
 
     fn alone(&self) -> Result<File, WitnessError> {
@@ -298,7 +308,8 @@ impl<'k> Witness<'k> {
         }
         merkle::verify_consistency((known_size, &known_root), (new.size, &new.root), &request.proof)?;
         let line = new.cosign(&self.name, now, self.identity);
-        let mut remembered = request.note.to_owned();
+        // Lines of others would fill this witness's memory until it could not be read any more.
+        let mut remembered = new.own_note(request.note.as_bytes(), key)?;
         remembered.push_str(&line);
         let name = Self::memory_name(&log.origin);
         storage::replace(&self.folder, &name, remembered.as_bytes())

@@ -10,6 +10,7 @@ mod forged_payload;
 mod forked_log;
 mod not_yet_valid;
 mod other_cluster;
+mod other_node;
 mod oversized_input;
 mod replayed_counter;
 mod rolled_back_key_set;

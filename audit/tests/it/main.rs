@@ -11,3 +11,5 @@ mod schema;
 mod seal_and_open;
 mod strangers;
 mod support;
+mod threats;
+mod tokens;

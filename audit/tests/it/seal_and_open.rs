@@ -7,7 +7,7 @@ use isotherm_audit::seal::SealError;
 use isotherm_audit::statement::Subject;
 use isotherm_audit::{approve, inspect, open, open_run, seal};
 use isotherm_core::digest::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[test]
 fn what_was_sealed_is_what_opens() {
@@ -111,7 +111,7 @@ fn a_run_record_opens_against_the_manifest_that_allowed_it() {
     let verified = open(&manifest.envelope, &trusting(&[1], 1), at(NOW), &expected()).expect("nothing was changed");
     let run = seal(&run_claim(manifest.payload_digest), &[&identity(2)]).expect("it holds together");
     let presented = BTreeMap::from([("tokens".to_owned(), Digest::of(b"the tokens"))]);
-    let expected = RunExpectations { manifest: &verified, presented };
+    let expected = RunExpectations { manifest: &verified, presented, successors: BTreeSet::new() };
     let opened = open_run(&run.envelope, &trusting(&[2], 1), at("2027-01-01T00:00:00Z"), &expected).expect("it fits");
     assert_eq!(*opened, run_claim(manifest.payload_digest));
     assert!(opened.compared().contains("manifest") && opened.compared().contains("tokens"));

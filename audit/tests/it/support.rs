@@ -116,6 +116,7 @@ pub fn expected() -> Expectations {
         counter_min: 5,
         previous_manifest: None,
         presented: presented(),
+        nodes: None,
     }
 }
 

@@ -87,6 +87,8 @@ pub enum AuditCommand {
         #[command(flatten)]
         watched: WatchedLog,
     },
+    /// Measure how many entries a second a log takes, with and without a disk. This host's own log is left alone.
+    Bench(AuditBench),
     /// Be a witness of somebody's log: check that it only grew, remember that, and cosign its checkpoint.
     Witness(WitnessArgs),
     /// Put a witness's cosignature under this log's checkpoint.
@@ -100,6 +102,23 @@ pub enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         key: PathBuf,
     },
+}
+
+/// Arguments of `isotherm audit bench`.
+#[derive(Debug, Args)]
+pub struct AuditBench {
+    /// Folder on the disk to measure; by default the one of this host's keys and log.
+    #[arg(long, value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Entries of each run.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub entries: u32,
+    /// Entries under one checkpoint.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub batch: u32,
+    /// Entries of each run that are appended one by one.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub singles: u32,
 }
 
 /// Arguments of `isotherm audit query`.
@@ -123,6 +142,9 @@ pub struct EventAbout {
     /// At least this severe: debug, info, warning, error or critical.
     #[arg(long, value_name = "SEVERITY")]
     pub severity: Option<String>,
+    /// That ended so: success, failure or denied.
+    #[arg(long, value_name = "RESULT")]
+    pub result: Option<String>,
     /// Most entries to print.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: usize,
@@ -185,6 +207,18 @@ pub enum KeysCommand {
         #[arg(long, value_name = "FILE", default_value = "handover.json")]
         handover: PathBuf,
     },
+    /// Believe somebody's key: manifests it signed open here. Compare its id by another way first.
+    Trust {
+        /// The public key (PEM or OpenSSH).
+        key: PathBuf,
+    },
+    /// Believe a key no more: nothing it signed opens here from now on.
+    Distrust {
+        /// The public key (PEM or OpenSSH), or its id as `isotherm keys list` prints it.
+        key: String,
+    },
+    /// List the keys that are believed.
+    List,
     /// Say how many distinct trusted keys must have signed what this host runs or verifies; without N print it.
     Threshold {
         /// Keys, from 1 to the number of trusted ones.

@@ -10,7 +10,7 @@ use isotherm_access::authority::{Question, SYSTEM};
 use isotherm_audit::handover::{HandOver, open_hand_over};
 use isotherm_audit::keys::{Identity, KeyError, KeyId, PublicKey, TrustedKeys};
 use isotherm_audit::log::witness::{Watched, Witness, WitnessError};
-use isotherm_audit::log::{Checkpoint, Entry, EventKind, Query, Severity, verify_inclusion_proof};
+use isotherm_audit::log::{Checkpoint, Entry, EventKind, EventResult, Query, Severity, verify_inclusion_proof};
 use isotherm_audit::manifest::{ExecutionManifest, LogPosition, RootHash};
 use isotherm_audit::time::Timestamp;
 use serde::Serialize;
@@ -23,6 +23,7 @@ pub fn run(ui: &Ui, command: &AuditCommand) -> Done {
     match command {
         AuditCommand::Witness(args) => return witness(ui, args),
         AuditCommand::Follow { handover, watched } => return follow(ui, handover, watched),
+        AuditCommand::Bench(args) => return super::audit_bench::run(ui, args),
         AuditCommand::Verify { proof, entry, key } => return verify(ui, proof, entry.as_deref(), key.as_deref()),
         _ => {}
     }
@@ -56,7 +57,10 @@ pub fn run(ui: &Ui, command: &AuditCommand) -> Done {
             let time = log.add_cosignature(&line, name, &public_key(key)?).map_err(|e| trust::log_failure(&e))?;
             ui.result(&time.to_string(), || format!("cosigned by {name} on {time}\n"))
         }
-        AuditCommand::Witness(_) | AuditCommand::Follow { .. } | AuditCommand::Verify { .. } => {
+        AuditCommand::Bench(_)
+        | AuditCommand::Witness(_)
+        | AuditCommand::Follow { .. }
+        | AuditCommand::Verify { .. } => {
             unreachable!("handled above, without an identity")
         }
     }
@@ -100,8 +104,12 @@ fn query(ui: &Ui, identity: &Identity, about: &EventAbout) -> Done {
     };
     let severity = about.severity.as_ref().map(|word| {
         serde_json::from_value::<Severity>(serde_json::Value::String(word.clone())).map_err(|_| {
-            Failure::new(Code::Usage, format!("--severity is {word:?}; see `isotherm audit query --help`"))
+            Failure::new(Code::Usage, format!("--severity is {word:?}; give debug, info, warning, error or critical"))
         })
+    });
+    let result = about.result.as_ref().map(|word| {
+        serde_json::from_value::<EventResult>(serde_json::Value::String(word.clone()))
+            .map_err(|_| Failure::new(Code::Usage, format!("--result is {word:?}; give success, failure or denied")))
     });
     let query = Query {
         since: given::<Timestamp>("since", about.since.as_ref())?,
@@ -109,7 +117,7 @@ fn query(ui: &Ui, identity: &Identity, about: &EventAbout) -> Done {
         principal,
         device: about.device.clone(),
         kind: about.kind.clone(),
-        result: None,
+        result: result.transpose()?,
         severity: severity.transpose()?,
         before: about.before,
         limit: about.limit,
@@ -255,8 +263,9 @@ fn witness(ui: &Ui, args: &WitnessArgs) -> Done {
     let named = str::from_utf8(&request).ok().and_then(|text| text.split_once("\n\n")?.1.lines().next());
     let origin = args.watched.log.clone().unwrap_or_else(|| named.unwrap_or_default().to_owned());
     let watched = Watched { origin, key: public_key(&args.watched.log_key)? };
+    let former = trust::former_keys()?;
     let answer = Witness::open(&args.watched.name, &identity, &memory_of(&args.watched)?)
-        .and_then(|witness| witness.answer(&request, &watched, trust::now().map_err(|_| clock())?));
+        .and_then(|witness| witness.formerly(former).answer(&request, &watched, trust::now().map_err(|_| clock())?));
     match answer {
         Ok(line) => put(args.output.as_deref(), line.as_bytes()),
         Err(error) => Err(not_cosigned(&identity, &watched.origin, "not cosigned", &error)),
@@ -277,8 +286,9 @@ fn follow(ui: &Ui, handover: &Path, args: &WatchedLog) -> Done {
         }
     };
     let watched = Watched { origin, key };
+    let former = trust::former_keys()?;
     let followed = Witness::open(&args.name, &identity, &memory_of(args)?)
-        .and_then(|witness| witness.follow(&envelope, &watched))
+        .and_then(|witness| witness.formerly(former).follow(&envelope, &watched))
         .map_err(|error| not_cosigned(&identity, &watched.origin, "not followed", &error))?;
     let note = trust::Note::default()
         .with("log", watched.origin.as_str())

@@ -106,6 +106,8 @@ pub fn run(ui: &Ui, args: &BenchCuda) -> Done {
         return Err(Failure::new(Code::Device, "there is no NVIDIA card to check")
             .remedy("run this on a machine with one; without it `isotherm bench cuda` prints what is expected"));
     }
+    let names: Vec<String> = cards.iter().map(|card| format!("cuda{}", card.index)).collect();
+    crate::access::timing(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
     let question = Question { geometry: &geometry, layer, output, arithmetic, positions: args.positions.max(1) };
     let (mut found, mut executed) = (Vec::new(), 0);
     for info in cards {

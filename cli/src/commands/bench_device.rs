@@ -74,6 +74,8 @@ pub fn run(ui: &Ui, args: &BenchDevice) -> Done {
     }
     let order: Vec<&str> = args.backends.iter().map(String::as_str).collect();
     let found = Routes::discover(routes::platforms(), &order);
+    let names: Vec<&str> = found.devices.iter().map(|device| device.name.as_str()).collect();
+    crate::access::timing(&names)?;
     let failed = |device: &str, error: &dyn std::error::Error| {
         Failure::new(Code::Device, format!("failed to measure {device}: {}", models::causes(error)))
     };

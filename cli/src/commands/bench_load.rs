@@ -129,6 +129,7 @@ pub fn run(ui: &Ui, args: &BenchLoad) -> Done {
     if args.runs < RUNS_MIN || args.span.value() <= 0.0 {
         return Err(Failure::new(Code::Usage, format!("--runs must be at least {RUNS_MIN} and --span above zero")));
     }
+    crate::access::timing(&["cpu"])?;
     let started = jiff::Timestamp::now().to_string();
     let system = System::read();
     let mut notes = system.notes();

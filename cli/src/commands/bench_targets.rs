@@ -78,6 +78,7 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
     if args.runs < 5 {
         return Err(Failure::new(Code::Usage, "--runs must be at least 5"));
     }
+    crate::access::timing(&["cpu"])?;
     let (started, system) = (jiff::Timestamp::now().to_string(), System::read());
     let mut rows = Vec::new();
     for target in targets() {

@@ -7,7 +7,7 @@ use crate::ui::Ui;
 use crate::{access, files, trust};
 use isotherm_access::{Permission, Principal, Role};
 use isotherm_audit::handover::{self, HandOver};
-use isotherm_audit::keys::{IDENTITY_FILE, Identity, Seed, TrustedKeys};
+use isotherm_audit::keys::{IDENTITY_FILE, Identity, KeyId, PublicKey, Seed, TrustedKeys};
 use isotherm_audit::log::{Event, EventKind, EventResult};
 use isotherm_audit::manifest::ExecutionManifest;
 use isotherm_audit::{ssh, storage};
@@ -22,6 +22,9 @@ pub fn run(ui: &Ui, command: &KeysCommand) -> Done {
         KeysCommand::Rotate { keep_old, handover } => rotate(ui, *keep_old, handover),
         KeysCommand::Set(command) => super::key_set::run(ui, command),
         KeysCommand::Threshold { keys } => threshold(ui, *keys),
+        KeysCommand::Trust { key } => trust_key(ui, key),
+        KeysCommand::Distrust { key } => distrust_key(ui, key),
+        KeysCommand::List => list(ui),
         KeysCommand::Approve { manifest } => approve(ui, manifest),
     }
 }
@@ -127,6 +130,70 @@ fn threshold(ui: &Ui, keys: Option<u32>) -> Done {
     let least = trust::threshold(1)?;
     let noun = if least == 1 { "key" } else { "distinct keys" };
     ui.result(&least, || format!("{least} {noun} must have signed what this host runs or verifies\n"))
+}
+
+#[derive(Serialize)]
+struct Believed {
+    key: String,
+    own: bool,
+}
+
+fn list(ui: &Ui) -> Done {
+    let identity = existing_identity()?;
+    let believed = trust::believed(1)?;
+    let keys: Vec<Believed> =
+        believed.iter().map(|key| Believed { key: key.id().to_string(), own: key.id() == identity.id() }).collect();
+    ui.result(&keys, || {
+        let line = |key: &Believed| format!("{}{}\n", key.key, if key.own { "  (this host's own)" } else { "" });
+        keys.iter().map(line).collect()
+    })
+}
+
+/// Changes whose signatures count: only an administrator does, and the log has it before it counts.
+fn believing(identity: &Identity, kind: EventKind, key: KeyId) -> Done {
+    let now = trust::now()?;
+    let mut event = Event::new(kind, now, identity.id()).ended(EventResult::Success);
+    event.metadata.insert("what".to_owned(), format!("signatures of the key {key}").as_str().into());
+    access::gate(identity)?
+        .administer(identity.id(), now, vec![event], &mut access::recorder(identity), |_, _| {})
+        .map_err(|e| access::failure(&e))
+}
+
+fn trust_key(ui: &Ui, path: &Path) -> Done {
+    let identity = trust::identity(ui)?;
+    let key = PublicKey::read(&files::read_text(path)?).map_err(|e| Failure::file(path, e))?;
+    believing(&identity, EventKind::SecurityPolicyAdded, key.id())?;
+    isotherm_audit::keyring::believe(&trust::key_directory()?, &key).map_err(|e| Failure::io(e.to_string()))?;
+    ui.result(&key.id().to_string(), || format!("{} is believed\n", key.id()))
+}
+
+fn distrust_key(ui: &Ui, named: &str) -> Done {
+    let identity = existing_identity()?;
+    let id = match named.parse::<KeyId>() {
+        Ok(id) => id,
+        Err(_) => {
+            let path = Path::new(named);
+            PublicKey::read(&files::read_text(path)?).map_err(|e| Failure::file(path, e))?.id()
+        }
+    };
+    if id == identity.id() {
+        return Err(Failure::new(Code::Usage, "this host always believes its own key")
+            .remedy("replace it with `isotherm keys rotate`"));
+    }
+    let believed = trust::believed(1)?;
+    if believed.get(id).is_none() {
+        return Err(
+            Failure::new(Code::Usage, format!("the key {id} is not believed here")).remedy("see `isotherm keys list`")
+        );
+    }
+    let (least, left) = (trust::threshold(1)?, believed.iter().count() - 1);
+    if left < least as usize {
+        return Err(Failure::new(Code::Verification, format!("{left} keys would be left, and {least} must sign"))
+            .remedy("lower it with `isotherm keys threshold N` first"));
+    }
+    believing(&identity, EventKind::SecurityPolicyRemoved, id)?;
+    isotherm_audit::keyring::disbelieve(&trust::key_directory()?, id).map_err(|e| Failure::io(e.to_string()))?;
+    ui.result(&id.to_string(), || format!("{id} is believed no more\n"))
 }
 
 fn approve(ui: &Ui, path: &Path) -> Done {

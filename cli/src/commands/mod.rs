@@ -3,6 +3,7 @@
 pub mod access;
 pub mod advise;
 pub mod audit;
+pub mod audit_bench;
 pub mod batch;
 pub mod bench_compare;
 pub mod bench_cuda;

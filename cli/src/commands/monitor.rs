@@ -6,7 +6,7 @@ use crate::commands::access::{MONITORING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, print};
 use crate::{files, interrupt, trust};
-use isotherm_audit::log::{Event, EventKind, Severity};
+use isotherm_audit::log::{Event, EventKind, EventResult, Severity};
 use isotherm_reports::tables::{Format as TableFormat, Values, write_columns};
 use isotherm_runtime::discover::Machine;
 use isotherm_runtime::host::Roots;
@@ -35,6 +35,8 @@ struct State {
     alerts: Alerts,
     /// The latest alerts, newest last.
     heard: Vec<Alert>,
+    /// Connections to the endpoint that asked for something else than figures, since the last sample, and the last peer.
+    refused: (u64, Option<String>),
 }
 
 /// Runs the command.
@@ -50,11 +52,20 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
     let roots = Roots::default();
     let mut sampler = Sampler::new(&roots, &Machine::discover(&roots));
     let devices = sampler.devices().to_vec();
-    let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.key.as_str(), 0)).collect();
+    let mut names: Vec<(&str, u64)> = devices.iter().map(|device| (device.key.as_str(), 0)).collect();
+    if names.is_empty() {
+        // A host without a sensor is watched all the same, and asked for as a whole.
+        names.push(("cpu", 0));
+    }
     pass(&identity, &Wish { guest: None, permissions: &MONITORING, devices: &names, subjects: &[] })?;
     let capacity = args.keep.clamp(1, 1_000_000).saturating_mul(devices.len());
-    let state =
-        State { ring: Ring::new(capacity, millis), alerts: Alerts::new(Limits::default()), heard: Vec::new(), devices };
+    let state = State {
+        ring: Ring::new(capacity, millis),
+        alerts: Alerts::new(Limits::default()),
+        heard: Vec::new(),
+        refused: (0, None),
+        devices,
+    };
     let state = Arc::new(Mutex::new(state));
     if let Some(address) = args.serve {
         let listener =
@@ -73,7 +84,10 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
         let mut held = state.lock().unwrap_or_else(PoisonError::into_inner);
         let alerts = held.take(&samples);
         busy += started.elapsed();
-        let told = log(&identity, &alerts).and_then(|()| show(ui, view.as_mut(), &held, &samples, &alerts, at_ms));
+        let refused = std::mem::take(&mut held.refused);
+        let told = log(&identity, &alerts)
+            .and_then(|()| log_refused(&identity, refused))
+            .and_then(|()| show(ui, view.as_mut(), &held, &samples, &alerts, at_ms));
         drop(held);
         count += 1;
         let over = args.samples.is_some_and(|most| count >= most) || interrupt::flag().load(Ordering::Relaxed);
@@ -136,6 +150,18 @@ fn log(identity: &isotherm_audit::keys::Identity, alerts: &[Alert]) -> Done {
         events.push(event);
     }
     if events.is_empty() { Ok(()) } else { trust::record_all(identity, &events).map(|_| ()) }
+}
+
+/// Refused connections of one interval are one event, so that a flood of them does not become one of the log.
+fn log_refused(identity: &isotherm_audit::keys::Identity, (count, peer): (u64, Option<String>)) -> Done {
+    if count == 0 {
+        return Ok(());
+    }
+    let mut event = Event::new(EventKind::ConnectionRefused, trust::now()?, identity.id()).ended(EventResult::Denied);
+    event.connection = peer;
+    event.error = Some("only GET /metrics is answered".to_owned());
+    event.metadata.insert("connections".to_owned(), i64::try_from(count).unwrap_or(i64::MAX).into());
+    trust::record_all(identity, &[event]).map(|_| ())
 }
 
 fn words(alert: &Alert) -> String {
@@ -248,6 +274,8 @@ fn answer(mut stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         let raised: Vec<_> = held.alerts.raised().collect();
         ("200 OK", exposition(&trust::host_id(), &held.devices, &held.ring, &raised, now_ms()))
     } else {
+        let mut held = state.lock().unwrap_or_else(PoisonError::into_inner);
+        held.refused = (held.refused.0.saturating_add(1), stream.peer_addr().ok().map(|peer| peer.to_string()));
         ("404 Not Found", "only /metrics is here\n".to_owned())
     };
     let head = format!(

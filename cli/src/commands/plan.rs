@@ -10,7 +10,8 @@ use crate::args::{Plan as PlanArgs, PlanAndScenario};
 use crate::failure::{Code, Done, Failure};
 use crate::question::{self, Question};
 use crate::ui::{Ui, table};
-use crate::{files, interrupt};
+use crate::{files, interrupt, trust};
+use isotherm_audit::log::{EventKind, Severity};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Status};
@@ -112,6 +113,7 @@ pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> R
 pub fn check(ui: &Ui, args: &PlanAndScenario) -> Done {
     let (plan, question) = load_plan(ui, args)?;
     let violations: Vec<String> = plan.violations(&question.problem).iter().map(ToString::to_string).collect();
+    judged(&plan, violations.first().map(String::as_str))?;
     let kind = plan.certificate.as_ref().map_or(BoundKind::None, |c| c.bound_kind);
     let verdict = Verdict { holds: violations.is_empty(), status: plan.status, bound_kind: kind, violations };
     ui.result(&verdict, || {
@@ -123,6 +125,22 @@ pub fn check(ui: &Ui, args: &PlanAndScenario) -> Done {
         let what = format!("{} against {}", args.plan.display(), args.scenario.display());
         Err(Failure::all(Code::Verification, what, &verdict.violations))
     }
+}
+
+/// Writes down what the checker said of a plan, where this host has a log.
+pub fn judged(plan: &Plan, fault: Option<&str>) -> Result<(), Failure> {
+    // Without a home there is no log of this host.
+    if files::home().is_err() {
+        return Ok(());
+    }
+    let Some(identity) = super::audit::identity_if_any()? else { return Ok(()) };
+    let note = trust::Note::default().about("plan", plan.digest());
+    let (kind, severity, note) = match fault {
+        None => (EventKind::PlanAccepted, Severity::Info, note),
+        Some(fault) => (EventKind::PlanRejected, Severity::Warning, note.with("reason", fault)),
+    };
+    trust::record_or_warn(&identity, kind, severity, note);
+    Ok(())
 }
 
 /// A stored plan and the question it answers, under the objective the plan names.

@@ -63,6 +63,7 @@ pub fn run(ui: &Ui, args: &Seal) -> Done {
         simulation,
     };
     let identity = trust::identity(ui)?;
+    plan::judged(feasible.plan(), None)?;
     let digest = seal(&identity, &feasible, &question.problem.graph, &pinned, args.valid, &args.output)?;
     let envelope = files::read(&args.output)?;
     if let Some(path) = &args.bundle {

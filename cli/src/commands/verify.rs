@@ -13,7 +13,7 @@ use isotherm_audit::time::Timestamp;
 use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
 use isotherm_core::digest::Digest;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 mod receipt;
@@ -47,26 +47,40 @@ pub fn run(ui: &Ui, args: &Verify) -> Done {
     let manifest = &opened.manifest;
     let signers = manifest.signers().iter().map(ToString::to_string).collect();
     let compared = manifest.compared().iter().cloned().collect();
+    accepted("manifest", manifest.payload_digest())?;
     let verdict = verdict(manifest, signers, manifest.payload_digest(), compared);
     ui.result(&verdict, || verdict.text(&args.manifest))
+}
+
+/// Writes down that a document verified, where this host has a log.
+fn accepted(role: &str, payload: Digest) -> Result<(), Failure> {
+    // Without a home there is no log of this host.
+    if files::home().is_err() {
+        return Ok(());
+    }
+    let Some(identity) = super::audit::identity_if_any()? else { return Ok(()) };
+    let note = trust::Note::default().about(role, payload);
+    trust::record_or_warn(&identity, EventKind::VerifyAccepted, Severity::Info, note);
+    Ok(())
 }
 
 /// Opens a manifest for this host and now, comparing every file it names with what was sealed.
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
 pub fn open(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opened, Failure> {
-    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), 0)
+    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), (0, None))
 }
 
-/// The same for running it: the program that runs has to be the one that sealed, and no newer manifest of the cluster
-/// may have run here. Looking at an old manifest stays allowed, so [`open`] asks for neither.
+/// The same for running it: the program that runs has to be the one that sealed, the node the one that is named by its
+/// key, and no newer manifest of the cluster may have run here. Looking at a manifest of another day or node stays
+/// allowed, so [`open`] asks for none of these.
 pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opened, Failure> {
     let inspected = trusted.inspect(bytes, trust::now()?).map_err(|e| refused(path, &e))?;
     // Manifests of earlier versions name no program.
     let named = inspected.statement.subject(BINARY).is_some();
     let own = if named { BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)]) } else { BTreeMap::new() };
     let least = counters::greatest(trust::LOCAL_CLUSTER)?.unwrap_or(0);
-    open_at(path, bytes, trusted, trust::now()?, own, least)
+    open_at(path, bytes, trusted, trust::now()?, own, (least, Some(trust::nodes()?)))
 }
 
 fn open_at(
@@ -75,7 +89,7 @@ fn open_at(
     trusted: &Trusted,
     now: Timestamp,
     mut presented: BTreeMap<String, Digest>,
-    counter_min: u64,
+    (counter_min, nodes): (u64, Option<BTreeSet<String>>),
 ) -> Result<Opened, Failure> {
     let inspected = trusted.inspect(bytes, now).map_err(|e| refused(path, &e))?;
     let mut paths = BTreeMap::new();
@@ -90,6 +104,7 @@ fn open_at(
         counter_min,
         previous_manifest: None,
         presented,
+        nodes,
     };
     let manifest = trusted.open(bytes, now, &expected).map_err(|e| refused(path, &e))?;
     Ok(Opened { manifest, paths })
@@ -112,6 +127,7 @@ pub fn refused(path: &Path, error: &OpenError) -> Failure {
     match error {
         OpenError::Subjects { .. } => failure.remedy("restore the sealed files, or plan and seal again"),
         OpenError::NotPresented { .. } => failure.remedy("put the named files beside the manifest"),
+        OpenError::OtherPlace { what: "node", .. } => failure.remedy("seal the plan on the host that is to run it"),
         OpenError::Expired { .. } => failure.remedy("seal the plan again"),
         OpenError::Rollback { .. } => failure.remedy("seal the plan again"),
         OpenError::BelowThreshold { .. } | OpenError::BelowRole { .. } => failure.remedy(

@@ -8,6 +8,7 @@ mod golden;
 mod guests;
 #[cfg(target_os = "linux")]
 mod links;
+mod nodes;
 mod scenarios;
 mod tables;
 mod trust;

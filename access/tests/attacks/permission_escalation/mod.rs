@@ -107,3 +107,43 @@ fn a_flood_is_slowed_and_said_so() {
     asking.now_ms += 1000;
     assert!(enter(&mut gate, &asking).0.is_ok());
 }
+
+#[test]
+fn a_request_for_nothing_is_not_let_in_and_is_on_record() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    // Nobody denied anything, since nothing was asked; a caller that computes all the same must not have an admission.
+    for (permissions, devices) in
+        [(&[Permission::ComputeExecute][..], &[][..]), (&[][..], &[("gpu0", 10)][..]), (&[][..], &[][..])]
+    {
+        for number in [1, 4, 9] {
+            let (answer, written) = enter(&mut gate, &request(number, permissions, devices));
+            let refused = answer.expect_err("nothing");
+            assert!(matches!(refused, GateError::Nothing) && refused.is_refusal(), "{refused}");
+            assert_eq!(written[0].kind, EventKind::SecurityAccessDenied);
+        }
+    }
+}
+
+#[test]
+fn a_denial_of_a_hostile_name_is_on_record_in_a_log_that_can_be_read() {
+    use isotherm_audit::log::{Log, OnLock};
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(&folder.path().join("access"), &directory());
+    let key = identity(1);
+    let (mut log, _) = Log::open(&folder.path().join("log"), "isotherm.local/log", &key, OnLock::Refuse).expect("new");
+    let long = "x".repeat(5000);
+    for name in ["gpu0\0", "a\nb", "\u{202e}0upg", "", long.as_str()] {
+        let devices = [(name, 0)];
+        let asking = request(4, &[Permission::ComputeExecute], &devices);
+        let refused =
+            gate.enter(&asking, &mut |events| log.append_all(&events).map(|_| ()).map_err(|error| error.to_string()));
+        assert!(matches!(refused, Err(GateError::Denied { .. })), "{name:?}: denied, and not merely unlogged");
+    }
+    assert_eq!(log.size(), 5);
+    for entry in log.iter() {
+        let entry = entry.expect("sound");
+        let device = entry.device.expect("named");
+        assert!(!device.is_empty() && device.len() <= 256 && !device.contains(char::is_control), "{device:?}");
+    }
+}

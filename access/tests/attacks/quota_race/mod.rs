@@ -1,7 +1,9 @@
 //! A thousand requests race for the last bytes of a quota.
 
 use crate::support::{GIB, NOW, at, edited, enter, gate, id, request};
+use isotherm_access::ledger::Reservation;
 use isotherm_access::{Gate, Ledger, LedgerError, Permission, RateLimit};
+use isotherm_audit::manifest::Nonce;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tempfile::tempdir;
@@ -38,6 +40,46 @@ fn a_thousand_threads_never_get_more_than_the_quota() {
     assert_eq!(granted.load(Ordering::SeqCst) as u64, quota / each, "exactly as many as fit");
     assert_eq!(shared.used(id(1)).expect("readable"), quota / each * each);
     assert!(shared.fsck().expect("readable"));
+}
+
+#[test]
+fn a_thousand_threads_under_one_lease_never_hold_more_than_was_lent() {
+    let folder = tempdir().expect("a folder");
+    let shared = Ledger::open(folder.path()).expect("new");
+    let (threads, each) = (1000, 7);
+    let granted = AtomicUsize::new(0);
+    let start = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        for number in 0..threads {
+            let (shared, granted, start) = (&shared, &granted, &start);
+            let body = move || {
+                start.wait();
+                let (principal, now, until) = (id(1), at(NOW), at(LATER));
+                // Two leases of one principal, each of which lends 50 bytes of the 1000 that the principal may hold.
+                let lease = Some((Nonce([number as u8 % 2; 16]), Some(50)));
+                let asked =
+                    Reservation { principal, bytes: each, limit: Some(1000), lease, now, until, owner: "racer" };
+                match shared.book_in(&asked) {
+                    Ok(_) => drop(granted.fetch_add(1, Ordering::SeqCst)),
+                    Err(LedgerError::LeaseExceeded { used, limit, .. }) => {
+                        assert!(used <= limit && used + each > limit);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            };
+            std::thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, body).expect("a thread starts");
+        }
+    });
+    assert_eq!(granted.load(Ordering::SeqCst), 14, "seven under each");
+    assert_eq!(shared.used(id(1)).expect("readable"), 98);
+    assert!(shared.fsck().expect("readable"));
+    // What ran out is lent again, and the journal written anew says the same.
+    let again = Ledger::open(folder.path()).expect("same");
+    let (principal, now, until) = (id(1), at(LATER), at("2026-11-23T13:00:00Z"));
+    let lease = Some((Nonce([0; 16]), Some(50)));
+    let asked = Reservation { principal, bytes: 50, limit: None, lease, now, until, owner: "later" };
+    again.book_in(&asked).expect("free again");
+    assert!(matches!(again.book_in(&asked), Err(LedgerError::LeaseExceeded { used: 50, .. })));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Somebody uses a lease twice, after it was revoked, or for something else.
 
 use crate::support::{GIB, NOW, at, directory, edited, enter, gate, id, identity, request};
-use isotherm_access::{GateError, Permission, Request};
+use isotherm_access::{GateError, LedgerError, Permission, RateLimit, Request};
 use isotherm_audit::keys::TrustedKeys;
 use isotherm_audit::lease::{Lease, LeaseUse, SignedLease, lease, lease_use, open_lease};
 use isotherm_audit::manifest::Nonce;
@@ -159,4 +159,129 @@ fn a_job_on_two_devices_takes_one_use_for_each_thing_it_does() {
     let admission = ask(&signed(1)).expect("what was refused spent nothing");
     assert!(admission.booking.is_some());
     assert!(ask(&signed(1)).expect_err("used before").is_refusal());
+}
+
+#[test]
+fn a_lease_is_not_stretched_by_cutting_a_request_into_devices_or_by_asking_again() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let lent = lent(3, |lease| lease.devices = None);
+    let permissions = [Permission::MemoryAllocate];
+    let mut nonce = 0;
+    let mut ask = |devices: &[(&str, u64)]| {
+        let uses: Vec<_> = devices
+            .iter()
+            .map(|(device, bytes)| {
+                nonce += 1;
+                used(&lent, 3, Permission::MemoryAllocate, device, *bytes, nonce)
+            })
+            .collect();
+        let asking = Request { lease: Some((&lent, uses.as_slice())), ..request(3, &permissions, devices) };
+        let (answer, written) = enter(&mut gate, &asking);
+        (answer, written.last().map(|event| event.kind.name().to_owned()))
+    };
+    // Each part is within the gibibyte that was lent, and the whole is not: on two devices, and twice on one.
+    for devices in [[("gpu0", GIB), ("gpu1", 1)], [("gpu0", GIB / 2 + 1), ("gpu0", GIB / 2)]] {
+        let (answer, kind) = ask(&devices);
+        let refused = answer.expect_err("more than was lent");
+        assert!(refused.is_refusal() && refused.to_string().contains("lease-memory"), "{refused}");
+        assert_eq!(kind.as_deref(), Some("isotherm.security.quota_exceeded"));
+    }
+    let first = ask(&[("gpu0", GIB / 2), ("gpu1", GIB / 4)]).0.expect("within it");
+    let (answer, kind) = ask(&[("gpu0", GIB / 4 + 1)]);
+    let refused = answer.expect_err("a second request beside the first");
+    assert!(
+        matches!(refused, GateError::Ledger(LedgerError::LeaseExceeded { used, limit: GIB, .. }) if used == GIB / 4 * 3),
+        "{refused}"
+    );
+    assert_eq!(kind.as_deref(), Some("isotherm.security.quota_exceeded"));
+    let second = ask(&[("gpu0", GIB / 4)]).0.expect("exactly the rest");
+    drop(first);
+    drop(second);
+}
+
+#[test]
+fn whoever_copied_a_lease_does_not_use_up_its_holders_requests() {
+    let folder = tempdir().expect("a folder");
+    let rate = RateLimit { burst: 2, per_minute: 0 };
+    let mut gate = gate(folder.path(), &edited(3, |p| p.rate = Some(rate)));
+    let lent = lent(3, |_| {});
+    let permissions = [Permission::ComputeExecute];
+    let mut ask = |using: &[Vec<u8>]| {
+        let asking = Request { lease: Some((&lent, using)), ..request(3, &permissions, &[("gpu0", 0)]) };
+        enter(&mut gate, &asking).0
+    };
+    let own = |nonce| [used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, nonce)];
+    let by_thief = [used(&lent, 2, Permission::ComputeExecute, "gpu0", 0, 9)];
+    assert!(ask(&own(1)).is_ok());
+    // Forged uses, uses of another shape, and the one that was seen on its way.
+    let mut slowed = false;
+    for _ in 0..40 {
+        for using in [by_thief.as_slice(), &[Vec::new()], &[], &own(1)] {
+            let refused = ask(using).expect_err("none of the holder's making");
+            assert!(refused.is_refusal(), "{refused}");
+            slowed |= refused.to_string().contains("too many requests");
+        }
+    }
+    assert!(slowed, "the flood itself is slowed");
+    assert!(ask(&own(2)).is_ok(), "the holder still has its second request");
+    assert!(ask(&own(3)).expect_err("and no third").to_string().contains("too many requests"));
+}
+
+#[test]
+fn nobody_spends_a_nonce_of_somebody_else_and_one_request_not_the_same_twice() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let (of_three, of_two) = (lent(3, |lease| lease.devices = None), lent(2, |lease| lease.lease_id = Nonce([4; 16])));
+    let permissions = [Permission::ComputeExecute];
+    let mut ask = |holder: u8, lease: &Verified<SignedLease>, devices: &[(&str, u64)], uses: &[Vec<u8>]| {
+        enter(&mut gate, &Request { lease: Some((lease, uses)), ..request(holder, &permissions, devices) }).0
+    };
+    let using = |lease: &Verified<SignedLease>, holder: u8, device: &str| {
+        used(lease, holder, Permission::ComputeExecute, device, 0, 1)
+    };
+    assert!(ask(2, &of_two, &[("gpu0", 0)], &[using(&of_two, 2, "gpu0")]).is_ok());
+    assert!(ask(3, &of_three, &[("gpu0", 0)], &[using(&of_three, 3, "gpu0")]).is_ok(), "another holder's nonce");
+    let twice = [using(&of_three, 3, "gpu0"), using(&of_three, 3, "gpu1")];
+    assert!(ask(3, &of_three, &[("gpu0", 0), ("gpu1", 0)], &twice).expect_err("spent").is_refusal());
+    let both = |first: u8| {
+        [("gpu0", first), ("gpu1", 30)].map(|(d, n)| used(&of_three, 3, Permission::ComputeExecute, d, 0, n))
+    };
+    let same = both(30);
+    let refused = ask(3, &of_three, &[("gpu0", 0), ("gpu1", 0)], &same).expect_err("one nonce for two things");
+    assert!(refused.to_string().contains("made before"), "{refused}");
+    assert!(ask(3, &of_three, &[("gpu0", 0), ("gpu1", 0)], &both(31)).is_ok(), "what was refused spent nothing");
+}
+
+#[test]
+fn a_clock_that_is_put_back_does_not_bring_a_use_back() {
+    let folder = tempdir().expect("a folder");
+    let mut gate = gate(folder.path(), &directory());
+    let lent = lent(3, |_| {});
+    let permissions = [Permission::ComputeExecute];
+    let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
+    let made = |now: &str, nonce: u8| {
+        let claim = LeaseUse {
+            operation: Permission::ComputeExecute.name().to_owned(),
+            device: "gpu0".to_owned(),
+            memory_bytes: None,
+            nonce: Nonce([nonce; 16]),
+            made_on: at(now),
+        };
+        seal(&lease_use(lent.payload_digest(), claim), &[&identity(3)]).expect("it holds together").envelope
+    };
+    let mut ask = |now: &str, using: &[u8]| {
+        let uses = [using.to_vec()];
+        let asking =
+            Request { lease: Some((&lent, uses.as_slice())), now: at(now), ..request(3, &permissions, &[("gpu0", 0)]) };
+        enter(&mut gate, &asking).0
+    };
+    assert!(ask(NOW, &using).is_ok());
+    // Ten minutes later the use is forgotten, since it would be too old.
+    let late = made("2026-11-23T12:10:00Z", 2);
+    assert!(ask("2026-11-23T12:10:00Z", &late).is_ok());
+    let refused = ask(NOW, &using).expect_err("the clock was put back and the use came back");
+    assert!(refused.is_refusal() && refused.to_string().contains("clock of this host went back"), "{refused}");
+    // A clock that is corrected by a minute stops nobody.
+    assert!(ask("2026-11-23T12:09:10Z", &made("2026-11-23T12:09:10Z", 3)).is_ok());
 }

@@ -6,7 +6,7 @@ use isotherm_audit::run::SignedRun;
 use isotherm_audit::statement::Subject;
 use isotherm_audit::{Expectations, OpenError, open, open_run, seal};
 use isotherm_core::digest::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn refused(edit: impl FnOnce(&mut Expectations)) -> OpenError {
     let mut expected = expected();
@@ -25,7 +25,7 @@ fn run_refused(edit: impl FnOnce(&mut SignedRun)) -> OpenError {
     edit(&mut run);
     let run = seal(&run, &[&identity(1)]).expect("it holds together");
     let presented = BTreeMap::from([("tokens".to_owned(), Digest::of(b"the tokens"))]);
-    let expected = RunExpectations { manifest: &manifest, presented };
+    let expected = RunExpectations { manifest: &manifest, presented, successors: BTreeSet::new() };
     open_run(&run.envelope, &trusting(&[1], 1), at("2026-11-23T13:00:00Z"), &expected).expect_err("an attack")
 }
 

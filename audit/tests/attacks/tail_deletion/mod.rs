@@ -135,3 +135,53 @@ fn what_was_answered_is_remembered_by_the_next_process() {
         assert!(matches!(Witness::open(name, &key, memory.path()), Err(WitnessError::Name { .. })));
     }
 }
+
+#[test]
+fn a_log_does_not_fill_its_witnesss_memory_until_it_cannot_be_read() {
+    let (log, memory) = (tempdir().expect("a folder"), tempdir().expect("a folder"));
+    let key = identity(7);
+    let witness = Witness::open(NAME, &key, memory.path()).expect("a witness");
+    grow(log.path(), 0..3);
+    // As many lines of others as a note may have: with one more the witness could not read its own memory, and whoever
+    // removed that would take the next log for the first.
+    let mut flooded = request(log.path(), 0);
+    let own = identity(1);
+    let checkpoint = Checkpoint::open(request_note(&flooded).as_bytes(), ORIGIN, own.public()).expect("signed");
+    for number in 0..99 {
+        flooded.push_str(&checkpoint.cosign(&format!("flood.example/{number}"), at(NOW), &own));
+    }
+    witness.answer(flooded.as_bytes(), &watched(), at(NOW)).expect("it is signed");
+    assert_eq!(witness.known(&watched()).expect("readable").map(|known| known.size), Some(3));
+    // Long lines instead of many.
+    let long = format!("\u{2014} flood.example/long {}\n", "A".repeat(120_000));
+    let flooded = request(log.path(), 3) + &long;
+    witness.answer(flooded.as_bytes(), &watched(), at(NOW)).expect("it is signed");
+    grow(log.path(), 3..5);
+    witness.answer(request(log.path(), 3).as_bytes(), &watched(), at(NOW)).expect("it goes on");
+    assert_eq!(witness.known(&watched()).expect("readable").map(|known| known.size), Some(5));
+}
+
+fn request_note(request: &str) -> &str {
+    request.split_once("\n\n").expect("a request").1
+}
+
+#[test]
+fn a_witness_with_a_new_key_remembers_what_it_saw_under_its_old_one_and_not_under_a_strangers() {
+    let (log, memory) = (tempdir().expect("a folder"), tempdir().expect("a folder"));
+    let (old, new) = (identity(7), identity(8));
+    grow(log.path(), 0..3);
+    let first = Witness::open(NAME, &old, memory.path()).expect("a witness");
+    first.answer(request(log.path(), 0).as_bytes(), &watched(), at(NOW)).expect("the first state seen");
+    let rotated = || Witness::open(NAME, &new, memory.path()).expect("a witness");
+    assert!(matches!(rotated().known(&watched()), Err(WitnessError::Memory { .. })));
+    let stranger = rotated().formerly(vec![identity(9).public().clone()]);
+    assert!(matches!(stranger.known(&watched()), Err(WitnessError::Memory { .. })));
+    let witness = rotated().formerly(vec![old.public().clone()]);
+    let short = files_of(log.path());
+    grow(log.path(), 3..5);
+    witness.answer(request(log.path(), 3).as_bytes(), &watched(), at(NOW)).expect("it goes on");
+    restore(log.path(), &short);
+    let refused = witness.answer(request(log.path(), 3).as_bytes(), &watched(), at(NOW)).expect_err("cut back");
+    assert!(matches!(refused, WitnessError::Rollback { size: 3, known: 5 }), "{refused}");
+    assert!(rotated().known(&watched()).is_ok(), "the newer state has the new key's cosignature");
+}

@@ -118,3 +118,30 @@ fn a_key_id_in_another_spelling_is_refused() {
         assert!(matches!(refused(&forged.bytes(), &[1], 1), OpenError::Envelope(_)), "{other}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_believed_key_that_others_can_write_is_believed_no_more() {
+    use isotherm_audit::keyring;
+    use isotherm_audit::keys::{Identity, KeyError, Seed, TrustedKeys};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("keys");
+    Identity::create(&directory, &Seed::from_bytes([1; 32])).expect("made");
+    keyring::believe(&directory, identity(2).public()).expect("put there");
+    assert_eq!(TrustedKeys::load(&directory, 2).expect("two").iter().count(), 2);
+    for found in std::fs::read_dir(directory.join("trusted")).expect("own folder") {
+        let path = found.expect("listed").path();
+        for mode in [0o666, 0o620, 0o602, 0o777] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("own file");
+            let refused = TrustedKeys::load(&directory, 1).expect_err("others choose whom to believe");
+            assert!(matches!(refused, KeyError::Replaceable { .. }), "{refused}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("own file");
+    }
+    // The same key under two names goes whole.
+    let pem = identity(2).public().to_pem().expect("encodes");
+    std::fs::write(directory.join("trusted/alice.pem"), pem).expect("own file");
+    assert_eq!(keyring::disbelieve(&directory, identity(2).id()).expect("removed"), 2);
+    assert!(TrustedKeys::load(&directory, 1).expect("one").get(identity(2).id()).is_none());
+}

@@ -5,7 +5,7 @@ use crate::commands::access::{LISTING, pass};
 use crate::failure::{Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{registry, trust};
-use isotherm_audit::log::{Event, EventKind};
+use isotherm_audit::log::{EventKind, Severity};
 use isotherm_runtime::discover::registry::{Change, Registry};
 use isotherm_runtime::discover::{Card, Machine};
 use isotherm_runtime::host::Roots;
@@ -21,6 +21,7 @@ struct Found {
 /// Runs the command.
 pub fn run(ui: &Ui) -> Done {
     let identity = trust::identity(ui)?;
+    trust::record(&identity, EventKind::SystemDiscoveryStarted, Severity::Info, trust::Note::default())?;
     let machine = Machine::discover(&Roots::default());
     let names: Vec<(&str, u64)> = std::iter::once("cpu")
         .chain(machine.cards.iter().map(|card| card.key.as_str()))
@@ -33,12 +34,11 @@ pub fn run(ui: &Ui) -> Done {
     let changes = before.as_ref().map(|before| now.since(before));
     if before.as_ref() != Some(&now) {
         now.store(&path).map_err(|e| Failure::io(e.to_string()))?;
-        let mut event = Event::new(EventKind::SystemDiscoveryCompleted, trust::now()?, identity.id());
-        let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        event.metadata.insert("things".to_owned(), count(now.entries.len()).into());
-        event.metadata.insert("changes".to_owned(), count(changes.as_ref().map_or(0, Vec::len)).into());
-        trust::record_all(&identity, &[event])?;
     }
+    let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    let changed = count(changes.as_ref().map_or(0, Vec::len));
+    let note = trust::Note::default().with("things", count(now.entries.len())).with("changes", changed);
+    trust::record(&identity, EventKind::SystemDiscoveryCompleted, Severity::Info, note)?;
     let found = Found { machine, changes };
     ui.result(&found, || text(&found))
 }

@@ -1,15 +1,18 @@
 //! The receipt of a run: what the manifest promised beside what the run measured, and what the signatures show.
 
-use crate::commands::verify::{digest_of, open_at, refused};
-use crate::failure::Done;
+use crate::commands::audit::identity_if_any;
+use crate::commands::verify::{accepted, digest_of, open_at, refused};
+use crate::failure::{Code, Done, Failure};
 use crate::trust::Trusted;
 use crate::ui::{Ui, percent, table};
 use crate::{files, trust};
+use isotherm_audit::keys::{KeyId, TrustedKeys};
+use isotherm_audit::manifest::Manifest;
 use isotherm_audit::run::{Outcome, RunClaim};
 use isotherm_audit::statement::RUN;
 use isotherm_audit::{RunExpectations, inspect, open_run};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// What a signature by software can and cannot show, on every receipt.
@@ -44,17 +47,21 @@ struct Receipt {
 /// Verifies a run record under its manifest and shows both.
 pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Trusted) -> Done {
     let record = files::read(run)?;
+    // A run is signed by the node that ran it alone, whatever number of keys a manifest needs.
+    let nodes = TrustedKeys::new(trusted.keys.iter().cloned(), 1)
+        .map_err(|e| Failure::new(Code::Verification, e.to_string()))?;
     // The manifest had to be valid when the run began, not now; what the record says of that is signed.
-    let began =
-        inspect::<RunClaim>(&record, &trusted.keys).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
-    let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new(), 0)?;
+    let began = inspect::<RunClaim>(&record, &nodes).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
+    let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new(), (0, None))?;
     let mut presented = BTreeMap::new();
     let name = run.file_name().map(|name| name.to_string_lossy().replace(".signed.json", ".json"));
     if let Some(whole) = name.map(|name| run.with_file_name(name)).filter(|path| path.is_file() && path != run) {
         presented.insert(RUN.to_owned(), digest_of(&whole)?);
     }
-    let expected = RunExpectations { manifest: &opened.manifest, presented };
-    let claim = open_run(&record, &trusted.keys, trust::now()?, &expected).map_err(|e| refused(run, &e))?;
+    let successors = successors(&opened.manifest)?;
+    let expected = RunExpectations { manifest: &opened.manifest, presented, successors };
+    let claim = open_run(&record, &nodes, trust::now()?, &expected).map_err(|e| refused(run, &e))?;
+    accepted("run", claim.payload_digest())?;
     let (said, promised) = (&claim.predicate, &opened.manifest.predicate.predicted);
     let figures = said
         .measured
@@ -86,6 +93,17 @@ pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Truste
         limits: LIMITS,
     };
     ui.result(&receipt, || text(&receipt))
+}
+
+/// This host's key, where the manifest names one that it had before.
+fn successors(manifest: &Manifest) -> Result<BTreeSet<KeyId>, Failure> {
+    if files::home().is_err() {
+        return Ok(BTreeSet::new());
+    }
+    let former: BTreeSet<String> = trust::former_keys()?.iter().map(|key| key.id().to_string()).collect();
+    let mut named = manifest.predicate.placements.iter().filter_map(|placement| placement.node_id.as_ref());
+    let own = identity_if_any()?.filter(|_| named.any(|node| former.contains(node)));
+    Ok(own.map(|identity| identity.id()).into_iter().collect())
 }
 
 fn text(receipt: &Receipt) -> String {
