@@ -351,6 +351,9 @@ struct Found {
     next: Option<u64>,
 }
 
+/// Digits of the key id in a table: those by which `isotherm access list` names a principal.
+const WHO_DIGITS: usize = 16;
+
 #[derive(Serialize)]
 struct Row {
     index: u64,
@@ -361,7 +364,13 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<isotherm_audit::log::EventResult>,
+    operation: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<EventResult>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     subjects: BTreeMap<String, String>,
@@ -378,6 +387,9 @@ impl Row {
             severity: entry.severity,
             principal: entry.principal.to_string(),
             device: entry.device.clone(),
+            operation: entry.operation.clone(),
+            node: entry.node.clone(),
+            connection: entry.connection.clone(),
             result: entry.result,
             error: entry.error.clone(),
             subjects: entry.subjects.iter().map(|(role, digest)| (role.clone(), digest.to_string())).collect(),
@@ -396,13 +408,14 @@ fn show(detail: &isotherm_audit::log::Detail) -> String {
 }
 
 fn text(rows: &[Row]) -> String {
-    let mut cells = vec![["#", "time", "what", "device", "about", "details"].map(str::to_owned).to_vec()];
+    let mut cells = vec![["#", "time", "who", "what", "device", "about", "details"].map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {
         let about = row.subjects.iter().map(|(role, digest)| format!("{role} {}", &digest[7..19]));
         let details = row.details.iter().map(|(name, detail)| format!("{name} {detail}"));
         vec![
             row.index.to_string(),
             row.time.clone(),
+            row.principal[..WHO_DIGITS].to_owned(),
             row.kind.clone(),
             row.device.clone().unwrap_or_default(),
             about.collect::<Vec<_>>().join(", "),

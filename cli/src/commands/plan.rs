@@ -75,7 +75,7 @@ fn other(ui: &Ui, args: &PlanArgs, problem: &PlacementProblem, rule: Baseline) -
     };
     let mut plan = feasible.plan().clone();
     plan.provenance.solve_seconds = Some(begin.elapsed().as_secs_f64());
-    plan.provenance.machine = Some(crate::trust::host_id());
+    plan.provenance.machine = Some(trust::host_id());
     if let Some(path) = &args.output {
         files::write_json(path, &plan)?;
     }
@@ -103,7 +103,7 @@ pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> R
     let mut plan = outcome.artefact(problem);
     plan.provenance = Provenance {
         solve_seconds: Some(begin.elapsed().as_secs_f64()),
-        machine: Some(crate::trust::host_id()),
+        machine: Some(trust::host_id()),
         ..plan.provenance
     };
     Ok((outcome, plan))

@@ -169,3 +169,17 @@ fn the_commands_that_time_devices_are_doors_like_any_other() {
     let denied = json(&place.expect(0, "-q audit query --result denied --format json").0);
     assert_eq!(denied["entries"].as_array().map(Vec::len), Some(2), "{denied}");
 }
+
+#[test]
+fn the_logs_speed_is_measured_with_and_without_a_disk_and_no_log_of_the_host_is_touched() {
+    let place = sealed();
+    let before = std::fs::read(place.path("home/log/checkpoint")).expect("readable");
+    let measured = json(&place.expect(0, "-q audit bench --entries 200 --batch 50 --singles 3 --format json").0);
+    let rows = measured["rows"].as_array().expect("rows");
+    assert!(rows.iter().any(|row| row["durable"] == true && row["what"] == "in batches"), "{measured}");
+    assert!(rows.iter().all(|row| row["entries_per_second"].as_f64().is_some_and(|rate| rate > 0.0)), "{measured}");
+    assert!(measured["times_the_bare_calls"].as_f64().is_some_and(|times| times > 0.0), "{measured}");
+    assert_eq!(std::fs::read(place.path("home/log/checkpoint")).expect("readable"), before);
+    place.expect(2, "-q audit bench --entries 1");
+    place.expect(2, "-q audit bench --batch 0");
+}
