@@ -14,6 +14,8 @@ use isotherm_runtime::model::tokenizer::Tokenizer;
 
 #[path = "../../../fuzz/checks/devices.rs"]
 mod devices;
+#[path = "../../../fuzz/checks/dsse.rs"]
+mod dsse;
 #[path = "../../../fuzz/checks/gguf.rs"]
 mod gguf;
 #[path = "../../../fuzz/checks/helix.rs"]
@@ -173,6 +175,9 @@ fn saved_signed_things_verify_under_no_strange_key() {
     replay("manifest", |input| {
         assert!(isotherm_audit::inspect::<ExecutionManifest>(input, &trusted).is_err());
     });
+    replay("token", |input| {
+        assert!(isotherm_audit::inspect::<isotherm_audit::lease::Lease>(input, &trusted).is_err());
+    });
     replay("checkpoint", |input| {
         assert!(Checkpoint::open(input, "isotherm.example/fuzz", identity.public()).is_err());
     });
@@ -187,6 +192,7 @@ fn saved_signed_things_verify_under_no_strange_key() {
 #[test]
 fn saved_leases_keys_and_tiles_keep_the_promise() {
     replay("lease", lease::check);
+    replay("dsse", dsse::check);
     replay("tile", tile::check);
     replay("ssh_key", as_text(ssh_key::check));
     let line = String::from_utf8(seed("ssh_key", "seed-public")).expect("a key is text");
