@@ -232,11 +232,11 @@ struct WireData<'a> {
 pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) -> Result<Vec<u8>, EntryError> {
     check_names(&event.subjects, &event.metadata)?;
     // A hostile name is shown without what misleads: an event that could not be logged would leave no trace.
-    let device = named(&event.device);
+    let device = named(event.device.as_deref());
     let mut line = Vec::with_capacity(640);
     let mut whole = Object::begin(&mut line);
     let mut inner = Object::begin(whole.key("data"));
-    inner.words("connection", named(&event.connection).as_deref());
+    inner.words("connection", named(event.connection.as_deref()).as_deref());
     inner.words("error", event.error.as_deref().map(|words| harmless(words, LINE_BYTES_MAX)).as_deref());
     let mut metadata = Object::begin(inner.key("metadata"));
     for (name, detail) in in_order(&event.metadata) {
@@ -248,8 +248,8 @@ pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) ->
         }
     }
     metadata.end();
-    inner.words("node", named(&event.node).as_deref());
-    inner.words("operation", named(&event.operation).as_deref());
+    inner.words("node", named(event.node.as_deref()).as_deref());
+    inner.words("operation", named(event.operation.as_deref()).as_deref());
     inner.words("principal", Some(&event.principal.to_string()));
     inner.words("result", event.result.map(EventResult::name));
     inner.words("severity", Some(event.severity.name()));
@@ -274,8 +274,8 @@ pub(crate) fn write(event: &Event, origin: &str, index: u64, previous: &Hash) ->
 }
 
 /// A name as an entry holds it.
-fn named(words: &Option<String>) -> Option<Cow<'_, str>> {
-    words.as_deref().map(|words| harmless(words, NAME_BYTES_MAX))
+fn named(words: Option<&str>) -> Option<Cow<'_, str>> {
+    words.map(|words| harmless(words, NAME_BYTES_MAX))
 }
 
 /// The entries of a map in the order of RFC 8785, by UTF-16 units: that of bytes, except beyond the basic plane.

@@ -124,7 +124,7 @@ fn against_bare_calls(place: &Path, rounds: u32) -> Result<f64, Failure> {
         let begun = Instant::now();
         let at = log.append(&event).map_err(|e| trust::log_failure(&e))?;
         ours += begun.elapsed().as_secs_f64();
-        if at % 256 == 0 {
+        if at.is_multiple_of(256) {
             bundle = 0;
         }
         bundle += log.line(at).map_err(|e| trust::log_failure(&e))?.len() + 2;
