@@ -16,7 +16,7 @@ pub use analysis::Analysis;
 pub use batch::{
     Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
 };
-pub use bench::{BenchCompare, BenchLoad, BenchTargets};
+pub use bench::{BenchCompare, BenchLoad, BenchPlans, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use run::{BenchRuntime, Run};
@@ -270,9 +270,13 @@ pub struct Plan {
     /// Devices and model to take instead of the scenario's.
     #[command(flatten)]
     pub sources: Sources,
-    /// What to optimise, in place of the scenario's objective.
-    #[arg(long, value_enum)]
-    pub objective: Option<ObjectiveName>,
+    /// What to optimise, in place of the scenario's objective; several in turn, the first before the second:
+    /// `throughput,energy`.
+    #[arg(long, value_enum, value_name = "FIGURES", value_delimiter = ',')]
+    pub objective: Vec<ObjectiveName>,
+    /// What the plan has to reach.
+    #[command(flatten)]
+    pub goals: planning::Goals,
     /// Stop after this time with the best plan so far.
     #[arg(long, value_name = "TIME", default_value = "60 s")]
     pub time_limit: Seconds,
@@ -311,6 +315,12 @@ pub enum ObjectiveName {
     Tpot,
     /// Least time to first token of one request.
     Ttft,
+    /// Least energy per output token.
+    Energy,
+    /// Least money per million output tokens.
+    Money,
+    /// Least money per hour.
+    MoneyPerHour,
 }
 
 impl From<ObjectiveName> for Objective {
@@ -319,6 +329,9 @@ impl From<ObjectiveName> for Objective {
             ObjectiveName::Throughput => Self::Throughput,
             ObjectiveName::Tpot => Self::Tpot,
             ObjectiveName::Ttft => Self::Ttft,
+            ObjectiveName::Energy => Self::Energy,
+            ObjectiveName::Money => Self::Money,
+            ObjectiveName::MoneyPerHour => Self::MoneyPerHour,
         }
     }
 }
@@ -452,6 +465,8 @@ pub enum BenchCommand {
     },
     /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
     Planner(BenchPlanner),
+    /// What plans come to in simulation, this planner's and those of others in the same runs.
+    Plans(BenchPlans),
     /// The runtime under load: the same arrivals simulated and served, at shares of the capacity.
     Runtime(BenchRuntime),
     /// The simulator's speed, memory and agreement with its peers, side by side in one run.

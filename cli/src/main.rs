@@ -62,6 +62,7 @@ fn run(cli: &Cli) -> Done {
         Command::Advise(args) => commands::advise::run(&ui, args),
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
+        Command::Bench(BenchCommand::Plans(args)) => commands::bench_plans::run(&ui, args),
         Command::Bench(BenchCommand::Device(args)) => commands::bench_device::run(&ui, args),
         Command::Bench(BenchCommand::Runtime(args)) => commands::bench_runtime::run(&ui, args),
         Command::Bench(BenchCommand::Cuda(args)) => commands::bench_cuda::run(&ui, args),

@@ -126,7 +126,7 @@ pub fn with_objective(
     objective: Objective,
     path: &Path,
 ) -> Result<PlacementProblem, Failure> {
-    let conditions = problem.conditions;
+    let (conditions, prices) = (problem.conditions, problem.prices);
     let parts = ProblemParts {
         name: problem.name,
         model: problem.model,
@@ -140,7 +140,7 @@ pub fn with_objective(
     };
     let made = PlacementProblem::new(parts).map_err(|faults| Failure::all(Code::Io, path.display(), &faults));
     let mut made = made?;
-    made.conditions = conditions;
+    (made.conditions, made.prices) = (conditions, prices);
     Ok(made)
 }
 

@@ -18,6 +18,7 @@ mod in_flight;
 mod long_run;
 mod priced;
 mod record;
+mod spending;
 mod violation;
 mod walk;
 mod worths;
@@ -89,6 +90,7 @@ impl Plan {
             check.limits();
             check.devices();
             check.objective();
+            check.goals();
             check.found.extend(long_run::faults(self, check.asked));
         } else {
             check.no_plan();
@@ -182,7 +184,7 @@ impl<'a> Check<'a> {
         }
         if let Some(batch) = plan.batch {
             let known = problem.batches();
-            if problem.objective != Objective::Throughput || !known.contains(&batch) {
+            if !problem.objective.serves() || !known.contains(&batch) {
                 self.found.push(Violation::Batch { batch, known, objective: problem.objective.name() });
             }
         }
@@ -251,9 +253,9 @@ impl<'a> Check<'a> {
             }
         }
         let timed = match problem.objective {
-            Objective::Throughput => problem.rate(device, stage.layers, &problem.life(1)).is_some(),
             Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
             Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
+            _ => problem.rate(device, stage.layers, &problem.life(1)).is_some(),
         };
         if !timed {
             self.found.push(Violation::NoTime { device: name(), layers: stage.layers });
@@ -379,9 +381,9 @@ impl<'a> Check<'a> {
     fn way(&mut self, route: usize, from: DeviceId, to: DeviceId) {
         let problem = self.problem;
         let known = match problem.objective {
-            Objective::Throughput => problem.hop_rate(from, to).is_some(),
             Objective::Tpot => problem.decode_hop(from, to).is_some(),
             Objective::Ttft => problem.prefill_hop(from, to).is_some(),
+            _ => problem.hop_rate(from, to).is_some(),
         };
         if !known {
             let name = |id| problem.graph.device(id).name.clone();
@@ -406,7 +408,7 @@ impl<'a> Check<'a> {
         if let Some(last) = last.filter(|&d| problem.exit(d, 1).is_none()) {
             missing.push((name(last), coordinator));
         }
-        if problem.objective == Objective::Throughput {
+        if problem.objective.serves() {
             let (into, out) = (crate::objective::SOURCE, crate::objective::SINK);
             if let Some(first) = first.filter(|&d| !crate::objective::reached_from_source(problem, d)) {
                 missing.push((into.to_owned(), name(first)));
@@ -438,9 +440,21 @@ impl<'a> Check<'a> {
                 self.found.push(Violation::NotExactly { stages, routes, exact });
             }
         }
-        if self.problem.objective != Objective::Throughput && plan.routes.len() > 1 {
+        if !self.problem.objective.serves() && plan.routes.len() > 1 {
             let (objective, routes) = (self.problem.objective.name(), plan.routes.len());
             self.found.push(Violation::SeveralRoutes { objective, routes });
+        }
+    }
+
+    /// The plan reaches what it, or the question, says that it has to.
+    fn goals(&mut self) {
+        let (stated, asked) = (self.stated, self.asked);
+        for goal in asked.limits.goals.iter().chain(&stated.goals) {
+            let figure = spending::figure(stated, asked, goal.figure);
+            if !goal.reached(figure) {
+                let figure = figure.map_or_else(|| "not known".to_owned(), |figure| figure.to_string());
+                self.found.push(Violation::Goal { goal: goal.to_string(), figure });
+            }
         }
     }
 

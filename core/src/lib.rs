@@ -23,6 +23,7 @@ pub mod query;
 pub mod record;
 pub mod scenario;
 pub mod serving;
+pub mod spending;
 pub mod sustained;
 pub mod sweep;
 pub mod text;

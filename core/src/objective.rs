@@ -43,6 +43,7 @@ use crate::graph::Link;
 use crate::ids::{DeviceId, Layers};
 use crate::plan::Plan;
 use crate::problem::{Life, Objective, PlacementProblem};
+use crate::spending;
 use crate::units::{Bytes, Seconds, TokensPerSecond};
 use num_traits::{One, Zero};
 use std::collections::BTreeMap;
@@ -100,6 +101,8 @@ pub struct Evaluation {
     pub bottleneck: Option<Bottleneck>,
     /// Requests in the batches that give this throughput.
     pub batch: Option<u32>,
+    /// What that throughput costs, where that is the problem's objective; see [`crate::spending`].
+    pub spent: Option<f64>,
 }
 
 impl Evaluation {
@@ -110,6 +113,7 @@ impl Evaluation {
             Objective::Throughput => self.throughput.map(TokensPerSecond::value),
             Objective::Tpot => self.tpot.map(Seconds::value),
             Objective::Ttft => self.ttft.map(Seconds::value),
+            Objective::Energy | Objective::Money | Objective::MoneyPerHour => self.spent,
         }
     }
 }
@@ -117,11 +121,12 @@ impl Evaluation {
 /// A plan's figures for a problem. Never panics, whatever the plan says.
 #[must_use]
 pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
+    let spent = problem.objective.spends().then(|| spending::spent(plan, problem, problem.objective)).flatten();
     let (problem, plan) = problem.spoken(plan);
     let plan = &*plan;
     let problem = &*problem.capped(plan);
     let Some(routes) = resolve(plan, problem) else {
-        return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None };
+        return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None, spent: None };
     };
     let time = |value: Option<Exact>| value.and_then(|v| Seconds::new(nearest(&v)).ok());
     let throughput = throughput(&routes, problem, plan.batch);
@@ -131,11 +136,15 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
         throughput: throughput.as_ref().and_then(|best| TokensPerSecond::new(nearest(&best.rate)).ok()),
         batch: throughput.as_ref().map(|best| best.batch),
         bottleneck: throughput.map(|best| best.bottleneck),
+        spent,
     }
 }
 
 /// The figure of one objective, without rounding.
 pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objective: Objective) -> Option<Exact> {
+    if objective.spends() {
+        return spending::spent(plan, problem, objective).and_then(exact);
+    }
     let (problem, plan) = problem.spoken(plan);
     let plan = &*plan;
     let problem = &*problem.capped(plan);
@@ -144,6 +153,7 @@ pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objectiv
         Objective::Throughput => throughput(&routes, problem, plan.batch).map(|best| best.rate),
         Objective::Tpot => weighted(&routes, |route| tpot(route, problem)),
         Objective::Ttft => weighted(&routes, |route| ttft(route, problem)),
+        Objective::Energy | Objective::Money | Objective::MoneyPerHour => None,
     }
 }
 
@@ -362,7 +372,7 @@ pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> 
     };
     let device = |stage: &crate::plan::Stage| problem.graph.find(stage.devices.first()?);
     let found = match problem.objective {
-        Objective::Throughput => {
+        objective if objective.serves() => {
             let best = throughput(&routes, problem, plan.batch)?;
             let (rate, life) = (nearest(&best.rate), problem.life(best.batch));
             let problem = problem.at_duties(|_| Some(1.0));
@@ -371,7 +381,7 @@ pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> 
             };
             plan.stages.iter().enumerate().map(share).collect::<Option<Vec<f64>>>()?
         }
-        Objective::Tpot | Objective::Ttft => {
+        _ => {
             let prompt = problem.objective == Objective::Ttft;
             let whole = if prompt {
                 weighted(&routes, |route| ttft(route, problem))?

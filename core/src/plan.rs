@@ -3,7 +3,7 @@
 use crate::artefact::Header;
 use crate::digest::Digest;
 use crate::ids::Layers;
-use crate::problem::StageBytes;
+use crate::problem::{Goal, StageBytes};
 use crate::units::{Celsius, Watts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -122,6 +122,23 @@ pub enum Evidence {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
     },
+    /// What a token costs: for each batch, and each span of rates, what passing a layer is worth.
+    LayerPrices {
+        /// By batch, then by rate; the last span of a batch has no end.
+        prices: Vec<LayerPrice>,
+    },
+}
+
+/// The worth of a layer to plans in batches of one size whose rate lies above that of the span before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LayerPrice {
+    /// Requests in a batch.
+    pub batch: u32,
+    /// Greatest rate of the span, in output tokens per second; absent where it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_max: Option<f64>,
+    /// What passing one layer is worth, in the unit of the objective.
+    pub price: f64,
 }
 
 /// Sites, and what all ways between them lead through.
@@ -350,6 +367,9 @@ pub struct Plan {
     /// nothing is known of heat and no power is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sustained: Option<Sustained>,
+    /// What it was asked to reach beside what its scenario asks; its bound is that of plans that do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<Goal>,
     /// Devices that hold nothing.
     pub unused: Vec<Unused>,
     /// Why there is no plan, in scenario words; empty where there is one.

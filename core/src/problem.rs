@@ -3,12 +3,14 @@
 //! Everything a planner needs is asked of [`PlacementProblem`]; the checker asks the same questions again.
 
 mod choices;
+mod goals;
 mod groups;
 mod points;
 mod power;
 mod steady;
 
 pub use choices::Choices;
+pub use goals::{Goal, Objective, floor};
 pub use groups::group_name;
 pub use power::{PowerLimit, PowerScope};
 pub use steady::Life;
@@ -20,48 +22,10 @@ use crate::figure::How;
 use crate::graph::DeviceGraph;
 use crate::ids::{DeviceId, Layers};
 use crate::model::Model;
+use crate::scenario::Prices;
 use crate::units::{Bytes, Celsius, Seconds, TokensPerSecond};
 use crate::workload::{Serving, Workload};
 use serde::{Deserialize, Serialize};
-
-/// What to optimise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Objective {
-    /// Most output tokens per second that the devices can sustain (a rate, larger is better).
-    Throughput,
-    /// Least time per output token of a request that has the devices to itself (seconds, smaller is better).
-    Tpot,
-    /// Least time to the first token of such a request (seconds, smaller is better).
-    Ttft,
-}
-
-impl Objective {
-    /// Name in artefacts.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Throughput => "throughput",
-            Self::Tpot => "tpot",
-            Self::Ttft => "ttft",
-        }
-    }
-
-    /// Unit of its value.
-    #[must_use]
-    pub const fn unit(self) -> &'static str {
-        match self {
-            Self::Throughput => "tok/s",
-            Self::Tpot | Self::Ttft => "s",
-        }
-    }
-
-    /// Whether larger values are better.
-    #[must_use]
-    pub const fn maximises(self) -> bool {
-        matches!(self, Self::Throughput)
-    }
-}
 
 /// What a plan must respect beside the devices' memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -88,6 +52,9 @@ pub struct Limits {
     /// Whether plans may ask for more than heat and power allow in the long run, as if all devices stayed cold.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cold: bool,
+    /// What a plan has to reach, beside being the best.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<Goal>,
     /// What may be chosen for each stage.
     #[serde(default, skip_serializing_if = "Choices::is_none")]
     pub choices: Choices,
@@ -110,6 +77,7 @@ impl Default for Limits {
             banned: Vec::new(),
             power: Vec::new(),
             cold: false,
+            goals: Vec::new(),
             choices: Choices::default(),
         }
     }
@@ -153,6 +121,8 @@ pub struct PlacementProblem {
     pub inputs: Vec<Digest>,
     /// What a simulation meets beside plan and load; planning sees only its cases and its warmest air. None unless set.
     pub conditions: Conditions,
+    /// What devices and electricity cost. Nothing is known unless set.
+    pub prices: Prices,
     /// Per device: how this model's steps are timed on it.
     timing: Vec<Timing>,
     /// Per device: the format of the layers that it would hold.
@@ -318,7 +288,7 @@ impl PlacementProblem {
         let timing: Vec<Timing> = graph.devices().iter().map(|device| choices::timing(device, &model)).collect();
         let (format, degree) = (vec![model.quantisation.clone(); timing.len()], vec![1; timing.len()]);
         let (speed, duty) = (vec![1.0; timing.len()], vec![1.0; timing.len()]);
-        let conditions = Conditions::default();
+        let (conditions, prices) = (Conditions::default(), Prices::default());
         let problem = Self {
             name,
             model,
@@ -330,6 +300,7 @@ impl PlacementProblem {
             ambient,
             inputs,
             conditions,
+            prices,
             timing,
             format,
             degree,

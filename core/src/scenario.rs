@@ -146,6 +146,7 @@ impl Scenario {
         let problem = PlacementProblem::new(parts);
         let mut problem = problem.map_err(|errors| errors.into_iter().map(BuildError::Problem).collect::<Vec<_>>())?;
         problem.conditions = self.conditions.clone();
+        problem.prices = self.prices.clone();
         Ok(problem)
     }
 

@@ -30,7 +30,7 @@ use crate::device::Device;
 use crate::ids::DeviceId;
 use crate::objective::utilisation;
 use crate::plan::{DeviceState, Plan, Sustained};
-use crate::problem::{Objective, PlacementProblem, PowerScope};
+use crate::problem::{PlacementProblem, PowerScope};
 use crate::thermal::ThermalRecord;
 use crate::thermal::governor::Chassis;
 use crate::units::{Celsius, Watts};
@@ -117,7 +117,7 @@ impl Envelope {
             let around: f64 = mates.iter().flat_map(|(_, ids)| ids).map(|&mate| shared * idle(mate)).sum();
             let mut best: Option<(f64, f64, f64, f64, f64)> = None;
             // A device that works a part of the time only is at full speed below the first of them.
-            let usable = if problem.objective == Objective::Throughput { usize::MAX } else { 1 };
+            let usable = if problem.objective.serves() { usize::MAX } else { 1 };
             for (limit, ceiling) in levels(device).into_iter().take(usable) {
                 let resistance = resistance_at(record, limit);
                 let most = limit - air - around - resistance * idle(id);
@@ -287,26 +287,13 @@ pub fn state(plan: &Plan, problem: &PlacementProblem) -> Option<Sustained> {
     Some(Sustained { air_celsius: air, devices })
 }
 
-/// Energy per output token, in joules, while the plan runs at its throughput: the mean power of all devices that hold a
-/// stage, idle power included, over the rate. Devices that hold nothing are taken to be off. None where a power is not
-/// known, or the plan has no throughput.
-#[must_use]
-pub fn joules_per_token(plan: &Plan, problem: &PlacementProblem) -> Option<f64> {
-    let mut serving = problem.clone();
-    serving.objective = Objective::Throughput;
-    let rate = crate::objective::evaluate(plan, &serving).throughput?.value();
-    let watts: Option<Vec<f64>> =
-        state(plan, &serving)?.devices.iter().map(|device| device.watts.map(Watts::value)).collect();
-    (rate > 0.0).then(|| watts.map(|watts| watts.iter().sum::<f64>() / rate))?
-}
-
 /// The load of every device, by its position, for which heat and power have to leave room: at throughput the load of a
 /// run that is faster than the plan is worth by [`RESERVE`], as far as power caps let it be; else as in [`loads`]. None as
 /// there.
 #[must_use]
 pub fn burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     let mut burden = loads(plan, problem)?;
-    if problem.objective == Objective::Throughput {
+    if problem.objective.serves() {
         let capped = problem.capped(plan);
         for id in problem.graph.device_ids() {
             let load = &mut burden[id.index()];
@@ -349,8 +336,8 @@ impl PlacementProblem {
     pub fn sustained(&self) -> Self {
         let most = Envelope::of(self).alone();
         self.at_duties(|id| match (self.objective, most.get(id.index()).copied()?) {
-            (Objective::Throughput, share) => Some(share.min(self.duty(id))),
-            (Objective::Tpot | Objective::Ttft, share) => (share <= 0.0).then_some(0.0),
+            (objective, share) if objective.serves() => Some(share.min(self.duty(id))),
+            (_, share) => (share <= 0.0).then_some(0.0),
         })
     }
 }

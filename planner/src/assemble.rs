@@ -73,6 +73,7 @@ pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) 
         return Err(PlanError::Refused(vec![Violation::Unevaluated { objective: problem.objective.name() }]));
     };
     plan.objective_value = Some(value);
+    plan.goals.clone_from(&problem.limits.goals);
     // What differs by rounding alone is the same.
     let bound = found.bound.filter(|bound| bound.is_finite()).map(|bound| {
         let beaten = if problem.objective.maximises() { value > bound } else { value < bound };
@@ -169,6 +170,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         reasons: Vec::new(),
         batch: parts.batch,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     }
 }

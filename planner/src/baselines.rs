@@ -19,7 +19,7 @@ use crate::throughput::replay::Carried;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::Unused;
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::PlacementProblem;
 use rules::Times;
 
 /// Another way to plan.
@@ -125,7 +125,7 @@ pub fn baseline(
     rule: Baseline,
     budget: &Budget<'_>,
 ) -> Result<Option<FeasiblePlan>, PlanError> {
-    let throughput = problem.objective == Objective::Throughput;
+    let throughput = problem.objective.serves();
     let tables = Tables::new(problem, !throughput);
     let planned = match rule {
         Baseline::HelixMilp if throughput => milp::helix(&tables, budget)?,
@@ -157,7 +157,7 @@ fn best(
     propose: impl Fn(&Flows<'_>) -> Result<Option<Proposal>, PlanError>,
 ) -> Result<Option<FeasiblePlan>, PlanError> {
     let problem = tables.problem;
-    let throughput = problem.objective == Objective::Throughput;
+    let throughput = problem.objective.serves();
     let batches = if throughput { problem.batches() } else { vec![problem.serving.requests_max] };
     let mut best: Option<FeasiblePlan> = None;
     for batch in batches {
@@ -187,7 +187,7 @@ pub fn placed(
     bound: Option<f64>,
     solver: &'static str,
 ) -> Result<Option<FeasiblePlan>, PlanError> {
-    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    let tables = Tables::new(problem, !problem.objective.serves());
     let position = |name: &str| (0..tables.candidates.len()).find(|&i| tables.name(i) == name);
     let stage = |(name, layers): &(String, Layers)| {
         let (start, end) = (layers.start as usize, layers.end as usize);

@@ -206,7 +206,7 @@ fn repaired(
         return Ok(None);
     }
     let chosen = problem.chosen(old);
-    let tables = Tables::new(&chosen, chosen.objective != Objective::Throughput);
+    let tables = Tables::new(&chosen, !chosen.objective.serves());
     let position = |name: &str| (0..tables.candidates.len()).find(|&device| tables.name(device) == name);
     let fits = |link: &Link| link.2 <= tables.kind(link.0).reach[link.1];
     let (mut kept, mut lost): (Vec<Link>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
@@ -326,16 +326,12 @@ fn rank(tables: &Tables<'_>, kept: &[Link], ways: &mut Vec<Vec<Link>>) {
         let slowest = way.iter().filter(|link| !kept.contains(link)).map(|&(device, start, end)| {
             let (id, layers) = (tables.candidates[device].id, interval(start, end));
             match problem.objective {
-                Objective::Throughput => problem.rate(id, layers, &life).map_or(0.0, |rate| rate.value()),
                 Objective::Tpot => problem.decode_time(id, layers).map_or(0.0, |time| -time.value()),
                 Objective::Ttft => problem.prefill_time(id, layers).map_or(0.0, |time| -time.value()),
+                _ => problem.rate(id, layers, &life).map_or(0.0, |rate| rate.value()),
             }
         });
-        let sum = if problem.objective == Objective::Throughput {
-            slowest.fold(f64::INFINITY, f64::min)
-        } else {
-            slowest.sum()
-        };
+        let sum = if problem.objective.serves() { slowest.fold(f64::INFINITY, f64::min) } else { slowest.sum() };
         (bare, sum)
     };
     let mut scored: Vec<((usize, f64), Vec<Link>)> = ways.drain(..).map(|way| (score(&way), way)).collect();
@@ -352,7 +348,7 @@ fn planned(
 ) -> Result<Option<Outcome>, PlanError> {
     let chosen = tables.problem;
     let mut batch = None;
-    let (stages, routes) = if chosen.objective == Objective::Throughput {
+    let (stages, routes) = if chosen.objective.serves() {
         let known = chosen.batches();
         let size = old.batch.filter(|batch| known.contains(batch)).or(known.first().copied()).unwrap_or(1);
         batch = Some(size).filter(|_| chosen.knows_times());

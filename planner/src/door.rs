@@ -3,6 +3,7 @@
 use crate::assemble::{Parts, assemble};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::choices;
+use crate::goals;
 use crate::groups;
 use crate::infeasible;
 use crate::latency::chains::{Chains, Link, StageCount};
@@ -33,6 +34,9 @@ const ENUMERATED_MAX: u128 = 200_000;
 /// # Errors
 /// The solver failed, or the checker refused what was found; neither is the scenario's fault.
 pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if goals::concerns(problem) {
+        return goals::plan(problem, budget);
+    }
     let envelope = Envelope::of(problem);
     if envelope.is_empty() || problem.limits.cold {
         unlimited(problem, budget)
@@ -53,14 +57,14 @@ pub(crate) fn alone(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<O
 
 /// The same where every device has its format.
 pub(crate) fn without_choices(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
-    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    let tables = Tables::new(problem, !problem.objective.serves());
     if let Some(reasons) = infeasible::at_once(&tables) {
         return Ok(Outcome::Infeasible(reasons));
     }
     match problem.objective {
-        Objective::Throughput => throughput(&tables, budget),
         Objective::Tpot => latency(&tables, &Costs::decode(&tables), budget),
         Objective::Ttft => latency(&tables, &Costs::prefill(&tables), budget),
+        _ => throughput(&tables, budget),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::throughput::network::Network;
 use isotherm_core::format::{bits_per_weight, known};
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::model::Model;
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::PlacementProblem;
 use isotherm_core::units::Bytes;
 use isotherm_core::workload::Length;
 
@@ -113,7 +113,7 @@ fn joined(tables: &Tables<'_>) -> bool {
 
 /// Whether there is any placement; none where the search was too long.
 fn feasible(problem: &PlacementProblem) -> Option<bool> {
-    let tables = Tables::new(problem, problem.objective != Objective::Throughput);
+    let tables = Tables::new(problem, !problem.objective.serves());
     if !certain(&tables).is_empty() {
         return Some(false);
     }
@@ -139,7 +139,7 @@ fn placeable(tables: &Tables<'_>, count: StageCount) -> Option<bool> {
 /// Costs of nothing for what is possible.
 fn possible(tables: &Tables<'_>) -> Costs {
     let nothing = |possible: bool| if possible { 0.0 } else { f64::INFINITY };
-    if tables.problem.objective == Objective::Throughput {
+    if tables.problem.objective.serves() {
         let network = Network::new(tables, &tables.problem.life(1));
         let stage = |(rates, kind): (&Intervals<f64>, &Kind)| {
             vec![Steps::of(kind, tables.layers, |s, e| nothing(rates.at(s, e) > 0.0))]

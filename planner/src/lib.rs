@@ -15,6 +15,7 @@ mod choices;
 mod door;
 pub mod explain;
 mod formulation;
+pub mod goals;
 mod groups;
 mod heat_cost;
 mod infeasible;

@@ -5,7 +5,7 @@ use crate::formulation::solve::SolverFault;
 use isotherm_core::artefact::Header;
 use isotherm_core::check::{FeasiblePlan, Violation};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Status};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Goal, PlacementProblem};
 use isotherm_core::units::Bytes;
 use std::fmt;
 
@@ -113,6 +113,13 @@ pub enum Reason {
     Conflict,
     /// Rules and demands that cannot hold together with what the devices are; without any one of them there is a plan.
     Together(Vec<String>),
+    /// A goal that no plan reaches, and what bounds all plans.
+    Goal {
+        /// The goal.
+        goal: Goal,
+        /// No plan is better by its figure.
+        bound: f64,
+    },
     /// The nearest thing that would fit.
     Nearest(Nearest),
 }
@@ -193,6 +200,14 @@ impl fmt::Display for Reason {
                     "without it there is a plan"
                 }
             ),
+            Self::Goal { goal, bound } => {
+                let (limit, unit) = (goal.limit, goal.figure.unit());
+                let side = if goal.figure.maximises() { "above" } else { "below" };
+                write!(
+                    f,
+                    "no plan has {goal}: none is {side} {bound:.6} {unit} (certified); ask for that instead of {limit}"
+                )
+            }
             Self::Nearest(nearest) => write!(f, "nearest: {nearest}"),
         }
     }
@@ -243,6 +258,7 @@ impl Outcome {
             reasons,
             batch: None,
             sustained: None,
+            goals: problem.limits.goals.clone(),
             provenance: Provenance::default(),
         };
         match self {

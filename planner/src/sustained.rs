@@ -13,7 +13,7 @@ use crate::door::unlimited;
 use crate::outcome::{Outcome, PlanError};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Plan};
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::PlacementProblem;
 use isotherm_core::sustained::{Envelope, RESERVE, exceeded, loads, state};
 
 /// Most parts of the box that are planned for.
@@ -28,7 +28,7 @@ const HALVINGS: usize = 48;
 /// The best plan within heat and power.
 pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     let envelope = Envelope::of(problem);
-    if problem.objective == Objective::Throughput {
+    if problem.objective.serves() {
         Search::new(problem, &envelope).run(budget)
     } else {
         alone_or_without(problem, &envelope, budget)

@@ -51,9 +51,9 @@ pub fn sensitivity(
 ) -> Result<Sensitivity, SimulateError> {
     let options = Options { trace: false, attribution: false, ..*options };
     let metric = match problem.objective {
-        Objective::Throughput => "tokens_per_second",
         Objective::Tpot => "tpot_seconds",
         Objective::Ttft => "ttft_seconds",
+        _ => "tokens_per_second",
     };
     let value = |problem: &PlacementProblem| -> Result<Option<f64>, SimulateError> {
         let report = replications(plan, None, problem, asked, &options)?;

@@ -2,7 +2,7 @@
 
 use crate::commands::bench_load::Subject;
 use clap::Args;
-use isotherm_core::units::Seconds;
+use isotherm_core::units::{Celsius, Seconds};
 use std::path::PathBuf;
 
 /// Arguments of `isotherm bench all`.
@@ -26,6 +26,32 @@ pub struct BenchLoad {
     /// Folder of criterion's results to take in; `target/criterion` where that is.
     #[arg(long, value_name = "DIR")]
     pub criterion: Option<PathBuf>,
+}
+
+/// Arguments of `isotherm bench plans`.
+#[derive(Debug, Args)]
+pub struct BenchPlans {
+    /// The scenarios.
+    #[arg(required = true, value_name = "SCENARIO")]
+    pub scenarios: Vec<PathBuf>,
+    /// Simulated runs of each plan.
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub seeds: u32,
+    /// Requests of each run, in the place of the scenario's.
+    #[arg(long, value_name = "N")]
+    pub requests: Option<u32>,
+    /// Temperature of the air, in place of the scenario's.
+    #[arg(long, value_name = "TEMPERATURE", allow_hyphen_values = true)]
+    pub ambient: Option<Celsius>,
+    /// Percent of the requests that have to keep the scenario's times.
+    #[arg(long, value_name = "PERCENT", default_value_t = 95.0)]
+    pub percentile: f64,
+    /// Longest time of one planner on one scenario.
+    #[arg(long, value_name = "TIME", default_value = "60 s")]
+    pub cap: Seconds,
+    /// Folder for plans.json and plans.txt.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
 }
 
 /// Arguments of `isotherm bench compare`.

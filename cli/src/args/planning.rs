@@ -1,8 +1,8 @@
 //! What `isotherm plan` is asked beside the best plan: promises, losses, and a plan that already runs.
 
 use clap::{Args, ValueEnum};
+use isotherm_core::problem::{Goal, Objective};
 use isotherm_core::units::{BytesPerSecond, Seconds};
-use isotherm_planner::pareto::Axis;
 use isotherm_planner::survive::Scope;
 use std::path::PathBuf;
 
@@ -24,6 +24,50 @@ pub struct Promises {
     /// Simulated runs of each.
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub seeds: u32,
+}
+
+/// What a plan has to reach beside being the best.
+#[derive(Debug, Clone, Args)]
+pub struct Goals {
+    /// Share by which a later objective may worsen each one before it.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
+    pub give: f64,
+    /// Least throughput, in output tokens per second.
+    #[arg(long, value_name = "RATE")]
+    pub throughput_min: Option<f64>,
+    /// Most energy per output token, in joules.
+    #[arg(long, value_name = "JOULES")]
+    pub energy_max: Option<f64>,
+    /// Most money per million output tokens, in the currency of the scenario's prices.
+    #[arg(long, value_name = "MONEY")]
+    pub money_max: Option<f64>,
+    /// Most money per hour.
+    #[arg(long, value_name = "MONEY")]
+    pub money_per_hour_max: Option<f64>,
+}
+
+impl Goals {
+    /// The goals; an error names the option whose number is none.
+    pub fn asked(&self) -> Result<Vec<Goal>, String> {
+        let all = [
+            ("throughput-min", Objective::Throughput, self.throughput_min),
+            ("energy-max", Objective::Energy, self.energy_max),
+            ("money-max", Objective::Money, self.money_max),
+            ("money-per-hour-max", Objective::MoneyPerHour, self.money_per_hour_max),
+        ];
+        if !(self.give.is_finite() && (0.0..1.0).contains(&self.give)) {
+            return Err(format!("--give is {}; give a share of at least 0 and below 1, like 0.01", self.give));
+        }
+        let mut goals = Vec::new();
+        for (name, figure, limit) in all {
+            let Some(limit) = limit else { continue };
+            if !(limit.is_finite() && limit > 0.0) {
+                return Err(format!("--{name} is {limit}; give a number above zero"));
+            }
+            goals.push(Goal { figure, limit });
+        }
+        Ok(goals)
+    }
 }
 
 /// What is ready for a loss.
@@ -86,6 +130,10 @@ pub enum FrontierAxis {
     Latency,
     /// Energy per output token.
     Energy,
+    /// Money per million output tokens.
+    Money,
+    /// Money per hour.
+    MoneyPerHour,
 }
 
 impl FrontierAxis {
@@ -96,6 +144,8 @@ impl FrontierAxis {
             Self::Throughput => "tok/s",
             Self::Latency => "time per token",
             Self::Energy => "J/token",
+            Self::Money => "per Mtok",
+            Self::MoneyPerHour => "per h",
         }
     }
 
@@ -103,18 +153,20 @@ impl FrontierAxis {
     #[must_use]
     pub fn shown(self, figure: f64) -> String {
         match self {
-            Self::Throughput | Self::Energy => format!("{figure:.3}"),
+            Self::Throughput | Self::Energy | Self::Money | Self::MoneyPerHour => format!("{figure:.3}"),
             Self::Latency => Seconds::new(figure).map_or_else(|_| "-".to_owned(), |time| time.to_string()),
         }
     }
 }
 
-impl From<FrontierAxis> for Axis {
+impl From<FrontierAxis> for Objective {
     fn from(axis: FrontierAxis) -> Self {
         match axis {
             FrontierAxis::Throughput => Self::Throughput,
-            FrontierAxis::Latency => Self::Latency,
+            FrontierAxis::Latency => Self::Tpot,
             FrontierAxis::Energy => Self::Energy,
+            FrontierAxis::Money => Self::Money,
+            FrontierAxis::MoneyPerHour => Self::MoneyPerHour,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod bench_cuda;
 pub mod bench_device;
 pub mod bench_load;
 pub mod bench_planner;
+pub mod bench_plans;
 pub mod bench_runtime;
 pub mod bench_sim;
 pub mod bench_targets;

@@ -3,7 +3,7 @@
 mod change;
 mod long_run;
 mod pareto;
-mod promises;
+pub mod promises;
 mod survive;
 
 use crate::args::{Plan as PlanArgs, PlanAndScenario};
@@ -16,6 +16,7 @@ use isotherm_core::check::FeasiblePlan;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Status};
 use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::spending::spent;
 use isotherm_core::units::Seconds;
 use isotherm_planner::baselines::Baseline;
 use isotherm_planner::{Budget, Outcome};
@@ -28,8 +29,10 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     if !(args.gap.is_finite() && args.gap >= 0.0) {
         return Err(Failure::new(Code::Usage, format!("--gap is {}; give a share of 0 or more, like 0.01", args.gap)));
     }
-    let objective = args.objective.map(Objective::from);
-    let mut question = question::load(ui, &args.scenario, &args.sources, objective)?;
+    let objectives: Vec<Objective> = args.objective.iter().copied().map(Objective::from).collect();
+    let mut question = question::load(ui, &args.scenario, &args.sources, objectives.last().copied())?;
+    let goals = args.goals.asked().map_err(|what| Failure::new(Code::Usage, what))?;
+    question.problem.limits.goals.extend(goals);
     question.problem.limits.cold |= args.cold;
     if let Some(algorithm) = args.algorithm {
         return other(ui, args, &question.problem, algorithm.into());
@@ -41,6 +44,15 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     }
     let (outcome, plan) = match &args.running.from {
         Some(path) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
+        None if objectives.len() > 1 => {
+            if !asked.is_empty() {
+                let what = "several objectives in turn, and times to keep in simulation";
+                return Err(Failure::new(Code::Usage, what).remedy("give one objective, and goals for the others"));
+            }
+            within(ui, problem, args.time_limit, args.gap, |budget| {
+                isotherm_planner::goals::in_turn(problem, &objectives, args.goals.give, budget)
+            })?
+        }
         None if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
         None => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
     };
@@ -84,6 +96,17 @@ fn other(ui: &Ui, args: &PlanArgs, problem: &PlacementProblem, rule: Baseline) -
 
 /// Solves a problem within a time, and gives the answer and its artefact.
 pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> Result<(Outcome, Plan), Failure> {
+    within(ui, problem, limit, gap, |budget| isotherm_planner::plan(problem, budget))
+}
+
+/// Runs a planner within a time, telling how far it is.
+fn within(
+    ui: &Ui,
+    problem: &PlacementProblem,
+    limit: Seconds,
+    gap: f64,
+    run: impl FnOnce(&Budget<'_>) -> Result<Outcome, isotherm_planner::PlanError>,
+) -> Result<(Outcome, Plan), Failure> {
     let begin = Instant::now();
     let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
     let told = |progress: isotherm_planner::Progress| {
@@ -98,8 +121,8 @@ pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> R
         progress: Some(&told),
         ..Budget::default()
     };
-    let outcome = isotherm_planner::plan(problem, &budget)
-        .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;
+    let outcome =
+        run(&budget).map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;
     let mut plan = outcome.artefact(problem);
     plan.provenance = Provenance {
         solve_seconds: Some(begin.elapsed().as_secs_f64()),
@@ -166,8 +189,7 @@ pub fn load_feasible(ui: &Ui, args: &PlanAndScenario) -> Result<(FeasiblePlan, Q
 
 /// The objective that a plan names.
 pub fn objective_of(plan: &Plan, path: &Path) -> Result<Option<Objective>, Failure> {
-    let named = [Objective::Throughput, Objective::Tpot, Objective::Ttft];
-    let found = named.into_iter().find(|objective| objective.name() == plan.objective_name);
+    let found = Objective::ALL.into_iter().find(|objective| objective.name() == plan.objective_name);
     found.map(Some).ok_or_else(|| {
         Failure::new(Code::Verification, format!("{}: objective {:?} is unknown", path.display(), plan.objective_name))
     })
@@ -237,6 +259,7 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
     }
     text.push_str(&format!("\n  {}\n", figures_words(plan, problem)));
+    text.push_str(&spending_words(plan, problem));
     text.push_str(&long_run::describe(plan, problem));
     text
 }
@@ -255,6 +278,27 @@ fn figures_words(plan: &Plan, problem: &PlacementProblem) -> String {
     }
     if let Some(bottleneck) = &figures.bottleneck {
         words.push_str(&format!(", held back by {bottleneck}"));
+    }
+    words
+}
+
+/// What serving by a plan costs, as far as it is known, and what was asked of it.
+fn spending_words(plan: &Plan, problem: &PlacementProblem) -> String {
+    let known = |figure: Objective| spent(plan, problem, figure);
+    let currency = problem.prices.currency.as_deref().unwrap_or("money");
+    let parts = [
+        known(Objective::Energy).map(|joules| format!("{joules:.3} J per token")),
+        known(Objective::Money).map(|money| format!("{money:.4} {currency} per million tokens")),
+        known(Objective::MoneyPerHour).map(|money| format!("{money:.4} {currency} per hour")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    let mut words = String::new();
+    if !parts.is_empty() {
+        words.push_str(&format!("  at its throughput: {}; devices that hold nothing are off\n", parts.join(", ")));
+    }
+    if !plan.goals.is_empty() {
+        let goals: Vec<String> = plan.goals.iter().map(ToString::to_string).collect();
+        words.push_str(&format!("  asked of it: {}\n", goals.join(", ")));
     }
     words
 }

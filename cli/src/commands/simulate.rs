@@ -134,7 +134,7 @@ fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &Simul
     let metric = match problem.objective {
         Objective::Tpot => "tpot_seconds",
         Objective::Ttft => "ttft_seconds",
-        Objective::Throughput => return Ok(()),
+        _ => return Ok(()),
     };
     let (Some(promised), Some(found)) = (plan.plan().objective_value, report.metrics.get(metric)) else {
         return Ok(());

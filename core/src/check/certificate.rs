@@ -5,11 +5,11 @@
 //! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
 //! [`super::enumeration`] and [`super::walk`].
 
-use super::{cases, cover, enumeration, priced, walk, worths};
+use super::{cases, cover, enumeration, priced, spending, walk, worths};
 use super::{cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
-use crate::problem::{Objective, PlacementProblem};
+use crate::problem::{Goal, Objective, PlacementProblem};
 use num_traits::{Signed, Zero};
 use std::collections::BTreeSet;
 
@@ -216,6 +216,16 @@ pub enum BoundFault {
         /// What it leaves out.
         what: &'static str,
     },
+    /// Prices of a layer that prove no bound on what a token costs.
+    #[error("the prices of a layer prove {proved} in batches of {batch}, not {bound}")]
+    LayerPrice {
+        /// Requests in the batch.
+        batch: u32,
+        /// What they prove.
+        proved: f64,
+        /// What is claimed.
+        bound: f64,
+    },
     /// A batch with evidence that does not speak for it, or none.
     #[error("the batch of {batch} requests {what}")]
     Batch {
@@ -272,7 +282,7 @@ pub(super) fn faults(plan: &Plan, problem: &PlacementProblem, planned: f64) -> V
     if certificate.bound_kind == BoundKind::Certified
         && let (Some(bound), Some(evidence)) = (certificate.bound.filter(|b| b.is_finite()), &certificate.evidence)
     {
-        faults.extend(verify(problem, bound, evidence));
+        faults.extend(verify(problem, &plan.goals, bound, evidence));
     }
     faults
 }
@@ -332,13 +342,19 @@ fn optimal(status: Status, gap: f64) -> Vec<BoundFault> {
 }
 
 /// Verifies a certified bound from its evidence alone.
-fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<BoundFault> {
+fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evidence) -> Vec<BoundFault> {
     let throughput = problem.objective == Objective::Throughput;
     let wrong = |evidence| vec![BoundFault::WrongEvidence { evidence, objective: problem.objective.name() }];
     let Some(stated) = exact(bound) else { return Vec::new() };
     let above = &stated * (whole(1) + agreement());
     if problem.may_group() {
         return vec![BoundFault::Choices { evidence: "for a bound", what: "devices that hold a stage together" }];
+    }
+    if problem.objective.spends() {
+        return match evidence {
+            Evidence::LayerPrices { prices } => spending::prices(problem, goals, bound, prices),
+            _ => wrong("for another objective"),
+        };
     }
     if let Some(faults) = rate(problem, bound, &above, evidence, None).filter(|_| throughput) {
         return faults;
@@ -361,6 +377,7 @@ fn verify(problem: &PlacementProblem, bound: f64, evidence: &Evidence) -> Vec<Bo
             vec![BoundFault::Choices { evidence: "walk_prices", what: "other formats" }]
         }
         Evidence::WalkPrices { parts } => walk::prices(problem, bound, parts),
+        Evidence::LayerPrices { .. } => wrong("layer_prices"),
     }
 }
 

@@ -92,7 +92,7 @@ impl<'a> Search<'a> {
         let row = problem.model.boundary_bytes_per_token();
         let steps: Vec<u64> = match problem.objective {
             Objective::Ttft => problem.prefill_chunks().map(|chunk| chunk.tokens().into()).collect(),
-            Objective::Tpot | Objective::Throughput => vec![1],
+            _ => vec![1],
         };
         let devices: Vec<DeviceId> = problem.graph.device_ids().filter(|&d| problem.usable(d)).collect();
         let limits = &problem.limits;

@@ -81,6 +81,14 @@ pub enum Violation {
         /// Kelvin or watts that there is room for.
         most: f64,
     },
+    /// A goal that is not reached.
+    #[error("{goal} is asked for; it is {figure}")]
+    Goal {
+        /// What is asked for.
+        goal: String,
+        /// What there is.
+        figure: String,
+    },
     /// A figure of the long run that is not what the plan leads to.
     #[error("{place} in the long run is stated as {stated}; recomputed it is {recomputed}")]
     Sustained {
@@ -362,5 +370,9 @@ fn listed(digests: &[Digest]) -> String {
 }
 
 fn batches(objective: &str, known: &[u32]) -> String {
-    if objective == Objective::Throughput.name() { format!("one of {known:?}") } else { "none".to_owned() }
+    if Objective::ALL.iter().any(|known| known.serves() && known.name() == objective) {
+        format!("one of {known:?}")
+    } else {
+        "none".to_owned()
+    }
 }

@@ -176,7 +176,7 @@ impl<'a> Walks<'a> {
         let layers = problem.layers() as usize;
         let shapes: Vec<StepShape> = match problem.objective {
             Objective::Ttft => problem.prefill_chunks().take(CHUNKS_MAX + 1).collect(),
-            Objective::Tpot | Objective::Throughput => vec![StepShape::decode(1, problem.mean_context())],
+            _ => vec![StepShape::decode(1, problem.mean_context())],
         };
         too_large(shapes.len() as u64, CHUNKS_MAX as u64)?;
         let devices: Vec<DeviceId> =

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::reader::{At, Reader};
-use crate::problem::{Choices, Limits, Objective, PowerLimit, PowerScope};
+use crate::problem::{Choices, Goal, Limits, Objective, PowerLimit, PowerScope};
 use crate::units::{Celsius, Hertz, Watts};
 use crate::workload::{Arrivals, Length, Serving, Workload};
 
@@ -12,6 +12,8 @@ const TOKENS_MAX: u32 = 1 << 20;
 const REQUESTS_MAX: u32 = 10_000_000;
 /// Most devices that hold a stage together.
 const DEGREE_MAX: u32 = 64;
+/// Greatest limit on a figure.
+const FIGURE_MAX: f64 = 1e12;
 /// Most steps in which a prompt is prefilled.
 const CHUNKS_MAX: u32 = 10_000;
 
@@ -112,14 +114,23 @@ pub(super) fn serving(root: &Reader<'_, '_>, workload: &Workload) -> Serving {
 }
 
 /// `[objective]`: `maximise = "throughput"`, or `minimise` the time per output token (`"tpot"`) or to the first token
-/// (`"ttft"`). Unless stated: throughput.
+/// (`"ttft"`), or what serving costs (`"energy"`, `"money"`, `"money_per_hour"`). Unless stated: throughput.
 pub(super) fn objective(root: &Reader<'_, '_>) -> Objective {
     let Some(reader) = root.table("objective") else { return Objective::Throughput };
     let maximise = reader.word("maximise", &[("throughput", Objective::Throughput)]);
-    let minimise = reader.word("minimise", &[("tpot", Objective::Tpot), ("ttft", Objective::Ttft)]);
+    let minimise = reader.word(
+        "minimise",
+        &[
+            ("tpot", Objective::Tpot),
+            ("ttft", Objective::Ttft),
+            ("energy", Objective::Energy),
+            ("money", Objective::Money),
+            ("money_per_hour", Objective::MoneyPerHour),
+        ],
+    );
     if reader.has("maximise") == reader.has("minimise") {
         let what = "an objective is one thing to maximise or minimise".to_owned();
-        let remedy = "write maximise = \"throughput\", minimise = \"tpot\" or minimise = \"ttft\"".to_owned();
+        let remedy = "write maximise = \"throughput\", or minimise = \"tpot\", \"ttft\", \"energy\", \"money\" or \"money_per_hour\"".to_owned();
         reader.fault(Fault::Conflict { what, remedy });
     }
     reader.done();
@@ -154,6 +165,15 @@ pub(super) fn limits(root: &Reader<'_, '_>) -> Limits {
     limits.banned = names(banned);
     limits.cold = reader.boolean("cold").unwrap_or(limits.cold);
     limits.power = power(&reader);
+    for (key, figure) in [
+        ("throughput_min", Objective::Throughput),
+        ("energy_max", Objective::Energy),
+        ("money_max", Objective::Money),
+        ("money_per_hour_max", Objective::MoneyPerHour),
+    ] {
+        let limit = reader.get(key).and_then(|value| reader.number_of(key, value, 0.0, FIGURE_MAX));
+        limits.goals.extend(limit.map(|limit| Goal { figure, limit }));
+    }
     reader.done();
     limits
 }

@@ -184,6 +184,7 @@ pub fn plan(problem: &PlacementProblem, stages: &[(&str, u32, u32)], routes: &[(
         reasons: Vec::new(),
         batch: None,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     };
     state_objective(&mut plan, problem);

@@ -13,7 +13,7 @@ impl Times {
     /// Times for batches of one life, which the network is for.
     pub fn new(tables: &Tables<'_>, network: &Network) -> Self {
         let layers = tables.layers;
-        if tables.problem.objective == Objective::Throughput {
+        if tables.problem.objective.serves() {
             let slow = |rates: &Intervals<f64>| {
                 Intervals::of(layers, |s, e| {
                     let rate = rates.at(s, e);

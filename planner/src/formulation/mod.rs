@@ -9,6 +9,7 @@ pub(crate) mod program;
 pub(crate) mod rails;
 pub(crate) mod routing;
 pub(crate) mod solve;
+pub(crate) mod spending;
 
 use crate::latency::chains::Link;
 use crate::tables::Tables;

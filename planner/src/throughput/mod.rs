@@ -484,7 +484,7 @@ fn crossing(
 }
 
 /// Candidates that any plan may exchange.
-fn twins(tables: &Tables<'_>, network: &Network) -> Vec<Vec<usize>> {
+pub(crate) fn twins(tables: &Tables<'_>, network: &Network) -> Vec<Vec<usize>> {
     let n = tables.candidates.len();
     let same = |a: usize, b: usize| {
         let (x, y) = (tables.candidates[a], tables.candidates[b]);

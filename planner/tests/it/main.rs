@@ -16,3 +16,4 @@ mod invariance;
 mod known_figures;
 mod latency;
 mod mesh;
+mod spending;

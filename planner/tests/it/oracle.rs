@@ -143,6 +143,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
         reasons: Vec::new(),
         batch: None,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     }
 }
@@ -212,13 +213,82 @@ fn extend(
     }
 }
 
+/// Rows of a linear program over what routes carry: a capacity, and what each unit on each route takes of it.
+type Rows = BTreeMap<String, (f64, Vec<f64>)>;
+
 /// The same in batches of one size, one row more: requests in flight.
 fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize>], batch: u32) -> Option<f64> {
-    let reserve = RESERVE.with(std::cell::Cell::get);
-    let life = problem.life(batch);
     let mut program = Problem::new(OptimizationDirection::Maximize);
     let columns: Vec<_> = routes.iter().map(|_| program.add_var(1.0, (0.0, f64::INFINITY))).collect();
-    let mut rows: BTreeMap<String, (f64, Vec<f64>)> = BTreeMap::new();
+    for (capacity, loads) in rows(problem, placement, routes, batch)?.into_values() {
+        let terms: Vec<_> = columns.iter().copied().zip(loads).collect();
+        program.add_constraint(terms, ComparisonOp::Le, capacity);
+    }
+    let solution = program.solve().ok()?.into_solution().ok()?;
+    Some(solution.objective())
+}
+
+/// The least that a token, or an hour, costs over all placements, batches and routes, every device of a placement being
+/// paid for; none where no plan reaches the rate asked for. The rate is that of the plan: it runs as fast as it can.
+pub fn least_cost(problem: &PlacementProblem, figure: Objective, floor: f64) -> Option<f64> {
+    let devices: Vec<DeviceId> = problem.graph.device_ids().filter(|&d| problem.usable(d)).collect();
+    let mut best: Option<f64> = None;
+    placements(problem, &devices, &mut Vec::new(), &mut |placement| {
+        for batch in problem.batches() {
+            let found = cost_of(problem, placement, batch, figure, floor);
+            best = [best, found].into_iter().flatten().reduce(f64::min);
+        }
+    });
+    best
+}
+
+/// With `t` the seconds of a token and `y` the shares of routes, capacities are `sum of y <= capacity * t` and the cost is
+/// linear (Charnes and Cooper 1962).
+fn cost_of(
+    problem: &PlacementProblem,
+    placement: &Placement,
+    batch: u32,
+    figure: Objective,
+    floor: f64,
+) -> Option<f64> {
+    if placement.is_empty() || !fits(problem, placement) || !allowed(problem, placement.len()) {
+        return None;
+    }
+    let mut routes = Vec::new();
+    for first in 0..placement.len() {
+        if placement[first].1.start == 0 {
+            extend(problem, placement, &mut vec![first], 0, &mut routes);
+        }
+    }
+    let life = problem.life(batch);
+    let mut program = Problem::new(OptimizationDirection::Minimize);
+    let costs: Vec<_> = placement.iter().map(|(device, _)| problem.cost(*device, figure)).collect::<Option<_>>()?;
+    let held: f64 = costs.iter().map(|cost| cost.held).sum();
+    let t = program.add_var(held, (0.0, if floor > 0.0 { 1.0 / floor } else { f64::INFINITY }));
+    let mut columns = Vec::new();
+    for route in &routes {
+        let mut each = 0.0;
+        for &stop in route {
+            let (device, layers) = placement[stop];
+            each += costs[stop].worked / problem.rate(device, layers, &life)?.value();
+        }
+        columns.push(program.add_var(each, (0.0, 1.0)));
+    }
+    let all: Vec<_> = columns.iter().map(|&column| (column, 1.0)).collect();
+    program.add_constraint(all, ComparisonOp::Eq, 1.0);
+    for (capacity, loads) in rows(problem, placement, &routes, batch)?.into_values() {
+        let mut terms: Vec<_> = columns.iter().copied().zip(loads).collect();
+        terms.push((t, -capacity));
+        program.add_constraint(terms, ComparisonOp::Le, 0.0);
+    }
+    let solution = program.solve().ok()?.into_solution().ok()?;
+    Some(PlacementProblem::figure_of_cost(figure, solution.objective(), 1.0))
+}
+
+fn rows(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize>], batch: u32) -> Option<Rows> {
+    let reserve = RESERVE.with(std::cell::Cell::get);
+    let life = problem.life(batch);
+    let mut rows = Rows::new();
     let mut load = |name: String, capacity: f64, route: usize| {
         let row = rows.entry(name).or_insert_with(|| (capacity, vec![0.0; routes.len()]));
         row.1[route] += 1.0;
@@ -258,12 +328,7 @@ fn linear(problem: &PlacementProblem, placement: &Placement, routes: &[Vec<usize
     }
     let stays: Vec<f64> = routes.iter().map(|route| stay(problem, placement, route, &life)).collect::<Option<_>>()?;
     rows.insert("in flight".to_owned(), (problem.tokens_in_flight(), stays));
-    for (capacity, loads) in rows.into_values() {
-        let terms: Vec<_> = columns.iter().copied().zip(loads).collect();
-        program.add_constraint(terms, ComparisonOp::Le, capacity);
-    }
-    let solution = program.solve().ok()?.into_solution().ok()?;
-    Some(solution.objective())
+    Some(rows)
 }
 
 /// Time that a request spends on a route.

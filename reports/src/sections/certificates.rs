@@ -73,6 +73,7 @@ fn kind(certificate: &Certificate) -> Html {
                 Some(Evidence::WalkPrices { .. }) => {
                     "at the prices of the devices no way through the layers is quicker"
                 }
+                Some(Evidence::LayerPrices { .. }) => "at the prices of a layer no device passes layers for less",
                 None => "evidence not kept",
             };
             seq![element("strong", "certified"), ": the checker verified it without a solver; ", why]

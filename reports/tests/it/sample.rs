@@ -167,6 +167,7 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
         reasons: Vec::new(),
         batch: None,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance { solve_seconds: Some(0.042), machine: Some("desk".into()), time_limited: false },
     }
 }

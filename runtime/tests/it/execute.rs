@@ -122,6 +122,7 @@ fn chain(problem: &PlacementProblem, names: &[String]) -> FeasiblePlan {
         reasons: Vec::new(),
         batch: None,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     };
     plan.objective_value = evaluate(&plan, problem).value(problem.objective);

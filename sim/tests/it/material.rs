@@ -280,6 +280,7 @@ fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, b
         reasons: Vec::new(),
         batch,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     };
     let value = evaluate(&plan, problem).value(problem.objective).expect("a well-formed plan");

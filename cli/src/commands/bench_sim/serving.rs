@@ -103,6 +103,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
         reasons: Vec::new(),
         batch: None,
         sustained: None,
+        goals: Vec::new(),
         provenance: Provenance::default(),
     };
     plan.objective_value = evaluate(&plan, problem).value(problem.objective);

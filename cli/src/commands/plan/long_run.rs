@@ -3,7 +3,7 @@
 use crate::ui::table;
 use isotherm_core::plan::{DeviceState, Plan};
 use isotherm_core::problem::PlacementProblem;
-use isotherm_core::sustained::{Envelope, binding, joules_per_token, throttled};
+use isotherm_core::sustained::{Envelope, binding, throttled};
 
 /// Share of a limit from which a plan is said to be at it.
 const NEAR: f64 = 0.01;
@@ -17,11 +17,6 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
             let mut rows = vec![heading.map(str::to_owned).to_vec()];
             rows.extend(sustained.devices.iter().map(row));
             text.push_str(&table(&rows, &[1, 2, 3, 4, 5]));
-            if let Some(joules) = joules_per_token(plan, problem) {
-                text.push_str(&format!(
-                    "  {joules:.3} J per token at its throughput, devices that hold nothing being off\n"
-                ));
-            }
             let tight: Vec<String> = binding(plan, problem, NEAR).iter().map(ToString::to_string).collect();
             if !tight.is_empty() {
                 text.push_str(&format!("  at its limit: {}\n", tight.join(", ")));

@@ -4,16 +4,19 @@ use crate::args::planning::{Frontier, FrontierAxis};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, interrupt};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
 use isotherm_planner::Budget;
-use isotherm_planner::pareto::{Axis, Point, Vouched, frontier};
+use isotherm_planner::pareto::{Point, Vouched, frontier};
 use serde::Serialize;
 use std::time::Instant;
 
 #[derive(Serialize)]
 struct Row {
     vouched: &'static str,
+    /// How much better a plan for its objective and goals might be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gap: Option<f64>,
     figures: Vec<f64>,
     devices: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,14 +28,13 @@ pub fn show(ui: &Ui, problem: &PlacementProblem, asked: &Frontier, limit: Second
     let begin = Instant::now();
     let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
-    let axes: Vec<Axis> = asked.pareto.iter().map(|axis| (*axis).into()).collect();
+    let axes: Vec<Objective> = asked.pareto.iter().map(|axis| (*axis).into()).collect();
     let points = frontier(problem, &axes, &budget)
         .map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;
     if points.is_empty() {
         let what = format!("{} has no plan with all of these figures", problem.name);
-        return Err(
-            Failure::new(Code::Infeasible, what).remedy("for energy, state idle_power and busy_power of every device")
-        );
+        return Err(Failure::new(Code::Infeasible, what)
+            .remedy("for energy, state idle_power and busy_power of every device; for money, [prices]"));
     }
     let mut rows = Vec::new();
     for (i, point) in points.iter().enumerate() {
@@ -42,6 +44,7 @@ pub fn show(ui: &Ui, problem: &PlacementProblem, asked: &Frontier, limit: Second
         }
         rows.push(Row {
             vouched: word(point.vouched),
+            gap: point.gap,
             figures: point.figures.clone(),
             devices: point.plan.plan().stages.iter().flat_map(|stage| stage.devices.clone()).collect(),
             file: file.map(|file| file.display().to_string()),
@@ -61,12 +64,13 @@ const fn word(vouched: Vouched) -> &'static str {
 fn described(axes: &[FrontierAxis], points: &[Point], rows: &[Row]) -> String {
     let mut heading = vec!["".to_owned()];
     heading.extend(axes.iter().map(|axis| axis.heading().to_owned()));
-    heading.extend(["vouched".to_owned(), "devices".to_owned()]);
+    heading.extend(["vouched", "gap", "devices"].map(str::to_owned));
     let mut cells = vec![heading];
     for (i, (point, row)) in points.iter().zip(rows).enumerate() {
         let mut line = vec![(i + 1).to_string()];
         line.extend(axes.iter().zip(&point.figures).map(|(axis, figure)| axis.shown(*figure)));
-        line.extend([row.vouched.to_owned(), row.devices.join(" > ")]);
+        let gap = row.gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.2} %", gap * 100.0));
+        line.extend([row.vouched.to_owned(), gap, row.devices.join(" > ")]);
         cells.push(line);
     }
     let right: Vec<usize> = (0..=axes.len()).collect();

@@ -5,6 +5,7 @@ use crate::failure::{Code, Failure};
 use crate::ui::{Ui, table};
 use crate::{interrupt, models};
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::conditions::Slo;
 use isotherm_core::plan::Plan;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::units::Seconds;
@@ -30,6 +31,11 @@ pub fn asked(promises: &Promises) -> Result<Vec<Promise>, Failure> {
         Some(promise) => Err(Failure::new(Code::Usage, format!("--slo-{} is 0 or less; give a time", promise.metric))),
         None => Ok(asked),
     }
+}
+
+/// The promises that a scenario's times are, for so many percent of the requests.
+pub fn of_scenario(slo: &Slo, percent: f64) -> Promises {
+    Promises { slo_ttft: slo.ttft, slo_tpot: slo.tpot, slo_percentile: percent, rounds: 12, seeds: 2 }
 }
 
 /// The best plan that keeps them in simulation.

@@ -1,0 +1,258 @@
+//! `isotherm bench plans`: what plans come to in simulation, this planner's and those of others in the same runs.
+//!
+//! For each scenario the plan with everything on (heat, power, times to keep) and the plans of other planners are
+//! simulated under the same load with the same seeds. A plan's promise is what it is worth; the table says how far the
+//! simulation is from it, and how far the hottest device is from the temperature that the plan states. Another planner
+//! *wins* where its mean is better by more than both confidence intervals together: a defect, or a finding.
+
+use crate::args::BenchPlans;
+use crate::commands::plan::{promises, quantity};
+use crate::failure::{Code, Done, Failure};
+use crate::question;
+use crate::ui::{Ui, percent, table};
+use crate::{files, interrupt, models};
+use isotherm_core::artefact::TOOL_VERSION;
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::record::SimulationReport;
+use isotherm_core::units::Seconds;
+use isotherm_planner::Budget;
+use isotherm_planner::baselines::{Baseline, baseline};
+use isotherm_sim::Options;
+use serde::Serialize;
+use std::path::Path;
+use std::time::Instant;
+
+/// Name of this planner in the table.
+const OURS: &str = "isotherm";
+/// Share within which a promise counts as kept.
+const KEPT: f64 = 0.05;
+/// Most devices for Helix's integer program, which has a column for every link.
+const LINK_PLANNERS_MAX: usize = 60;
+
+/// One planner's plan on one scenario.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    scenario: String,
+    planner: String,
+    metric: &'static str,
+    /// What the plan is worth.
+    planned: Option<f64>,
+    /// Mean over the runs.
+    simulated: Option<f64>,
+    /// Half width of its 95 % confidence interval.
+    ci95: Option<f64>,
+    /// Simulated over planned, less 1.
+    error: Option<f64>,
+    /// Share of the requests that keep the times asked for, where any are.
+    kept: Option<f64>,
+    /// Hottest device in simulation.
+    celsius: Option<f64>,
+    /// Hottest device as the plan states it.
+    celsius_planned: Option<f64>,
+    /// `wins`, `loses` or `even` against isotherm.
+    verdict: Option<&'static str>,
+    note: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    schema: &'static str,
+    tool_version: &'static str,
+    machine: String,
+    seeds: u32,
+    rows: &'a [Row],
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &BenchPlans) -> Done {
+    if args.seeds == 0 || args.cap.value() <= 0.0 {
+        return Err(Failure::new(Code::Usage, "--seeds and --cap must be above zero"));
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for path in &args.scenarios {
+        if interrupt::flag().load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+        compare(ui, path, args, &mut rows)?;
+    }
+    let (schema, tool_version, machine) = ("isotherm.bench-plans/v1", TOOL_VERSION, crate::trust::host_id());
+    let record = Record { schema, tool_version, machine, seeds: args.seeds, rows: &rows };
+    let text = describe(&rows, args);
+    if let Some(folder) = &args.output {
+        files::write_json(&folder.join("plans.json"), &record)?;
+        files::write(&folder.join("plans.txt"), text.as_bytes())?;
+    }
+    ui.result(&record, || text)
+}
+
+fn compare(ui: &Ui, path: &Path, args: &BenchPlans, rows: &mut Vec<Row>) -> Done {
+    let scenario = question::read(path)?;
+    let mut problem = question::of_scenario(path, &scenario)?;
+    if let Some(ambient) = args.ambient {
+        problem.ambient = ambient;
+        problem.conditions.air.clear();
+    }
+    if let Some(requests) = args.requests {
+        problem.workload.requests = requests;
+    }
+    let ours = ours(ui, &problem, args)?;
+    let first = row(ui, &problem, OURS, ours.as_ref().map_err(Clone::clone), args)?;
+    for rule in Baseline::ALL {
+        let made = if rule == Baseline::HelixMilp && problem.graph.devices().len() > LINK_PLANNERS_MAX {
+            Err(format!("not run: a column for every link, more than {LINK_PLANNERS_MAX} devices"))
+        } else {
+            within(args.cap, |budget| baseline(&problem, rule, budget))
+                .map_err(|e| Failure::new(Code::Limit, format!("{} failed on {}: {e}", rule.name(), problem.name)))?
+                .ok_or_else(|| "gives no plan that holds".to_owned())
+        };
+        let mut other = row(ui, &problem, rule.name(), made.as_ref().map_err(Clone::clone), args)?;
+        other.verdict = verdict(problem.objective, &first, &other);
+        rows.push(other);
+    }
+    let at = rows.len() - Baseline::ALL.len();
+    rows.insert(at, first);
+    Ok(())
+}
+
+/// This planner's plan; or why there is none.
+fn ours(ui: &Ui, problem: &PlacementProblem, args: &BenchPlans) -> Result<Result<FeasiblePlan, String>, Failure> {
+    let slo = problem.conditions.slo;
+    if problem.objective == Objective::Throughput && !slo.is_none() {
+        let how = promises::of_scenario(&slo, args.percentile);
+        let asked = promises::asked(&how)?;
+        return Ok(match promises::keep(ui, problem, &asked, &how, args.cap) {
+            Ok((outcome, _)) => outcome.plan().cloned().ok_or_else(|| "no plan".to_owned()),
+            Err(failure) => Err(failure.message),
+        });
+    }
+    let outcome = within(args.cap, |budget| isotherm_planner::plan(problem, budget))
+        .map_err(|e| Failure::new(Code::Limit, format!("{OURS} failed on {}: {e}", problem.name)))?;
+    Ok(outcome.plan().cloned().ok_or_else(|| outcome.artefact(problem).reasons.join("; ")))
+}
+
+fn within<T>(cap: Seconds, run: impl FnOnce(&Budget<'_>) -> T) -> T {
+    let begin = Instant::now();
+    let remaining = || Seconds::of(cap.value() - begin.elapsed().as_secs_f64());
+    run(&Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() })
+}
+
+/// A plan in simulation.
+fn row(
+    ui: &Ui,
+    problem: &PlacementProblem,
+    planner: &str,
+    plan: Result<&FeasiblePlan, String>,
+    args: &BenchPlans,
+) -> Result<Row, Failure> {
+    let metric = match problem.objective {
+        Objective::Tpot => "tpot_seconds",
+        Objective::Ttft => "ttft_seconds",
+        _ => "tokens_per_second",
+    };
+    let mut row = Row {
+        scenario: problem.name.clone(),
+        planner: planner.to_owned(),
+        metric,
+        planned: None,
+        simulated: None,
+        ci95: None,
+        error: None,
+        kept: None,
+        celsius: None,
+        celsius_planned: None,
+        verdict: None,
+        note: None,
+    };
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(why) => {
+            row.note = Some(why);
+            return Ok(row);
+        }
+    };
+    let figure = if problem.objective.spends() { Objective::Throughput } else { problem.objective };
+    row.planned = isotherm_core::spending::figure(plan.plan(), problem, figure);
+    let stated = plan.plan().sustained.iter().flat_map(|sustained| &sustained.devices);
+    row.celsius_planned = stated.filter_map(|device| Some(device.celsius?.value())).reduce(f64::max);
+    let options = Options { seeds: args.seeds, seed: 1, interrupt: Some(interrupt::flag()), ..Options::default() };
+    match isotherm_sim::simulate(plan, problem, &problem.workload, &options) {
+        Ok(report) => found(&mut row, &report),
+        Err(e) => row.note = Some(format!("not simulated: {}", models::causes(&e))),
+    }
+    let shown = row.simulated.map_or_else(|| "nothing".to_owned(), |value| quantity(value, unit(&row)));
+    ui.note(format!("  {} by {planner}: {shown}", problem.name));
+    Ok(row)
+}
+
+fn found(row: &mut Row, report: &SimulationReport) {
+    if let Some(statistic) = report.metrics.get(row.metric) {
+        (row.simulated, row.ci95) = (Some(statistic.mean), statistic.ci95);
+        row.error = row.planned.map(|planned| statistic.mean / planned - 1.0);
+    }
+    row.kept = report.goodput.as_ref().map(|goodput| goodput.share);
+    let hottest = report.devices.iter().filter_map(|device| Some(device.temperature_max_celsius?.value()));
+    row.celsius = hottest.reduce(f64::max);
+}
+
+fn unit(row: &Row) -> &'static str {
+    if row.metric == "tokens_per_second" { "tok/s" } else { "s" }
+}
+
+/// How another planner's plan did against this one's, beyond what seeds explain.
+fn verdict(objective: Objective, ours: &Row, other: &Row) -> Option<&'static str> {
+    let (Some(own), Some(theirs)) = (ours.simulated, other.simulated) else {
+        return ours.simulated.and(Some("loses"));
+    };
+    let noise = ours.ci95.unwrap_or(0.0) + other.ci95.unwrap_or(0.0) + 1e-6 * own;
+    let ahead = if objective.serves() { theirs - own } else { own - theirs };
+    Some(match ahead {
+        ahead if ahead > noise => "wins",
+        ahead if ahead < -noise => "loses",
+        _ => "even",
+    })
+}
+
+fn describe(rows: &[Row], args: &BenchPlans) -> String {
+    let heading = ["scenario", "planner", "planned", "simulated", "±", "error", "SLO kept", "hottest", "planned", ""];
+    let mut cells = vec![heading.map(str::to_owned).to_vec()];
+    let dash = || "-".to_owned();
+    for row in rows {
+        let shown = |value: Option<f64>| value.map_or_else(dash, |value| quantity(value, unit(row)));
+        let celsius = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.1} °C"));
+        cells.push(vec![
+            row.scenario.clone(),
+            row.planner.clone(),
+            shown(row.planned),
+            shown(row.simulated),
+            shown(row.ci95),
+            row.error.map_or_else(dash, |error| format!("{:+.1} %", error * 100.0)),
+            row.kept.map_or_else(dash, percent),
+            celsius(row.celsius),
+            celsius(row.celsius_planned),
+            row.verdict.unwrap_or_default().to_owned(),
+        ]);
+    }
+    let mut text = table(&cells, &[2, 3, 4, 5, 6, 7, 8]);
+    let ours = || rows.iter().filter(|row| row.planner == OURS && row.error.is_some());
+    let kept = ours().filter(|row| row.error.is_some_and(|error| error.abs() <= KEPT)).count();
+    let of = |word: &str| rows.iter().filter(|row| row.verdict == Some(word)).count();
+    text.push_str(&format!(
+        "\n  {} runs each; promises within {:.0} %: {kept} of {}; other planners: {} win, {} even, {} lose\n",
+        args.seeds,
+        KEPT * 100.0,
+        ours().count(),
+        of("wins"),
+        of("even"),
+        of("loses"),
+    ));
+    for row in rows.iter().filter(|row| row.verdict == Some("wins")) {
+        text.push_str(&format!("  {} wins on {}\n", row.planner, row.scenario));
+    }
+    for row in rows {
+        if let Some(note) = &row.note {
+            text.push_str(&format!("  {} on {}: {note}\n", row.planner, row.scenario));
+        }
+    }
+    text
+}
