@@ -292,6 +292,9 @@ pub struct Plan {
     /// Times to keep.
     #[command(flatten)]
     pub promises: planning::Promises,
+    /// Slow devices to be ready for.
+    #[command(flatten)]
+    pub guarded: planning::Guarded,
     /// Losses to be ready for.
     #[command(flatten)]
     pub losses: planning::Losses,

@@ -129,7 +129,7 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
         return Evaluation { tpot: None, ttft: None, throughput: None, bottleneck: None, batch: None, spent: None };
     };
     let time = |value: Option<Exact>| value.and_then(|v| Seconds::new(nearest(&v)).ok());
-    let throughput = throughput(&routes, problem, plan.batch);
+    let throughput = throughput(&routes, problem, plan.batch, Waits::Counted);
     Evaluation {
         tpot: time(weighted(&routes, |route| tpot(route, problem))),
         ttft: time(weighted(&routes, |route| ttft(route, problem))),
@@ -150,7 +150,7 @@ pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objectiv
     let problem = &*problem.capped(plan);
     let routes = resolve(plan, problem)?;
     match objective {
-        Objective::Throughput => throughput(&routes, problem, plan.batch).map(|best| best.rate),
+        Objective::Throughput => throughput(&routes, problem, plan.batch, Waits::Counted).map(|best| best.rate),
         Objective::Tpot => weighted(&routes, |route| tpot(route, problem)),
         Objective::Ttft => weighted(&routes, |route| ttft(route, problem)),
         Objective::Energy | Objective::Money | Objective::MoneyPerHour => None,
@@ -265,11 +265,35 @@ struct Best {
     batch: u32,
 }
 
+/// Whether batches wait for one another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Counted,
+    None,
+}
+
+/// Output tokens per second that a plan would sustain if no batch ever waited for another: no run is faster. The plan's
+/// throughput counts waits as if batches came at random, which is more than they wait where they follow one another
+/// evenly; a run is between the two. None where the plan is malformed or a time it needs is unknown.
+#[must_use]
+pub fn unhindered(plan: &Plan, problem: &PlacementProblem) -> Option<TokensPerSecond> {
+    let (problem, plan) = problem.spoken(plan);
+    let plan = &*plan;
+    let problem = &*problem.capped(plan);
+    let routes = resolve(plan, problem)?;
+    let best = throughput(&routes, problem, plan.batch, Waits::None)?;
+    TokensPerSecond::new(nearest(&best.rate)).ok()
+}
+
 /// The throughput in batches of a stated size, or of the best one.
-fn throughput(routes: &[Route], problem: &PlacementProblem, batch: Option<u32>) -> Option<Best> {
+fn throughput(routes: &[Route], problem: &PlacementProblem, batch: Option<u32>, waits: Waits) -> Option<Best> {
     let mut best: Option<Best> = None;
     for batch in batch.map_or_else(|| problem.batches(), |batch| vec![batch]) {
-        let (rate, bottleneck) = throughput_in(routes, problem, &problem.life(batch))?;
+        let mut life = problem.life(batch);
+        if waits == Waits::None {
+            life.waits.clone_from(&life.steps);
+        }
+        let (rate, bottleneck) = throughput_in(routes, problem, &life)?;
         if best.as_ref().is_none_or(|known| rate > known.rate) {
             best = Some(Best { rate, bottleneck, batch });
         }
@@ -373,7 +397,7 @@ pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> 
     let device = |stage: &crate::plan::Stage| problem.graph.find(stage.devices.first()?);
     let found = match problem.objective {
         objective if objective.serves() => {
-            let best = throughput(&routes, problem, plan.batch)?;
+            let best = throughput(&routes, problem, plan.batch, Waits::Counted)?;
             let (rate, life) = (nearest(&best.rate), problem.life(best.batch));
             let problem = problem.at_duties(|_| Some(1.0));
             let share = |(i, stage): (usize, &crate::plan::Stage)| {

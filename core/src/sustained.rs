@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A plan keeps these at the loads that its promise brings: for throughput those of the rate that it is worth, for a time
-//! per token those of one request after another; with [`RESERVE`] for throughput. Power caps slow it where it would be
-//! faster than that.
+//! per token those of one request after another; for throughput with a [`reserve`] for runs that are faster than that,
+//! since batches wait less. Power caps slow it where it would be faster still.
 //!
 //! These are the [`Row`]s of an [`Envelope`]. A fan cools a device better the hotter it is; since the heat that leaves a
 //! device rises with its temperature, a device is below its limit exactly where it would be with the conductance that
@@ -28,19 +28,16 @@ pub use governed::{Throttled, throttled};
 use crate::conditions::Conditions;
 use crate::device::Device;
 use crate::ids::DeviceId;
-use crate::objective::utilisation;
+use crate::objective::{evaluate, unhindered, utilisation};
 use crate::plan::{DeviceState, Plan, Sustained};
-use crate::problem::{PlacementProblem, PowerScope};
+use crate::problem::{Objective, PlacementProblem, PowerScope};
 use crate::thermal::ThermalRecord;
 use crate::thermal::governor::Chassis;
-use crate::units::{Celsius, Watts};
+use crate::units::{Celsius, TokensPerSecond, Watts};
 use std::fmt;
 
 /// Kelvin that a plan stays below the temperature at which a device slows itself: sensors read whole degrees.
 pub const MARGIN_KELVIN: f64 = 1.0;
-/// How much faster than it is worth a plan for throughput may run: waits are estimated from above, and simulations of
-/// plans that requests in flight hold back were up to 5.5 % faster.
-pub const RESERVE: f64 = 1.06;
 /// Relative slack of a row, for rounding.
 pub const ROW_SLACK: f64 = 1e-9;
 
@@ -288,19 +285,30 @@ pub fn state(plan: &Plan, problem: &PlacementProblem) -> Option<Sustained> {
 }
 
 /// The load of every device, by its position, for which heat and power have to leave room: at throughput the load of a
-/// run that is faster than the plan is worth by [`RESERVE`], as far as power caps let it be; else as in [`loads`]. None as
-/// there.
+/// run that is faster than the plan is worth by its [`reserve`], as far as power caps let it be; else as in [`loads`].
+/// None as there.
 #[must_use]
 pub fn burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     let mut burden = loads(plan, problem)?;
     if problem.objective.serves() {
-        let capped = problem.capped(plan);
+        let (capped, reserve) = (problem.capped(plan), reserve(plan, problem)?);
         for id in problem.graph.device_ids() {
             let load = &mut burden[id.index()];
-            *load = (*load * RESERVE).min(capped.speed(id)).max(*load);
+            *load = (*load * reserve).min(capped.speed(id)).max(*load);
         }
     }
     Some(burden)
+}
+
+/// How much faster than it is worth a plan for throughput may run, as a factor of 1 or more: as fast as if no batch ever
+/// waited for another. Where a stage or a way holds it back, that is no faster. None as for [`loads`].
+#[must_use]
+pub fn reserve(plan: &Plan, problem: &PlacementProblem) -> Option<f64> {
+    let mut serving = problem.at_duties(|_| Some(1.0));
+    serving.objective = Objective::Throughput;
+    let rate = |found: Option<TokensPerSecond>| found.map(TokensPerSecond::value).filter(|rate| *rate > 0.0);
+    let (least, most) = (rate(evaluate(plan, &serving).throughput)?, rate(unhindered(plan, &serving))?);
+    Some((most / least).max(1.0))
 }
 
 /// The limits that a plan exceeds in the long run, each with what the plan takes of it; none where it is malformed.

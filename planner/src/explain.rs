@@ -13,7 +13,7 @@ use isotherm_core::graph::{DeviceGraph, DevicesFile};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::Plan;
-use isotherm_core::problem::{Limits, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Goal, Limits, PlacementProblem, ProblemParts};
 use isotherm_core::units::Bytes;
 use std::collections::BTreeMap;
 
@@ -50,6 +50,8 @@ pub struct Explanation {
     pub split: Option<SplitVerdict>,
     /// What heat and power limits cost; none where they cost nothing, or where the plan does not care for them.
     pub heat: Option<HeatCost>,
+    /// The objective without each of the goals: what each costs.
+    pub goals: Vec<(Goal, Option<f64>)>,
     /// The objective without each device that the plan uses.
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
@@ -67,6 +69,15 @@ pub const RESOLVED_MAX: usize = 64;
 pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> Result<Explanation, PlanError> {
     let value = plan.objective_value;
     let heat = if plan.status.has_plan() { heat_cost::cost(problem, plan, budget)? } else { None };
+    let mut goals = Vec::new();
+    for (i, &goal) in problem.limits.goals.iter().enumerate().filter(|_| plan.status.has_plan()) {
+        if budget.exhausted().is_some() {
+            break;
+        }
+        let mut other = problem.clone();
+        other.limits.goals.remove(i);
+        goals.push((goal, solve(&other, budget)?.plan().and_then(|found| found.plan().objective_value)));
+    }
     let mut without = Vec::new();
     let used = plan.stages.iter().flat_map(|stage| &stage.devices);
     for device in used.take(RESOLVED_MAX) {
@@ -91,6 +102,11 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         if let Some(mut other) = changed(problem, graph, problem.limits.clone()) {
             // It stands where the first of its class does.
             let first = &problem.graph.device(twin).name;
+            for prices in [&mut other.prices.hours, &mut other.prices.devices] {
+                if let Some(&price) = prices.get(first) {
+                    prices.insert(format!("{first}+1"), price);
+                }
+            }
             for chassis in other.conditions.chassis.iter_mut().filter(|chassis| chassis.devices.contains(first)) {
                 chassis.devices.push(format!("{first}+1"));
             }
@@ -102,6 +118,7 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         tight: tight(problem, plan),
         split: if plan.status.has_plan() { verdict(problem, budget)? } else { None },
         heat,
+        goals,
         without,
         one_more,
     })
@@ -140,6 +157,7 @@ fn changed(problem: &PlacementProblem, graph: DeviceGraph, limits: Limits) -> Op
     };
     let mut changed = PlacementProblem::new(parts).ok()?;
     changed.conditions = problem.conditions.clone();
+    changed.prices = problem.prices.clone();
     Some(changed)
 }
 

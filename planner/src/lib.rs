@@ -23,6 +23,7 @@ mod latency;
 mod outcome;
 pub mod pareto;
 pub mod refine;
+pub mod robust;
 mod split;
 pub mod survive;
 mod sustained;

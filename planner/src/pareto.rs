@@ -18,6 +18,8 @@ use isotherm_core::spending::figure;
 const DEPTHS_MAX: usize = 16;
 /// Rates between the cheapest plan and the fastest at which the least cost is asked for.
 const RATES: usize = 6;
+/// Relative difference of figures that counts as none.
+const NEARLY: f64 = 2e-5;
 
 /// Who vouches for a point being on the frontier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +111,7 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
             }
             let mut asked = of(axis);
             // The last is the rate of the fastest plan, but for what its solver may have left.
-            let limit = if step == RATES { rate * (1.0 - 1e-6) } else { rate };
+            let limit = if step == RATES { rate * (1.0 - 0.5 * NEARLY) } else { rate };
             asked.limits.goals.push(Goal { figure: Objective::Throughput, limit });
             if let Some(found) = door::plan(&asked, budget)?.plan() {
                 reached = offer(found, true).unwrap_or(reached).max(reached);
@@ -149,9 +151,9 @@ fn restated(problem: &PlacementProblem, found: &FeasiblePlan) -> Result<Feasible
     Ok(outcome.plan().cloned().unwrap_or_else(|| found.clone()))
 }
 
-/// Whether the first figures are nowhere worse and somewhere better, by more than rounding.
+/// Whether the first figures are nowhere worse, and somewhere better, than solvers leave.
 fn dominates(axes: &[Objective], a: &[f64], b: &[f64]) -> bool {
     let gain = |axis: &Objective, a: f64, b: f64| if axis.maximises() { a / b - 1.0 } else { b / a - 1.0 };
     let gains: Vec<f64> = axes.iter().zip(a.iter().zip(b)).map(|(axis, (&a, &b))| gain(axis, a, b)).collect();
-    gains.iter().all(|&gain| gain >= -1e-9) && gains.iter().any(|&gain| gain > 1e-9)
+    gains.iter().all(|&gain| gain >= -NEARLY) && gains.iter().any(|&gain| gain > 5.0 * NEARLY)
 }

@@ -14,7 +14,7 @@ use crate::outcome::{Outcome, PlanError};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Plan};
 use isotherm_core::problem::PlacementProblem;
-use isotherm_core::sustained::{Envelope, RESERVE, exceeded, loads, state};
+use isotherm_core::sustained::{Envelope, exceeded, loads, reserve, state};
 
 /// Most parts of the box that are planned for.
 const PARTS_MAX: usize = 96;
@@ -148,7 +148,7 @@ impl<'a> Search<'a> {
         let wide = ways.filter(|&(device, _)| holds(device) && side(device) > SIDE_MIN);
         let widest = wide.max_by(|a, b| (a.1 * side(a.0)).total_cmp(&(b.1 * side(b.0))));
         // What is reserved for faster runs is not won back by dividing much further.
-        let enough = if self.planned > PARTS_FEW { asked / RESERVE } else { asked };
+        let enough = if self.planned > PARTS_FEW { asked / reserve(&full, &within).unwrap_or(1.0) } else { asked };
         let Some((device, _)) = widest.filter(|_| reached < enough * (1.0 - 1e-9)) else {
             // Its plan fits, or there is nothing to divide: what is open here stays open.
             self.closed = self.closed.max(part.bound);

@@ -40,6 +40,15 @@ pub struct BenchPlans {
     /// Requests of each run, in the place of the scenario's.
     #[arg(long, value_name = "N")]
     pub requests: Option<u32>,
+    /// Clients that wait for their answers, all of them admitted at once, in the place of the scenario's load.
+    #[arg(long, value_name = "N")]
+    pub clients: Option<u32>,
+    /// Mean tokens of an answer, in the place of the scenario's: of each of them.
+    #[arg(long, value_name = "N")]
+    pub output_tokens: Option<u32>,
+    /// A placement of somebody's, as JSON: device names and their layers, `{"desk": [0, 12]}` (half open); may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub placement: Vec<PathBuf>,
     /// Temperature of the air, in place of the scenario's.
     #[arg(long, value_name = "TEMPERATURE", allow_hyphen_values = true)]
     pub ambient: Option<Celsius>,

@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use isotherm_core::problem::{Goal, Objective};
 use isotherm_core::units::{BytesPerSecond, Seconds};
+use isotherm_planner::robust::Guard;
 use isotherm_planner::survive::Scope;
 use std::path::PathBuf;
 
@@ -67,6 +68,33 @@ impl Goals {
             goals.push(Goal { figure, limit });
         }
         Ok(goals)
+    }
+}
+
+/// Devices that are slower than was measured.
+#[derive(Debug, Clone, Args)]
+pub struct Guarded {
+    /// Plan for slow devices: `quantile`, all of them, or a number, any so many of them.
+    #[arg(long, value_name = "GUARD", value_parser = guard, conflicts_with_all = ["algorithm", "from"])]
+    pub robust: Option<Guard>,
+    /// Quantile of a device's measured times at which it counts as slow.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
+    pub robust_quantile: f64,
+    /// Spread (interquartile range over median) of a device of which none was measured.
+    #[arg(long, value_name = "SPREAD", default_value_t = 0.05)]
+    pub assumed_spread: f64,
+    /// Simulated runs with drawn speeds of devices, to verify what is promised.
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "robust")]
+    pub monte_carlo: u32,
+}
+
+fn guard(text: &str) -> Result<Guard, String> {
+    match text {
+        "quantile" => Ok(Guard::Quantile),
+        count => count
+            .parse()
+            .map(Guard::Budget)
+            .map_err(|_| format!("{text:?} is neither `quantile` nor a number of devices")),
     }
 }
 

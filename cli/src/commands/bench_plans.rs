@@ -13,13 +13,16 @@ use crate::ui::{Ui, percent, table};
 use crate::{files, interrupt, models};
 use isotherm_core::artefact::TOOL_VERSION;
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::ids::Layers;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::units::Seconds;
+use isotherm_core::workload::{Arrivals, Length};
 use isotherm_planner::Budget;
 use isotherm_planner::baselines::{Baseline, baseline};
 use isotherm_sim::Options;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -93,8 +96,16 @@ fn compare(ui: &Ui, path: &Path, args: &BenchPlans, rows: &mut Vec<Row>) -> Done
         problem.ambient = ambient;
         problem.conditions.air.clear();
     }
-    if let Some(requests) = args.requests {
-        problem.workload.requests = requests;
+    problem.workload.requests = args.requests.unwrap_or(problem.workload.requests);
+    if let Some(clients) = args.clients {
+        if clients == 0 {
+            return Err(Failure::new(Code::Usage, "--clients is 0; give at least one"));
+        }
+        problem.workload.arrivals = Arrivals::ClosedLoop { clients };
+        problem.serving.requests_max = clients;
+    }
+    if let Some(tokens) = args.output_tokens {
+        problem.workload.output_tokens = Length::fixed(tokens.max(1));
     }
     let ours = ours(ui, &problem, args)?;
     let first = row(ui, &problem, OURS, ours.as_ref().map_err(Clone::clone), args)?;
@@ -110,7 +121,20 @@ fn compare(ui: &Ui, path: &Path, args: &BenchPlans, rows: &mut Vec<Row>) -> Done
         other.verdict = verdict(problem.objective, &first, &other);
         rows.push(other);
     }
-    let at = rows.len() - Baseline::ALL.len();
+    for file in &args.placement {
+        let given: BTreeMap<String, (u32, u32)> =
+            serde_json::from_slice(&files::read(file)?).map_err(|e| Failure::file(file, e))?;
+        let placement: Vec<(String, Layers)> =
+            given.into_iter().map(|(name, (start, end))| (name, Layers { start, end })).collect();
+        let made = isotherm_planner::baselines::placed(&problem, &placement, None, "nobody")
+            .map_err(|e| Failure::file(file, e))?
+            .ok_or_else(|| "is no plan that holds".to_owned());
+        let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut other = row(ui, &problem, &name, made.as_ref().map_err(Clone::clone), args)?;
+        other.verdict = verdict(problem.objective, &first, &other);
+        rows.push(other);
+    }
+    let at = rows.len() - Baseline::ALL.len() - args.placement.len();
     rows.insert(at, first);
     Ok(())
 }

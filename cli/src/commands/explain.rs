@@ -7,6 +7,7 @@ use crate::interrupt;
 use crate::ui::{Ui, percent, table};
 use isotherm_core::check::Violation;
 use isotherm_core::plan::{Plan, Unused};
+use isotherm_core::sustained::Subject;
 use isotherm_core::units::{BytesPerSecond, Seconds};
 use isotherm_planner::{BreakEven, Budget, Explanation, HeatCost, SplitVerdict, Worth};
 use serde::Serialize;
@@ -22,6 +23,8 @@ struct Answer<'a> {
     unused: &'a [Unused],
     split: Option<Split>,
     heat: Option<Heat>,
+    /// Without each of the goals.
+    goals: Vec<Lifted>,
     without: Vec<Value<'a>>,
     one_more: Vec<Value<'a>>,
 }
@@ -75,6 +78,12 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
     }
     // A plan that does not care for heat is compared with others that do not.
     question.problem.limits.cold |= stored.status.has_plan() && stored.sustained.is_none();
+    // What was asked of it beside the scenario is asked of the others too.
+    for goal in &stored.goals {
+        if !question.problem.limits.goals.contains(goal) {
+            question.problem.limits.goals.push(*goal);
+        }
+    }
     let begin = Instant::now();
     let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
@@ -105,6 +114,11 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
                 .map(|(limit, value)| Lifted { limit: limit.to_string(), objective_value: *value })
                 .collect(),
         }),
+        goals: found
+            .goals
+            .iter()
+            .map(|(goal, value)| Lifted { limit: goal.to_string(), objective_value: *value })
+            .collect(),
         without: found.without.iter().map(value).collect(),
         one_more: found.one_more.iter().map(value).collect(),
     };
@@ -170,6 +184,7 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
     if let Some(heat) = &found.heat {
         text.push_str(&heat_words(plan, heat, &found.one_more));
     }
+    text.push_str(&goal_words(plan, found));
     if !plan.unused.is_empty() {
         text.push_str("\n  not used:\n");
         text.extend(plan.unused.iter().map(|unused| format!("    {}: {}\n", unused.device, unused.reason)));
@@ -183,6 +198,23 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
     text
 }
 
+/// What each goal costs.
+fn goal_words(plan: &Plan, found: &Explanation) -> String {
+    let Some(value) = plan.objective_value else { return String::new() };
+    let mut text = String::new();
+    for (goal, without) in &found.goals {
+        let Some(without) = *without else { continue };
+        let gain = if plan.objective_name == "throughput" { without / value - 1.0 } else { 1.0 - without / value };
+        let price = if gain.abs() < 5e-4 { "costs nothing".to_owned() } else { format!("costs {}", percent(gain)) };
+        text.push_str(&format!(
+            "\n  {goal} {price}: without it {} = {}\n",
+            plan.objective_name,
+            plan::quantity(without, &plan.unit)
+        ));
+    }
+    text
+}
+
 /// What heat costs, what lifting each limit is worth, and whether cooling is worth more than one more device.
 fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
     let Some(value) = plan.objective_value else { return String::new() };
@@ -192,12 +224,12 @@ fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
         let lost = if plan.unit == "s" { 1.0 - cold / value } else { 1.0 - value / cold };
         let cold = plan::quantity(cold, &plan.unit);
         text.push_str(&format!(
-            "\n  in air of {} heat and power cost {:.1} %: cold it would be {cold}\n",
+            "\n  at {} this pile loses {:.1} % to heat and power: cold it would be {cold}\n",
             heat.air,
             lost * 100.0
         ));
     }
-    let mut best: Option<(String, f64)> = None;
+    let mut best: Option<(&Subject, f64)> = None;
     for (limit, lifted) in &heat.lifted {
         let Some(lifted) = *lifted else { continue };
         let gain = better(lifted);
@@ -207,15 +239,19 @@ fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
             gain * 100.0
         ));
         if best.as_ref().is_none_or(|(_, known)| gain > *known) {
-            best = Some((limit.to_string(), gain));
+            best = Some((limit, gain));
         }
     }
     let device =
         one_more.iter().filter_map(|worth| Some((&worth.name, worth.gain?))).max_by(|a, b| a.1.total_cmp(&b.1));
     if let (Some((limit, gain)), Some((class, more))) = (best, device) {
         let verdict = if gain > more { "is worth more than" } else { "is worth less than" };
+        let what = match limit {
+            Subject::Temperature(device) => format!("a fan on {device}, as strong as it takes,"),
+            Subject::Power(scope) => format!("more power for {scope}"),
+        };
         text.push_str(&format!(
-            "    lifting {limit} ({:+.1} %) {verdict} one more {class} ({:+.1} %)\n",
+            "    {what} ({:+.1} %) {verdict} one more {class} ({:+.1} %)\n",
             gain * 100.0,
             more * 100.0
         ));

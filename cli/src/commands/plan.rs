@@ -4,6 +4,7 @@ mod change;
 mod long_run;
 mod pareto;
 pub mod promises;
+mod robust;
 mod survive;
 
 use crate::args::{Plan as PlanArgs, PlanAndScenario};
@@ -42,9 +43,16 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     if !args.frontier.pareto.is_empty() {
         return pareto::show(ui, problem, &args.frontier, args.time_limit);
     }
-    let (outcome, plan) = match &args.running.from {
-        Some(path) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
-        None if objectives.len() > 1 => {
+    let (outcome, plan) = match (&args.running.from, args.guarded.robust) {
+        (Some(path), _) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
+        (None, Some(guard)) => {
+            if objectives.len() > 1 || !asked.is_empty() {
+                let what = "--robust together with several objectives, or with times to keep in simulation";
+                return Err(Failure::new(Code::Usage, what).remedy("give one objective, and goals for the others"));
+            }
+            robust::guard(ui, problem, guard, &args.guarded, args.time_limit)?
+        }
+        (None, None) if objectives.len() > 1 => {
             if !asked.is_empty() {
                 let what = "several objectives in turn, and times to keep in simulation";
                 return Err(Failure::new(Code::Usage, what).remedy("give one objective, and goals for the others"));
@@ -53,8 +61,8 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
                 isotherm_planner::goals::in_turn(problem, &objectives, args.goals.give, budget)
             })?
         }
-        None if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
-        None => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
+        (None, None) if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
+        (None, None) => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
     };
     if let Some(path) = &args.output {
         files::write_json(path, &plan)?;

@@ -14,7 +14,7 @@ use crate::throughput::twins;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::Plan;
 use isotherm_core::problem::{Objective, PlacementProblem, floor};
-use isotherm_core::spending::Cost;
+use isotherm_core::spending::{Cost, figure};
 use isotherm_core::sustained::Envelope;
 
 /// Programs solved for one batch, each with a smaller ratio or a higher floor.
@@ -58,8 +58,8 @@ impl<'a> Best<'a> {
         self.plan.map(|(plan, value)| (plan, value, self.how))
     }
 
-    /// A plan of the same placement by any objective; it is kept where it is better and the checker takes it. The
-    /// throughput of what came of it.
+    /// A plan of the same placement by any objective; it is kept where it is better and the checker takes it. By which
+    /// factor it misses the goal that it misses most; 1 where it reaches all.
     pub fn offer(&mut self, plan: Plan) -> Option<f64> {
         let problem = self.problem;
         let how = plan.certificate.as_ref().map_or_else(String::new, |certificate| certificate.method.clone());
@@ -71,7 +71,12 @@ impl<'a> Best<'a> {
             None => plan,
         };
         let figures = evaluate(&plan, problem);
-        let rate = figures.throughput.map(|rate| rate.value());
+        let short = problem.limits.goals.iter().map(|goal| {
+            let found = figure(&plan, problem, goal.figure).unwrap_or(0.0);
+            let short = if goal.figure.maximises() { goal.limit / found } else { found / goal.limit };
+            if goal.reached(Some(found)) { 1.0 } else { short }
+        });
+        let short = short.fold(1.0, f64::max);
         let value = figures.value(problem.objective)?;
         let better = |known: f64| if problem.objective.maximises() { value > known } else { value < known };
         if self.value().is_none_or(better) {
@@ -88,7 +93,7 @@ impl<'a> Best<'a> {
                 (self.plan, self.how) = (Some((plan, value)), how);
             }
         }
-        rate
+        Some(short)
     }
 }
 
@@ -191,22 +196,25 @@ impl Search<'_> {
         }
         let asked_floor = floor(&problem.limits.goals);
         let mut round = Round { search: self, tables: &tables, network: &network, batch };
-        let mut asked = Asked {
-            classes: &classes,
-            cool: &cool,
-            costs: &own,
-            floor: asked_floor,
-            limits: &limits,
-            envelope: envelope.as_ref(),
-            most,
-        };
         if asked_floor > most {
             return Ok(Some(round.nothing()));
         }
         let unit = PlacementProblem::figure_of_cost(objective, 1.0, 1.0);
         let ratio = matches!(objective, Objective::Energy | Objective::Money);
         let mut bound: Option<f64> = None;
+        // By which factor more is asked than has to be, where ways or rounding made a plan miss its goals.
+        let mut tight = 1.0_f64;
         for _ in 0..PROGRAMS_MAX {
+            let limits: Vec<_> = limits.iter().map(|(costs, most, each)| (costs.clone(), most / tight, *each)).collect();
+            let asked = Asked {
+                classes: &classes,
+                cool: &cool,
+                costs: &own,
+                floor: asked_floor * tight,
+                limits: &limits,
+                envelope: envelope.as_ref(),
+                most,
+            };
             let aim = match (objective, best.value()) {
                 (Objective::Throughput, _) => Aim::Rate,
                 (_, Some(value)) if ratio => Aim::Beyond(value / unit),
@@ -215,19 +223,21 @@ impl Search<'_> {
             let before = best.value();
             let Some(solved) = round.solve(&asked, aim, best)? else {
                 // Nothing is left in these batches.
-                if asked.floor <= asked_floor {
+                if tight <= 1.0 {
                     bound = Some(round.nothing());
                 }
                 break;
             };
-            if asked.floor <= asked_floor {
+            if tight <= 1.0 {
                 bound = round.bound(&asked, aim, solved.bound, unit).or(bound);
             }
             let improved = best.value() != before;
-            match solved.rate {
-                // What the ways take made it too slow: ask for so much more.
-                Some(rate) if rate < asked_floor * (1.0 - GAP_NONE) && rate > 0.0 && asked.floor < most => {
-                    asked.floor = (asked.floor.max(asked_floor) * (asked_floor / rate) * 1.0005).min(most);
+            match solved.short {
+                Some(short) if short > 1.0 && short.is_finite() => {
+                    tight *= short * (1.0 + 0.5 * GAP_NONE);
+                    if asked_floor * tight > most {
+                        break;
+                    }
                 }
                 _ if ratio && improved => {}
                 _ => break,
@@ -319,8 +329,8 @@ fn fastest(network: &Network) -> f64 {
 struct Solved {
     /// No assignment is better, in the program's terms.
     bound: f64,
-    /// Throughput of the plan.
-    rate: Option<f64>,
+    /// By which factor the plan misses its goals; none without a plan.
+    short: Option<f64>,
 }
 
 /// Programs for batches of one size.
@@ -353,14 +363,14 @@ impl Round<'_> {
             return Ok(None);
         }
         if worst.is_some_and(|worst| relaxed.bound >= worst - 1e-9) {
-            return Ok(Some(Solved { bound: relaxed.bound, rate: None }));
+            return Ok(Some(Solved { bound: relaxed.bound, short: None }));
         }
         let answer = solve(&program.program, None, budget.solver_gap().max(1e-7), &budget)?;
         if answer.verdict == Verdict::Infeasible {
             return Ok(None);
         }
         let bound = answer.bound.max(relaxed.bound);
-        let Some(at) = answer.assignment else { return Ok(Some(Solved { bound, rate: None })) };
+        let Some(at) = answer.assignment else { return Ok(Some(Solved { bound, short: None })) };
         let (placement, paths) = program.read(self.network, &at);
         let rate = paths.iter().map(|path| path.rate).sum();
         let own = Carried { rate, paths };
@@ -368,8 +378,8 @@ impl Round<'_> {
         // What the placement carries at most may be worth more, or less.
         let flows = crate::throughput::Flows::new(self.tables, self.network);
         let carried = flows.carried(&placement)?;
-        reached = [reached, self.offer(&placement, &carried, best)?].into_iter().flatten().reduce(f64::max);
-        Ok(Some(Solved { bound, rate: reached }))
+        reached = [reached, self.offer(&placement, &carried, best)?].into_iter().flatten().reduce(f64::min);
+        Ok(Some(Solved { bound, short: reached }))
     }
 
     fn offer(

@@ -16,4 +16,5 @@ mod invariance;
 mod known_figures;
 mod latency;
 mod mesh;
+mod robust;
 mod spending;

@@ -72,6 +72,13 @@ fn the_least_cost_of_a_token_is_what_enumeration_finds_with_and_without_a_floor_
         certified += usize::from(certificate.bound_kind == BoundKind::Certified);
         slower += usize::from(figure(found, &problem, Objective::Throughput).expect("a rate") < most * 0.999);
         found.clone().check(&problem).expect("it holds");
+        // What a bound claims beyond what its prices prove is refused.
+        let mut lied = found.clone();
+        if let Some(certificate) = lied.certificate.as_mut().filter(|c| c.bound_kind == BoundKind::Certified) {
+            certificate.bound = Some(bound * 1.001);
+            certificate.gap = Some((bound * 1.001 - value).abs() / value);
+            lied.check(&problem).expect_err("a bound that is not proved");
+        }
         plans += 1;
     }
     assert!(plans > 15 && certified > 0 && slower > 3, "{plans} plans, {certified} certified, {slower} slower");

@@ -41,7 +41,6 @@ fn row(state: &DeviceState) -> Vec<String> {
 
 /// What a plan that does not care for heat loses once its devices are warm; none where heat changes nothing.
 fn cold(plan: &Plan, problem: &PlacementProblem) -> Option<String> {
-    let value = plan.objective_value?;
     if Envelope::of(problem).is_empty() {
         return None;
     }
@@ -51,10 +50,11 @@ fn cold(plan: &Plan, problem: &PlacementProblem) -> Option<String> {
     }
     let slowed: Vec<String> =
         warm.slowed.iter().map(|(device, speed)| format!("{device} to {:.1} %", speed * 100.0)).collect();
-    let lost = (warm.value / value - 1.0) * 100.0;
+    let lost = (warm.value / warm.cold - 1.0) * 100.0;
     Some(format!(
-        "\n  once warm (estimated): {} = {:.3} {}, {lost:+.1} %; heat slows {}\n",
+        "\n  once warm (estimated): {} falls from {:.3} to {:.3} {}, {lost:+.1} %; heat slows {}\n",
         plan.objective_name,
+        warm.cold,
         warm.value,
         plan.unit,
         slowed.join(", ")
