@@ -92,6 +92,14 @@ impl Budget<'_> {
         self.remaining.filter(|left| left().value() <= 0.0).map(|_| Limit::Time)
     }
 
+    /// Runs something that may take a share of the time that is left, from 0 to 1.
+    pub(crate) fn part<T>(&self, share: f64, run: impl FnOnce(&Budget<'_>) -> T) -> T {
+        let Some(remaining) = self.remaining else { return run(self) };
+        let others = remaining().value().max(0.0) * (1.0 - share.clamp(0.0, 1.0));
+        let own = || Seconds::new(remaining().value() - others).unwrap_or(Seconds::ZERO);
+        run(&Budget { remaining: Some(&own), ..*self })
+    }
+
     /// Seconds left; none where time does not matter.
     pub(crate) fn seconds_left(&self) -> Option<f64> {
         self.remaining.map(|left| left().value().max(0.0))

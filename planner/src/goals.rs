@@ -23,6 +23,9 @@ use isotherm_core::problem::{Goal, Objective, PlacementProblem};
 /// A gap of the certified bound up to which it is preferred to a tighter one on the solver's word.
 const CERTIFIED_GAP: f64 = 0.01;
 
+/// Share of the time for the best plan by throughput.
+const FIRST: f64 = 0.4;
+
 /// Whether a problem is answered here.
 pub(crate) fn concerns(problem: &PlacementProblem) -> bool {
     problem.objective.spends() || !problem.limits.goals.is_empty()
@@ -31,7 +34,7 @@ pub(crate) fn concerns(problem: &PlacementProblem) -> bool {
 /// The best plan that reaches all goals.
 pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     let free = freed(problem, if problem.objective.serves() { Objective::Throughput } else { problem.objective });
-    let fastest = door::plan(&free, budget)?;
+    let fastest = budget.part(FIRST, |budget| door::plan(&free, budget))?;
     let Some(found) = fastest.plan().map(|found| found.plan().clone()) else { return Ok(fastest) };
     let certificate = found.certificate.clone();
     if let Some(reasons) = beyond(problem, certificate.as_ref()) {
@@ -145,9 +148,10 @@ pub fn in_turn(
 ) -> Result<Outcome, PlanError> {
     let mut asked = problem.clone();
     let Some((&last, before)) = objectives.split_last() else { return door::plan(problem, budget) };
-    for &objective in before {
+    for (i, &objective) in before.iter().enumerate() {
         asked.objective = objective;
-        let outcome = door::plan(&asked, budget)?;
+        let share = 1.0 / (objectives.len() - i) as f64;
+        let outcome = budget.part(share, |budget| door::plan(&asked, budget))?;
         let Some(value) = outcome.plan().and_then(|found| found.plan().objective_value) else { return Ok(outcome) };
         let limit = if objective.maximises() { value * (1.0 - give) } else { value * (1.0 + give) };
         asked.limits.goals.push(Goal { figure: objective, limit });

@@ -71,11 +71,11 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
         points.push(Point { plan: found.clone(), figures, vouched, gap });
         figure(found.plan(), problem, Objective::Throughput)
     };
-    let fastest = door::plan(&serving, budget)?;
+    let fastest = budget.part(0.2, |budget| door::plan(&serving, budget))?;
     let Some(fastest) = fastest.plan().cloned() else { return Ok(points) };
     let most = offer(&fastest, axes.contains(&Objective::Throughput));
     for &axis in axes.iter().filter(|axis| !axis.serves()) {
-        if let Some(found) = door::plan(&of(axis), budget)?.plan() {
+        if let Some(found) = budget.part(0.2, |budget| door::plan(&of(axis), budget))?.plan() {
             offer(found, true);
         }
     }
@@ -87,7 +87,7 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
             }
             let mut shorter = serving.clone();
             shorter.limits.stages_max = Some(depth - 1);
-            match door::plan(&shorter, budget)?.plan() {
+            match budget.part(0.1, |budget| door::plan(&shorter, budget))?.plan() {
                 Some(found) => {
                     depth = longest(found).min(depth - 1);
                     offer(&restated(&serving, found)?, false);
@@ -97,7 +97,7 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
         }
     }
     for &axis in axes.iter().filter(|axis| axis.spends()) {
-        let cheapest = door::plan(&of(axis), budget)?;
+        let cheapest = budget.part(0.2, |budget| door::plan(&of(axis), budget))?;
         let Some(cheapest) = cheapest.plan() else { continue };
         let Some((least, most)) = offer(cheapest, true).zip(most).filter(|(least, most)| least < most) else {
             continue;
@@ -113,7 +113,8 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
             // The last is the rate of the fastest plan, but for what its solver may have left.
             let limit = if step == RATES { rate * (1.0 - 0.5 * NEARLY) } else { rate };
             asked.limits.goals.push(Goal { figure: Objective::Throughput, limit });
-            if let Some(found) = door::plan(&asked, budget)?.plan() {
+            let share = 1.0 / (RATES - step + 2) as f64;
+            if let Some(found) = budget.part(share, |budget| door::plan(&asked, budget))?.plan() {
                 reached = offer(found, true).unwrap_or(reached).max(reached);
             }
         }

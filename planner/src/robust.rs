@@ -27,6 +27,8 @@ use isotherm_core::sustained::Envelope;
 const QUARTILES: f64 = 1.348_979_500_392_163_5;
 /// Most sets of slow devices that are planned for.
 const SCENARIOS_MAX: usize = 8;
+/// Share of the time that is left for each of several plans.
+const FIRST: f64 = 0.3;
 /// Shares of full slowness at which all devices are slowed for further candidates.
 const SHARES: [f64; 3] = [0.25, 0.5, 1.0];
 
@@ -114,7 +116,7 @@ pub fn robust(
         }
         Some((value, set))
     };
-    let first = door::plan(problem, budget)?;
+    let first = budget.part(FIRST, |budget| door::plan(problem, budget))?;
     let Some(nominal) = first.plan().map(|found| found.plan().clone()) else { return Ok(Err(first)) };
     let certificate = nominal.certificate.clone();
     let (mut bound, mut kind) = certificate.map_or((None, BoundKind::None), |c| (c.bound, c.bound_kind));
@@ -125,7 +127,7 @@ pub fn robust(
         if seen.len() >= SCENARIOS_MAX || budget.exhausted().is_some() {
             break;
         }
-        let outcome = door::plan(&slowed(problem, &slowness, &set, 1.0), budget)?;
+        let outcome = budget.part(FIRST, |budget| door::plan(&slowed(problem, &slowness, &set, 1.0), budget))?;
         seen.push(set);
         let Some(found) = outcome.plan().map(|found| found.plan().clone()) else { continue };
         let stated = found.certificate.as_ref().map(|c| (c.bound, c.bound_kind));
@@ -141,7 +143,8 @@ pub fn robust(
         if budget.exhausted().is_some() {
             break;
         }
-        if let Some(found) = door::plan(&slowed(problem, &slowness, &all, share), budget)?.plan() {
+        let outcome = budget.part(FIRST, |budget| door::plan(&slowed(problem, &slowness, &all, share), budget))?;
+        if let Some(found) = outcome.plan() {
             offer(found.plan());
         }
     }

@@ -118,13 +118,18 @@ impl Search<'_> {
         let mut bound: Option<f64> = None;
         let mut whole = variants.len() == 1 && !problem.limits.partial && !problem.may_group();
         let better = |a: f64, b: f64| if problem.objective.maximises() { a.max(b) } else { a.min(b) };
+        let mut open: usize = variants.iter().map(|variant| variant.batches().len()).sum();
         for variant in &variants {
             for batch in variant.batches() {
+                let share = 1.0 / open.max(1) as f64;
+                open -= 1;
                 if self.budget.exhausted().is_some() {
                     whole = false;
                     break;
                 }
-                match self.in_batches(variant, batch, best)? {
+                match self.budget.part(share, |budget| {
+                    Search { problem: self.problem, budget, most: self.most }.in_batches(variant, batch, best)
+                })? {
                     Some(found) => bound = Some(bound.map_or(found, |known| better(known, found))),
                     None => whole = false,
                 }
@@ -205,7 +210,8 @@ impl Search<'_> {
         // By which factor more is asked than has to be, where ways or rounding made a plan miss its goals.
         let mut tight = 1.0_f64;
         for _ in 0..PROGRAMS_MAX {
-            let limits: Vec<_> = limits.iter().map(|(costs, most, each)| (costs.clone(), most / tight, *each)).collect();
+            let limits: Vec<_> =
+                limits.iter().map(|(costs, most, each)| (costs.clone(), most / tight, *each)).collect();
             let asked = Asked {
                 classes: &classes,
                 cool: &cool,
@@ -296,7 +302,7 @@ impl Search<'_> {
                 let mut fewer = left.clone();
                 fewer.limits.banned.push(device.clone());
                 let known = best.value();
-                if let Some(found) = door::plan(&fewer, self.budget)?.plan() {
+                if let Some(found) = self.budget.part(0.1, |budget| door::plan(&fewer, budget))?.plan() {
                     best.offer(found.plan().clone());
                 }
                 if best.value() != known {
