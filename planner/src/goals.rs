@@ -45,11 +45,11 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
     // What bounds all plans bounds those that reach goals.
     let of_all = certificate.clone().filter(|_| !problem.objective.spends());
     if let Some(certificate) = of_all.as_ref().filter(|c| best.holds() && c.gap.is_some_and(|gap| gap <= GAP_NONE)) {
-        return finished(problem, best, Bounds { solver: None, given: Some(certificate.clone()) }, None);
+        return finished(problem, best, &Bounds { solver: None, given: Some(certificate.clone()) }, None);
     }
     let search = Search { problem, budget, most: certificate.as_ref().and_then(|c| c.bound) };
     let solver = search.run(&free, &mut best)?;
-    finished(problem, best, Bounds { solver, given: of_all }, budget.exhausted())
+    finished(problem, best, &Bounds { solver, given: of_all }, budget.exhausted())
 }
 
 /// The problem without goals, by another objective.
@@ -98,7 +98,7 @@ struct Bounds {
 fn finished(
     problem: &PlacementProblem,
     best: Best<'_>,
-    bounds: Bounds,
+    bounds: &Bounds,
     stopped: Option<Limit>,
 ) -> Result<Outcome, PlanError> {
     let Some((plan, value, how)) = best.into_plan() else {

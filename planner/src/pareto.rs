@@ -60,7 +60,7 @@ pub fn frontier(problem: &PlacementProblem, axes: &[Objective], budget: &Budget<
     let serving = of(Objective::Throughput);
     let mut offer = |found: &FeasiblePlan, end: bool| {
         let of_axis = |axis: &Objective| figure(found.plan(), problem, *axis);
-        let Some(figures) = axes.iter().map(of_axis).collect::<Option<Vec<f64>>>() else { return None };
+        let figures = axes.iter().map(of_axis).collect::<Option<Vec<f64>>>()?;
         let kind = found.plan().certificate.as_ref().map(|c| (c.bound_kind, c.gap.unwrap_or(f64::INFINITY)));
         let vouched = match kind {
             Some((BoundKind::Certified, gap)) if end && gap <= budget.gap_target.max(1e-6) => Vouched::Certified,

@@ -46,7 +46,8 @@ pub struct BenchPlans {
     /// Mean tokens of an answer, in the place of the scenario's: of each of them.
     #[arg(long, value_name = "N")]
     pub output_tokens: Option<u32>,
-    /// A placement of somebody's, as JSON: device names and their layers, `{"desk": [0, 12]}` (half open); may be repeated.
+    /// A placement of somebody's, as JSON: device names and their layers, `{"desk": [0, 12]}` (half open); may be
+    /// repeated.
     #[arg(long, value_name = "FILE")]
     pub placement: Vec<PathBuf>,
     /// Temperature of the air, in place of the scenario's.
