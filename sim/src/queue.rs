@@ -12,7 +12,6 @@
 //! on its time and the anchor alone, buckets are filled and emptied front to back, and sorting is stable.
 
 use isotherm_core::units::SimTime;
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// Bits of a digit.
@@ -21,13 +20,13 @@ const BITS: u32 = 6;
 const DIGITS: usize = 1 << BITS;
 /// Digits of a time.
 const LEVELS: usize = u64::BITS.div_ceil(BITS) as usize;
-/// Most events of a bucket that is sorted rather than divided.
-const SORTED_MAX: usize = 24;
+/// Most events of a bucket that is sorted rather than divided; a power of two.
+const SORTED_MAX: usize = 32;
 /// Most events of the sorted list; beyond it, its later half goes back to the buckets.
 const FRONT_MAX: usize = 64;
 
 /// An event that waits.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Entry<E> {
     time: u64,
     event: E,
@@ -56,13 +55,13 @@ pub struct EventQueue<E> {
     moving: Vec<Entry<E>>,
 }
 
-impl<E> Default for EventQueue<E> {
+impl<E: Copy> Default for EventQueue<E> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<E> EventQueue<E> {
+impl<E: Copy> EventQueue<E> {
     /// An empty queue at time zero.
     #[must_use]
     pub fn new() -> Self {
@@ -159,11 +158,18 @@ impl<E> EventQueue<E> {
             let above = if width < u64::BITS { self.anchor >> width << width } else { 0 };
             self.anchor = above | u64::from(digit) << low;
             let bucket = &mut self.buckets[level as usize * DIGITS + digit as usize];
-            if level == 0 || bucket.len() <= SORTED_MAX {
+            // In a bucket of the last level times are too far apart for the numbers that are sorted.
+            if level == 0 || (bucket.len() <= SORTED_MAX && level + 1 < LEVELS as u32) {
                 self.horizon = self.anchor.saturating_add(1 << low);
                 // The latest first, and of one time the one scheduled last.
-                self.front.extend(bucket.drain(..).rev());
-                self.front.sort_by_key(|entry| Reverse(entry.time));
+                if level == 0 {
+                    self.front.extend(bucket.iter().rev());
+                } else {
+                    let mut keys = [0; SORTED_MAX];
+                    let keys = latest_first(bucket, self.anchor, &mut keys);
+                    self.front.extend(keys.iter().map(|key| bucket[*key as usize % SORTED_MAX]));
+                }
+                bucket.clear();
                 return;
             }
             let mut moving = std::mem::take(&mut self.moving);
@@ -190,11 +196,28 @@ impl<E> EventQueue<E> {
     }
 }
 
+/// The places of a short bucket's events, the latest first and of one time the last first, each in the low bits of a
+/// number that holds its time above them. Each is carried past all before it without a branch: which way a comparison
+/// of two times goes is what a processor guesses wrong half of the time.
+fn latest_first<'a, E>(bucket: &[Entry<E>], anchor: u64, keys: &'a mut [u64; SORTED_MAX]) -> &'a [u64] {
+    for (place, entry) in bucket.iter().enumerate() {
+        let mut key = (entry.time - anchor) * SORTED_MAX as u64 + place as u64;
+        for held in &mut keys[..place] {
+            let (later, earlier) = ((*held).max(key), (*held).min(key));
+            *held = later;
+            key = earlier;
+        }
+        keys[place] = key;
+    }
+    &keys[..bucket.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use proptest::test_runner::RngSeed;
+    use std::cmp::Reverse;
     use std::collections::BinaryHeap;
 
     #[test]
