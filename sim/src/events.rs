@@ -40,6 +40,7 @@ impl Log {
             Event::Detect { route } => (8, [route, 0, 0]),
             Event::Loaded { load } => (9, [load, 0, 0]),
             Event::Moved { route, request } => (10, [route, request, 0]),
+            Event::Severed { from, to } => (11, [from, to, 0]),
         };
         let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
         let [a, b] = self.state;

@@ -17,6 +17,7 @@
 //! problem, load and seed.
 
 pub mod body;
+mod carry;
 mod events;
 mod failures;
 pub mod heat;
@@ -301,11 +302,6 @@ pub enum SimulateError {
         "no route of the plan {0}; plan more than one route, and name the devices of some in disaggregation.prefill"
     )]
     EmptyPool(&'static str),
-    /// Losses where prompts and answers have routes of their own.
-    #[error(
-        "failures are not simulated where routes prefill or decode alone; take [disaggregation] or [[failures]] out"
-    )]
-    PoolsMayNotFail,
     /// The serving policy refused a limit or a request.
     #[error("the serving loop refused: {0}")]
     Serving(#[from] ServingError),

@@ -1,16 +1,24 @@
 //! Engines that answer a list of requests, each engine one device or one group that works as one: the policy says
 //! what a step holds, the caller how long it takes, and nothing else happens. This is what a prediction of somebody's
-//! recorded run needs; plans over several stages, links and heat are [`simulate`](crate::simulate)'s.
+//! recorded run needs; plans over several stages, links and heat are [`simulate`](crate::simulate)'s, which takes the time
+//! of a step from a problem and cannot make engines wait for one another.
 //!
-//! An engine looks at its queue when it is idle and when a step is over. Steps of one engine run one after another;
-//! with look-ahead the next is formed while one runs. Engines that share experts run their steps together: a joint step
-//! takes as long as the slowest, and an engine with nothing to do waits.
+//! It stands on what [`simulate`](crate::simulate) stands on: the [queue](crate::queue) and its order, the
+//! [policies](crate::policy), and the carrying of roundings. On a plan of one stage without links and heat both give every
+//! request the same times to the nanosecond, which a property test holds them to.
+//!
+//! An engine looks at its queue when it is idle and when a step is over, after everything else that is scheduled for that
+//! moment. Steps of one engine run one after another; with look-ahead the next is formed while one runs. Engines that share
+//! experts run their steps together: a joint step takes as long as the slowest, and an engine with nothing to do waits.
 
+use crate::carry::Carry;
 use crate::policy::Policy;
+use crate::queue::EventQueue;
+use crate::router::Balancer;
 use isotherm_core::cost::Span;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Request, ServingError};
-use isotherm_core::units::{Seconds, SimDuration, SimTime};
+use isotherm_core::units::{Seconds, SimTime};
 use std::collections::VecDeque;
 
 /// A request and when it comes.
@@ -48,37 +56,43 @@ pub struct Served {
     pub busy: Seconds,
 }
 
-/// Counts of an engine as the one that deals requests knows them.
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    waiting: u64,
-    running: u64,
+/// What can happen.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// The next request comes, with all that come at the same moment.
+    Arrive,
+    /// The step of a lane is over.
+    Over { lane: usize },
+    /// The engines of a lane look at their queues.
+    Look { lane: usize },
 }
 
-/// How often the one that deals requests hears of the engines, vLLM's `v1/engine/coordinator.py`.
-const NEWS_EVERY: SimDuration = SimDuration(100_000_000);
+/// Most steps that a lane has out: a joint step may hold a batch of an engine that has few out and one of an engine
+/// that has many.
+const STEPS_MAX: usize = 8;
+
+/// A step that runs, or waits for the one that runs: its time, and its batches by engine.
+type Step = (Seconds, Vec<Option<Batch>>);
 
 /// Engines whose steps run together, or one.
 #[derive(Debug)]
 struct Lane {
     engines: Vec<usize>,
-    /// Batches by engine of each step that runs or is formed, and when it will be over.
-    steps: VecDeque<(SimTime, Vec<Option<Batch>>)>,
-    /// When the last of them will be over.
-    free_at: SimTime,
-    /// What rounding to nanoseconds left over.
-    remainder: f64,
-    /// Requests that came during a step: engine, place in the list.
-    inbox: Vec<(usize, usize)>,
+    /// Steps that are out; the first one runs.
+    steps: VecDeque<Step>,
+    carry: Carry,
+    /// What the end of the step that runs leaves of the last nanosecond.
+    rest: f64,
+    /// Whether a look is scheduled.
+    looks: bool,
 }
 
 /// Serves all requests.
 ///
-/// Requests go to the engine with the least of four times its waiting and once its running requests, known every
-/// tenth of a second and counted up in between, as vLLM deals them. `together` says whether engines run their steps
-/// jointly. `pass` gives the time of a step from the batches of the engines that run it.
+/// Requests go to engines as vLLM [deals](Balancer) them. `together` says whether engines run their steps jointly. `pass`
+/// gives the time of a step from the batches of the engines that run it.
 ///
-/// Errors: a policy refuses a request, or the requests are not in order of arrival.
+/// Errors: there is no engine, a policy refuses a request, or the requests are not in order of arrival.
 pub fn serve(
     engines: &mut [Box<dyn Policy>],
     arrivals: &[Arrival],
@@ -86,150 +100,145 @@ pub fn serve(
     pass: &mut dyn FnMut(&[Option<&Batch>]) -> Seconds,
 ) -> Result<Served, ServingError> {
     let number = engines.len();
-    let lane = |engines: Vec<usize>| Lane {
-        engines,
-        steps: VecDeque::new(),
-        free_at: SimTime::ZERO,
-        remainder: 0.0,
-        inbox: Vec::new(),
-    };
-    let lanes = if together { vec![lane((0..number).collect())] } else { (0..number).map(|i| lane(vec![i])).collect() };
     if number == 0 {
         return Err(ServingError::Zero("the number of engines"));
     }
+    if let Some(pair) = arrivals.windows(2).find(|pair| pair[1].at < pair[0].at) {
+        return Err(ServingError::OutOfOrder { request: pair[1].request.id.0, last: pair[0].request.id.0 });
+    }
+    let lane = |engines: Vec<usize>| {
+        let (steps, carry) = (VecDeque::new(), Carry::default());
+        Lane { engines, steps, carry, rest: 0.0, looks: false }
+    };
+    let lanes = if together { vec![lane((0..number).collect())] } else { (0..number).map(|i| lane(vec![i])).collect() };
     let unanswered = Answer { queued: SimTime::NEVER, first_token: SimTime::NEVER, last_token: SimTime::NEVER };
     let mut run = Run {
         engines,
         arrivals,
+        next: 0,
+        queue: EventQueue::new(),
         lanes,
         pass,
-        loads: vec![Load::default(); number],
-        known: vec![Load::default(); number],
-        news_at: SimTime::ZERO,
-        engine_of: vec![0; arrivals.len()],
+        balancer: Balancer::new(number),
+        unseen: vec![Vec::new(); number],
         served: Served { answers: vec![unanswered; arrivals.len()], ..Served::default() },
     };
-    run.all()?;
+    run.announce();
+    while let Some((now, event)) = run.queue.pop() {
+        match event {
+            Event::Arrive => run.arrive(now)?,
+            Event::Over { lane } => run.finish_step(now, lane),
+            Event::Look { lane } => run.look(now, lane),
+        }
+    }
     Ok(run.served)
 }
 
 struct Run<'a> {
     engines: &'a mut [Box<dyn Policy>],
     arrivals: &'a [Arrival],
+    /// Place of the next request.
+    next: usize,
+    queue: EventQueue<Event>,
     lanes: Vec<Lane>,
     pass: &'a mut dyn FnMut(&[Option<&Batch>]) -> Seconds,
-    /// What is true of the engines, and what is known of them.
-    loads: Vec<Load>,
-    known: Vec<Load>,
-    news_at: SimTime,
-    engine_of: Vec<usize>,
+    balancer: Balancer,
+    /// Requests of each engine that it has not looked at.
+    unseen: Vec<Vec<usize>>,
     served: Served,
 }
 
 impl Run<'_> {
-    fn all(&mut self) -> Result<(), ServingError> {
-        let mut next = 0;
-        let mut last = SimTime::ZERO;
-        loop {
-            let over = (0..self.lanes.len()).filter_map(|lane| Some((self.lanes[lane].steps.front()?.0, lane))).min();
-            let arrival = self.arrivals.get(next).map(|arrival| arrival.at);
-            match (arrival, over) {
-                (Some(at), over) if over.is_none_or(|(end, _)| at <= end) => {
-                    if at < last {
-                        let id = self.arrivals[next].request.id.0;
-                        return Err(ServingError::OutOfOrder { request: id, last: id.saturating_sub(1) });
-                    }
-                    last = at;
-                    // All that come at once are in the queue when the engine looks.
-                    while self.arrivals.get(next).is_some_and(|arrival| arrival.at == at) {
-                        let engine = self.deal(at);
-                        self.engine_of[next] = engine;
-                        self.lane_of(engine).inbox.push((engine, next));
-                        next += 1;
-                    }
-                    for lane in 0..self.lanes.len() {
-                        if self.lanes[lane].steps.is_empty() {
-                            self.look(lane, at)?;
-                        }
-                    }
-                }
-                (_, Some((at, lane))) => {
-                    self.finish_step(lane, at);
-                    self.look(lane, at)?;
-                }
-                (_, None) => return Ok(()),
+    fn announce(&mut self) {
+        if let Some(arrival) = self.arrivals.get(self.next) {
+            self.queue.schedule(arrival.at, Event::Arrive);
+        }
+    }
+
+    fn arrive(&mut self, now: SimTime) -> Result<(), ServingError> {
+        while let Some(arrival) = self.arrivals.get(self.next).filter(|arrival| arrival.at == now) {
+            let (engines, unseen) = (&self.engines, &self.unseen);
+            let counts = |engine: usize| {
+                let fullness = engines[engine].fullness().unwrap_or_default();
+                (u64::from(fullness.waiting).saturating_sub(unseen[engine].len() as u64), fullness.running.into())
+            };
+            let engine = self.balancer.deal(now, counts).unwrap_or(0);
+            self.engines[engine].submit(arrival.request, &arrival.prompt)?;
+            self.unseen[engine].push(self.next);
+            self.next += 1;
+            let lane = if self.lanes.len() == 1 { 0 } else { engine };
+            if self.lanes[lane].steps.is_empty() {
+                self.look_soon(now, lane);
             }
         }
+        self.announce();
+        Ok(())
     }
 
-    fn lane_of(&mut self, engine: usize) -> &mut Lane {
-        let lane = if self.lanes.len() == 1 { 0 } else { engine };
-        &mut self.lanes[lane]
+    fn look_soon(&mut self, now: SimTime, lane: usize) {
+        if !std::mem::replace(&mut self.lanes[lane].looks, true) {
+            self.queue.schedule(now, Event::Look { lane });
+        }
     }
 
-    fn deal(&mut self, now: SimTime) -> usize {
-        if self.engines.len() == 1 {
-            return 0;
+    /// Takes note of what came and forms steps as long as there is something to do and room for it.
+    fn look(&mut self, now: SimTime, lane: usize) {
+        let Self { engines, lanes, pass, unseen, served, .. } = self;
+        let of = &mut lanes[lane];
+        of.looks = false;
+        let idle = of.steps.is_empty();
+        for &engine in &of.engines {
+            for place in unseen[engine].drain(..) {
+                served.answers[place].queued = now;
+            }
         }
-        if now >= self.news_at {
-            self.known.clone_from(&self.loads);
-            self.news_at = now + NEWS_EVERY;
-        }
-        let score = |load: &Load| load.waiting * 4 + load.running;
-        let engine = (0..self.known.len()).min_by_key(|&i| score(&self.known[i])).unwrap_or(0);
-        self.known[engine].waiting += 1;
-        engine
-    }
-
-    /// Takes in what came and forms steps as long as there is something to do and room for it.
-    fn look(&mut self, lane: usize, now: SimTime) -> Result<(), ServingError> {
-        for (engine, place) in std::mem::take(&mut self.lanes[lane].inbox) {
-            let arrival = &self.arrivals[place];
-            self.engines[engine].submit(arrival.request, &arrival.prompt)?;
-            self.served.answers[place].queued = now;
-            self.loads[engine].waiting += 1;
-        }
-        // A joint step may hold a batch of an engine that has few out and one of an engine that has many.
-        while self.lanes[lane].steps.len() < 8 {
-            let engines = &self.lanes[lane].engines;
+        while of.steps.len() < STEPS_MAX {
             let batches: Vec<Option<Batch>> =
-                engines.iter().map(|&engine| self.engines[engine].next_batch(now)).collect();
+                of.engines.iter().map(|&engine| engines[engine].next_batch(now)).collect();
             if batches.iter().all(Option::is_none) {
                 break;
             }
             for batch in batches.iter().flatten() {
-                self.served.preemptions += batch.preempted.len() as u64;
+                served.preemptions += batch.preempted.len() as u64;
             }
             let views: Vec<Option<&Batch>> = batches.iter().map(Option::as_ref).collect();
-            let time = (self.pass)(&views);
-            self.served.steps += 1;
-            self.served.busy += time;
-            let lane = &mut self.lanes[lane];
-            let (whole, remainder) = time.whole_nanoseconds(lane.remainder);
-            lane.remainder = remainder;
-            lane.free_at = lane.free_at.max(now) + whole;
-            lane.steps.push_back((lane.free_at, batches));
+            let time = pass(&views);
+            served.steps += 1;
+            served.busy += time;
+            of.steps.push_back((time, batches));
         }
-        Ok(())
+        if idle {
+            self.begin(now, lane);
+        }
     }
 
-    fn finish_step(&mut self, lane: usize, now: SimTime) {
-        let Some((_, batches)) = self.lanes[lane].steps.pop_front() else { return };
-        let engines = self.lanes[lane].engines.clone();
+    /// The first of the steps that are out begins.
+    fn begin(&mut self, now: SimTime, lane: usize) {
+        let of = &mut self.lanes[lane];
+        let Some(&(time, _)) = of.steps.front() else { return };
+        let (span, rest) = time.whole_nanoseconds(of.carry.offset(now));
+        of.rest = rest;
+        self.queue.schedule(now + span, Event::Over { lane });
+    }
+
+    fn finish_step(&mut self, now: SimTime, lane: usize) {
+        let of = &mut self.lanes[lane];
+        let Some((_, batches)) = of.steps.pop_front() else { return };
+        of.carry.end(now, of.rest);
+        let engines = of.engines.clone();
+        self.begin(now, lane);
         for (engine, batch) in engines.into_iter().zip(batches) {
             let Some(batch) = batch else { continue };
             let completed = self.engines[engine].complete(batch, &[], now);
             for token in completed.tokens.iter().filter(|token| token.ordinal == 1) {
                 self.served.answers[token.request.index()].first_token = now;
-                self.loads[engine].waiting = self.loads[engine].waiting.saturating_sub(1);
-                self.loads[engine].running += 1;
             }
             for RequestId(id) in &completed.finished {
                 self.served.answers[*id as usize].last_token = now;
-                self.loads[engine].running = self.loads[engine].running.saturating_sub(1);
             }
             self.engines[engine].reuse(completed);
         }
+        self.look_soon(now, lane);
     }
 }
 

@@ -148,14 +148,38 @@ impl Setup<'_> {
         self.routes.iter().any(|route| route.role == Role::Prefill)
     }
 
-    /// For a router: share of each route and the requests that it may have at once. Routes of another role get nothing.
+    /// For a router: share of each route and the requests that it may have at once. Routes of another role get nothing;
+    /// those that do everything take prompts.
     #[must_use]
     pub fn shares_of(&self, role: Role) -> Vec<(f64, u64)> {
         let of = |route: &RouteSetup| {
-            let share = if route.role == role || route.role == Role::Whole { route.share } else { 0.0 };
+            let takes = route.role == role || (route.role == Role::Whole && role == Role::Prefill);
+            let share = if takes { route.share } else { 0.0 };
             (share, u64::from(route.resources.serving.requests_max))
         };
         self.routes.iter().map(of).collect()
+    }
+
+    /// The share of what the plan can serve that these routes serve. Where prompts and answers have routes of their own,
+    /// the smaller of what is left of either counts.
+    #[must_use]
+    pub fn open_share(&self, is_open: impl Fn(usize) -> bool) -> f64 {
+        let sum = |role: Role, prepared: bool, open: bool| -> f64 {
+            let of = |&route: &usize| {
+                let setup = &self.routes[route];
+                setup.role == role && setup.prepared == prepared && (!open || is_open(route))
+            };
+            (0..self.routes.len()).filter(of).map(|route| self.routes[route].share).sum()
+        };
+        // The shares of a plan add to one, and one plan serves at a time.
+        let of_plan = |prepared: bool| {
+            let pool = |role| (sum(role, prepared, true), sum(role, prepared, false));
+            let ((prompts, all_prompts), (answers, all_answers)) = (pool(Role::Prefill), pool(Role::Decode));
+            let apart = all_prompts > 0.0 && all_answers > 0.0;
+            let apart = if apart { (prompts / all_prompts).min(answers / all_answers) } else { 0.0 };
+            sum(Role::Whole, prepared, true) + apart
+        };
+        of_plan(false) + of_plan(true)
     }
 }
 

@@ -5,6 +5,7 @@
 //! when another device of a co-run set starts or stops; the work left is then rescheduled exactly.
 
 use crate::body::Samples;
+use crate::carry::Carry;
 use crate::events::Log;
 use crate::heat::Heat;
 use crate::load::Load;
@@ -17,6 +18,7 @@ use crate::setup::{Role, Setup};
 use crate::tally::{Requests, Tally};
 use crate::{Options, SimulateError};
 use accounts::Accounts;
+use failing::Failing;
 use isotherm_core::digest::Digest;
 use isotherm_core::ids::RequestId;
 use isotherm_core::record::{CacheMoves, Reliability};
@@ -24,13 +26,14 @@ use isotherm_core::serving::{Batch, Request};
 use isotherm_core::trace::{StageRecord, StepRecord, Trace};
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use moves::Moves;
-use recovery::Failing;
 use std::collections::VecDeque;
 
 mod accounts;
+mod failing;
 mod moves;
 mod outcome;
 mod pace;
+mod pools;
 mod recovery;
 mod series;
 
@@ -61,6 +64,8 @@ pub enum Event {
     Loaded { load: u32 },
     /// Cache of a request is where it belongs, or a part of it.
     Moved { route: u32, request: u32 },
+    /// The coordinator learns that cache gets from one route to another no more.
+    Severed { from: u32, to: u32 },
 }
 
 /// A batch at a stop.
@@ -91,10 +96,7 @@ struct Current {
 struct Server {
     waiting: VecDeque<Task>,
     current: Option<Current>,
-    /// When the last work ended, and what its end leaves of the last nanosecond: work that follows at once starts that
-    /// much late.
-    ended: SimTime,
-    carried: f64,
+    carry: Carry,
     version: u32,
     /// Moment of the pending clock event.
     clock_event: Option<SimTime>,
@@ -183,8 +185,7 @@ impl<'a> World<'a> {
         let servers = setup.servers.iter().zip(0..).map(|(server, stage)| Server {
             waiting: VecDeque::new(),
             current: None,
-            ended: SimTime::ZERO,
-            carried: 0.0,
+            carry: Carry::default(),
             version: 0,
             clock_event: None,
             clock_version: 0,
@@ -277,6 +278,7 @@ impl<'a> World<'a> {
             Event::Detect { route } => self.detect(now, route)?,
             Event::Loaded { .. } => self.loaded(now)?,
             Event::Moved { route, request } => self.moved(now, route, RequestId(request)),
+            Event::Severed { from, to } => self.severed(now, (from, to))?,
             // Superseded: the speed, or the moment of the change, is another since.
             Event::Finish { .. } | Event::Clock { .. } | Event::Links { .. } => {}
         }
@@ -306,13 +308,13 @@ impl<'a> World<'a> {
     }
 
     fn take_in(&mut self, now: SimTime) -> Result<(), SimulateError> {
+        self.ask_routes();
+        let (request, prompt) = self.load.request(self.setup.problem.serving.kv_block_tokens);
         // Where routes may be lost, who takes the request is decided when it is placed.
-        let chosen = if self.failing.is_some() { None } else { self.router.route() };
+        let chosen = if self.failing.is_some() { None } else { self.router.route(request.prompt_tokens) };
         if self.failing.is_none() && chosen.is_none() && !self.router.pulls() {
             return Err(SimulateError::NoRoute);
         }
-        let serving = &self.setup.routes[chosen.unwrap_or(0)].resources.serving;
-        let (request, prompt) = self.load.request(serving.kv_block_tokens);
         self.requests.arrive(&request, now);
         if let Some(accounts) = &mut self.accounts {
             accounts.arrive(now, request.id.0);
@@ -327,6 +329,15 @@ impl<'a> World<'a> {
         moves::submit(self.chains[route].policy.as_mut(), self.setup.routes[route].role, request, prompt)?;
         self.schedule_soon(now, route);
         Ok(())
+    }
+
+    /// Tells the router how many requests wait where, if it wants to know.
+    fn ask_routes(&mut self) {
+        if self.router.asks() {
+            for (route, chain) in self.chains.iter().enumerate() {
+                self.router.tell(route, chain.policy.fullness().unwrap_or_default().waiting.into());
+            }
+        }
     }
 
     fn schedule_soon(&mut self, now: SimTime, route: usize) {
@@ -416,8 +427,7 @@ impl<'a> World<'a> {
         let step = setup.problem.step(setup.servers[server].device, layers, shape);
         let left = step.expect("setup refused devices without a profile");
         let tokens = shape.tokens();
-        let held = &self.servers[server];
-        let offset = if held.ended == now { held.carried } else { 0.0 };
+        let offset = self.servers[server].carry.offset(now);
         if let Some(accounts) = &mut self.accounts {
             accounts.begin(now, server, task.route, task.slot);
         }
@@ -436,8 +446,7 @@ impl<'a> World<'a> {
     fn finish(&mut self, now: SimTime, server: usize) -> Result<(), SimulateError> {
         let held = &mut self.servers[server];
         let Some(current) = held.current.take() else { return Ok(()) };
-        held.ended = now;
-        held.carried = current.rest;
+        held.carry.end(now, current.rest);
         if let Some(accounts) = &mut self.accounts {
             accounts.finish(now, server, current.task.route, current.task.slot);
         }
@@ -498,6 +507,11 @@ impl<'a> World<'a> {
         let watched = self.failing.is_some();
         for token in completed.tokens.iter().filter(|token| token.ordinal == 1 || watched) {
             let request = self.request_of(route, token.request);
+            if self.router.counts_tokens() && (watched || token.ordinal == 1) {
+                let prompt = self.requests.lengths(request).0;
+                let tokens = self.failing.as_mut().map_or(prompt, |failing| failing.prefilled(request.index()));
+                self.router.prefilled(route as usize, tokens);
+            }
             if token.ordinal == 1
                 && self.requests.first_token(request, now)
                 && let Some(accounts) = &mut self.accounts
@@ -510,7 +524,7 @@ impl<'a> World<'a> {
         }
         for &job in &completed.finished {
             let request = self.request_of(route, job);
-            if self.hand_over(now, route, request)? {
+            if self.hand_over(now, route, job, request)? {
                 continue;
             }
             let output_tokens = self.requests.finish(request, now);

@@ -104,6 +104,10 @@ pub enum Router {
     RoundRobin,
     /// The route with fewest unanswered requests.
     LeastOutstanding,
+    /// The route with fewest requests that wait for admission, Vidur's lor.
+    LeastWaiting,
+    /// The route with fewest tokens before it, SplitwiseSim's token_jsq.
+    LeastTokens,
     /// By the plan's shares, each request by chance.
     Random,
     /// Requests wait together; a route with room takes the next.
@@ -116,6 +120,8 @@ impl From<Router> for RouterName {
             Router::Share => Self::Share,
             Router::RoundRobin => Self::RoundRobin,
             Router::LeastOutstanding => Self::LeastOutstanding,
+            Router::LeastWaiting => Self::LeastWaiting,
+            Router::LeastTokens => Self::LeastTokens,
             Router::Random => Self::Random,
             Router::Pull => Self::Pull,
         }
@@ -137,5 +143,6 @@ mod tests {
             assert_eq!(RouterName::from(*router), name);
             assert_eq!(router.to_possible_value().expect("not hidden").get_name(), name.name());
         }
+        assert_eq!(Router::value_variants().len(), RouterName::ALL.len());
     }
 }

@@ -24,7 +24,8 @@ impl Policy for Isotherm {
 
     fn fullness(&self) -> Option<Fullness> {
         let held = (self.1 as usize).saturating_sub(self.0.free_blocks());
-        Some(Fullness { waiting: self.0.waiting() as u32, held_blocks: held as u32 })
+        let (waiting, running) = (self.0.waiting() as u32, self.0.running() as u32);
+        Some(Fullness { waiting, running, held_blocks: held as u32 })
     }
 
     fn next_batch(&mut self, now: SimTime) -> Option<Batch> {
@@ -41,6 +42,12 @@ impl Policy for Isotherm {
 
     fn submit_prefilled(&mut self, request: Request) -> Result<(), ServingError> {
         self.0.submit_prefilled(request)
+    }
+
+    fn withdraw(&mut self, request: RequestId, now: SimTime) {
+        self.0.cancel(request);
+        // Nobody waits for a copy that was given up.
+        self.0.moved(request, now);
     }
 
     fn release(&mut self, request: RequestId) {

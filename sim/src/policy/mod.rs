@@ -69,6 +69,9 @@ pub trait Policy: fmt::Debug {
         None
     }
 
+    /// Takes a request back whose cache is not there yet and never comes: it leaves, with the blocks kept for it.
+    fn withdraw(&mut self, _request: RequestId, _now: SimTime) {}
+
     /// The cache of a request that is done here was fetched.
     fn release(&mut self, _request: RequestId) {}
 
@@ -89,6 +92,8 @@ pub trait Policy: fmt::Debug {
 pub struct Fullness {
     /// Requests that wait for admission.
     pub waiting: u32,
+    /// Requests that are admitted and not done.
+    pub running: u32,
     /// Blocks that requests hold.
     pub held_blocks: u32,
 }

@@ -320,7 +320,8 @@ impl Policy for Splitwise {
 
     fn fullness(&self) -> Option<Fullness> {
         let held = u64::from(self.resources.kv_blocks) - self.free;
-        Some(Fullness { waiting: self.prompts.len() as u32, held_blocks: held as u32 })
+        let waiting = self.prompts.len() as u32;
+        Some(Fullness { waiting, running: self.pool.len() as u32 - waiting, held_blocks: held as u32 })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {

@@ -492,7 +492,8 @@ impl Policy for Vllm {
 
     fn fullness(&self) -> Option<Fullness> {
         let held_blocks = self.resources.kv_blocks - self.pool.free();
-        Some(Fullness { waiting: self.waiting.len() as u32, held_blocks })
+        let (waiting, running) = (self.waiting.len() as u32, self.running.len() as u32);
+        Some(Fullness { waiting, running, held_blocks })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {

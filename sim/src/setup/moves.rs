@@ -33,6 +33,8 @@ pub struct MoveSetup {
     blocks: Vec<Vec<Bytes>>,
     /// Parts of the cache that go from a route that prefills to one that decodes.
     over: BTreeMap<(u32, u32), Vec<Part>>,
+    /// The lane between two servers that such parts take.
+    between: BTreeMap<(usize, usize), LaneId>,
 }
 
 impl MoveSetup {
@@ -51,6 +53,17 @@ impl MoveSetup {
     /// Parts of a copy from one route to another.
     pub fn over(&self, from: u32, to: u32) -> &[Part] {
         self.over.get(&(from, to)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The pairs of a route that prefills and one that may fetch its cache.
+    pub fn pairs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.over.keys().copied()
+    }
+
+    /// Lanes for cache that begin or end at a server.
+    pub fn touching(&self, server: usize) -> impl Iterator<Item = LaneId> + '_ {
+        let touch = move |&(&(from, to), _): &(&(usize, usize), &LaneId)| from == server || to == server;
+        self.between.iter().filter(touch).map(|(_, &lane)| lane)
     }
 }
 
@@ -85,9 +98,10 @@ pub(super) fn resolve<'a>(
             ));
         }
     }
-    let mut known: BTreeMap<(usize, usize), LaneId> = BTreeMap::new();
+    let known = &mut moves.between;
     for (p, prefill) in routes.iter().enumerate().filter(|(_, route)| route.role == Role::Prefill) {
-        for (d, decode) in routes.iter().enumerate().filter(|(_, route)| route.role == Role::Decode) {
+        let fetches = |route: &RouteSetup| route.role == Role::Decode && route.prepared == prefill.prepared;
+        for (d, decode) in routes.iter().enumerate().filter(|(_, route)| fetches(route)) {
             let mut parts = Vec::new();
             for &(from, held) in &prefill.stops {
                 for &(to, wanted) in &decode.stops {
@@ -119,9 +133,6 @@ pub(super) fn resolve<'a>(
 /// Which routes prefill.
 fn roles(problem: &PlacementProblem, servers: &[ServerSetup], routes: &mut [RouteSetup]) -> Result<(), SimulateError> {
     let Some(disaggregation) = &problem.conditions.disaggregation else { return Ok(()) };
-    if !problem.conditions.failures.is_empty() {
-        return Err(SimulateError::PoolsMayNotFail);
-    }
     for name in &disaggregation.prefill {
         if problem.graph.find(name).is_none() {
             return Err(SimulateError::UnknownPrefill(name.clone()));
@@ -138,8 +149,13 @@ fn roles(problem: &PlacementProblem, servers: &[ServerSetup], routes: &mut [Rout
         route.role = if first { Role::Prefill } else { Role::Decode };
     }
     for (role, what) in [(Role::Prefill, "prefills"), (Role::Decode, "decodes")] {
-        if !routes.iter().any(|route| route.role == role && route.share > 0.0) {
+        let any = |prepared| routes.iter().any(|r| r.role == role && r.prepared == prepared && r.share > 0.0);
+        if !any(false) {
             return Err(SimulateError::EmptyPool(what));
+        }
+        if !any(true) {
+            // A plan that is kept for a loss need not divide the work: what is left of a pool may be nothing.
+            routes.iter_mut().filter(|route| route.prepared).for_each(|route| route.role = Role::Whole);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 //! keeps the cache of a prompt until the decoding route has it; that route fetches it once the request is admitted
 //! there, so it comes to blocks that are the request's own.
 
-use super::recovery::Failing;
+use super::failing::Failing;
 use super::{Event, World};
 use crate::SimulateError;
 use crate::policy::Policy;
@@ -27,12 +27,22 @@ struct Copy {
     parts: u32,
 }
 
+/// A prompt that is prefilled, and whose cache is where that was done.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prefilled {
+    pub(super) request: RequestId,
+    /// The route that prefilled it.
+    pub(super) from: u32,
+    /// What that route's policy calls it.
+    pub(super) held: RequestId,
+}
+
 /// A request on a route that decodes.
 #[derive(Debug, Clone, Copy)]
-struct Job {
-    request: RequestId,
-    /// The route that prefilled it.
-    from: u32,
+pub(super) struct Job {
+    pub(super) of: Prefilled,
+    /// Whether its cache has come.
+    pub(super) fetched: bool,
 }
 
 /// Everything about cache that moves in one replication.
@@ -40,11 +50,15 @@ struct Job {
 pub(super) struct Moves {
     /// Copies under way, by route and what its policy calls the request.
     copies: BTreeMap<(u32, RequestId), Copy>,
+    /// Pairs of routes that no cache gets between, and since when.
+    pub(super) cut: BTreeMap<(u32, u32), SimTime>,
+    /// Prefilled requests that no route decodes yet.
+    pub(super) unplaced: Vec<Prefilled>,
     /// Which decoding route takes a request; none where every route does everything.
-    decoders: Option<Router>,
+    pub(super) decoders: Option<Router>,
     /// Requests on decoding routes, which call them by numbers of their own: they come in the order in which their
     /// prompts are done.
-    jobs: BTreeMap<RequestId, Job>,
+    pub(super) jobs: BTreeMap<RequestId, Job>,
     next: u32,
     tally: CacheMoves,
 }
@@ -58,6 +72,8 @@ impl Moves {
         let decoders = setup.is_disaggregated().then(|| Router::new(rule, &setup.shares_of(Role::Decode), stream()));
         (!setup.moves.is_none()).then(|| Self {
             copies: BTreeMap::new(),
+            cut: BTreeMap::new(),
+            unplaced: Vec::new(),
             decoders,
             jobs: BTreeMap::new(),
             next: 0,
@@ -67,7 +83,7 @@ impl Moves {
 
     /// The request that a decoding route calls so.
     fn request_of(&self, job: RequestId) -> RequestId {
-        self.jobs.get(&job).map_or(job, |job| job.request)
+        self.jobs.get(&job).map_or(job, |job| job.of.request)
     }
 
     /// Requests of a route that decodes and are not answered.
@@ -78,6 +94,20 @@ impl Moves {
     /// A route is given up: what was copied for it is nobody's any more.
     pub(super) fn forget(&mut self, route: u32) {
         self.copies.retain(|&(of, _), _| of != route);
+    }
+
+    /// A request leaves the decoding route that its cache has not come to.
+    pub(super) fn take_back(&mut self, route: u32, job: RequestId) {
+        self.copies.remove(&(route, job));
+        self.leaves(route, job);
+    }
+
+    /// A request is on a decoding route no more.
+    pub(super) fn leaves(&mut self, route: u32, job: RequestId) {
+        self.jobs.remove(&job);
+        if let Some(decoders) = &mut self.decoders {
+            decoders.settled(route as usize);
+        }
     }
 
     /// What moved.
@@ -126,7 +156,7 @@ impl World<'_> {
             let parts = match way {
                 Way::Out | Way::Back => setup.moves.host(route as usize, &setup.routes, way == Way::Out),
                 Way::Over => {
-                    let from = moves.jobs.get(&request).map_or(route, |job| job.from);
+                    let from = moves.jobs.get(&request).map_or(route, |job| job.of.from);
                     setup.moves.over(from, route).to_vec()
                 }
             };
@@ -138,6 +168,10 @@ impl World<'_> {
                 if let Some(accounts) = &mut self.accounts {
                     accounts.turn(now, request.0);
                 }
+            }
+            if way == Way::Over && self.is_severed(route, request) {
+                // What is lost sends nothing; whoever waits for it begins anew once the loss is noticed.
+                continue;
             }
             for (lane, bytes) in parts {
                 let event = Event::Moved { route, request: request.0 };
@@ -151,6 +185,9 @@ impl World<'_> {
 
     /// A part of a copy has arrived.
     pub(super) fn moved(&mut self, now: SimTime, route: u32, job: RequestId) {
+        if self.is_severed(route, job) {
+            return;
+        }
         let Some(moves) = &mut self.moves else { return };
         let Some(copy) = moves.copies.get_mut(&(route, job)) else { return };
         copy.parts -= 1;
@@ -165,44 +202,80 @@ impl World<'_> {
         if let (Some(accounts), true) = (&mut self.accounts, way != Way::Out) {
             accounts.transferred(now, request.0);
         }
-        let from = self.moves.as_ref().and_then(|moves| moves.jobs.get(&job)).map(|job| job.from);
-        if let (Way::Over, Some(from)) = (way, from) {
-            self.chains[from as usize].policy.release(request);
+        let fetched = self.moves.as_mut().and_then(|moves| moves.jobs.get_mut(&job));
+        if let (Way::Over, Some(fetched)) = (way, fetched) {
+            fetched.fetched = true;
+            let Prefilled { from, held, .. } = fetched.of;
+            if let Some(failing) = &mut self.failing {
+                failing.fetched(request.index());
+            }
+            self.chains[from as usize].policy.release(held);
             self.schedule_soon(now, from as usize);
         }
     }
 
-    /// A route that prefills is done with a request: its answer goes on elsewhere, unless it has but one token. Whether
-    /// it goes on.
-    pub(super) fn hand_over(&mut self, now: SimTime, route: u32, request: RequestId) -> Result<bool, SimulateError> {
+    /// A route that prefills is done with a request, which its policy calls `held`: the answer goes on elsewhere, unless
+    /// this was its last token. Whether it goes on.
+    pub(super) fn hand_over(
+        &mut self,
+        now: SimTime,
+        route: u32,
+        held: RequestId,
+        request: RequestId,
+    ) -> Result<bool, SimulateError> {
         if self.setup.routes[route as usize].role != Role::Prefill {
             return Ok(false);
         }
-        let (prompt_tokens, output_tokens) = self.requests.lengths(request);
-        if output_tokens < 2 {
-            self.chains[route as usize].policy.release(request);
+        if self.requests.lengths(request).1 <= self.produced(request) {
+            self.chains[route as usize].policy.release(held);
             return Ok(false);
         }
-        let Some(moves) = &mut self.moves else { return Ok(false) };
-        let to = moves.decoders.as_mut().and_then(Router::route).ok_or(SimulateError::NoRoute)?;
-        let id = RequestId(moves.next);
-        moves.next += 1;
-        moves.jobs.insert(id, Job { request, from: route });
         self.router.settled(route as usize);
+        self.decode(now, Prefilled { request, from: route, held })?;
+        Ok(true)
+    }
+
+    /// Tokens that a request whose prompt is prefilled has.
+    fn produced(&self, request: RequestId) -> u32 {
+        self.failing.as_ref().map_or(1, |failing| failing.produced(request.index()))
+    }
+
+    /// A prefilled request goes to a route that decodes; where none is open it waits for one.
+    pub(super) fn decode(&mut self, now: SimTime, of: Prefilled) -> Result<(), SimulateError> {
+        let produced = self.produced(of.request);
+        let (prompt, output) = self.requests.lengths(of.request);
+        let Self { moves, failing, network, setup, .. } = self;
+        let Some(moves) = moves else { return Ok(()) };
+        let mut reached = |to: usize| setup.moves.over(of.from, to as u32).iter().all(|part| network.connected(part.0));
+        let reached: Vec<bool> = (0..setup.routes.len()).map(|to| failing.is_none() || reached(to)).collect();
+        let is_open = |to: usize| reached[to] && failing.as_ref().is_none_or(|failing| failing.takes(to));
+        let to = moves.decoders.as_mut().and_then(|decoders| decoders.route_among(1, is_open));
+        let Some(to) = to else {
+            let Some(failing) = failing else { return Err(SimulateError::NoRoute) };
+            failing.waits(&of);
+            moves.unplaced.push(of);
+            self.give_up_prefilled(now);
+            return Ok(());
+        };
+        let id = match failing {
+            Some(failing) => failing.decodes(&of, to),
+            None => {
+                moves.next += 1;
+                RequestId(moves.next - 1)
+            }
+        };
+        moves.jobs.insert(id, Job { of, fetched: false });
+        // What was computed again counts as a part of the prompt.
+        let (prompt_tokens, output_tokens) = (prompt + produced - 1, output - (produced - 1));
         self.chains[to].policy.submit_prefilled(Request { id, prompt_tokens, output_tokens })?;
         self.schedule_soon(now, to);
-        Ok(true)
+        Ok(())
     }
 
     /// A request is answered on a route.
     pub(super) fn settled(&mut self, route: u32, job: RequestId) {
         match (&mut self.moves, self.setup.routes[route as usize].role) {
-            (Some(moves), Role::Decode) => {
-                moves.jobs.remove(&job);
-                if let Some(decoders) = &mut moves.decoders {
-                    decoders.settled(route as usize);
-                }
-            }
+            (Some(moves), Role::Decode) => moves.leaves(route, job),
             _ => self.router.settled(route as usize),
         }
     }

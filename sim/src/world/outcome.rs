@@ -81,8 +81,7 @@ impl World<'_> {
     /// What came of the replication.
     pub(super) fn outcome(self) -> Outcome {
         let end = self.queue.now();
-        let shares: Vec<f64> = self.setup.routes.iter().map(|route| route.share).collect();
-        let reliability = self.failing.map(|failing| failing.finish(end, &shares));
+        let reliability = self.failing.map(|failing| failing.finish(end, self.setup));
         let mut devices = Vec::with_capacity(self.servers.len());
         let mut stages = Vec::with_capacity(self.servers.len());
         let tolls = self.heat.tolls(end);

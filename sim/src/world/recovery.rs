@@ -9,201 +9,16 @@
 //! A lost link costs nothing while another way leads around it. Where none does, messages wait; a repair before the
 //! detection lets them go on, the detection gives the route up as above.
 
+use super::failing::{Failing, Outage, Standing};
+use super::moves::{self, Prefilled};
 use super::{Event, World};
 use crate::SimulateError;
-use crate::failures::{Hit, Incident, Timeline};
-use crate::setup::Setup;
-use isotherm_core::conditions::{InFlight, Recovery, Severity};
+use crate::failures::{Hit, Incident};
+use crate::setup::Role;
+use isotherm_core::conditions::{InFlight, Severity};
 use isotherm_core::ids::RequestId;
-use isotherm_core::record::Reliability;
 use isotherm_core::serving::Request;
-use isotherm_core::units::{Seconds, SimTime};
-use std::collections::{BTreeSet, VecDeque};
-
-/// A route that was given up, from the loss until its requests get on again.
-#[derive(Debug, Clone, Copy)]
-struct Outage {
-    began: SimTime,
-    /// Requests thrown back that have not got a token since.
-    waiting: u32,
-    /// When one of them last got its next token; none where none has.
-    resumed: Option<SimTime>,
-}
-
-/// How far a request is.
-#[derive(Debug, Clone, Copy, Default)]
-struct Standing {
-    route: Option<u32>,
-    /// Tokens that it has.
-    produced: u32,
-    attempts: u32,
-    /// The outage that threw it back, until its next token.
-    outage: Option<u32>,
-    over: bool,
-}
-
-/// How a route stands.
-#[derive(Debug, Clone, Default)]
-struct RouteState {
-    /// Since when it sends nothing, because of a loss that was not dealt with yet or lasts.
-    halted: Option<SimTime>,
-    /// Whether cache on it is gone, so that it cannot simply go on.
-    broken: bool,
-    /// Whether the coordinator has given it up and it has not come back.
-    given_up: bool,
-    /// Whether it is of a plan that does not serve: not yet, or not any more.
-    shut: bool,
-    /// Batches that are lost; their slots are not used again.
-    doomed: BTreeSet<u32>,
-    /// Stops that the batch of each slot has passed.
-    passed: Vec<u32>,
-}
-
-impl RouteState {
-    /// A route at the start; one of a prepared plan does not serve.
-    fn of(prepared: bool) -> Self {
-        Self { given_up: prepared, shut: prepared, ..Self::default() }
-    }
-}
-
-/// Everything about failures in one replication.
-#[derive(Debug)]
-pub(super) struct Failing {
-    timeline: Timeline,
-    policy: Recovery,
-    /// Moment of the pending incident.
-    event: Option<SimTime>,
-    /// Losses under way of each server, and the share of its speed that slowdowns leave.
-    servers: Vec<(u32, f64)>,
-    /// Share of the bandwidth that each link keeps, where it is not whole: losses, slowdowns.
-    links: Vec<(u32, f64)>,
-    routes: Vec<RouteState>,
-    requests: Vec<Standing>,
-    /// The request of each job: a request that is computed again is a new job for its route.
-    jobs: Vec<u32>,
-    /// Requests without a route.
-    orphans: VecDeque<u32>,
-    outages: Vec<Outage>,
-    /// Whether the prepared plan has taken over, or is about to.
-    switched: bool,
-    /// Loads that it still waits for.
-    loading: usize,
-    tally: Reliability,
-    /// When the routes that are open changed last.
-    since: SimTime,
-    recovered: Vec<f64>,
-}
-
-impl Failing {
-    pub(super) fn new(
-        setup: &Setup<'_>,
-        policy: Recovery,
-        (servers, links): (usize, usize),
-        (seed, replication): (u64, u32),
-    ) -> Self {
-        Self {
-            timeline: Timeline::new(&setup.failures, seed, replication),
-            policy,
-            event: None,
-            servers: vec![(0, 1.0); servers],
-            links: vec![(0, 1.0); links],
-            routes: setup.routes.iter().map(|r| RouteState::of(r.prepared)).collect(),
-            switched: false,
-            loading: 0,
-            requests: Vec::new(),
-            jobs: Vec::new(),
-            orphans: VecDeque::new(),
-            outages: Vec::new(),
-            tally: Reliability::default(),
-            since: SimTime::ZERO,
-            recovered: Vec::new(),
-        }
-    }
-
-    /// Share of its speed that slowdowns leave a server.
-    pub(super) fn speed(&self, server: usize) -> f64 {
-        self.servers[server].1
-    }
-
-    /// Whether a server is lost now.
-    pub(super) fn is_lost(&self, server: usize) -> bool {
-        self.servers[server].0 > 0
-    }
-
-    /// Whether a route sends batches now.
-    pub(super) fn sends(&self, route: u32) -> bool {
-        self.routes[route as usize].halted.is_none()
-    }
-
-    /// Whether a batch is lost.
-    pub(super) fn is_doomed(&self, route: u32, slot: u32) -> bool {
-        self.routes[route as usize].doomed.contains(&slot)
-    }
-
-    /// Notes how many stops a batch has passed.
-    pub(super) fn passes(&mut self, route: u32, slot: u32, stops: u32) {
-        let passed = &mut self.routes[route as usize].passed;
-        if passed.len() <= slot as usize {
-            passed.resize(slot as usize + 1, 0);
-        }
-        passed[slot as usize] = stops;
-    }
-
-    /// The request of a job.
-    pub(super) fn request_of(&self, job: RequestId) -> usize {
-        self.jobs[job.index()] as usize
-    }
-
-    /// A request got a token.
-    pub(super) fn token(&mut self, now: SimTime, request: usize) {
-        self.requests[request].produced += 1;
-        self.resume(request, Some(now));
-    }
-
-    /// A request is answered.
-    pub(super) fn over(&mut self, request: usize) {
-        self.requests[request].over = true;
-    }
-
-    /// A request that was thrown back got a token, or none since it was lost again or is given up. An outage after
-    /// which no request got on is not one that was recovered from.
-    fn resume(&mut self, request: usize, token: Option<SimTime>) {
-        let Some(outage) = self.requests[request].outage.take() else { return };
-        let outage = &mut self.outages[outage as usize];
-        outage.waiting -= 1;
-        outage.resumed = token.or(outage.resumed);
-        if let (0, Some(last)) = (outage.waiting, outage.resumed) {
-            self.recovered.push(last.since(outage.began).seconds().value());
-        }
-    }
-
-    /// Adds up the time since routes opened or closed last.
-    fn settle(&mut self, now: SimTime, shares: &[f64]) {
-        let span = now.since(self.since).seconds();
-        self.since = now;
-        let open = |route: &RouteState| route.halted.is_none() && !route.given_up;
-        // The shares of a plan add to one, and one plan serves at a time.
-        let whole = 1.0_f64;
-        let up: f64 = self.routes.iter().zip(shares).filter(|(route, _)| open(route)).map(|(_, share)| share).sum();
-        self.tally.available_seconds += span * (up / whole);
-        if self.routes.iter().any(open) {
-            self.tally.serving_seconds += span;
-        }
-    }
-
-    /// What came of it all.
-    pub(super) fn finish(mut self, end: SimTime, shares: &[f64]) -> Reliability {
-        self.settle(end, shares);
-        self.tally.total_seconds = end.seconds();
-        self.tally.outages = self.outages.len() as u64;
-        self.tally.recoveries = self.recovered.len() as u64;
-        let sum = self.recovered.iter().fold(0.0, |sum, span| sum + span);
-        let most = self.recovered.iter().copied().reduce(f64::max);
-        self.tally.recovery_seconds_sum = Seconds::of(sum);
-        self.tally.recovery_seconds_max = most.map(Seconds::of);
-        self.tally
-    }
-}
+use isotherm_core::units::SimTime;
 
 /// Losses under way, and the share of the speed that slowdowns leave, after one more of these begins or ends.
 fn turn(state: &mut (u32, f64), severity: Severity, begins: bool) -> (u32, f64) {
@@ -238,8 +53,8 @@ impl World<'_> {
     /// What is due by now fails or comes back.
     pub(super) fn incidents(&mut self, now: SimTime) -> Result<(), SimulateError> {
         self.failing().event = None;
-        let shares = self.shares();
-        self.failing().settle(now, &shares);
+        let setup = self.setup;
+        self.failing().settle(now, setup);
         while let Some(incident) = self.failing().timeline.next(now) {
             self.incident(now, incident);
         }
@@ -247,10 +62,6 @@ impl World<'_> {
         self.watch_failures();
         self.deliver();
         Ok(())
-    }
-
-    fn shares(&self) -> Vec<f64> {
-        self.setup.routes.iter().map(|route| route.share).collect()
     }
 
     fn incident(&mut self, now: SimTime, Incident { hit, severity, begins }: Incident) {
@@ -263,6 +74,7 @@ impl World<'_> {
                     self.network.degrade(now, link, if state.0 > 0 { 0.0 } else { state.1 });
                 }
                 self.halt_cut_routes(now);
+                self.watch_pairs(now);
             }
             Hit::Server(server) => {
                 let losses = turn(&mut failing.servers[server], severity, begins).0;
@@ -301,6 +113,7 @@ impl World<'_> {
             self.halt(now, route);
         }
         self.forget_doomed();
+        self.drop_cache(now, server);
     }
 
     /// Takes lost batches out of every queue that they wait in.
@@ -313,12 +126,11 @@ impl World<'_> {
 
     /// Stops a route until the coordinator knows what to do.
     fn halt(&mut self, now: SimTime, route: usize) {
-        let detect = self.failing().policy.detect;
+        let detect = self.failing().detect();
         let state = &mut self.failing().routes[route];
         if state.halted.is_none() && !state.given_up {
             state.halted = Some(now);
-            let due = now + detect.whole_nanoseconds(0.0).0;
-            self.queue.schedule(due, Event::Detect { route: route as u32 });
+            self.queue.schedule(now + detect, Event::Detect { route: route as u32 });
         }
     }
 
@@ -348,13 +160,12 @@ impl World<'_> {
 
     /// The coordinator learns of a loss on a route.
     pub(super) fn detect(&mut self, now: SimTime, route: u32) -> Result<(), SimulateError> {
-        let detect = self.failing().policy.detect.whole_nanoseconds(0.0).0;
+        let (detect, setup) = (self.failing().detect(), self.setup);
         if self.failing().routes[route as usize].halted.is_some_and(|began| now < began + detect) {
             // Of a loss that was over before anybody noticed; that of the present one is still to come.
             return Ok(());
         }
-        let shares = self.shares();
-        self.failing().settle(now, &shares);
+        self.failing().settle(now, setup);
         let avoided = |failing: &Failing| self.setup.avoided.iter().any(|&server| failing.is_lost(server));
         let switches = self.failing.as_ref().is_some_and(|failing| !failing.switched && avoided(failing));
         if switches {
@@ -378,10 +189,13 @@ impl World<'_> {
     fn switch(&mut self, now: SimTime) -> Result<(), SimulateError> {
         let setup = self.setup;
         self.failing().switched = true;
+        let mut left = Vec::new();
         for route in (0..setup.routes.len()).filter(|&route| !setup.routes[route].prepared) {
             let state = &mut self.failing().routes[route];
             (state.given_up, state.shut, state.broken) = (true, true, false);
-            let began = state.halted.take().unwrap_or(now);
+            left.push((route, state.halted.take().unwrap_or(now)));
+        }
+        for (route, began) in left {
             self.give_up(now, route, began)?;
         }
         self.failing().loading = setup.loads.len();
@@ -403,8 +217,8 @@ impl World<'_> {
 
     /// The prepared plan serves from now on.
     fn take_over(&mut self, now: SimTime) -> Result<(), SimulateError> {
-        let (setup, shares) = (self.setup, self.shares());
-        self.failing().settle(now, &shares);
+        let setup = self.setup;
+        self.failing().settle(now, setup);
         for route in (0..setup.routes.len()).filter(|&route| setup.routes[route].prepared) {
             self.failing().routes[route].shut = false;
         }
@@ -426,50 +240,78 @@ impl World<'_> {
         }
         self.chains[route].policy = self.options.policy.start(setup.resources, setup.stops.len(), true)?;
         let failing = self.failing();
-        let of_route = |standing: &&Standing| standing.route == Some(route as u32) && !standing.over;
-        let waiting = failing.requests.iter().filter(of_route).count() as u32;
-        if waiting == 0 {
+        let on = Some(route as u32);
+        let hit = |standing: &Standing| !standing.over && (standing.route == on || standing.cache == on);
+        let requests = &failing.requests;
+        let hit: Vec<usize> = (0..requests.len()).filter(|&request| hit(&requests[request])).collect();
+        if hit.is_empty() {
             return Ok(());
         }
         let outage = failing.outages.len() as u32;
-        failing.outages.push(Outage { began, waiting, resumed: None });
-        for request in 0..failing.requests.len() {
-            let failing = self.failing();
-            let standing = &mut failing.requests[request];
-            if standing.over || standing.route != Some(route as u32) {
-                continue;
-            }
-            standing.route = None;
-            standing.attempts += 1;
+        failing.outages.push(Outage { began, waiting: hit.len() as u32, resumed: None });
+        let mut rescued = Vec::new();
+        for request in hit {
             if let Some(accounts) = &mut self.accounts {
                 accounts.recover(now, request as u32);
             }
-            let Some(failing) = &mut self.failing else { return Ok(()) };
-            let standing = &mut failing.requests[request];
+            let failing = self.failing();
             // A request that is thrown back again counts with its latest outage; the one before has it back.
-            let (attempts, before) = (standing.attempts, standing.outage);
-            if before.is_some() {
+            if failing.requests[request].outage.is_some() {
                 failing.resume(request, None);
             }
             failing.requests[request].outage = Some(outage);
-            self.router.settled(route);
-            let failing = self.failing();
-            if failing.policy.in_flight == InFlight::Fail || attempts > failing.policy.attempts_max {
-                self.fail(now, request);
+            if let Some(of) = self.take_off(now, route as u32, request) {
+                rescued.push(of);
             } else {
-                let standing = failing.requests[request];
-                failing.tally.recomputed_requests += 1;
-                let prompt = self.requests.lengths(RequestId(request as u32)).0;
-                self.failing().tally.recomputed_tokens +=
-                    u64::from(if standing.produced > 0 { prompt + standing.produced - 1 } else { 0 });
-                self.failing().orphans.push_back(request as u32);
+                self.throw_back(now, request);
             }
+        }
+        for of in rescued {
+            self.decode(now, of)?;
         }
         Ok(())
     }
 
+    /// Takes a request off a route that is given up. Where its cache is on another one, what another route decodes.
+    fn take_off(&mut self, now: SimTime, route: u32, request: usize) -> Option<Prefilled> {
+        let failing = self.failing();
+        let standing = &mut failing.requests[request];
+        let (at, job, cache) = (standing.route, RequestId(standing.job), standing.cache);
+        (standing.route, standing.cache) = (None, None);
+        let kept = cache.is_some_and(|from| from != route && failing.takes(from as usize));
+        let counted = failing.prefilled(request);
+        self.router.prefilled(at.unwrap_or(route) as usize, counted);
+        let prefilled = self.moves.as_ref().and_then(|moves| moves.jobs.get(&job)).map(|job| job.of);
+        match at {
+            Some(at) if at == route => self.leave_route(route, job),
+            Some(elsewhere) => self.withdraw(now, elsewhere, job),
+            None => {
+                let unplaced = self.moves.as_mut().map(|moves| &mut moves.unplaced);
+                unplaced.into_iter().for_each(|list| list.retain(|of| of.request.index() != request));
+            }
+        }
+        prefilled.filter(|_| kept)
+    }
+
+    /// A request lost its cache: it is computed again, or answered with an error.
+    fn throw_back(&mut self, now: SimTime, request: usize) {
+        let failing = self.failing();
+        let standing = &mut failing.requests[request];
+        standing.attempts += 1;
+        let (attempts, produced) = (standing.attempts, standing.produced);
+        if failing.policy.in_flight == InFlight::Fail || attempts > failing.policy.attempts_max {
+            self.fail(now, request);
+            return;
+        }
+        failing.tally.recomputed_requests += 1;
+        failing.orphans.push_back(request as u32);
+        let prompt = self.requests.lengths(RequestId(request as u32)).0;
+        let lost = if produced > 0 { prompt + produced - 1 } else { 0 };
+        self.failing().tally.recomputed_tokens += u64::from(lost);
+    }
+
     /// Answers a request with an error.
-    fn fail(&mut self, now: SimTime, request: usize) {
+    pub(super) fn fail(&mut self, now: SimTime, request: usize) {
         let failing = self.failing();
         failing.requests[request].over = true;
         failing.requests[request].route = None;
@@ -498,6 +340,7 @@ impl World<'_> {
             }
         }
         self.place_orphans(now)?;
+        self.place_prefilled(now)?;
         if self.is_hopeless() {
             let orphans = std::mem::take(&mut self.failing().orphans);
             for request in orphans {
@@ -513,11 +356,11 @@ impl World<'_> {
             return self.place_orphans(now);
         }
         while !self.held.is_empty()
-            && let Some(route) = self.router.route()
+            && let Some(route) = self.router.route(self.held[0].0.prompt_tokens)
             && let Some((request, prompt)) = self.held.pop_front()
         {
             let role = self.setup.routes[route].role;
-            super::moves::submit(self.chains[route].policy.as_mut(), role, request, &prompt)?;
+            moves::submit(self.chains[route].policy.as_mut(), role, request, &prompt)?;
             self.schedule_soon(now, route);
         }
         Ok(())
@@ -532,10 +375,18 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Whether no route is open and none will be.
+    /// Whether no route that takes prompts is open and none will be.
     fn is_hopeless(&mut self) -> bool {
+        let setup = self.setup;
         let failing = self.failing();
-        failing.routes.iter().all(|route| route.given_up) && failing.loading == 0 && !failing.timeline.will_repair()
+        let mut prompts = failing.routes.iter().zip(&setup.routes).filter(|(_, route)| route.role != Role::Decode);
+        prompts.all(|(route, _)| route.given_up) && !self.may_open()
+    }
+
+    /// Whether routes that are closed may open again.
+    pub(super) fn may_open(&mut self) -> bool {
+        let failing = self.failing();
+        failing.loading > 0 || failing.timeline.will_repair()
     }
 
     /// A request arrives where routes may be lost.
@@ -551,22 +402,23 @@ impl World<'_> {
     /// Gives a request a route that is not given up, or keeps it until there is one. What is not detected yet gets
     /// requests too.
     fn place(&mut self, now: SimTime, request: usize) -> Result<(), SimulateError> {
+        self.ask_routes();
         let Some(failing) = &mut self.failing else { return Ok(()) };
         let routes = &failing.routes;
-        let Some(route) = self.router.route_among(|route| !routes[route].given_up) else {
+        let tokens = self.requests.lengths(RequestId(request as u32)).0 + failing.produced(request);
+        let Some(route) = self.router.route_among(tokens, |route| !routes[route].given_up) else {
             failing.orphans.push_back(request as u32);
             return Ok(());
         };
         if let Some(accounts) = &mut self.accounts {
             accounts.recover(now, request as u32);
         }
-        failing.requests[request].route = Some(route as u32);
-        let produced = failing.requests[request].produced;
-        let id = RequestId(failing.jobs.len() as u32);
-        failing.jobs.push(request as u32);
+        let id = failing.begin(request, route);
+        failing.requests[request].counted = tokens;
+        let produced = failing.produced(request);
         let (prompt, output) = self.requests.lengths(RequestId(request as u32));
-        let (prompt_tokens, output_tokens) = (prompt + produced, output - produced);
-        self.chains[route].policy.submit(Request { id, prompt_tokens, output_tokens }, &[])?;
+        let left = Request { id, prompt_tokens: prompt + produced, output_tokens: output - produced };
+        moves::submit(self.chains[route].policy.as_mut(), self.setup.routes[route].role, left, &[])?;
         self.schedule_soon(now, route);
         Ok(())
     }

@@ -9,15 +9,15 @@ use isotherm_core::workload::replay::Replay;
 use isotherm_sim::policy::PolicyName;
 use isotherm_sim::{Asked, Options, SimulateError, rehearse, simulate};
 
-fn fails(target: Target, severity: Severity, at: f64, repair_after: Option<f64>) -> Failure {
+pub fn fails(target: Target, severity: Severity, at: f64, repair_after: Option<f64>) -> Failure {
     Failure { target, severity, moment: Moment::At { at: units(at), repair_after: repair_after.map(units) } }
 }
 
-fn device(name: &str) -> Target {
+pub fn device(name: &str) -> Target {
     Target::Device(name.into())
 }
 
-fn link(from: &str, to: &str) -> Target {
+pub fn link(from: &str, to: &str) -> Target {
     Target::Link(Between { from: from.into(), to: to.into() })
 }
 
@@ -32,17 +32,17 @@ fn run_with(case: &Case, conditions: Conditions, seeds: u32) -> SimulationReport
     simulate(&case.plan(&problem), &problem, &case.workload, &options).expect("simulates")
 }
 
-fn detect(after: f64) -> Recovery {
+pub fn detect(after: f64) -> Recovery {
     Recovery { detect: units(after), ..Recovery::default() }
 }
 
 /// Ends of the answered requests, in units.
-fn ends(report: &SimulationReport) -> Vec<f64> {
+pub fn ends(report: &SimulationReport) -> Vec<f64> {
     let trace = report.trace.as_ref().expect("asked for");
     trace.requests.iter().map(|r| to_the_millionth(r.finished_ns.0 as f64 / UNIT as f64)).collect()
 }
 
-fn tally(report: &SimulationReport) -> Reliability {
+pub fn tally(report: &SimulationReport) -> Reliability {
     report.reliability.expect("something may fail")
 }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod contention;
 mod determinism;
+mod engines;
 mod failures;
 mod heat;
 mod llmservingsim;
@@ -10,6 +11,7 @@ mod material;
 mod moves;
 mod peers;
 mod pipelines;
+mod pools;
 mod queueing;
 mod refusals;
 mod sensitivity;

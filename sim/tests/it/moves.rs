@@ -1,10 +1,10 @@
 //! Cache that moves: swapped to host memory, handed over from prefill to decode.
 
 use super::material::{Case, Costs, UNIT, closed, poisson, times};
-use isotherm_core::conditions::{Disaggregation, Failure, Moment, Severity, Target};
+use isotherm_core::conditions::Disaggregation;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::{Cause, SimulationReport};
-use isotherm_core::units::{Bytes, Seconds};
+use isotherm_core::units::Bytes;
 use isotherm_core::workload::Serving;
 use isotherm_sim::policy::PolicyName;
 use isotherm_sim::{Options, SimulateError, simulate};
@@ -132,13 +132,6 @@ fn what_cannot_move_is_refused_in_words() {
     let mut unknown = pools(&case, 1);
     unknown.conditions.disaggregation = Some(Disaggregation { prefill: vec!["d7".into()] });
     assert_eq!(refused(&unknown, PolicyName::Isotherm), SimulateError::UnknownPrefill("d7".into()));
-    let mut failing = pools(&case, 1);
-    failing.conditions.failures = vec![Failure {
-        target: Target::Device("d0".into()),
-        severity: Severity::Lost,
-        moment: Moment::At { at: Seconds::of(1.0), repair_after: None },
-    }];
-    assert_eq!(refused(&failing, PolicyName::Isotherm), SimulateError::PoolsMayNotFail);
     let chain = Case::chain(&[Costs::fixed(1.0); 2], 1, closed(1, 1, 4, 2));
     let mixed = serve(&chain, &pools(&chain, 1), &Options::default()).expect_err("refused");
     assert_eq!(mixed, SimulateError::MixedRoute { one: "d0".into(), other: "d1".into() });

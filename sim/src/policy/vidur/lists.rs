@@ -180,7 +180,8 @@ impl Policy for Lists {
     }
 
     fn fullness(&self) -> Option<Fullness> {
-        Some(Fullness { waiting: self.queue.len() as u32, held_blocks: self.limits.blocks - self.free })
+        let (waiting, running) = (self.queue.len() as u32, self.held as u32);
+        Some(Fullness { waiting, running, held_blocks: self.limits.blocks - self.free })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {

@@ -6,7 +6,7 @@
 //! which step. Only where blocks run out are they looked at one by one.
 
 use super::{Limits, Rule};
-use crate::policy::Policy;
+use crate::policy::{Fullness, Policy};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Completed, Request, Resources, ServingError, Yield};
@@ -337,6 +337,11 @@ impl Policy for Lockstep {
         };
         self.queue.push_back(slot);
         Ok(())
+    }
+
+    fn fullness(&self) -> Option<Fullness> {
+        let (waiting, running) = (self.queue.len() as u32, self.held as u32);
+        Some(Fullness { waiting, running, held_blocks: self.limits.blocks - self.free })
     }
 
     fn next_batch(&mut self, _now: SimTime) -> Option<Batch> {
