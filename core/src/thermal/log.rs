@@ -4,9 +4,14 @@
 //! power cap, utilisation, fan and ambient temperature are used where they are. A unit may stand in the heading
 //! (`power.draw [W]`, `Power (mW)`, `time_ms`) or behind each value (`35.05 W`); where it stands nowhere, the size of
 //! the numbers decides between the customary ones, and [`ThermalLog::notes`] says what was taken. A unit that is not
-//! known is refused, never ignored. Where cells are not divided by commas, a comma may be a decimal point.
+//! known is refused, never ignored. Where cells are not divided by commas, a comma may be a decimal point; a heading
+//! behind `#` whose cells are divided by blanks, as `nvidia-smi dmon -o DT` writes it, is read too.
+//!
+//! Of several devices in one log, told apart by a column such as `index`, `gpu` or `uuid`, the one with most samples is
+//! read. Times of day that start again at midnight go on; rows that are a little out of order are sorted.
 
 mod columns;
+mod order;
 mod times;
 mod units;
 
@@ -16,6 +21,9 @@ use columns::{Column, Columns};
 pub const SAMPLES_MAX: usize = 2_000_000;
 /// Fewest samples that say anything of a device's heat.
 pub const SAMPLES_MIN: usize = 20;
+
+/// The number of a line, and its values by [`Column`].
+type Row = (usize, Vec<Option<f64>>);
 
 /// Power and temperature of one device over time.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -118,16 +126,17 @@ impl ThermalLog {
     /// Reads a log. Errors: see [`LogError`].
     pub fn parse(text: &str) -> Result<Self, LogError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut lines = text.lines().enumerate().filter(|(_, line)| {
-            let line = line.trim();
-            !line.is_empty() && !line.starts_with('#')
-        });
-        let (_, heading) = lines.next().ok_or(LogError::Empty)?;
+        let mut lines = text.lines().enumerate().map(|(number, line)| (number, line.trim()));
+        let comment = |line: &str| line.is_empty() || (line.starts_with('#') && !is_heading(line));
+        let heading = lines.find(|(_, line)| !comment(line)).ok_or(LogError::Empty)?.1.trim_start_matches(['#', ' ']);
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let delimiter = [',', ';', '\t'].into_iter().max_by_key(|&d| (heading.matches(d).count(), d == ','));
-        let delimiter = delimiter.unwrap_or(',');
-        let columns = Columns::find(&cells(heading, delimiter))?;
-        let mut rows: Vec<(usize, Vec<Option<f64>>)> = Vec::new();
-        let (mut total, mut reason) = (0_usize, None);
+        let delimiter = delimiter.filter(|&d| heading.contains(d)).unwrap_or(' ');
+        let headings = cells(heading, delimiter);
+        let columns = Columns::find(&headings)?;
+        let mut devices = order::Devices::of(&headings);
+        let mut rows: Vec<Row> = Vec::new();
+        let (mut total, mut reason, mut of_day) = (0_usize, None, true);
         for (line, row) in lines {
             total += 1;
             if total > SAMPLES_MAX {
@@ -135,7 +144,11 @@ impl ThermalLog {
             }
             let cells = cells(row, delimiter);
             match columns.read(&cells, delimiter != ',') {
-                Ok(values) => rows.push((line + 1, values)),
+                Ok(values) => {
+                    of_day &= times::is_of_day(columns.cell(Column::Time, &cells));
+                    devices.add(&cells);
+                    rows.push((line + 1, values));
+                }
                 Err(why) => {
                     reason.get_or_insert_with(|| format!("line {}: {why}", line + 1));
                 }
@@ -148,17 +161,20 @@ impl ThermalLog {
             let reason = reason.unwrap_or_else(|| "the log is short".to_owned());
             return Err(LogError::Unreadable { readable: rows.len(), rows: total, reason });
         }
-        let mut log = Self::of(&columns, &mut rows)?;
-        if rows.len() < total {
+        let readable = rows.len();
+        let mut notes = devices.most(&mut rows).into_iter().collect::<Vec<_>>();
+        let mut log = Self::of(&columns, &mut rows, of_day, &mut notes)?;
+        if readable < total {
             let reason = reason.unwrap_or_default();
-            log.notes.push(format!("{} of {total} rows were left out ({reason})", total - rows.len()));
+            notes.push(format!("{} of {total} rows were left out ({reason})", total - readable));
         }
+        log.notes.append(&mut notes);
         log.check(&rows)?;
         Ok(log)
     }
 
     /// Numbers in their units.
-    fn of(columns: &Columns, rows: &mut Vec<(usize, Vec<Option<f64>>)>) -> Result<Self, LogError> {
+    fn of(columns: &Columns, rows: &mut Vec<Row>, of_day: bool, notes: &mut Vec<String>) -> Result<Self, LogError> {
         let mut log = Self::default();
         let scale = |column: Column| columns.scale(column, rows.iter().filter_map(|(_, row)| row[column as usize]));
         let scales: Vec<units::Unit> = Column::ALL.iter().map(|&column| scale(column)).collect();
@@ -167,19 +183,16 @@ impl ThermalLog {
                 *value = value.map(|value| scale.of(value)).filter(|value| value.is_finite());
             }
         }
-        let mut kept: Vec<(usize, Vec<Option<f64>>)> = Vec::with_capacity(rows.len());
+        if of_day {
+            order::past_midnight(rows);
+        }
+        notes.extend(order::sort(rows)?);
+        let mut kept: Vec<Row> = Vec::with_capacity(rows.len());
         for (line, row) in rows.drain(..) {
             let time = row[Column::Time as usize].unwrap_or_default();
-            if let Some((_, last)) = kept.last() {
-                let before = last[Column::Time as usize].unwrap_or_default();
-                if time < before {
-                    return Err(LogError::Backwards { line, before, after: time });
-                }
-                if time <= before {
-                    continue;
-                }
+            if kept.last().is_none_or(|(_, last)| time > last[Column::Time as usize].unwrap_or_default()) {
+                kept.push((line, row));
             }
-            kept.push((line, row));
         }
         let equal = kept.len();
         *rows = kept;
@@ -215,7 +228,7 @@ impl ThermalLog {
         Ok(log)
     }
 
-    fn check(&self, rows: &[(usize, Vec<Option<f64>>)]) -> Result<(), LogError> {
+    fn check(&self, rows: &[Row]) -> Result<(), LogError> {
         for (i, (line, _)) in rows.iter().enumerate() {
             let wrong = |what, value, limits| LogError::Implausible { line: *line, what, value, limits };
             if !(0.0..=100_000.0).contains(&self.watts[i]) {
@@ -273,8 +286,18 @@ impl ThermalLog {
     }
 }
 
+/// Whether a line behind `#` is the heading and no remark.
+fn is_heading(line: &str) -> bool {
+    let line = line.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
+    has(&["temp"]) && has(&["pwr", "power", "watt"]) && has(&["time", "date", "sec"])
+}
+
 /// The cells of a row: trimmed, without quotes. A delimiter inside quotes does not divide.
 fn cells(row: &str, delimiter: char) -> Vec<&str> {
+    if delimiter == ' ' {
+        return row.split_whitespace().collect();
+    }
     let mut cells = Vec::new();
     let (mut start, mut quoted) = (0, false);
     for (i, c) in row.char_indices() {

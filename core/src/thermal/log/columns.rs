@@ -52,7 +52,7 @@ impl Column {
         let air = has(&["ambient", "room", "inlet", "air", "intake"]);
         let limit = starts(&["cap", "limit", "max", "min", "default", "slowdown", "shutdown", "target", "threshold"]);
         let power = starts(&["power", "watt"]) || has(&["pwr", "draw", "p"]);
-        let temperature = starts(&["temp", "celsius", "degc", "fahrenheit", "degf", "kelvin"]);
+        let temperature = starts(&["temp", "gtemp", "celsius", "degc", "fahrenheit", "degf", "kelvin"]);
         match self {
             Self::Time => {
                 let fits = starts(&["time", "date", "elapsed", "epoch", "clock_time"])
@@ -73,7 +73,7 @@ impl Column {
             Self::Ambient => (air && (temperature || words.len() <= 2)).then_some(2),
             Self::Fan => (starts(&["fan"]) && !limit).then_some(2),
             Self::Clock => {
-                let fits = starts(&["clock", "freq", "mhz", "sclk", "smclk"]) && !memory && !limit && !power;
+                let fits = starts(&["clock", "freq", "mhz", "sclk", "smclk", "pclk"]) && !memory && !limit && !power;
                 let better = has(&["sm", "graphics", "gr", "core", "gpu"]);
                 (fits && !has(&["video", "time", "reasons", "event"])).then(|| 1 + u32::from(better))
             }
@@ -144,6 +144,11 @@ impl Columns {
             }
         }
         Ok(Self { headings: headings.iter().map(|&h| h.to_owned()).collect(), places })
+    }
+
+    /// The cell of a row that holds a column; empty where there is none.
+    pub(super) fn cell<'c>(&self, column: Column, cells: &[&'c str]) -> &'c str {
+        self.places[column as usize].and_then(|(place, _)| cells.get(place).copied()).unwrap_or_default()
     }
 
     /// The values of a row, in the unit of their cells where one stands there; `comma` says that a comma is a decimal

@@ -125,3 +125,70 @@ fn a_decimal_comma_is_a_point_where_commas_divide_nothing() {
         assert!(refused.contains("only 0 of 30"), "{refused}");
     }
 }
+
+#[test]
+fn of_several_devices_one_is_read_and_the_others_are_named() {
+    let text = rows("timestamp, index, power.draw [W], temperature.gpu", |i| {
+        // Two cards in turn, a millisecond apart; the second is warmer.
+        let (second, card) = (i / 2, i % 2);
+        format!("2025/02/27 03:29:{second:02}.{:03}, {card}, {} W, {}", 500 + card, 40 + 50 * card, 50 + 20 * card)
+    });
+    let two = format!(
+        "{text}{}",
+        (30..60).fold(String::new(), |text, i| {
+            format!("{text}2025/02/27 03:29:{:02}.{:03}, {}, 40 W, 50\n", i / 2, 500 + i % 2, i % 2)
+        })
+    );
+    let log = ThermalLog::parse(&two).expect("read");
+    assert!(log.len() == 30 && log.watts.iter().all(|&watts| watts == 40.0), "{log:?}");
+    assert!(
+        log.notes.iter().any(|note| note.contains("2 devices") && note.contains("file of its own")),
+        "{:?}",
+        log.notes
+    );
+    // A column that counts rows tells no devices apart.
+    let counted = rows("index,time_s,power,temp", |i| format!("{i},{i},40,50"));
+    assert_eq!(ThermalLog::parse(&counted).expect("read").len(), 30);
+}
+
+#[test]
+fn a_run_past_midnight_goes_on_and_rows_a_little_out_of_order_are_sorted() {
+    let night = rows("Time;GPU Power [W];GPU Temperature [°C]", |i| {
+        let second = 86_390 + 2 * i;
+        format!("{:02}:{:02}:{:02}.250;40,5;50", second / 3600 % 24, second / 60 % 60, second % 60)
+    });
+    let log = ThermalLog::parse(&night).expect("read");
+    assert!(log.seconds.windows(2).all(|pair| (pair[1] - pair[0] - 2.0).abs() < 1e-9), "{:?}", log.seconds);
+    let swapped = rows("time_s,power,temp", |i| {
+        format!(
+            "{},40,{}",
+            [i, i + 1, i - usize::from(i > 0)][match i {
+                10 => 1,
+                11 => 2,
+                _ => 0,
+            }],
+            40 + i
+        )
+    });
+    let log = ThermalLog::parse(&swapped).expect("read");
+    assert!(log.seconds.windows(2).all(|pair| pair[1] > pair[0]) && log.celsius[10] == 51.0, "{log:?}");
+    assert!(log.notes.iter().any(|note| note.contains("out of order")), "{:?}", log.notes);
+}
+
+#[test]
+fn a_heading_behind_a_sign_with_blanks_between_its_cells_is_read() {
+    let mut text = String::from("#Date       Time        gpu    pwr  gtemp  mtemp   sm   mem   mclk   pclk\n");
+    text.push_str("#YYYYMMDD   HH:MM:SS    Idx      W      C      C    %     %    MHz    MHz\n");
+    for i in 0..30 {
+        text.push_str(&format!(
+            " 20250227   03:29:{i:02}      0     {}     {}      -   90    30   9001   1800\n",
+            40 + i,
+            50 + i
+        ));
+    }
+    let log = ThermalLog::parse(&text).expect("read");
+    assert_eq!((log.len(), log.watts[2], log.celsius[3], log.seconds[5] - log.seconds[0]), (30, 42.0, 53.0, 5.0));
+    assert_eq!(log.clock.as_ref().map(|clock| clock[0]), Some(1800.0));
+    let blanks = rows("time_s power temp", |i| format!("{i} 40 {}", 50 + i));
+    assert_eq!(ThermalLog::parse(&blanks).expect("read").celsius[4], 54.0);
+}
