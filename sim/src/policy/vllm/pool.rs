@@ -5,6 +5,8 @@
 //! first, then those freed longest ago; of one request the last block goes before the first, because a beginning
 //! without its continuation is still worth something and a continuation without its beginning is not.
 
+use std::collections::VecDeque;
+
 /// What a full block holds, together with all blocks before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
@@ -20,16 +22,16 @@ const NONE: u32 = u32::MAX;
 struct Block {
     /// Requests that hold it.
     holders: u32,
+    /// Which release made it free last; an entry of the queue with another number is out of date.
+    freed: u32,
     /// What it holds, once it is full and known.
     content: Option<Content>,
-    /// Neighbours in the list of free blocks, while nobody holds it.
-    before: u32,
-    after: u32,
-    /// The next block whose content has the same place in the table.
-    next: u32,
     /// How many were filled before it was.
     filled: u64,
 }
+
+/// A place of the hash table: the upper half of the mixed content, and the block; none where that is [`NONE`].
+type Place = (u32, u32);
 
 /// All blocks of one cache.
 #[derive(Debug, Clone)]
@@ -37,29 +39,30 @@ pub struct Pool {
     /// Blocks that were used at least once; those after them are free and empty, so a large cache costs what it is used.
     blocks: Vec<Block>,
     total: u32,
-    /// First and last free block of those that were used.
-    first: u32,
-    last: u32,
+    /// Free blocks of those that were used, in the order in which they go, each with the number of its release. Whoever
+    /// takes a free block back leaves its entry here, so that nothing but the ends of the queue is ever touched.
+    queue: VecDeque<(u32, u32)>,
+    releases: u32,
     free: u32,
-    /// First block of each place of a hash table, whose chains stand in the order in which they were filled: equal
-    /// content may be there more than once. Its length is a power of two.
-    table: Vec<u32>,
-    /// Blocks in it.
+    /// Which blocks have known content of a prompt, hashed with linear probing, so that most questions touch one line
+    /// of memory and no block. Equal content may be there more than once, in the order in which it was filled. Its
+    /// length is a power of two, and at least twice the number of entries.
+    table: Vec<Place>,
+    /// Entries of the table.
     known: u32,
     /// Blocks filled so far.
     fills: u64,
 }
 
 impl Content {
-    /// Its place in a table of this many bits. Multiplying by the golden ratio spreads the names in the upper bits
-    /// (Knuth, The Art of Computer Programming, 6.4).
-    const fn place(self, bits: u32) -> usize {
+    /// A number that is spread evenly. Multiplying by the golden ratio spreads the names in the upper bits (Knuth, The
+    /// Art of Computer Programming, 6.4).
+    const fn mixed(self) -> u32 {
         let key = match self {
             Self::Prompt(name) => name.rotate_left(32) ^ 0x5bd1_e995,
             Self::Own(request, block) => (request as u64) << 32 | block as u64,
         };
-        let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> (u64::BITS - bits)) as usize
+        ((key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
     }
 }
 
@@ -69,8 +72,16 @@ const PLACES_MIN: usize = 64;
 impl Pool {
     /// A pool of empty blocks.
     pub fn new(blocks: u32) -> Self {
-        let table = vec![NONE; PLACES_MIN];
-        Self { blocks: Vec::new(), total: blocks, first: NONE, last: NONE, free: blocks, table, known: 0, fills: 0 }
+        Self {
+            blocks: Vec::new(),
+            total: blocks,
+            queue: VecDeque::new(),
+            releases: 0,
+            free: blocks,
+            table: vec![(0, NONE); PLACES_MIN],
+            known: 0,
+            fills: 0,
+        }
     }
 
     /// Blocks that nobody holds.
@@ -81,7 +92,18 @@ impl Pool {
     /// A block with this content of a prompt: the one filled first, where there are several. What only one request can
     /// have is not looked up: that request knows where it was, see [`since`](Self::since).
     pub fn find(&self, content: Content) -> Option<u32> {
-        self.chain(content).find(|&block| self.blocks[block as usize].content == Some(content))
+        let mixed = content.mixed();
+        let mut at = self.home(mixed);
+        loop {
+            let (other, block) = self.table[at];
+            if block == NONE {
+                return None;
+            }
+            if other == mixed && self.blocks[block as usize].content == Some(content) {
+                return Some(block);
+            }
+            at = self.after(at);
+        }
     }
 
     /// Whether a block still has this content, and how many were filled before it was.
@@ -99,37 +121,49 @@ impl Pool {
     pub fn take(&mut self) -> Option<u32> {
         let unused = self.blocks.len() as u32;
         if unused < self.total {
-            self.blocks.push(Block { holders: 1, content: None, before: NONE, after: NONE, next: NONE, filled: 0 });
+            self.blocks.push(Block { holders: 1, freed: 0, content: None, filled: 0 });
             self.free -= 1;
             return Some(unused);
         }
-        let block = self.first;
-        if block == NONE {
-            return None;
+        loop {
+            let (number, release) = self.queue.pop_front()?;
+            let block = &mut self.blocks[number as usize];
+            if block.holders > 0 || block.freed != release {
+                continue;
+            }
+            block.holders = 1;
+            self.free -= 1;
+            if let Some(content @ Content::Prompt(_)) = block.content.take() {
+                self.forget(content, number);
+            }
+            return Some(number);
         }
-        self.unlink(block);
-        if let Some(content @ Content::Prompt(_)) = self.blocks[block as usize].content.take() {
-            self.forget(content, block);
-        }
-        self.blocks[block as usize].holders = 1;
-        Some(block)
     }
 
     /// One more request holds this block.
     pub fn hold(&mut self, block: u32) {
-        if self.is_free(block) {
-            self.unlink(block);
-        }
-        self.blocks[block as usize].holders += 1;
+        let block = &mut self.blocks[block as usize];
+        self.free -= u32::from(block.holders == 0);
+        block.holders += 1;
     }
 
     /// A request lets go of its blocks, which are given in order of position.
     pub fn release(&mut self, blocks: &[u32]) {
-        for &block in blocks.iter().rev() {
-            self.blocks[block as usize].holders -= 1;
-            if self.is_free(block) {
-                self.append(block);
+        for &number in blocks.iter().rev() {
+            let block = &mut self.blocks[number as usize];
+            block.holders -= 1;
+            if block.holders == 0 {
+                self.releases = self.releases.wrapping_add(1);
+                block.freed = self.releases;
+                self.queue.push_back((number, self.releases));
+                self.free += 1;
             }
+        }
+        if self.queue.len() > 2 * self.blocks.len() + PLACES_MIN {
+            let blocks = &self.blocks;
+            self.queue.retain(|&(number, release)| {
+                blocks[number as usize].holders == 0 && blocks[number as usize].freed == release
+            });
         }
     }
 
@@ -142,84 +176,65 @@ impl Pool {
             return;
         }
         self.known += 1;
-        if self.known as usize > self.table.len() {
+        if 2 * self.known as usize > self.table.len() {
             self.grow();
         }
-        self.chain_up(content, block);
+        self.enter((content.mixed(), block));
     }
 
-    /// The blocks that share a content's place in the table.
-    fn chain(&self, content: Content) -> impl Iterator<Item = u32> + '_ {
-        let first = self.table[content.place(self.table.len().trailing_zeros())];
-        let some = |block: u32| (block != NONE).then_some(block);
-        std::iter::successors(some(first), move |&block| some(self.blocks[block as usize].next))
+    /// Where a content would stand if nothing were in its way.
+    const fn home(&self, mixed: u32) -> usize {
+        (mixed >> (u32::BITS - self.table.len().trailing_zeros())) as usize
     }
 
-    /// Puts a block at the end of its chain.
-    fn chain_up(&mut self, content: Content, block: u32) {
-        self.blocks[block as usize].next = NONE;
-        match self.chain(content).last() {
-            Some(last) => self.blocks[last as usize].next = block,
-            None => {
-                let place = content.place(self.table.len().trailing_zeros());
-                self.table[place] = block;
-            }
+    const fn after(&self, at: usize) -> usize {
+        (at + 1) & (self.table.len() - 1)
+    }
+
+    fn enter(&mut self, entry: Place) {
+        let mut at = self.home(entry.0);
+        while self.table[at].1 != NONE {
+            at = self.after(at);
         }
+        self.table[at] = entry;
     }
 
-    /// Doubles the table. Blocks of equal content share a chain before and after, in the same order.
+    /// Doubles the table. From an empty place on, entries of equal content stand in their order, and go in in it.
     fn grow(&mut self) {
-        let twice = vec![NONE; self.table.len() * 2];
-        for first in std::mem::replace(&mut self.table, twice) {
-            let mut block = first;
-            while block != NONE {
-                let Block { next, content, .. } = self.blocks[block as usize];
-                if let Some(content) = content {
-                    self.chain_up(content, block);
-                }
-                block = next;
-            }
+        let twice = vec![(0, NONE); self.table.len() * 2];
+        let before = std::mem::replace(&mut self.table, twice);
+        let empty = before.iter().position(|place| place.1 == NONE).unwrap_or(0);
+        for entry in before[empty..].iter().chain(&before[..empty]).filter(|place| place.1 != NONE) {
+            self.enter(*entry);
         }
     }
 
+    /// Takes a block out of the table. Those behind it that may stand nearer to their home move up, which keeps the order
+    /// of those with one home (Knuth, 6.4, algorithm R).
     fn forget(&mut self, content: Content, block: u32) {
         self.known -= 1;
-        let after = self.blocks[block as usize].next;
-        match self.chain(content).take_while(|&other| other != block).last() {
-            Some(before) => self.blocks[before as usize].next = after,
-            None => {
-                let place = content.place(self.table.len().trailing_zeros());
-                self.table[place] = after;
+        let mut hole = self.home(content.mixed());
+        while self.table[hole].1 != block {
+            hole = self.after(hole);
+        }
+        let mut at = hole;
+        loop {
+            self.table[hole] = (0, NONE);
+            loop {
+                at = self.after(at);
+                if self.table[at].1 == NONE {
+                    return;
+                }
+                let home = self.home(self.table[at].0);
+                // It stays where its home is behind the hole, up to itself.
+                let stays = if hole <= at { hole < home && home <= at } else { hole < home || home <= at };
+                if !stays {
+                    break;
+                }
             }
+            self.table[hole] = self.table[at];
+            hole = at;
         }
-    }
-
-    fn unlink(&mut self, block: u32) {
-        let Block { before, after, .. } = self.blocks[block as usize];
-        if before == NONE {
-            self.first = after;
-        } else {
-            self.blocks[before as usize].after = after;
-        }
-        if after == NONE {
-            self.last = before;
-        } else {
-            self.blocks[after as usize].before = before;
-        }
-        self.free -= 1;
-    }
-
-    fn append(&mut self, block: u32) {
-        let last = self.last;
-        let entry = &mut self.blocks[block as usize];
-        (entry.before, entry.after) = (last, NONE);
-        if last == NONE {
-            self.first = block;
-        } else {
-            self.blocks[last as usize].after = block;
-        }
-        self.last = block;
-        self.free += 1;
     }
 }
 
@@ -227,7 +242,6 @@ impl Pool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::VecDeque;
 
     /// The same rules over plain lists that are searched from end to end.
     #[derive(Debug)]
@@ -260,8 +274,8 @@ mod tests {
             let (mut pool, mut naive) = (Pool::new(9), Naive {
                 free: (0..9).collect(), holders: vec![0; 9], filled: Vec::new(),
             });
-            // A table that soon grows, and in which chains are long.
-            pool.table.truncate(2 << (steps.len() % 2));
+            // A table that soon grows, and in which much is in the way of much.
+            pool.table.truncate(4 << (steps.len() % 2));
             let mut held: Vec<u32> = Vec::new();
             for (what, n) in steps {
                 match what {
