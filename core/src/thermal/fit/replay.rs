@@ -14,8 +14,8 @@ use crate::thermal::matrix::{Eigen, eigen};
 
 /// Kelvin of one step of the fan's conductance.
 pub const FAN_STEP: f64 = 0.25;
-/// Pauses longer than so many usual intervals hold power that nobody read.
-pub const GAP: f64 = 3.0;
+/// Pauses longer than so many usual intervals hold power that nobody read; shorter ones are samples that were missed.
+pub const GAP: f64 = 6.0;
 /// Most steps of the fan, so that no value of a search asks for more memory.
 const LEVELS_MAX: usize = 1_200;
 
