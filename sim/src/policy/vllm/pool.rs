@@ -22,16 +22,15 @@ const NONE: u32 = u32::MAX;
 struct Block {
     /// Requests that hold it.
     holders: u32,
-    /// Which release made it free last; an entry of the queue with another number is out of date.
-    freed: u32,
     /// What it holds, once it is full and known.
     content: Option<Content>,
+    /// Which release made it free last; an entry of the queue with another number is out of date.
+    freed: u32,
+    /// The next block whose content has the same place in the table.
+    next: u32,
     /// How many were filled before it was.
     filled: u64,
 }
-
-/// A place of the hash table: the upper half of the mixed content, and the block; none where that is [`NONE`].
-type Place = (u32, u32);
 
 /// All blocks of one cache.
 #[derive(Debug, Clone)]
@@ -44,25 +43,25 @@ pub struct Pool {
     queue: VecDeque<(u32, u32)>,
     releases: u32,
     free: u32,
-    /// Which blocks have known content of a prompt, hashed with linear probing, so that most questions touch one line
-    /// of memory and no block. Equal content may be there more than once, in the order in which it was filled. Its
-    /// length is a power of two, and at least twice the number of entries.
-    table: Vec<Place>,
-    /// Entries of the table.
+    /// First block of each place of a hash table, whose chains stand in the order in which they were filled: equal
+    /// content may be there more than once. Its length is a power of two.
+    table: Vec<u32>,
+    /// Blocks in it.
     known: u32,
     /// Blocks filled so far.
     fills: u64,
 }
 
 impl Content {
-    /// A number that is spread evenly. Multiplying by the golden ratio spreads the names in the upper bits (Knuth, The
-    /// Art of Computer Programming, 6.4).
-    const fn mixed(self) -> u32 {
+    /// Its place in a table of this many bits. Multiplying by the golden ratio spreads the names in the upper bits
+    /// (Knuth, The Art of Computer Programming, 6.4).
+    const fn place(self, bits: u32) -> usize {
         let key = match self {
             Self::Prompt(name) => name.rotate_left(32) ^ 0x5bd1_e995,
             Self::Own(request, block) => (request as u64) << 32 | block as u64,
         };
-        ((key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        let mixed = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> (u64::BITS - bits)) as usize
     }
 }
 
@@ -72,16 +71,9 @@ const PLACES_MIN: usize = 64;
 impl Pool {
     /// A pool of empty blocks.
     pub fn new(blocks: u32) -> Self {
-        Self {
-            blocks: Vec::new(),
-            total: blocks,
-            queue: VecDeque::new(),
-            releases: 0,
-            free: blocks,
-            table: vec![(0, NONE); PLACES_MIN],
-            known: 0,
-            fills: 0,
-        }
+        let table = vec![NONE; PLACES_MIN];
+        let (queue, releases) = (VecDeque::new(), 0);
+        Self { blocks: Vec::new(), total: blocks, queue, releases, free: blocks, table, known: 0, fills: 0 }
     }
 
     /// Blocks that nobody holds.
@@ -92,18 +84,7 @@ impl Pool {
     /// A block with this content of a prompt: the one filled first, where there are several. What only one request can
     /// have is not looked up: that request knows where it was, see [`since`](Self::since).
     pub fn find(&self, content: Content) -> Option<u32> {
-        let mixed = content.mixed();
-        let mut at = self.home(mixed);
-        loop {
-            let (other, block) = self.table[at];
-            if block == NONE {
-                return None;
-            }
-            if other == mixed && self.blocks[block as usize].content == Some(content) {
-                return Some(block);
-            }
-            at = self.after(at);
-        }
+        self.chain(content).find(|&block| self.blocks[block as usize].content == Some(content))
     }
 
     /// Whether a block still has this content, and how many were filled before it was.
@@ -121,7 +102,7 @@ impl Pool {
     pub fn take(&mut self) -> Option<u32> {
         let unused = self.blocks.len() as u32;
         if unused < self.total {
-            self.blocks.push(Block { holders: 1, freed: 0, content: None, filled: 0 });
+            self.blocks.push(Block { holders: 1, freed: 0, content: None, next: NONE, filled: 0 });
             self.free -= 1;
             return Some(unused);
         }
@@ -176,64 +157,55 @@ impl Pool {
             return;
         }
         self.known += 1;
-        if 2 * self.known as usize > self.table.len() {
+        if self.known as usize > self.table.len() {
             self.grow();
         }
-        self.enter((content.mixed(), block));
+        self.chain_up(content, block);
     }
 
-    /// Where a content would stand if nothing were in its way.
-    const fn home(&self, mixed: u32) -> usize {
-        (mixed >> (u32::BITS - self.table.len().trailing_zeros())) as usize
+    /// The blocks that share a content's place in the table.
+    fn chain(&self, content: Content) -> impl Iterator<Item = u32> + '_ {
+        let first = self.table[content.place(self.table.len().trailing_zeros())];
+        let some = |block: u32| (block != NONE).then_some(block);
+        std::iter::successors(some(first), move |&block| some(self.blocks[block as usize].next))
     }
 
-    const fn after(&self, at: usize) -> usize {
-        (at + 1) & (self.table.len() - 1)
-    }
-
-    fn enter(&mut self, entry: Place) {
-        let mut at = self.home(entry.0);
-        while self.table[at].1 != NONE {
-            at = self.after(at);
+    /// Puts a block at the end of its chain.
+    fn chain_up(&mut self, content: Content, block: u32) {
+        self.blocks[block as usize].next = NONE;
+        match self.chain(content).last() {
+            Some(last) => self.blocks[last as usize].next = block,
+            None => {
+                let place = content.place(self.table.len().trailing_zeros());
+                self.table[place] = block;
+            }
         }
-        self.table[at] = entry;
     }
 
-    /// Doubles the table. From an empty place on, entries of equal content stand in their order, and go in in it.
+    /// Doubles the table. Blocks of equal content share a chain before and after, in the same order.
     fn grow(&mut self) {
-        let twice = vec![(0, NONE); self.table.len() * 2];
-        let before = std::mem::replace(&mut self.table, twice);
-        let empty = before.iter().position(|place| place.1 == NONE).unwrap_or(0);
-        for entry in before[empty..].iter().chain(&before[..empty]).filter(|place| place.1 != NONE) {
-            self.enter(*entry);
+        let twice = vec![NONE; self.table.len() * 2];
+        for first in std::mem::replace(&mut self.table, twice) {
+            let mut block = first;
+            while block != NONE {
+                let Block { next, content, .. } = self.blocks[block as usize];
+                if let Some(content) = content {
+                    self.chain_up(content, block);
+                }
+                block = next;
+            }
         }
     }
 
-    /// Takes a block out of the table. Those behind it that may stand nearer to their home move up, which keeps the order
-    /// of those with one home (Knuth, 6.4, algorithm R).
     fn forget(&mut self, content: Content, block: u32) {
         self.known -= 1;
-        let mut hole = self.home(content.mixed());
-        while self.table[hole].1 != block {
-            hole = self.after(hole);
-        }
-        let mut at = hole;
-        loop {
-            self.table[hole] = (0, NONE);
-            loop {
-                at = self.after(at);
-                if self.table[at].1 == NONE {
-                    return;
-                }
-                let home = self.home(self.table[at].0);
-                // It stays where its home is behind the hole, up to itself.
-                let stays = if hole <= at { hole < home && home <= at } else { hole < home || home <= at };
-                if !stays {
-                    break;
-                }
+        let after = self.blocks[block as usize].next;
+        match self.chain(content).take_while(|&other| other != block).last() {
+            Some(before) => self.blocks[before as usize].next = after,
+            None => {
+                let place = content.place(self.table.len().trailing_zeros());
+                self.table[place] = after;
             }
-            self.table[hole] = self.table[at];
-            hole = at;
         }
     }
 }
@@ -274,8 +246,8 @@ mod tests {
             let (mut pool, mut naive) = (Pool::new(9), Naive {
                 free: (0..9).collect(), holders: vec![0; 9], filled: Vec::new(),
             });
-            // A table that soon grows, and in which much is in the way of much.
-            pool.table.truncate(4 << (steps.len() % 2));
+            // A table that soon grows, and in which chains are long.
+            pool.table.truncate(2 << (steps.len() % 2));
             let mut held: Vec<u32> = Vec::new();
             for (what, n) in steps {
                 match what {
