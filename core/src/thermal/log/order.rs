@@ -54,7 +54,6 @@ impl Devices {
         let Some((place, _)) = &self.place else { return };
         let number = self.names.len();
         let name = cells.get(*place).copied().unwrap_or_default();
-        // A name that is new in nearly every row is a count of rows and no device.
         self.of.push(*self.names.entry(name.to_owned()).or_insert(number));
     }
 
@@ -62,7 +61,10 @@ impl Devices {
     pub(super) fn most(&self, rows: &mut Vec<Row>) -> Option<String> {
         let (_, heading) = self.place.as_ref()?;
         let count = self.names.len();
-        if count < 2 || count * 4 > rows.len() {
+        // Devices take turns; what is called the same and does not, a utilisation for example, is no device. Neither is a
+        // count of rows.
+        let turns = self.of.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        if count < 2 || count * 4 > rows.len() || turns * 4 < rows.len() {
             return None;
         }
         let mut sizes = vec![0_usize; count];

@@ -146,7 +146,9 @@ fn of_several_devices_one_is_read_and_the_others_are_named() {
         "{:?}",
         log.notes
     );
-    // A column that counts rows tells no devices apart.
+    // A utilisation under the name of the device tells none apart, nor does a column that counts rows.
+    let busy = rows("time_s,gpu,power,temp", |i| format!("{i},{},40,50", if (5..20).contains(&i) { 100 } else { 0 }));
+    assert_eq!(ThermalLog::parse(&busy).expect("read").len(), 30);
     let counted = rows("index,time_s,power,temp", |i| format!("{i},{i},40,50"));
     assert_eq!(ThermalLog::parse(&counted).expect("read").len(), 30);
 }

@@ -15,11 +15,8 @@ pub(super) fn is_date(text: &str) -> bool {
 
 /// Whether a time is a time of day without a date.
 pub(super) fn is_of_day(text: &str) -> bool {
-    text.contains(':') && !text.contains(['-', '/', 'T', ' ', '.']) || {
-        // A fraction of a second, but no date with points.
-        let (whole, _) = text.split_once('.').unwrap_or((text, ""));
-        whole.matches(':').count() == 2 && !whole.contains(['-', '/', 'T', ' '])
-    }
+    let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
+    whole.contains(':') && !whole.contains(['-', '/', 'T', ' '])
 }
 
 /// `2025-02-27T03:29:31.958Z`, `2025/02/27 03:29:31.958`, with an optional offset `+01:00`; or a time of day alone.
