@@ -17,11 +17,13 @@
 //! below zero), because each operator is affine in its argument once it is large.
 
 mod attention;
+mod conditions;
 mod experts;
 mod iterations;
 mod layerwise;
 
 pub use attention::{AXES, AttentionTable};
+pub use conditions::Conditions;
 pub use experts::Experts;
 pub use iterations::{IterationTable, MIXED_FACTOR_MAX};
 pub use layerwise::{Collective, LayerwiseProfile, Residual, Skew, SkewBucket, Span};
@@ -276,6 +278,9 @@ pub struct OperatorProfile {
     /// is in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<Experts>,
+    /// Under which conditions it was measured, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
 }
 
 /// What one step asks of a stage.
@@ -400,6 +405,7 @@ pub fn roofline(device: &Device, model: &Model) -> Option<OperatorProfile> {
         step_seconds: Seconds::ZERO,
         iterations: None,
         experts: None,
+        conditions: None,
     })
 }
 

@@ -65,6 +65,9 @@ pub struct Device {
     /// Driver or kernel version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
+    /// Factor by which it is slowed on purpose, to rehearse a slower device; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slowed: Option<f64>,
     /// Memory that a plan may use. CPU devices of one host share theirs, see `memory_pool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<Figure<Bytes>>,
@@ -135,6 +138,7 @@ impl Device {
             pci: None,
             cores: Vec::new(),
             driver: None,
+            slowed: None,
             memory_bytes: None,
             memory_pool: None,
             memory_bandwidth_bytes_per_second: None,

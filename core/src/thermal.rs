@@ -8,6 +8,7 @@ pub mod governor;
 pub mod log;
 pub mod matrix;
 pub mod network;
+pub mod throttling;
 
 use crate::figure::Figure;
 use crate::units::{Celsius, Joules, JoulesPerKelvin, Kelvin, KelvinPerWatt, Seconds, Watts};

@@ -292,6 +292,7 @@ fn tables(request: &Request<'_>, timed: &[Timed]) -> Result<OperatorProfile, Pro
         step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical()).collect())),
         iterations: None,
         experts: None,
+        conditions: None,
     })
 }
 
