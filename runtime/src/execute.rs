@@ -261,8 +261,11 @@ fn cache_blocks(orders: &Orders<'_>, stage: &Stage, positions: usize, together: 
     usize::try_from(planned).unwrap_or(usize::MAX).clamp(one, together * one)
 }
 
-/// The cores of a planned device, if they are here.
-fn device(graph: &DeviceGraph, name: &str) -> Result<CpuDevice, ExecuteError> {
+/// The cores or the card of a planned device, if they are here.
+///
+/// # Errors
+/// The device is not known, not here, or nothing here drives it.
+pub fn device(graph: &DeviceGraph, name: &str) -> Result<CpuDevice, ExecuteError> {
     let absent = |why: String| ExecuteError::Absent { device: name.to_owned(), why };
     let known = graph.find(name).map(|id| graph.device(id)).ok_or_else(|| absent("no such device is known".into()))?;
     if known.backend != "cpu" {
@@ -273,7 +276,7 @@ fn device(graph: &DeviceGraph, name: &str) -> Result<CpuDevice, ExecuteError> {
     match cores.iter().find(|core| !here.is_empty() && !here.contains(core)) {
         Some(core) => Err(absent(format!("this process may not use core {core}"))),
         None if cores.is_empty() => Err(absent("it has no cores".into())),
-        None => Ok(CpuDevice::new(name, cores)),
+        None => Ok(CpuDevice::new(name, cores).slowed(known.slowed)),
     }
 }
 
@@ -290,5 +293,6 @@ fn card(known: &isotherm_core::device::Device, name: &str) -> Result<CpuDevice, 
     }
     let route = routes.find(backend, name, known.uuid.as_deref(), known.pci.as_deref());
     let route = route.ok_or_else(|| format!("{backend} does not list it"))?;
-    Ok(CpuDevice::of_card(name, Card { platform: Arc::clone(&route.platform), index: route.info.index }))
+    let card = Card { platform: Arc::clone(&route.platform), index: route.info.index };
+    Ok(CpuDevice::of_card(name, card).slowed(known.slowed))
 }

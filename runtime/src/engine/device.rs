@@ -46,19 +46,35 @@ pub struct CpuDevice {
     pub cores: Vec<usize>,
     /// The card, where it is one: then it has no cores.
     pub card: Option<Card>,
+    /// Thousandths of its own time by which it holds every pass longer: 1000 makes it half as fast. To rehearse slower
+    /// devices; 0 for none.
+    pub held: u32,
 }
 
 impl CpuDevice {
     /// A device of these cores.
     #[must_use]
     pub fn new(name: impl Into<String>, cores: impl Into<Vec<usize>>) -> Self {
-        Self { name: name.into(), cores: cores.into(), card: None }
+        Self { name: name.into(), cores: cores.into(), card: None, held: 0 }
     }
 
     /// A device that is a card.
     #[must_use]
     pub fn of_card(name: impl Into<String>, card: Card) -> Self {
-        Self { name: name.into(), cores: Vec::new(), card: Some(card) }
+        Self { name: name.into(), cores: Vec::new(), card: Some(card), held: 0 }
+    }
+
+    /// The same device slowed by a factor of at least 1, to rehearse a slower one.
+    #[must_use]
+    pub fn slowed(self, factor: Option<f64>) -> Self {
+        let held = factor.map_or(0.0, |factor| (factor - 1.0).clamp(0.0, 1000.0) * 1000.0);
+        Self { held: held.round() as u32, ..self }
+    }
+
+    /// The factor by which it is slowed; absent where it is not.
+    #[must_use]
+    pub fn slowdown(&self) -> Option<f64> {
+        (self.held > 0).then(|| 1.0 + f64::from(self.held) / 1000.0)
     }
 
     /// Whether there is nothing to compute on.

@@ -66,8 +66,15 @@ pub enum StartError {
     },
 }
 
+/// A loaded stage, and how much longer than it takes it holds a pass.
+struct Worker {
+    kind: Kind,
+    /// Thousandths of its own time.
+    held: u32,
+}
+
 /// One loaded stage.
-enum Worker {
+enum Kind {
     /// On the processor, with its threads.
     Processor(Box<Stage>, Team),
     /// On a device behind the contract.
@@ -158,9 +165,9 @@ impl Pipeline {
 
     /// What the first stage's device has done since it was opened; none where that is the processor.
     pub(crate) fn counters(&self) -> Option<Counters> {
-        match &self.first {
-            Worker::Processor(..) => None,
-            Worker::Card(stage) => Some(stage.device().counters()),
+        match &self.first.kind {
+            Kind::Processor(..) => None,
+            Kind::Card(stage) => Some(stage.device().counters()),
         }
     }
 
@@ -207,6 +214,7 @@ fn patience(places: &[StagePlace], index: usize, otherwise: Patience) -> Patienc
 /// Loads one stage on the calling thread, which becomes the first worker of its device.
 fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience) -> Result<Worker, StartError> {
     let device = || place.device.name.clone();
+    let worker = |kind| Worker { kind, held: place.device.held };
     if let Some(card) = &place.device.card {
         match gate::check(card, gguf, geometry, &place.spec) {
             Ok(()) => {}
@@ -217,14 +225,14 @@ fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience)
         }
         let opened = card.open().and_then(|card| DeviceStage::load(card, gguf, geometry, place.spec.clone()));
         let failed = |source| StartError::Device { device: device(), source: Box::new(source) };
-        return opened.map(|stage| Worker::Card(Box::new(stage))).map_err(failed);
+        return opened.map(|stage| worker(Kind::Card(Box::new(stage)))).map_err(failed);
     }
     pin(place.device.cores[0]);
     let team =
         Team::new(&place.device.cores, helpers).map_err(|source| StartError::Threads { device: device(), source })?;
     let stage = Stage::load(gguf, geometry, place.spec.clone())
         .map_err(|source| StartError::Memory { device: device(), source })?;
-    Ok(Worker::Processor(Box::new(stage), team))
+    Ok(worker(Kind::Processor(Box::new(stage), team)))
 }
 
 /// Runs passes until one end of the stage's channels is gone.
@@ -237,14 +245,28 @@ fn serve(stage: &mut Worker, inbox: &Receiver<Pass>, outbox: &Sender<Pass>) {
     }
 }
 
+/// Waits so many thousandths of the time since `begin` longer, watching the clock: a thread that slept would wake late.
+fn hold(begin: Instant, thousandths: u32) {
+    let until = begin + begin.elapsed() * (1000 + thousandths) / 1000;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
 /// Runs a pass and notes how long it took.
 fn timed(stage: &mut Worker, pass: &mut Pass) {
     let begin = Instant::now();
     // A pass that a stage could not take goes on to the end, untouched, so that whoever waits for it hears of it.
     if pass.failed.is_none() {
-        match stage {
-            Worker::Processor(stage, team) => stage.run(team, pass),
-            Worker::Card(stage) => pass.failed = stage.run(pass).err().map(Box::new),
+        let head_before = pass.head_ns;
+        match &mut stage.kind {
+            Kind::Processor(stage, team) => stage.run(team, pass),
+            Kind::Card(stage) => pass.failed = stage.run(pass).err().map(Box::new),
+        }
+        if stage.held > 0 {
+            hold(begin, stage.held);
+            let head = pass.head_ns.saturating_sub(head_before);
+            pass.head_ns += head * u64::from(stage.held) / 1000;
         }
     }
     pass.busy_ns.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
