@@ -16,13 +16,13 @@ pub use analysis::Analysis;
 pub use batch::{
     Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
 };
-pub use bench::{BenchCompare, BenchLoad, BenchPlans, BenchTargets};
+pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use run::{BenchRuntime, Run};
 pub use service::{BenchCuda, BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
-pub use watch::{Monitor, ProbeLinks};
+pub use watch::{Monitor, ProbeLinks, ProbeThermal};
 
 pub use trust::{
     AccessCommand, Asked, AuditBench, AuditCommand, DraftKeySet, EventAbout, Grant, Guest, KeySetCommand, KeysCommand,
@@ -189,12 +189,32 @@ pub struct Probe {
     /// queue of its own.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub logical: u32,
+    /// Rehearse a slower device: `cpu1=2` makes every pass of `cpu1` take twice as long, here and in every run with these
+    /// devices. May be repeated.
+    #[arg(long, value_name = "DEVICE=FACTOR", value_parser = slowed)]
+    pub slow: Vec<(String, f64)>,
     /// On whose behalf.
     #[command(flatten)]
     pub guest: Guest,
+    /// Measure nothing but this: take exactly the memory that each stage of a plan needs, on its device and all at once,
+    /// write it, read it back, and give it up.
+    #[arg(long, value_name = "FILE", conflicts_with = "peer")]
+    pub plan: Option<PathBuf>,
+    /// How a device warms.
+    #[command(flatten)]
+    pub thermal: ProbeThermal,
     /// Links to other hosts.
     #[command(flatten)]
     pub links: ProbeLinks,
+}
+
+/// A device and the factor by which it is slowed.
+fn slowed(text: &str) -> Result<(String, f64), String> {
+    let (name, factor) = text.split_once('=').ok_or("write DEVICE=FACTOR, such as cpu1=2")?;
+    match factor.parse::<f64>() {
+        Ok(factor) if (1.0..=1000.0).contains(&factor) => Ok((name.to_owned(), factor)),
+        _ => Err(format!("the factor is {factor}; give a number from 1 to 1000")),
+    }
 }
 
 /// Arguments of `isotherm devices`.
@@ -206,6 +226,10 @@ pub struct Devices {
     /// Find what this host has, measured or not, and say what changed since it was last looked at.
     #[arg(long, conflicts_with = "file")]
     pub here: bool,
+    /// Score the devices for a model that they were measured with: the tokens a second that each would give alone, and what
+    /// its time goes into.
+    #[arg(long, value_name = "FILE|NAME", conflicts_with = "here")]
+    pub model: Option<String>,
 }
 
 /// Subcommands of `isotherm model`.
@@ -466,6 +490,8 @@ pub enum BenchCommand {
         #[arg(long, value_name = "N", default_value_t = 5)]
         runs: u32,
     },
+    /// Many placements on unequal devices, each predicted from the probe and run: errors, order, the planner's choice.
+    Placements(BenchPlacements),
     /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
     Planner(BenchPlanner),
     /// What plans come to in simulation, this planner's and those of others in the same runs.

@@ -6,6 +6,7 @@ use crate::commands::verify::Opened;
 use crate::failure::{Code, Failure};
 use crate::models::{self, LocalModel};
 use crate::question;
+use crate::roots::roots;
 use crate::ui::Ui;
 use crate::{counters, files, interrupt, trust};
 use isotherm_access::Gate;
@@ -15,17 +16,22 @@ use isotherm_audit::run::{Outcome, RunClaim};
 use isotherm_audit::statement::{DEVICES, MANIFEST, MODEL, PLAN, RUN, SCENARIO, Statement, Subject, TOKENS};
 use isotherm_core::artefact::{Header, TOOL_VERSION};
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::device::Device;
 use isotherm_core::digest::Digest;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, metrics};
+use isotherm_core::units::Celsius;
 use isotherm_core::workload::Workload;
 use isotherm_runtime::engine::Kernels;
 use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, Verdict, execute};
+use isotherm_runtime::govern::{Pace, Paced};
 use isotherm_runtime::host::{Host, Roots};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+mod governed;
 
 /// A manifest whose files were verified, loaded and checked once more.
 pub struct Ready {
@@ -44,6 +50,10 @@ pub struct Ready {
     pub remembered: Option<u64>,
     /// The holder of a lease, where it is not this host's own key that runs it.
     pub guest: Option<Guest>,
+    /// A temperature that no device may pass, in place of what is known of each.
+    pub temperature_max: Option<Celsius>,
+    /// Whether what governors do is left to the log.
+    quiet: bool,
 }
 
 /// What to run.
@@ -94,6 +104,8 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
         cluster_id: predicate.cluster_id.clone(),
         remembered: None,
         guest: None,
+        temperature_max: None,
+        quiet: ui.quiet,
     })
 }
 
@@ -188,11 +200,32 @@ fn admitted(
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
     };
     let mut stopped = None;
+    let pace = Pace::default();
+    let mut paced = Paced::new(&pace);
     let mut watched = |token: Token<'_>| {
         stopped = revoked(gate, identity, wish);
-        if stopped.is_some() || interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { observe(token) }
+        if stopped.is_some() || interrupt::flag().load(Ordering::Relaxed) {
+            return Verdict::EndRun;
+        }
+        let verdict = observe(token);
+        paced.rest(&|| interrupt::flag().load(Ordering::Relaxed));
+        verdict
     };
-    let executed = execute(&orders, job.prompts, &job.arriving, &mut watched);
+    let graph = &ready.problem.graph;
+    let held = ready.plan.plan().stages.iter().flat_map(|stage| &stage.devices).filter_map(|name| graph.find(name));
+    let held: Vec<&Device> = held.map(|id| graph.device(id)).collect();
+    let limit = ready.temperature_max;
+    let keeper = governed::attach(&roots(), &held, ready.problem.ambient, limit, ready.quiet);
+    let over = AtomicBool::new(false);
+    let (executed, kept) = std::thread::scope(|scope| {
+        let kept = keeper.map(|keeper| scope.spawn(|| governed::keep(identity, keeper, &pace, &over, ready.quiet)));
+        let executed = execute(&orders, job.prompts, &job.arriving, &mut watched);
+        over.store(true, Ordering::Relaxed);
+        (executed, kept.map(std::thread::ScopedJoinHandle::join))
+    });
+    if let Some(Ok(Err(unlogged))) = &kept {
+        eprintln!("warning: what the governor did was not logged: {}", unlogged.message);
+    }
     trust::record_or_warn(identity, EventKind::SystemBackendShutdown, Severity::Info, backend());
     let executed = executed.map_err(|error| {
         let failure = refusal(&error);

@@ -15,6 +15,7 @@ mod llmservingsim;
 mod models;
 mod question;
 mod registry;
+mod roots;
 mod session;
 mod trust;
 mod ui;
@@ -61,6 +62,7 @@ fn run(cli: &Cli) -> Done {
         Command::Export(args) => commands::export::run(&ui, args),
         Command::Advise(args) => commands::advise::run(&ui, args),
         Command::Bench(BenchCommand::Truth { output, model, runs }) => commands::truth::run(&ui, output, model, *runs),
+        Command::Bench(BenchCommand::Placements(args)) => commands::bench_placements::run(&ui, args),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Plans(args)) => commands::bench_plans::run(&ui, args),
         Command::Bench(BenchCommand::Device(args)) => commands::bench_device::run(&ui, args),

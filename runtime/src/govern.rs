@@ -12,7 +12,10 @@ use isotherm_core::thermal::{ThermalNode, ThermalState};
 use isotherm_core::units::{Celsius, Kelvin, Seconds, Watts};
 use serde::Serialize;
 
+mod keeper;
 mod observer;
+
+pub use keeper::{Acted, Keeper, Pace, Paced, Unguarded};
 
 use observer::Observer;
 

@@ -7,9 +7,11 @@
 //! one direction.
 
 mod fit;
+mod fresh;
 mod session;
 
 pub use fit::{Fit, Point};
+pub use fresh::{Freshness, Glance, Known};
 pub use session::{Bounds, LinkError, Secret, respond};
 
 use session::{Session, Way};

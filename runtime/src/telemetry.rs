@@ -4,10 +4,14 @@
 //! are kept by path and opened anew at each reading, since a card that fell off its bus takes its files with it.
 
 pub mod alerts;
+pub mod nvml;
+mod plugged;
 pub mod prometheus;
 pub mod ring;
 
 pub use alerts::{Alert, AlertKind, Alerts, Limits};
+pub use nvml::{Nvml, Reasons};
+pub use plugged::Plugged;
 pub use ring::Ring;
 
 use crate::discover::{Card, Machine};
@@ -15,6 +19,7 @@ use crate::host::{Roots, Sensors, number, text};
 use isotherm_core::units::{Bytes, Celsius, Hertz, Joules, Watts};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// What was read of one device at one moment. Nothing in it is estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -45,6 +50,8 @@ pub struct Sample {
     pub fan_rpm: Option<u32>,
     /// Whether it slows itself because it is hot.
     pub throttled: Option<bool>,
+    /// Why its clock is held down, where its driver tells.
+    pub reasons: Option<Reasons>,
 }
 
 /// A device that is sampled.
@@ -64,6 +71,8 @@ pub struct Watched {
 #[derive(Clone, Debug)]
 enum Source {
     Card(Box<Card>, Option<PathBuf>),
+    /// A card that NVIDIA's library tells of, by its number there.
+    Nvidia(Arc<Nvml>, u32),
     Processor(Box<Processor>),
 }
 
@@ -107,16 +116,51 @@ impl Sampler {
         };
         let (mut devices, mut sources) = (vec![host], vec![Source::Processor(Box::new(processor))]);
         for card in &machine.cards {
-            devices.push(Watched {
-                key: card.key.clone(),
-                name: card.name.clone(),
-                memory_bytes: card.memory_bytes,
-                critical_celsius: critical(card),
-            });
-            let folder = card.pci.as_ref().map(|address| roots.sys.join("bus/pci/devices").join(address));
-            sources.push(Source::Card(Box::new(card.clone()), folder));
+            let (device, source) = watched(roots, card);
+            devices.push(device);
+            sources.push(source);
         }
         Self { devices, sources }
+    }
+
+    /// Takes the cards of a machine that was looked at again: new ones join at the end, known ones are read where they are
+    /// now, whichever slot that is.
+    pub fn adopt(&mut self, roots: &Roots, machine: &Machine) {
+        for card in &machine.cards {
+            let (device, source) = watched(roots, card);
+            match self.devices.iter().position(|known| known.key == card.key) {
+                // What a library tells of stays with it, wherever its card is.
+                Some(place) if matches!(self.sources[place], Source::Nvidia(..)) => {}
+                Some(place) => (self.devices[place], self.sources[place]) = (device, source),
+                None => {
+                    self.devices.push(device);
+                    self.sources.push(source);
+                }
+            }
+        }
+    }
+
+    /// Reads NVIDIA's cards through their library from now on; a card that the kernel's files do not show joins at the end.
+    pub fn ask(&mut self, library: &Arc<Nvml>) {
+        for card in library.cards() {
+            let by_pci = |key: &str| card.pci.as_deref().is_some_and(|pci| key == format!("pci-{pci}"));
+            let known = |device: &Watched| card.uuid.as_deref() == Some(device.key.as_str()) || by_pci(&device.key);
+            let source = Source::Nvidia(Arc::clone(library), card.index);
+            let place = self.devices.iter().position(known);
+            let told = Watched {
+                key: card.uuid.clone().unwrap_or_else(|| format!("nvidia-{}", card.index)),
+                name: card.name.clone().unwrap_or_else(|| "NVIDIA card".to_owned()),
+                memory_bytes: card.memory_bytes,
+                critical_celsius: card.slowdown_celsius,
+            };
+            match place {
+                Some(place) => (self.devices[place], self.sources[place]) = (told, source),
+                None => {
+                    self.devices.push(told);
+                    self.sources.push(source);
+                }
+            }
+        }
     }
 
     /// The devices, in the order of samples.
@@ -129,10 +173,23 @@ impl Sampler {
     pub fn sample(&mut self, at_ms: u64) -> Vec<Sample> {
         let read = |(device, source): (usize, &mut Source)| match source {
             Source::Card(card, folder) => of_card(device, at_ms, card, folder.as_deref()),
+            Source::Nvidia(library, index) => library.sample(*index, device, at_ms),
             Source::Processor(processor) => processor.sample(device, at_ms),
         };
         self.sources.iter_mut().enumerate().map(read).collect()
     }
+}
+
+/// A card to sample, and where its values are.
+fn watched(roots: &Roots, card: &Card) -> (Watched, Source) {
+    let device = Watched {
+        key: card.key.clone(),
+        name: card.name.clone(),
+        memory_bytes: card.memory_bytes,
+        critical_celsius: critical(card),
+    };
+    let folder = card.pci.as_ref().map(|address| roots.sys.join("bus/pci/devices").join(address));
+    (device, Source::Card(Box::new(card.clone()), folder))
 }
 
 fn critical(card: &Card) -> Option<Celsius> {
@@ -166,6 +223,7 @@ fn of_card(device: usize, at_ms: u64, card: &Card, folder: Option<&Path>) -> Sam
         memory_used_bytes: whole(&sensors.memory_used).map(Bytes),
         fan_rpm: whole(&sensors.fan).and_then(|turns| u32::try_from(turns).ok()),
         throttled: None,
+        reasons: None,
     }
 }
 

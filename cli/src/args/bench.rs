@@ -86,3 +86,35 @@ pub struct BenchTargets {
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub runs: u32,
 }
+
+/// Arguments of `isotherm bench placements`.
+#[derive(Debug, Args)]
+pub struct BenchPlacements {
+    /// Folder for devices and placements.json.
+    #[arg(short, long, value_name = "DIR", default_value = "isotherm-placements")]
+    pub output: PathBuf,
+    /// The first model; a second of another geometry is made.
+    #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+    pub model: String,
+    /// Placements to run, over all models and loads.
+    #[arg(long, value_name = "N", default_value_t = 45)]
+    pub placements: u32,
+    /// Runs of each.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub runs: u32,
+    /// Factor by which the device `cpu2` is slowed.
+    #[arg(long, value_name = "FACTOR", default_value_t = 2.0)]
+    pub slow: f64,
+    /// Time of each probe.
+    #[arg(long, value_name = "TIME", default_value = "25 s")]
+    pub budget: Seconds,
+    /// Backends whose devices take part, such as `cpu,wgpu`; by default the processor and every card.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub backends: Vec<String>,
+    /// Leave out slowing a device and probing it again.
+    #[arg(long)]
+    pub skip_slower: bool,
+    /// Seed of placements and prompts.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+}

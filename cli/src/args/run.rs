@@ -2,6 +2,7 @@
 
 use super::Guest;
 use clap::Args;
+use isotherm_core::units::Celsius;
 use std::path::PathBuf;
 
 /// Arguments of `isotherm run`.
@@ -67,6 +68,10 @@ pub struct Run {
     /// Seed of sampling.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
+    /// Let no device get warmer: the run is slowed before it does. By default each device's own limit, where how it
+    /// warms was identified (`isotherm probe --thermal`).
+    #[arg(long, value_name = "TEMPERATURE")]
+    pub temperature_max: Option<Celsius>,
     /// File to write the run record to; by default beside the manifest.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -17,6 +17,9 @@ pub struct Monitor {
     /// Print a line for each device and sample instead of a view.
     #[arg(long)]
     pub plain: bool,
+    /// Time between two looks at what was plugged in or out.
+    #[arg(long, value_name = "TIME", default_value = "5 s")]
+    pub look: Seconds,
     /// Answer Prometheus at this address with what is kept; an address other than this host's own shows it to a network.
     #[arg(long, value_name = "ADDRESS")]
     pub serve: Option<SocketAddr>,
@@ -38,10 +41,40 @@ pub struct ProbeLinks {
     /// them share something.
     #[arg(long, value_name = "ADDRESS", requires = "secret")]
     pub peer: Vec<SocketAddr>,
+    /// Write the measured links into this file of devices, from where requests come in to a junction of each host.
+    #[arg(long, value_name = "FILE", requires = "peer")]
+    pub into: Option<PathBuf>,
+    /// Look at the links in that file, and measure again only those that are old or that a look contradicts.
+    #[arg(long, requires = "into")]
+    pub refresh: bool,
+    /// Look again so often, until Ctrl-C.
+    #[arg(long, value_name = "TIME", requires = "refresh")]
+    pub every: Option<Seconds>,
+    /// Age from which a measured link is old.
+    #[arg(long, value_name = "TIME", default_value = "604800 s")]
+    pub age_max: Seconds,
     /// File with the secret that both hosts know, of at least 16 bytes.
     #[arg(long, value_name = "FILE")]
     pub secret: Option<PathBuf>,
     /// Largest message of a link's measurement; 256 MiB at most.
     #[arg(long, value_name = "BYTES", default_value = "256 MiB")]
     pub message: Bytes,
+}
+
+/// Arguments of `isotherm probe` about heat.
+#[derive(Debug, Args)]
+pub struct ProbeThermal {
+    /// Identify how a measured device warms: idle, full load, cooling, with its sensors beside it. What is found goes into
+    /// the file of `--output`.
+    #[arg(long)]
+    pub thermal: bool,
+    /// The same from a log that was recorded before: CSV with time, power and temperature, clock where it has one.
+    #[arg(long, value_name = "FILE", conflicts_with = "thermal")]
+    pub from_log: Option<PathBuf>,
+    /// The device; the first of the file where it is not named.
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// Time of full load; as long for cooling, and a sixth of it idle before.
+    #[arg(long, value_name = "TIME", default_value = "90 s")]
+    pub load: Seconds,
 }

@@ -2,16 +2,20 @@
 
 use crate::args::Devices;
 use crate::failure::{Done, Failure};
+use crate::roots::roots;
 use crate::ui::{Ui, table};
-use crate::{files, registry};
+use crate::{files, models, registry};
 use isotherm_core::device::{Device, Support};
 use isotherm_core::figure::Figure;
-use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile, Link};
+use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
 use isotherm_runtime::backend::routes::{self, Found, Route, Routes};
+use isotherm_runtime::engine::Kernels;
+use isotherm_runtime::probe::conditions;
 use serde::Serialize;
 use std::fmt::Display;
 
-mod here;
+pub mod here;
+mod score;
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Devices) -> Done {
@@ -28,12 +32,19 @@ pub fn run(ui: &Ui, args: &Devices) -> Done {
     let routes = Routes::discover(routes::platforms(), &[]);
     if !path.exists() {
         // Nothing was measured yet, but what is there can be said.
-        let seen = Seen { devices: None, routes: listed(&routes) };
+        let seen = Seen { devices: None, stale: Vec::new(), routes: listed(&routes) };
         return ui.result(&seen, || format!("{}\n  not measured yet: run `isotherm probe`\n", ways(&routes)));
     }
     let (file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
-    let text = format!("{}\n{}", describe(&file), ways(&routes));
-    ui.result(&Seen { devices: Some(&file), routes: listed(&routes) }, || text)
+    if let Some(model) = &args.model {
+        let model = models::open(ui, model)?;
+        let scores = score::scores(&file, &model);
+        return ui.result(&scores, || score::text(&scores, &model));
+    }
+    let stale = stale(&file);
+    let said: String = stale.iter().map(|one| format!("  stale: {}: {}; probe again\n", one.device, one.why)).collect();
+    let text = format!("{}{said}\n{}", describe(&file), ways(&routes));
+    ui.result(&Seen { devices: Some(&file), stale, routes: listed(&routes) }, || text)
 }
 
 /// The measured devices, and what is found now.
@@ -41,7 +52,29 @@ pub fn run(ui: &Ui, args: &Devices) -> Done {
 struct Seen<'a> {
     #[serde(flatten)]
     devices: Option<&'a DevicesFile>,
+    /// Profiles that speak of another state of their device than it is in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stale: Vec<Stale>,
     routes: Vec<Way>,
+}
+
+/// A profile that was measured under conditions that do not hold any more.
+#[derive(Serialize)]
+struct Stale {
+    device: String,
+    why: String,
+}
+
+/// The profiles of a file that what is here now contradicts. A device that is not here contradicts nothing.
+fn stale(file: &DevicesFile) -> Vec<Stale> {
+    let Ok(graph) = DeviceGraph::new(file.clone()) else { return Vec::new() };
+    let of = |device: &Device| {
+        let before = device.profiles.first()?.conditions.as_ref()?;
+        let here = isotherm_runtime::execute::device(&graph, &device.name).ok()?;
+        let reasons = before.contradicted_by(&conditions(&roots(), &here, Kernels::detect()));
+        (!reasons.is_empty()).then(|| Stale { device: device.name.clone(), why: reasons.join(", ") })
+    };
+    file.devices.iter().filter_map(of).collect()
 }
 
 /// One way to one device.
@@ -101,11 +134,11 @@ pub fn describe(file: &DevicesFile) -> String {
     text.push('\n');
     text.push_str(&table(&rows, &[4, 5, 6]));
     if !file.links.is_empty() {
-        let heading = ["from", "to", "latency", "bandwidth", "known by"];
+        let heading = ["from", "to", "way", "latency", "bandwidth", "known by"];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         rows.extend(file.links.iter().map(link_row));
         text.push('\n');
-        text.push_str(&table(&rows, &[2, 3]));
+        text.push_str(&table(&rows, &[3, 4]));
     }
     for set in &file.co_run {
         let factors: Vec<String> = set.slowdown.iter().map(|f| format!("{:.2}", f.value)).collect();
@@ -140,7 +173,20 @@ fn link_row(link: &Link) -> Vec<String> {
         None => f.how.to_string(),
     });
     let latency = shown(link.latency_seconds.as_ref());
-    vec![link.from.clone(), link.to.clone(), latency, shown(link.bandwidth_bytes_per_second.as_ref()), how]
+    let bandwidth = shown(link.bandwidth_bytes_per_second.as_ref());
+    vec![link.from.clone(), link.to.clone(), way(link.kind).to_owned(), latency, bandwidth, how]
+}
+
+const fn way(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::InProcess => "in memory",
+        LinkKind::PeerToPeer => "card to card",
+        LinkKind::HostStaged => "through the host",
+        LinkKind::Pcie => "PCI Express",
+        LinkKind::Socket => "socket",
+        LinkKind::Rdma => "RDMA",
+        LinkKind::Declared => "declared",
+    }
 }
 
 fn shown<T: Display>(figure: Option<&Figure<T>>) -> String {

@@ -9,6 +9,7 @@ pub mod bench_compare;
 pub mod bench_cuda;
 pub mod bench_device;
 pub mod bench_load;
+pub mod bench_placements;
 pub mod bench_planner;
 pub mod bench_plans;
 pub mod bench_runtime;

@@ -3,15 +3,18 @@
 use crate::access::Wish;
 use crate::args::{Format, Monitor};
 use crate::commands::access::{MONITORING, pass};
+use crate::commands::devices::here;
 use crate::failure::{Code, Done, Failure};
+use crate::roots::roots;
 use crate::ui::{Ui, print};
 use crate::{files, interrupt, trust};
+use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{Event, EventKind, EventResult, Severity};
 use isotherm_reports::tables::{Format as TableFormat, Values, write_columns};
 use isotherm_runtime::discover::Machine;
-use isotherm_runtime::host::Roots;
+use isotherm_runtime::discover::registry::Change;
 use isotherm_runtime::telemetry::prometheus::exposition;
-use isotherm_runtime::telemetry::{Alert, AlertKind, Alerts, Limits, Ring, Sample, Sampler, Watched};
+use isotherm_runtime::telemetry::{Alert, AlertKind, Alerts, Limits, Plugged, Ring, Sample, Sampler, Watched};
 use std::io::{IsTerminal, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -37,6 +40,8 @@ struct State {
     heard: Vec<Alert>,
     /// Connections to the endpoint that asked for something else than figures, since the last sample, and the last peer.
     refused: (u64, Option<String>),
+    /// What came and went, newest last.
+    plugged: Vec<String>,
 }
 
 /// Runs the command.
@@ -49,8 +54,11 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
         table_format(path)?;
     }
     let identity = trust::identity(ui)?;
-    let roots = Roots::default();
-    let mut sampler = Sampler::new(&roots, &Machine::discover(&roots));
+    let roots = roots();
+    let machine = Machine::discover(&roots);
+    let mut sampler = Sampler::new(&roots, &machine);
+    let mut plugged = Plugged::new(&roots, &machine);
+    let looks = (args.look.value() / args.interval.value()).ceil().max(1.0) as u64;
     let devices = sampler.devices().to_vec();
     let mut names: Vec<(&str, u64)> = devices.iter().map(|device| (device.key.as_str(), 0)).collect();
     if names.is_empty() {
@@ -64,6 +72,7 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
         alerts: Alerts::new(Limits::default()),
         heard: Vec::new(),
         refused: (0, None),
+        plugged: Vec::new(),
         devices,
     };
     let state = Arc::new(Mutex::new(state));
@@ -80,8 +89,13 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
     let (begun, mut count, mut busy) = (Instant::now(), 0_u64, Duration::ZERO);
     let done = loop {
         let (at_ms, started) = (now_ms(), Instant::now());
+        let changes = if count > 0 && count.is_multiple_of(looks) { plugged.look(&mut sampler) } else { Vec::new() };
+        if !changes.is_empty() {
+            noticed(ui, &identity, &sampler, &changes)?;
+        }
         let samples = sampler.sample(at_ms);
         let mut held = state.lock().unwrap_or_else(PoisonError::into_inner);
+        held.plug(&sampler, &changes);
         let alerts = held.take(&samples);
         busy += started.elapsed();
         let refused = std::mem::take(&mut held.refused);
@@ -120,7 +134,33 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What came must be allowed to be watched; what came or went is an event.
+fn noticed(ui: &Ui, identity: &Identity, sampler: &Sampler, changes: &[Change]) -> Done {
+    let names: Vec<(&str, u64)> = sampler.devices().iter().map(|device| (device.key.as_str(), 0)).collect();
+    pass(identity, &Wish { guest: None, permissions: &MONITORING, devices: &names, subjects: &[] })?;
+    let mut events = Vec::new();
+    for change in changes {
+        let words = here::words(change);
+        ui.note(format!("noticed: {words}"));
+        let mut event = Event::new(EventKind::DeviceInfo, trust::now()?, identity.id());
+        event.severity = if matches!(change, Change::Removed { .. }) { Severity::Warning } else { Severity::Info };
+        event.device = Some(change.key().to_owned());
+        event.metadata.insert("change".to_owned(), words.as_str().into());
+        events.push(event);
+    }
+    trust::record_all(identity, &events).map(|_| ())
+}
+
 impl State {
+    fn plug(&mut self, sampler: &Sampler, changes: &[Change]) {
+        if !changes.is_empty() {
+            self.devices = sampler.devices().to_vec();
+            self.plugged.extend(changes.iter().map(here::words));
+            let over = self.plugged.len().saturating_sub(ALERTS_MAX);
+            self.plugged.drain(..over);
+        }
+    }
+
     fn take(&mut self, samples: &[Sample]) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for sample in samples {
@@ -135,7 +175,7 @@ impl State {
 }
 
 /// An alert is an event like any other: what went hot or missing while somebody watched is in the log.
-fn log(identity: &isotherm_audit::keys::Identity, alerts: &[Alert]) -> Done {
+fn log(identity: &Identity, alerts: &[Alert]) -> Done {
     let mut events = Vec::new();
     for alert in alerts {
         let kind = match alert.kind {

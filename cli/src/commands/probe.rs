@@ -17,12 +17,15 @@ use isotherm_core::units::{Bytes, Seconds};
 use isotherm_runtime::backend::routes::{self, Routes};
 use isotherm_runtime::engine::{Card, CpuDevice, Kernels};
 use isotherm_runtime::host::{Host, Roots, Sensors};
-use isotherm_runtime::probe::{Request, probe};
+use isotherm_runtime::probe::{Request, conditions, probe};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+mod into;
 mod link;
+mod plan_memory;
+mod thermal;
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Probe) -> Done {
@@ -32,9 +35,15 @@ pub fn run(ui: &Ui, args: &Probe) -> Done {
     if !args.links.peer.is_empty() {
         return link::measure(ui, args);
     }
+    if args.thermal.thermal || args.thermal.from_log.is_some() {
+        return thermal::run(ui, args);
+    }
+    if let Some(plan) = &args.plan {
+        return plan_memory::run(ui, args, plan);
+    }
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
-    let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical };
+    let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical, slow: &args.slow };
     let guest = Guest::open(&identity, &args.guest)?;
     let (file, _) = measure(ui, &identity, guest.as_ref(), &model, &wanted, args.budget, &args.output)?;
     files::write_json(&registry::last_devices()?, &file)?;
@@ -53,21 +62,24 @@ pub fn measure(
     output: &Path,
 ) -> Result<(DevicesFile, Digest), Failure> {
     let devices = wanted.devices()?;
+    wanted.record(identity)?;
     let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.name.as_str(), 0)).collect();
     pass(identity, &Wish { guest, permissions: &PROBING, devices: &names, subjects: &[] })?;
     let host = Host::discover(&Roots::default());
     let name = trust::host_id();
     let now = trust::now()?.to_string();
+    let kernels = Kernels::detect();
     let request = Request {
         gguf: &model.gguf,
         geometry: &model.geometry,
         model: &model.model,
         devices: &devices,
-        kernels: Kernels::detect(),
+        kernels,
         host: &name,
         memory: memory(&host, &now),
         budget,
         when: &now,
+        conditions: &|device| conditions(&Roots::default(), device, kernels),
     };
     let mut bar = ui.bar(1000, "measuring");
     let probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000))
@@ -96,9 +108,23 @@ pub struct Wanted<'a> {
     pub backends: &'a [String],
     /// Logical devices for each of another backend.
     pub logical: u32,
+    /// Devices to slow on purpose, and by which factor.
+    pub slow: &'a [(String, f64)],
 }
 
 impl Wanted<'_> {
+    /// Logs that the user turned the order of backends round, or left some out.
+    fn record(&self, identity: &Identity) -> Result<(), Failure> {
+        if self.backends.is_empty() {
+            return Ok(());
+        }
+        let usual: Vec<&str> = routes::priority(std::env::consts::OS).iter().copied().chain(["cpu"]).collect();
+        let note = trust::Note::default()
+            .with("backends_asked_for", self.backends.join(",").as_str())
+            .with("backends_usual", usual.join(",").as_str());
+        trust::record(identity, EventKind::SystemBackendInitialized, Severity::Info, note).map(|_| ())
+    }
+
     fn devices(&self) -> Result<Vec<CpuDevice>, Failure> {
         for (option, count) in [("--split", self.split), ("--logical", self.logical)] {
             if count > 64 {
@@ -118,6 +144,13 @@ impl Wanted<'_> {
         let others: Vec<&str> = named.iter().copied().filter(|name| *name != "cpu").collect();
         if named.is_empty() || !others.is_empty() {
             devices.extend(self.cards(&others)?);
+        }
+        for (name, factor) in self.slow {
+            let known = devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>().join(", ");
+            let Some(device) = devices.iter_mut().find(|device| device.name == *name) else {
+                return Err(Failure::new(Code::Usage, format!("--slow names {name:?}; known here are {known}")));
+            };
+            *device = device.clone().slowed(Some(*factor));
         }
         Ok(devices)
     }

@@ -28,6 +28,7 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     let opened = verify::open_to_run(&args.manifest, &bytes, &trust::trusted(args.threshold)?)?;
     let mut ready = execution::ready(ui, &opened)?;
     ready.remembered = Some(opened.manifest.predicate.counter);
+    ready.temperature_max = args.temperature_max;
     let identity = trust::identity(ui)?;
     ready.guest = Guest::open(&identity, &args.guest)?;
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));

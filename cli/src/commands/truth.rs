@@ -120,7 +120,7 @@ impl Bench {
             &identity,
             None,
             &model,
-            &probe::Wanted { split, backends: &[], logical: 1 },
+            &probe::Wanted { split, backends: &[], logical: 1, slow: &[] },
             Seconds::of(PROBE_SECONDS),
             &folder.join("devices.json"),
         )?;

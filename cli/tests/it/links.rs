@@ -195,3 +195,65 @@ fn a_responder_denies_whoever_has_another_secret() {
         .expect("ip starts");
     assert_eq!(output.status.code(), Some(8), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_link_that_is_old_or_contradicted_is_measured_again_and_one_that_holds_is_not() {
+    let place = Place::new();
+    place.write("secret", "sixteen bytes and more of a secret");
+    place.expect(0, "-q model synth tiny -o model.gguf");
+    place.expect(0, "-q probe --model model.gguf --budget 200ms -o devices.json");
+    let mut responder = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+        .args(["-q", "probe", "--respond", "127.0.0.1:0", "--secret"])
+        .arg(place.path("secret"))
+        .env("ISOTHERM_HOME", place.path("home"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut said = String::new();
+    BufReader::new(responder.stdout.take().expect("piped")).read_line(&mut said).expect("text");
+    let peer = said.trim().trim_start_matches("answering at ").to_owned();
+    let line = format!("-q probe --peer {peer} --secret secret --budget 1s --message 1MiB --into devices.json");
+    place.expect(0, &line);
+    let read = || -> Value { serde_json::from_slice(&place.keep("devices.json")).expect("JSON") };
+    let write = |file: &Value| std::fs::write(place.path("devices.json"), file.to_string()).expect("writable");
+    let position = |file: &Value| {
+        let links = file["links"].as_array().expect("links");
+        links.iter().position(|link| link["to"] == peer.as_str()).expect("the link is in the file")
+    };
+    let again = |more: &str| {
+        let (told, _) = place.expect(0, &format!("{line} --refresh --format json {more}"));
+        let looked: Value = serde_json::from_str(&told).expect("JSON");
+        looked[0].clone()
+    };
+    let mut file = read();
+    let at = position(&file);
+    assert_eq!(
+        (file["links"][at]["kind"].as_str(), file["links"][at]["from"].as_str()),
+        (Some("socket"), Some("driver"))
+    );
+    // Nobody believes that a message to oneself goes at a hundred bytes in a second.
+    file["links"][at]["bandwidth_bytes_per_second"]["value"] = 100.0.into();
+    file["links"][at]["bandwidth_bytes_per_second"]["spread"] = 0.01.into();
+    file["links"][at]["latency_seconds"]["spread"] = 0.01.into();
+    write(&file);
+    let looked = again("");
+    assert_eq!((looked["verdict"].as_str(), looked["measured_again"].as_bool()), (Some("contradicted"), Some(true)));
+    let rate = |file: &Value| file["links"][position(file)]["bandwidth_bytes_per_second"]["value"].as_f64();
+    assert!(rate(&read()).is_some_and(|rate| rate > 1e6), "{:?}", rate(&read()));
+    // So uncertain that no look speaks against it, and of a time that nobody trusts.
+    let mut file = read();
+    let at = position(&file);
+    for figure in ["bandwidth_bytes_per_second", "latency_seconds"] {
+        file["links"][at][figure]["spread"] = 1000.0.into();
+        file["links"][at][figure]["when"] = "2020-01-01T00:00:00Z".into();
+    }
+    write(&file);
+    let looked = again("--age-max 1000000000s");
+    assert_eq!((looked["verdict"].as_str(), looked["measured_again"].as_bool()), (Some("holds"), Some(false)));
+    assert_eq!(read()["links"][at]["latency_seconds"]["when"], "2020-01-01T00:00:00Z");
+    let looked = again("");
+    assert_eq!((looked["verdict"].as_str(), looked["measured_again"].as_bool()), (Some("stale"), Some(true)));
+    assert_ne!(read()["links"][position(&read())]["latency_seconds"]["when"], "2020-01-01T00:00:00Z");
+    responder.kill().expect("it runs");
+    responder.wait().expect("it ends");
+}

@@ -1,5 +1,5 @@
 //! Devices with a fault, for rehearsals: one that is lost in the middle of its work, one that computes something else
-//! than it was asked for. With them the whole way from a fault to the exit code can be walked on a host without a card.
+//! than it was asked for, one that leaves the end of a long copy to its peer behind. With them the whole way from a fault to the exit code can be walked on a host without a card.
 
 use super::contract::{
     Backend, BufferId, Counters, DeviceInfo, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// The same device, lost at its launch number `launches` (from 0).
 #[must_use]
 pub fn losing(backend: Box<dyn Backend>, launches: u32) -> Box<dyn Backend> {
-    Box::new(Faulty { inner: backend, left: Some(launches), alter: None })
+    Box::new(Faulty { inner: backend, left: Some(launches), alter: None, clip: None })
 }
 
 /// What becomes of an operation.
@@ -21,7 +21,13 @@ type Alter = Box<dyn Fn(&Op) -> Op + Send>;
 /// The same device, which runs what `alter` makes of each operation.
 #[must_use]
 pub fn altering(backend: Box<dyn Backend>, alter: Alter) -> Box<dyn Backend> {
-    Box::new(Faulty { inner: backend, left: None, alter: Some(alter) })
+    Box::new(Faulty { inner: backend, left: None, alter: Some(alter), clip: None })
+}
+
+/// The same device, whose copies to a peer lose their last byte where they have more than so many.
+#[must_use]
+pub fn clipping(backend: Box<dyn Backend>, bytes: u64) -> Box<dyn Backend> {
+    Box::new(Faulty { inner: backend, left: None, alter: None, clip: Some(bytes) })
 }
 
 struct Faulty {
@@ -29,6 +35,8 @@ struct Faulty {
     /// Launches until it is lost.
     left: Option<u32>,
     alter: Option<Alter>,
+    /// Bytes of a copy to a peer beyond which its last one is lost.
+    clip: Option<u64>,
 }
 
 impl Backend for Faulty {
@@ -75,7 +83,8 @@ impl Backend for Faulty {
         to: (BufferId, u64),
         bytes: u64,
     ) -> Result<Option<PeerRoute>, DeviceError> {
-        self.inner.copy_to_peer(from, peer, to, bytes)
+        let carried = if self.clip.is_some_and(|most| bytes > most) { bytes - 1 } else { bytes };
+        self.inner.copy_to_peer(from, peer, to, carried)
     }
 
     fn launch(&mut self, ops: &[Op]) -> Result<(), DeviceError> {

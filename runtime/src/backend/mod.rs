@@ -17,6 +17,7 @@ mod device;
 mod error;
 mod faulty;
 mod op;
+pub mod peers;
 pub mod roofline;
 pub mod routes;
 pub mod scalar;
@@ -28,7 +29,7 @@ pub use contract::{
 };
 pub use device::{Allocation, Device, Live};
 pub use error::{DeviceError, Refusal};
-pub use faulty::{altering, losing};
+pub use faulty::{altering, clipping, losing};
 pub use op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
 
 pub use crate::cpu::Arithmetic;

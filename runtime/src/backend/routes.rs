@@ -5,6 +5,7 @@ use super::cuda::CudaPlatform;
 use super::error::DeviceError;
 use super::faulty::losing;
 use super::wgpu::{WgpuOptions, WgpuPlatform};
+use crate::model::store::user_folder;
 use std::sync::{Arc, OnceLock};
 
 /// One way to reach a device.
@@ -33,21 +34,40 @@ pub struct Routes {
     pub absent: Vec<(&'static str, DeviceError)>,
 }
 
-/// Backends in the order in which they are preferred for one and the same card: the vendor's own interface first.
-pub const PRIORITY: [&str; 2] = ["cuda", "wgpu"];
+/// Backends in the order in which they are preferred for one and the same card on an operating system, by its name in
+/// [`std::env::consts::OS`]: the maker's own interface first, where there is one. The processor comes after all of them.
+/// A system that is not known has at most a portable interface.
+#[must_use]
+pub fn priority(system: &str) -> &'static [&'static str] {
+    match system {
+        "linux" | "windows" => &["cuda", "wgpu"],
+        // Metal on Apple's systems, Vulkan on Android; there is no driver of NVIDIA's for any of them.
+        _ => &["wgpu"],
+    }
+}
 
-/// Every backend but the processor, in the order of [`PRIORITY`]; the same objects for the life of the process.
+/// Every backend but the processor, in the order of [`priority`] on this system; the same objects for the life of the
+/// process.
 #[must_use]
 pub fn platforms() -> &'static [Arc<dyn Platform>] {
     static PLATFORMS: OnceLock<Vec<Arc<dyn Platform>>> = OnceLock::new();
     PLATFORMS.get_or_init(|| {
-        let all: Vec<Arc<dyn Platform>> =
-            vec![Arc::new(CudaPlatform::default()), Arc::new(WgpuPlatform::new(WgpuOptions::default()))];
+        // Compiled kernels are kept beside the models; where there is no such folder they are compiled each time.
+        let cache = user_folder().ok().map(|models| models.with_file_name("kernels"));
+        let cuda = CudaPlatform { cache: cache.clone(), ..CudaPlatform::default() };
+        let wgpu = WgpuPlatform::new(WgpuOptions { cache, ..WgpuOptions::default() });
+        let known: [Arc<dyn Platform>; 2] = [Arc::new(cuda), Arc::new(wgpu)];
+        let all: Vec<Arc<dyn Platform>> = ordered(&known, priority(std::env::consts::OS));
         match std::env::var(LOSE).ok().and_then(|launches| launches.parse().ok()) {
             Some(launches) => all.into_iter().map(|inner| Arc::new(Losing { inner, launches }) as Arc<_>).collect(),
             None => all,
         }
     })
+}
+
+/// Those that an order names, in that order.
+fn ordered(known: &[Arc<dyn Platform>], order: &[&str]) -> Vec<Arc<dyn Platform>> {
+    order.iter().filter_map(|name| known.iter().find(|platform| platform.name() == *name)).cloned().collect()
 }
 
 /// Environment variable that rehearses a loss: every device is lost at so many batches after it was opened. The gate
@@ -206,6 +226,20 @@ mod tests {
         assert_eq!(names, ["cuda0", "cuda1", "wgpu1"]);
         let second: Vec<&str> = routes.devices[1].routes.iter().map(|route| route.info.backend).collect();
         assert_eq!(second, ["cuda", "wgpu"]);
+    }
+
+    #[test]
+    fn each_system_prefers_the_makers_own_interface_where_it_has_one() {
+        let platforms = two_routes();
+        let preferred = |system: &str| {
+            let names = |routes: Routes| routes.devices.into_iter().map(|found| found.name).collect::<Vec<_>>();
+            names(Routes::discover(&ordered(&platforms, priority(system)), &[]))
+        };
+        assert_eq!(preferred("linux"), ["cuda0", "cuda1", "wgpu1"]);
+        assert_eq!(preferred("windows"), preferred("linux"));
+        for system in ["macos", "ios", "android", "some other"] {
+            assert_eq!(preferred(system), ["wgpu0", "wgpu1"], "{system}");
+        }
     }
 
     #[test]

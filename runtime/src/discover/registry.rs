@@ -102,6 +102,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The identity of what is different.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        let (Self::Added { key, .. } | Self::Removed { key, .. } | Self::Moved { key, .. } | Self::Driver { key, .. }) =
+            self;
+        key
+    }
+}
+
 impl Registry {
     /// The registry of a machine as it is.
     #[must_use]

@@ -3,10 +3,11 @@
 use super::profile::{sound, start};
 use super::samples::{Samples, median};
 use super::{COORDINATOR, ProbeError, Request, on_own_thread};
-use crate::engine::CpuDevice;
+use crate::backend::peers::{Proof, prove};
 use crate::engine::cache::blocks_for;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::Pipeline;
+use crate::engine::{Card, CpuDevice};
 use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, Link, LinkKind};
@@ -37,9 +38,11 @@ pub(super) fn pairs(
             let latency = wait.median() / 2.0;
             waits[a].push(latency);
             waits[b].push(latency);
-            for (from, to) in [(a, b), (b, a)] {
+            let proofs = peers(&devices[a], &devices[b])?;
+            for (from, to, proof) in [(a, b, proofs.map(|both| both.0)), (b, a, proofs.map(|both| both.1))] {
                 let names = (devices[from].name.as_str(), devices[to].name.as_str());
-                links.push(link(request, known, names, latency, &wait));
+                let plain = link(request, known, names, latency, &wait);
+                links.push(proof.map_or(plain.clone(), |proof| proven(request, plain, &proof)));
             }
             co_run.push(together(request, &devices[a], &devices[b], each)?);
         }
@@ -51,6 +54,29 @@ pub(super) fn pairs(
         links.push(link(request, known, (&device.name, COORDINATOR), wait, &none));
     }
     Ok((links, co_run))
+}
+
+/// What copies between two cards prove of the ways between them; none where one of them is no card.
+fn peers(one: &CpuDevice, other: &CpuDevice) -> Result<Option<(Proof, Proof)>, ProbeError> {
+    let (Some(first), Some(second)) = (&one.card, &other.card) else { return Ok(None) };
+    let open = |device: &CpuDevice, card: &Card| {
+        card.open().map_err(|source| ProbeError::Failed { device: device.name.clone(), source: Box::new(source) })
+    };
+    let (mut first, mut second) = (open(one, first)?, open(other, second)?);
+    Ok(Some(prove(&mut first, &mut second, 0x15_07)?))
+}
+
+/// The same link as the way between two cards that checked copies have proven it to be.
+fn proven(request: &Request<'_>, link: Link, proof: &Proof) -> Link {
+    let how = if proof.direct { "straight" } else { "through the host" };
+    let source = format!("{} copies {how}, each read back and compared", proof.copies);
+    let when = Some(request.when.to_owned());
+    let rate = BytesPerSecond::of(proof.bytes_per_second.max(1.0));
+    Link {
+        kind: if proof.direct { LinkKind::PeerToPeer } else { LinkKind::HostStaged },
+        bandwidth_bytes_per_second: Some(Figure::measured(rate, source, proof.copies, 0.0, when)),
+        ..link
+    }
 }
 
 /// A way between threads of this process. Buffers change hands without being copied, so a long message costs what

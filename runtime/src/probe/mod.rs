@@ -7,15 +7,25 @@
 
 mod contention;
 mod memory;
+mod now;
 mod profile;
 mod samples;
+mod shapes;
+mod step;
+mod tables;
+mod truth;
 
+pub use now::conditions;
+pub use step::{Step, StepError, StepSample, power_step};
+pub use truth::{Held, TruthError, memory_truth};
+
+use crate::backend::peers::PeerError;
 use crate::backend::{DeviceError, Hardware};
 use crate::engine::pipeline::StartError;
 use crate::engine::{Card, CpuDevice, Kernels};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
-use isotherm_core::cost::{OperatorProfile, TableError};
+use isotherm_core::cost::{Conditions, OperatorProfile, TableError};
 use isotherm_core::device::{Device, DeviceKind, Support};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, Link};
@@ -42,6 +52,8 @@ pub struct Request<'a> {
     pub budget: Seconds,
     /// The time now, RFC 3339, for the record.
     pub when: &'a str,
+    /// Driver, clock and temperature of a device at the moment, as far as they are told.
+    pub conditions: &'a (dyn Fn(&CpuDevice) -> Conditions + Sync),
 }
 
 /// What was measured.
@@ -109,6 +121,9 @@ pub enum ProbeError {
         /// What was allowed.
         limit: f64,
     },
+    /// A way between two cards does not carry what it is given.
+    #[error("the way between two cards was refused")]
+    Peer(#[from] PeerError),
     /// The operating system gave no thread.
     #[error("a measuring thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -146,7 +161,8 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
 
 /// One device, on a thread of its own: measuring binds the thread to the device's first core.
 fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<Device, ProbeError> {
-    let profile = on_own_thread(|| profile::measure(request, device, share))??;
+    let conditions = || (request.conditions)(device);
+    let profile = on_own_thread(|| profile::measure(request, device, share, &conditions))??;
     if let Some(card) = &device.card {
         return card_of(request, device, card, profile);
     }
@@ -156,6 +172,7 @@ fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<
         class,
         backend: "cpu".to_owned(),
         support: Support::Supported,
+        slowed: device.slowdown(),
         cores: device.cores.iter().filter_map(|&core| u32::try_from(core).ok()).collect(),
         memory_bytes: request.memory.clone(),
         memory_pool: Some(format!("{}-ram", request.host)),
@@ -192,6 +209,7 @@ fn card_of(
         uuid: info.uuid,
         pci: info.pci,
         driver: info.driver,
+        slowed: device.slowdown(),
         memory_bytes: if shared { request.memory.clone() } else { own },
         memory_pool: shared.then(|| format!("{}-ram", request.host)),
         profiles: vec![profile],

@@ -1,33 +1,29 @@
 //! Step times of one device, and the cost tables made of them.
 
-use super::samples::{Samples, median};
-use super::{ProbeError, Request};
+use super::samples::Samples;
+use super::shapes::{Between, Knots, Shape};
+use super::{ProbeError, Request, tables};
 use crate::cpu::Isa;
 use crate::engine::CpuDevice;
 use crate::engine::Kernels;
-use crate::engine::cache::blocks_for;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
-use crate::engine::sampling::Sampling;
 use crate::engine::stage::StageSpec;
-use isotherm_core::cost::{Curve, Grid, OperatorProfile};
-use isotherm_core::figure::How;
+use isotherm_core::cost::{Conditions, OperatorProfile};
 use isotherm_core::units::Seconds;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Decoding sequences that are timed.
-const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
-/// Context of several decoding sequences, in tokens, the new one included: two, for the slope.
-const CONTEXTS: [u32; 2] = [16, 256];
-/// Longest context of a single one.
-const CONTEXT_MAX: u32 = 1024;
-/// Tokens of the prefill chunks that are timed.
-const CHUNKS: [u32; 3] = [16, 64, 256];
-/// Tokens cached before a chunk: none, and so many.
-const CACHED: u32 = 512;
 /// Fewest samples of a shape, and most: the spread of so many is known well enough.
 const SAMPLES: Range<u32> = 2..80;
+/// Samples of a shape between knots before the tables are judged by it.
+const SAMPLES_BETWEEN: u32 = 6;
+/// Share by which tables may miss a shape between two knots; beyond it the shape becomes a knot itself.
+const MISS_MAX: f64 = 0.02;
+/// Share of the time after which no further shape is looked at: what is left makes the times of all of them sure.
+const LOOKING: f64 = 0.7;
+/// Share of that time in which the first knots are timed before anything is judged by them.
+const FIRST: f64 = 0.35;
 /// The step of one decoding sequence decides how fast a plan answers; it gets so many times the time of another shape.
 const FAVOUR: f64 = 3.0;
 /// Largest difference of a logit that rounding explains, as a share of the largest logit: two orders of summation of
@@ -36,21 +32,12 @@ const SELF_TEST_SHARE: f64 = 2e-3;
 /// The same where activations are rounded to eight bits.
 const SELF_TEST_SHARE_INT8: f64 = 0.15;
 
-/// A pass to time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
-    /// Sequences of one token each, at this context.
-    Decode { sequences: u32, context: u32 },
-    /// A chunk of one prompt, so many tokens cached before it.
-    Prefill { tokens: u32, cached: u32 },
-}
-
 /// A shape and its samples: the work through all layers, the output head after it, and what the pass took beyond both.
-struct Timed {
-    shape: Shape,
-    layers: Samples,
-    head: Samples,
-    around: Samples,
+pub(super) struct Timed {
+    pub(super) shape: Shape,
+    pub(super) layers: Samples,
+    pub(super) head: Samples,
+    pub(super) around: Samples,
     /// Time spent on it.
     spent: Duration,
 }
@@ -94,39 +81,131 @@ pub(super) fn start(
     Ok(Pipeline::start(request.gguf, request.geometry, &places)?)
 }
 
-/// Measures one device alone, within a time.
-pub(super) fn measure(
-    request: &Request<'_>,
-    device: &CpuDevice,
-    share: Seconds,
-) -> Result<OperatorProfile, ProbeError> {
-    let layers = request.geometry.layers;
-    let room = request.geometry.context.min(CONTEXT_MAX as usize);
-    let shapes = shapes(room);
-    let rows = shapes.iter().map(|shape| shape.tokens() as usize).max().unwrap_or(1);
-    let blocks = blocks_for(room).max(SEQUENCES[3] as usize * blocks_for(CONTEXTS[1] as usize));
-    self_test(request, device)?;
-    let mut pipeline = start(request, &[(device, 0..layers)], request.kernels, rows, room, blocks)?;
-    let mut pass = Pass::default();
-    let mut timed: Vec<Timed> = shapes.into_iter().map(Timed::new).collect();
-    // The first passes warm caches, pages and clock, and do not count.
-    for entry in timed.iter().filter(|entry| entry.shape.tokens() <= 16) {
-        run(&mut pipeline, &mut pass, entry.shape);
+/// A device under measurement.
+struct Bench {
+    pipeline: Pipeline,
+    pass: Pass,
+    begin: Instant,
+    /// Time there is.
+    time: f64,
+    /// Shapes that are knots.
+    timed: Vec<Timed>,
+    /// Shapes between knots at which the tables hold.
+    between: Vec<Timed>,
+}
+
+impl Bench {
+    fn run(&mut self, shape: Shape) {
+        let mut next = std::mem::take(&mut self.pass);
+        shape.fill(&mut next);
+        self.pipeline.send(next);
+        self.pass = self.pipeline.receive();
     }
-    let begin = Instant::now();
-    // Each shape gets an equal share of the time, in turn: whichever has had least comes next.
-    while let Some(entry) = next(&mut timed, begin.elapsed().as_secs_f64() < share.value()) {
+
+    /// One more sample of a shape.
+    fn sample(&mut self, entry: &mut Timed) {
         let wall = Instant::now();
-        run(&mut pipeline, &mut pass, entry.shape);
+        self.run(entry.shape);
         let elapsed = wall.elapsed();
-        let (work, head) = (pass.busy_ns.iter().sum::<u64>(), pass.head_ns);
+        let (work, head) = (self.pass.busy_ns.iter().sum::<u64>(), self.pass.head_ns);
         entry.layers.add(work.saturating_sub(head));
         entry.head.add(head);
         entry.around.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).saturating_sub(work));
         entry.spent += elapsed;
     }
-    sound(device, &mut pass)?;
-    tables(request, &timed)
+
+    fn left(&self, share: f64) -> bool {
+        self.begin.elapsed().as_secs_f64() < self.time * share
+    }
+
+    /// Samples knots, and what lies between them, each with an equal share of the time, in turn: whichever has had
+    /// least comes next. Until so much of the time has gone and every shape has its fewest samples.
+    fn sample_all(&mut self, share: f64) {
+        let (mut timed, mut between) = (std::mem::take(&mut self.timed), std::mem::take(&mut self.between));
+        loop {
+            let enough = if self.left(share) { SAMPLES.end } else { SAMPLES.start };
+            let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.layers.count() < enough);
+            let Some(entry) = open.min_by(|a, b| a.served().total_cmp(&b.served())) else { break };
+            self.sample(entry);
+        }
+        (self.timed, self.between) = (timed, between);
+    }
+
+    /// Looks between the knots while there is time. Where the tables miss a shape there, it becomes a knot, and its own
+    /// neighbourhood is looked at next; where they hold, it stays as a witness.
+    fn look_between(&mut self, request: &Request<'_>, knots: &mut Knots) -> Result<(), ProbeError> {
+        let mut seen: Vec<Between> = Vec::new();
+        while self.left(LOOKING) {
+            // What is quick to time comes first, so that the time goes far.
+            let open = knots.between().into_iter().filter(|(place, _)| !seen.contains(place));
+            let Some((place, shape)) = open.min_by_key(|(_, shape)| shape.tokens()) else { break };
+            seen.push(place);
+            let entry = self.timed(shape);
+            let profile = tables::tables(request, knots, &self.timed)?;
+            if tables::miss(&profile, &entry, request.geometry.layers).abs() <= MISS_MAX {
+                self.between.push(entry);
+                continue;
+            }
+            knots.insert(place);
+            self.timed.push(entry);
+            let missing: Vec<Shape> = knots.shapes().into_iter().filter(|shape| !self.has(*shape)).collect();
+            for shape in missing {
+                let entry = self.timed(shape);
+                self.timed.push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// A shape with enough samples to judge by it.
+    fn timed(&mut self, shape: Shape) -> Timed {
+        let mut entry = Timed::new(shape);
+        // A long pass averages over disturbances by itself.
+        let enough = if shape.tokens() >= 64 { SAMPLES_BETWEEN / 2 } else { SAMPLES_BETWEEN };
+        while entry.layers.count() < enough {
+            self.sample(&mut entry);
+        }
+        entry
+    }
+
+    fn has(&self, shape: Shape) -> bool {
+        self.timed.iter().any(|entry| entry.shape == shape)
+    }
+}
+
+/// Measures one device alone, within a time.
+pub(super) fn measure(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    share: Seconds,
+    conditions: &dyn Fn() -> Conditions,
+) -> Result<OperatorProfile, ProbeError> {
+    let layers = request.geometry.layers;
+    let room = Knots::positions_max(request.geometry.context);
+    let mut knots = Knots::within(room);
+    self_test(request, device)?;
+    let (rows, blocks) = (Knots::rows_max(), Knots::blocks_max(room));
+    let pipeline = start(request, &[(device, 0..layers)], request.kernels, rows, room, blocks)?;
+    let mut bench = Bench {
+        pipeline,
+        pass: Pass::default(),
+        begin: Instant::now(),
+        time: share.value(),
+        timed: knots.shapes().into_iter().map(Timed::new).collect(),
+        between: Vec::new(),
+    };
+    // The first passes warm caches, pages and clock, and do not count.
+    for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16) {
+        bench.run(shape);
+    }
+    bench.begin = Instant::now();
+    bench.sample_all(FIRST);
+    bench.look_between(request, &mut knots)?;
+    bench.sample_all(1.0);
+    sound(device, &mut bench.pass)?;
+    let profile = tables::tables(request, &knots, &bench.timed)?;
+    let conditions = Conditions { slowed: device.slowdown(), ..conditions() };
+    Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
 }
 
 /// Errors: a device failed while it was timed. One that is lost fails every later pass too, so that looking at the last
@@ -134,65 +213,6 @@ pub(super) fn measure(
 pub(super) fn sound(device: &CpuDevice, pass: &mut Pass) -> Result<(), ProbeError> {
     let failed = |source| Err(ProbeError::Failed { device: device.name.clone(), source });
     pass.failed.take().map_or(Ok(()), failed)
-}
-
-/// The shape to time next; none when all have enough samples, or just enough once the time is up.
-fn next(timed: &mut [Timed], time_left: bool) -> Option<&mut Timed> {
-    let enough = if time_left { SAMPLES.end } else { SAMPLES.start };
-    let open = timed.iter_mut().filter(|entry| entry.layers.count() < enough);
-    open.min_by(|a, b| a.served().total_cmp(&b.served()))
-}
-
-fn shapes(room: usize) -> Vec<Shape> {
-    let fits = |positions: u32| positions as usize <= room;
-    let mut shapes: Vec<Shape> = SEQUENCES
-        .iter()
-        .flat_map(|&sequences| CONTEXTS.map(|context| Shape::Decode { sequences, context }))
-        .chain([Shape::Decode { sequences: 1, context: CONTEXT_MAX }])
-        .filter(|shape| matches!(shape, Shape::Decode { context, .. } if fits(*context)))
-        .collect();
-    let chunks = CHUNKS.iter().flat_map(|&tokens| [0, CACHED].map(|cached| Shape::Prefill { tokens, cached }));
-    shapes.extend(chunks.filter(|shape| matches!(shape, Shape::Prefill { tokens, cached } if fits(tokens + cached))));
-    shapes
-}
-
-impl Shape {
-    const fn tokens(self) -> u32 {
-        match self {
-            Self::Decode { sequences, .. } => sequences,
-            Self::Prefill { tokens, .. } => tokens,
-        }
-    }
-}
-
-/// Runs a pass of a shape; it yields tokens as it would in service.
-fn run(pipeline: &mut Pipeline, pass: &mut Pass, shape: Shape) {
-    let mut next = std::mem::take(pass);
-    fill(&mut next, shape);
-    pipeline.send(next);
-    *pass = pipeline.receive();
-}
-
-/// Makes a pass of a shape. What the tokens are changes no time; they differ so that no row is another's copy.
-fn fill(pass: &mut Pass, shape: Shape) {
-    pass.clear();
-    match shape {
-        Shape::Decode { sequences, context } => {
-            let each = u32::try_from(blocks_for(context as usize)).unwrap_or(u32::MAX);
-            for sequence in 0..sequences {
-                let token = [3 + sequence];
-                pass.push(context as usize - 1, &token, sequence * each.., [0]);
-            }
-        }
-        Shape::Prefill { tokens, cached } => {
-            let chunk: Vec<u32> = (0..tokens).map(|i| 3 + i % 61).collect();
-            pass.push(cached as usize, &chunk, 0.., [tokens as usize - 1]);
-        }
-    }
-    let wanted = pass.wanted.len();
-    for _ in 0..wanted {
-        pass.ask(Sampling::GREEDY, 1, std::iter::empty());
-    }
 }
 
 /// The same pass by this device's kernels and by the portable ones must give the same logits.
@@ -225,81 +245,4 @@ fn self_test(request: &Request<'_>, device: &CpuDevice) -> Result<(), ProbeError
         return Ok(());
     }
     Err(ProbeError::SelfTest { device: device.name.clone(), found: worst.into(), limit })
-}
-
-/// Turns times of whole passes into times per layer.
-///
-/// With `T` the time of a pass over `L` layers, head excepted, a layer takes `T / L`. What grows with the context is
-/// attention, the rest is dense; at every measured shape their sum is what was measured.
-fn tables(request: &Request<'_>, timed: &[Timed]) -> Result<OperatorProfile, ProbeError> {
-    let layers = request.geometry.layers as f64;
-    let layer = |wanted: Shape| timed.iter().find(|t| t.shape == wanted).map(|t| t.layers.typical() / layers);
-    let mut dense: Vec<(u32, f64)> = Vec::new();
-    let mut decode_columns = vec![0, CONTEXTS[0], CONTEXTS[1]];
-    let longest = layer(Shape::Decode { sequences: 1, context: CONTEXT_MAX });
-    if longest.is_some() {
-        decode_columns.push(CONTEXT_MAX);
-    }
-    let mut decode: Vec<f64> = Vec::new();
-    let mut decode_rows: Vec<u32> = Vec::new();
-    for sequences in SEQUENCES {
-        let at = |context| layer(Shape::Decode { sequences, context });
-        let (Some(low), Some(high)) = (at(CONTEXTS[0]), at(CONTEXTS[1]).or_else(|| at(CONTEXTS[0]))) else { continue };
-        let slope = ((high - low) / f64::from(CONTEXTS[1] - CONTEXTS[0])).max(0.0);
-        let near = (slope * f64::from(CONTEXTS[0])).min(low);
-        dense.push((sequences, low - near));
-        decode_rows.push(sequences);
-        let far = near + (high - low).max(0.0);
-        decode.extend([0.0, near, far]);
-        if let Some(longest) = longest {
-            // Only one sequence is timed this far; more cost as many times what lies beyond.
-            let beyond = layer(Shape::Decode { sequences: 1, context: CONTEXTS[1] }).map_or(0.0, |one| longest - one);
-            decode.push(far + beyond.max(0.0) * f64::from(sequences));
-        }
-    }
-    let one = decode_slope(&decode_columns, &decode);
-    let (mut prefill, mut chunks) = (vec![one, one * f64::from(CACHED + 1)], vec![1]);
-    for tokens in CHUNKS {
-        let Some(first) = layer(Shape::Prefill { tokens, cached: 0 }) else { continue };
-        let later = layer(Shape::Prefill { tokens, cached: CACHED });
-        let per_cached = later.map_or(one * f64::from(tokens), |later| ((later - first) / f64::from(CACHED)).max(0.0));
-        // Each of the chunk's tokens sees, of the chunk itself, half on average.
-        let own = (per_cached * f64::from(tokens + 1) / 2.0).min(first);
-        dense.push((tokens, first - own));
-        chunks.push(tokens);
-        prefill.extend([own, own + per_cached * f64::from(CACHED)]);
-    }
-    let head = |sequences: u32| {
-        let entry = timed.iter().find(|t| t.shape == Shape::Decode { sequences, context: CONTEXTS[0] })?;
-        Some((sequences, entry.head.typical()))
-    };
-    let heads: Vec<(u32, f64)> = SEQUENCES.iter().filter_map(|&sequences| head(sequences)).collect();
-    let seconds = |values: Vec<f64>| values.into_iter().map(Seconds::of).collect();
-    let curve = |knots: Vec<(u32, f64)>| Curve::new(knots.into_iter().map(|(k, t)| (k, Seconds::of(t))).collect());
-    Ok(OperatorProfile {
-        geometry: request.model.geometry(),
-        arithmetic: request.kernels.arithmetic.name().to_owned(),
-        how: How::Measured,
-        source: Some(format!("whole passes of {} through all layers", request.model.name)),
-        samples: timed.iter().map(|t| t.layers.count()).min(),
-        spread: Some(median(timed.iter().map(|t| t.layers.spread()).collect())),
-        when: Some(request.when.to_owned()),
-        dense_seconds: curve(dense)?,
-        attention_prefill_seconds: Grid::new(chunks, vec![0, CACHED], seconds(prefill))?,
-        attention_decode_seconds: Grid::new(decode_rows, decode_columns, seconds(decode))?,
-        head_seconds: curve(heads)?,
-        embedding_seconds: Curve::constant(Seconds::ZERO),
-        step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical()).collect())),
-        iterations: None,
-        experts: None,
-        conditions: None,
-    })
-}
-
-/// Attention of one token per token of context, from the first row of the decode grid.
-fn decode_slope(columns: &[u32], decode: &[f64]) -> f64 {
-    match (columns.get(2), decode.get(2)) {
-        (Some(&context), Some(&time)) => time / f64::from(context),
-        _ => 0.0,
-    }
 }

@@ -16,6 +16,7 @@ use isotherm_runtime::engine::{CpuDevice, Cut, Kernels, Runner, Sampling};
 use isotherm_runtime::execute::{
     Arriving, Cancels, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict, execute,
 };
+use isotherm_runtime::govern::{Pace, Paced};
 use isotherm_runtime::model::Geometry;
 use isotherm_runtime::model::format::BlockFormat;
 use isotherm_runtime::model::gguf::Gguf;
@@ -187,6 +188,36 @@ fn prompts() -> Vec<Prompt> {
         .into_iter()
         .map(|(length, output_tokens)| request(small_text(length), output_tokens))
         .collect()
+}
+
+#[test]
+fn a_run_that_is_paused_and_slowed_gives_every_token_that_it_gives_without_a_pause() {
+    let prompts = prompts();
+    for (stages, together) in [(1, 1), (2, 3)] {
+        let planned = planned(stages, together, 200, &core());
+        let expected = planned.execute(&prompts, &Arriving::Clients(together)).expect("it runs").answers;
+        let (pace, paused) = (Pace::default(), std::sync::atomic::AtomicU32::new(0));
+        let mut paced = Paced::new(&pace);
+        let mut count = 0;
+        let executed = std::thread::scope(|scope| {
+            execute(&planned.orders(), &prompts, &Arriving::Clients(together), &mut |_| {
+                count += 1;
+                // Requests are at all stages of their answers when it stops.
+                if count % 11 == 0 {
+                    pace.allow(0.0);
+                    scope.spawn(|| {
+                        std::thread::sleep(std::time::Duration::from_millis(5));
+                        paused.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        pace.allow(0.7);
+                    });
+                }
+                paced.rest(&|| false);
+                Verdict::GoOn
+            })
+        });
+        assert_eq!(executed.expect("it runs").answers, expected, "{stages} stages, {together} at once");
+        assert!(paused.load(std::sync::atomic::Ordering::SeqCst) > 5);
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Tree {
         Roots { proc: self.0.path().join("proc"), sys: self.0.path().join("sys") }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 

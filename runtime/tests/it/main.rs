@@ -17,13 +17,18 @@ mod govern;
 mod host;
 #[cfg(unix)]
 mod host_tree;
+#[cfg(unix)]
+mod keeper;
 mod kernels;
 mod link;
 mod material;
 mod mutation;
+#[cfg(unix)]
+mod nvml;
 mod probe;
 mod store;
 mod synth;
 #[cfg(unix)]
 mod telemetry;
 mod tokenizer;
+mod truth;

@@ -2,7 +2,7 @@
 //! business of `isotherm bench truth`, not of a test.
 
 use isotherm_core::artefact::Header;
-use isotherm_core::cost::StepShape;
+use isotherm_core::cost::{Conditions, StepShape};
 use isotherm_core::figure::How;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
 use isotherm_core::ids::Layers;
@@ -29,6 +29,7 @@ fn a_probe_gives_every_device_a_profile_of_the_model_and_a_way_to_every_other() 
         memory: None,
         budget: Seconds::ZERO,
         when: "2026-01-01T00:00:00Z",
+        conditions: &|_| Conditions { driver: Some("6.1".to_owned()), ..Conditions::default() },
     };
     let mut seen = Vec::new();
     let probed = probe(&request, &mut |progress| seen.push(progress.done)).expect("it measures");
@@ -76,6 +77,7 @@ fn nothing_to_measure_is_refused() {
             memory: None,
             budget: Seconds::ZERO,
             when: "2026-01-01T00:00:00Z",
+            conditions: &|_| Conditions::default(),
         };
         probe(&request, &mut |_| {}).expect_err("nothing to measure")
     };

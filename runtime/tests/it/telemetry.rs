@@ -3,8 +3,9 @@
 use crate::host_tree::{Tree, phone, workstation};
 use isotherm_core::units::{Bytes, Celsius, Watts};
 use isotherm_runtime::discover::Machine;
+use isotherm_runtime::discover::registry::Change;
 use isotherm_runtime::telemetry::prometheus::exposition;
-use isotherm_runtime::telemetry::{Alert, AlertKind, Alerts, Limits, Ring, Sample, Sampler, Watched};
+use isotherm_runtime::telemetry::{Alert, AlertKind, Alerts, Limits, Plugged, Ring, Sample, Sampler, Watched};
 use std::collections::BTreeSet;
 
 fn sampler(tree: &Tree) -> Sampler {
@@ -175,6 +176,39 @@ fn prometheus_gets_every_fresh_value_once_with_its_kind() {
     }
     let stale = exposition("tower", &[card()], &ring, &[], 60_000);
     assert!(stale.contains(&format!("isotherm_device_stale{labels} 1\n")) && !stale.contains("celsius"), "{stale}");
+}
+
+#[test]
+fn a_card_that_comes_or_goes_while_the_host_is_watched_is_noticed_and_keeps_its_place() {
+    let tree = workstation();
+    let roots = tree.roots();
+    let machine = Machine::discover(&roots);
+    let mut sampler = Sampler::new(&roots, &machine);
+    let mut plugged = Plugged::new(&roots, &machine);
+    assert_eq!(plugged.look(&mut sampler), [], "nothing happened");
+    let (before, amd) = (sampler.devices().len(), "a1b2c3d4e5f60718");
+    let place = sampler.devices().iter().position(|device| device.key == amd).expect("watched");
+    // It is unplugged.
+    let folder = tree.path("sys/bus/pci/devices/0000:0b:00.0");
+    let aside = tree.path("aside");
+    std::fs::rename(&folder, &aside).expect("moved");
+    let gone = plugged.look(&mut sampler);
+    assert!(gone.iter().any(|change| matches!(change, Change::Removed { key, .. } if key == amd)), "{gone:?}");
+    assert!(!sampler.sample(1)[place].answered);
+    assert_eq!(plugged.look(&mut sampler), [], "it is told once");
+    // Another one comes while it is away, and then it returns, in another slot.
+    let other = "sys/bus/pci/devices/0000:0c:00.0";
+    for (file, text) in [("class", "0x030000"), ("vendor", "0x1002"), ("device", "0x744c")] {
+        tree.put(&format!("{other}/{file}"), text);
+    }
+    let came = plugged.look(&mut sampler);
+    assert!(matches!(&came[..], [Change::Added { now, .. }] if now.slot == "0000:0c:00.0"), "{came:?}");
+    std::fs::rename(&aside, tree.path("sys/bus/pci/devices/0000:0d:00.0")).expect("moved");
+    let back = plugged.look(&mut sampler);
+    assert!(back.iter().any(|change| matches!(change, Change::Added { key, .. } if key == amd)), "{back:?}");
+    assert_eq!(sampler.devices().len(), before + 1);
+    let sample = sampler.sample(2)[place];
+    assert!(sample.answered && sample.celsius.is_some(), "{sample:?}");
 }
 
 #[cfg(target_os = "linux")]

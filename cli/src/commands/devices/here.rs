@@ -3,12 +3,12 @@
 use crate::access::Wish;
 use crate::commands::access::{LISTING, pass};
 use crate::failure::{Done, Failure};
+use crate::roots::roots;
 use crate::ui::{Ui, table};
 use crate::{registry, trust};
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_runtime::discover::registry::{Change, Registry};
 use isotherm_runtime::discover::{Card, Machine};
-use isotherm_runtime::host::Roots;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -22,7 +22,7 @@ struct Found {
 pub fn run(ui: &Ui) -> Done {
     let identity = trust::identity(ui)?;
     trust::record(&identity, EventKind::SystemDiscoveryStarted, Severity::Info, trust::Note::default())?;
-    let machine = Machine::discover(&Roots::default());
+    let machine = Machine::discover(&roots());
     let names: Vec<(&str, u64)> = std::iter::once("cpu")
         .chain(machine.cards.iter().map(|card| card.key.as_str()))
         .map(|name| (name, 0))
@@ -119,7 +119,8 @@ fn driver(card: &Card) -> String {
     }
 }
 
-fn words(change: &Change) -> String {
+/// What is different, in words.
+pub fn words(change: &Change) -> String {
     let or = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "none".to_owned());
     match change {
         Change::Added { key, now } => format!("added: {} {} in {} ({key})", now.kind, now.name, now.slot),

@@ -109,7 +109,8 @@ fn draw(frame: &mut Frame<'_>, state: &State, now_ms: u64) {
     let title = format!(" isotherm monitor  {} samples kept, {} gone  q ends ", state.ring.len(), state.ring.dropped());
     frame.render_widget(table.header(heading).block(Block::bordered().title(title)), areas[0]);
     draw_courses(frame, state, areas[1]);
-    let heard: Vec<String> = state.heard.iter().rev().map(words).collect();
+    let noticed = state.plugged.iter().rev().take(3).map(|change| format!("noticed: {change}"));
+    let heard: Vec<String> = noticed.chain(state.heard.iter().rev().map(words)).collect();
     let text = if heard.is_empty() { "nothing is wrong".to_owned() } else { heard.join("\n") };
     frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" alerts, newest first ")), areas[2]);
 }

@@ -1,5 +1,6 @@
 //! Links to other hosts: answering those who measure theirs to this one, and measuring.
 
+use super::into;
 use crate::access::{Guest, Wish};
 use crate::args::{Probe, ProbeLinks};
 use crate::commands::access::{PROBING, pass};
@@ -40,7 +41,7 @@ pub fn respond(ui: &Ui, address: SocketAddr, links: &ProbeLinks) -> Done {
     answer(&listener, &secret, Bounds::default(), interrupt::flag()).map_err(|e| failed(bound, &e))
 }
 
-fn failed(address: SocketAddr, error: &LinkError) -> Failure {
+pub(super) fn failed(address: SocketAddr, error: &LinkError) -> Failure {
     let code = if matches!(error, LinkError::Stranger) { Code::Denied } else { Code::Device };
     Failure::new(code, format!("the link to {address}: {}", models::causes(error)))
 }
@@ -51,16 +52,28 @@ struct Links {
     contention: Option<Contention>,
 }
 
+/// A link and what was measured of it.
 #[derive(Serialize)]
-struct One {
-    peer: String,
+pub(super) struct One {
+    pub(super) peer: String,
     #[serde(flatten)]
-    measured: Measured,
+    pub(super) measured: Measured,
+}
+
+/// Opens a link to a host that answers.
+pub(super) fn open(args: &Probe, peer: SocketAddr) -> Result<Link, Failure> {
+    Link::open(peer, &secret(&args.links)?, PATIENCE).map_err(|e| failed(peer, &e))
+}
+
+/// Measures an open link in all directions.
+pub(super) fn measured(args: &Probe, link: &mut Link, peer: SocketAddr) -> Result<One, Failure> {
+    let budget = Duration::from_secs_f64(args.budget.value().clamp(0.1, 3600.0));
+    let measured = link.measure(args.links.message.0, budget).map_err(|e| failed(peer, &e))?;
+    Ok(One { peer: peer.to_string(), measured })
 }
 
 /// Measures the links to the named hosts, and whether the first two share something.
 pub fn measure(ui: &Ui, args: &Probe) -> Done {
-    let secret = secret(&args.links)?;
     let bytes_max = args.links.message.0;
     if bytes_max == 0 || bytes_max > MESSAGE_BYTES_MAX {
         let most = Bytes(MESSAGE_BYTES_MAX);
@@ -69,16 +82,17 @@ pub fn measure(ui: &Ui, args: &Probe) -> Done {
     let identity = trust::identity(ui)?;
     let guest = Guest::open(&identity, &args.guest)?;
     pass(&identity, &Wish { guest: guest.as_ref(), permissions: &PROBING, devices: &[("network", 0)], subjects: &[] })?;
-    let budget = Duration::from_secs_f64(args.budget.value().clamp(0.1, 3600.0));
-    let (mut links, mut open) = (Vec::new(), Vec::new());
+    if let (Some(path), true) = (&args.links.into, args.links.refresh) {
+        return into::refresh(ui, args, &identity, path);
+    }
+    let (mut links, mut opened) = (Vec::new(), Vec::new());
     for peer in &args.links.peer {
         ui.note(format!("measuring the link to {peer}"));
-        let mut link = Link::open(*peer, &secret, PATIENCE).map_err(|e| failed(*peer, &e))?;
-        let measured = link.measure(bytes_max, budget).map_err(|e| failed(*peer, &e))?;
-        links.push(One { peer: peer.to_string(), measured });
-        open.push(link);
+        let mut link = open(args, *peer)?;
+        links.push(measured(args, &mut link, *peer)?);
+        opened.push(link);
     }
-    let contention = match (open.as_mut_slice(), links.as_slice()) {
+    let contention = match (opened.as_mut_slice(), links.as_slice()) {
         ([first, second, ..], [one, other, ..]) => {
             let rate = |one: &One| one.measured.away.fit.map_or(0.0, |fit| fit.bytes_per_second);
             let bytes = (rate(one).min(rate(other)) * CONTENTION_SECONDS) as u64;
@@ -88,6 +102,10 @@ pub fn measure(ui: &Ui, args: &Probe) -> Done {
     };
     let note = trust::Note::default().with("links", i64::try_from(links.len()).unwrap_or(i64::MAX));
     trust::record(&identity, EventKind::Probe, Severity::Info, note)?;
+    if let Some(path) = &args.links.into {
+        into::write(path, &links, contention.as_ref())?;
+        ui.note(format!("wrote the links into {}", path.display()));
+    }
     let measured = Links { links, contention };
     ui.result(&measured, || text(&measured))
 }

@@ -1,0 +1,410 @@
+//! `isotherm bench placements`: many placements on unequal devices, each predicted from the probe and then run.
+//!
+//! Nothing is fitted to a run. The devices are probed once for each model; placements, contexts and batches are drawn from
+//! a seed, and none of their contexts or batches is one that the probe samples. Beside the prediction stands what a model
+//! says that knows nothing but layers and the number of devices.
+
+use crate::access::Wish;
+use crate::args::BenchPlacements;
+use crate::commands::access::{PROBING, pass};
+use crate::commands::{plan, probe};
+use crate::failure::{Code, Done, Failure};
+use crate::models::{self, LocalModel};
+use crate::ui::{Ui, percent, table};
+use crate::{files, interrupt, question, trust};
+use isotherm_audit::keys::Identity;
+use isotherm_core::artefact::Header;
+use isotherm_core::check::FeasiblePlan;
+use isotherm_core::graph::DevicesFile;
+use isotherm_core::ids::Layers;
+use isotherm_core::plan::Plan;
+use isotherm_core::problem::PlacementProblem;
+use isotherm_core::record::metrics;
+use isotherm_core::units::Seconds;
+use isotherm_core::workload::{Arrivals, Length, Workload};
+use isotherm_planner::Outcome;
+use isotherm_planner::baselines::placed;
+use isotherm_runtime::engine::Kernels;
+use isotherm_runtime::execute::{Arriving, Orders, Prompt, Verdict, execute};
+use isotherm_runtime::host::{Host, Roots};
+use isotherm_runtime::model::Geometry;
+use isotherm_runtime::model::format::BlockFormat;
+use isotherm_runtime::model::synth::{self, SynthSpec, SynthTokenizer};
+use isotherm_sim::Options;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+mod judge;
+mod slower;
+
+use judge::Verdicts;
+use slower::Slower;
+
+/// Schema of what this command writes.
+const SCHEMA: &str = "isotherm.placements/v1";
+/// The device that is slowed, and beside it those of one thread.
+const SLOWED: &str = "cpu2";
+
+/// A load: clients, tokens of a prompt, tokens of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+struct Load {
+    clients: u32,
+    prompt_tokens: u32,
+    output_tokens: u32,
+}
+
+/// Loads of the first model. The probe samples contexts of 16, 256 and 1024 and batches of 1, 2, 4 and 8.
+const LOADS: [Load; 3] = [
+    Load { clients: 1, prompt_tokens: 91, output_tokens: 20 },
+    Load { clients: 1, prompt_tokens: 387, output_tokens: 14 },
+    Load { clients: 3, prompt_tokens: 53, output_tokens: 18 },
+];
+/// Loads of the second.
+const OTHER_LOADS: [Load; 2] = [
+    Load { clients: 1, prompt_tokens: 130, output_tokens: 40 },
+    Load { clients: 3, prompt_tokens: 70, output_tokens: 30 },
+];
+
+/// One placement, predicted and run.
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    model: String,
+    load: Load,
+    /// Device and layers of each stage.
+    stages: Vec<(String, u32, u32)>,
+    /// Whether the planner chose it for this load.
+    chosen: bool,
+    /// Seconds of an output token.
+    predicted: f64,
+    /// The same, measured: median of the runs.
+    measured: f64,
+    /// Each run.
+    runs: Vec<f64>,
+    /// `predicted / measured - 1`.
+    error: f64,
+    /// What layers over devices say, scaled so that its median error is none.
+    null: f64,
+}
+
+#[derive(Serialize)]
+struct Artefact {
+    #[serde(flatten)]
+    header: Header,
+    load_average: Option<f64>,
+    rows: Vec<Row>,
+    verdicts: Verdicts,
+    slower: Option<Slower>,
+}
+
+/// Runs the command.
+pub fn run(ui: &Ui, args: &BenchPlacements) -> Done {
+    if args.placements == 0 || args.runs == 0 {
+        return Err(Failure::new(Code::Usage, "--placements and --runs are counts; give at least 1"));
+    }
+    let identity = trust::identity(ui)?;
+    pass(&identity, &Wish { guest: None, permissions: &PROBING, devices: &[("cpu", 0)], subjects: &[] })?;
+    std::fs::create_dir_all(&args.output).map_err(|e| Failure::file(&args.output, e))?;
+    let load_average = std::fs::read_to_string("/proc/loadavg").ok();
+    let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
+    let first = Subject::new(ui, args, &identity, models::open(ui, &args.model)?, "first")?;
+    let second = Subject::new(ui, args, &identity, second(ui, &args.output)?, "second")?;
+    let asked: Vec<(&Subject, Load)> =
+        LOADS.iter().map(|load| (&first, *load)).chain(OTHER_LOADS.iter().map(|load| (&second, *load))).collect();
+    let mut placed = Vec::new();
+    let mut chance = args.seed;
+    for (turn, (subject, load)) in asked.iter().enumerate() {
+        // The first loads get one more where the number does not divide.
+        let share = args.placements as usize / asked.len() + usize::from(turn < args.placements as usize % asked.len());
+        placed.extend(subject.placements(ui, *load, share, &mut chance)?);
+    }
+    let total = placed.len() as u64 * u64::from(args.runs);
+    let mut bar = ui.bar(total, "running");
+    let mut done = 0;
+    // Run after run of all of them, so that a disturbance spoils one run of each.
+    for run in 0..args.runs {
+        for one in &mut placed {
+            let run = one.run(u64::from(run) ^ args.seed)?;
+            one.runs.push(run);
+            done += 1;
+            bar.at(done, total);
+        }
+    }
+    bar.finish();
+    let rows = judge::rows(placed.iter().map(Placed::row).collect());
+    let verdicts = judge::verdicts(&rows);
+    let slower = match args.skip_slower {
+        true => None,
+        false => Some(slower::run(ui, args, &identity, &first)?),
+    };
+    let inputs = [&first, &second].iter().filter_map(|subject| subject.model.model.digest).collect();
+    let artefact = Artefact { header: Header::new(SCHEMA, inputs), load_average, rows, verdicts, slower };
+    files::write_json(&args.output.join("placements.json"), &artefact)?;
+    ui.result(&artefact, || text(&artefact))
+}
+
+/// A model of another geometry, written beside the results: eight layers of 512 in another format.
+fn second(ui: &Ui, folder: &Path) -> Result<LocalModel, Failure> {
+    let shape = synth::named("smollm2-135m").map(|like| Geometry {
+        layers: 8,
+        hidden: 512,
+        feed_forward: 1536,
+        heads: 8,
+        kv_heads: 4,
+        vocabulary: 320,
+        tied: false,
+        ..like
+    });
+    let shape = shape.ok_or_else(|| Failure::io("there is no geometry to derive a second one from"))?;
+    let spec = SynthSpec {
+        geometry: &shape,
+        format: BlockFormat::Q8_0,
+        embedding: BlockFormat::Q8_0,
+        seed: 7,
+        tokenizer: SynthTokenizer::Small,
+    };
+    let path = folder.join("second.gguf");
+    synth::write(&path, &spec).map_err(|e| Failure::file(&path, models::causes(&e)))?;
+    models::open_file(ui, &path)
+}
+
+/// A model and the devices as they were probed with it.
+struct Subject {
+    model: LocalModel,
+    devices: DevicesFile,
+}
+
+/// A placement about to be run.
+struct Placed<'a> {
+    subject: &'a Subject,
+    load: Load,
+    problem: PlacementProblem,
+    plan: FeasiblePlan,
+    stages: Vec<(String, Layers)>,
+    chosen: bool,
+    predicted: f64,
+    runs: Vec<f64>,
+}
+
+impl Subject {
+    fn new(
+        ui: &Ui,
+        args: &BenchPlacements,
+        identity: &Identity,
+        model: LocalModel,
+        name: &str,
+    ) -> Result<Self, Failure> {
+        let slow = [(SLOWED.to_owned(), args.slow)];
+        let devices = Self::probed(ui, args, identity, &model, &slow, &format!("devices-{name}.json"))?;
+        Ok(Self { model, devices })
+    }
+
+    /// The processor whole, and each core as devices of one thread, the last of them slowed; cards where named.
+    fn probed(
+        ui: &Ui,
+        args: &BenchPlacements,
+        identity: &Identity,
+        model: &LocalModel,
+        slow: &[(String, f64)],
+        file: &str,
+    ) -> Result<DevicesFile, Failure> {
+        let wanted = probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow };
+        let output = args.output.join(file);
+        probe::measure(ui, identity, None, model, &wanted, args.budget, &output).map(|(devices, _)| devices)
+    }
+
+    fn layers(&self) -> u32 {
+        self.model.model.layers()
+    }
+
+    fn problem(&self, scenario: &str) -> Result<PlacementProblem, Failure> {
+        let path = Path::new("placements.toml");
+        let scenario = question::parse(path, scenario)?;
+        question::made(path, &scenario, Some(self.devices.clone()), Some(self.model.model.clone()), None)
+    }
+
+    /// So many placements under a load: what the planner chooses, each device alone, and the rest drawn.
+    fn placements(&self, ui: &Ui, load: Load, count: usize, chance: &mut u64) -> Result<Vec<Placed<'_>>, Failure> {
+        let problem = self.problem(&scenario(load, ""))?;
+        let mut found: Vec<Placed<'_>> = Vec::new();
+        let quiet = Ui { quiet: true, ..*ui };
+        let (outcome, _) = plan::solve(&quiet, &problem, Seconds::of(20.0), 1e-6)?;
+        if let Outcome::Optimal(plan) | Outcome::Feasible { plan, .. } = outcome {
+            found.push(self.placed(load, &problem, plan, true)?);
+        }
+        let names: Vec<&str> = problem.graph.devices().iter().map(|device| device.name.as_str()).collect();
+        let whole = Layers::new(0, self.layers());
+        let mut wanted: Vec<Vec<(String, Layers)>> =
+            names.iter().map(|name| vec![((*name).to_owned(), whole)]).collect();
+        // Draws repeat themselves where there are few layers; then there are fewer placements than were asked for.
+        wanted.extend((0..count * 20).map(|_| drawn(&names, self.layers(), chance)));
+        for stages in wanted {
+            if found.len() >= count {
+                break;
+            }
+            if found.iter().any(|placed| placed.stages == stages) {
+                continue;
+            }
+            let plan = placed(&problem, &stages, None, "drawn").map_err(|e| Failure::io(models::causes(&e)))?;
+            if let Some(plan) = plan {
+                found.push(self.placed(load, &problem, plan, false)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn placed(
+        &self,
+        load: Load,
+        problem: &PlacementProblem,
+        plan: FeasiblePlan,
+        chosen: bool,
+    ) -> Result<Placed<'_>, Failure> {
+        let options = Options { interrupt: Some(interrupt::flag()), ..Options::default() };
+        let report = isotherm_sim::simulate(&plan, problem, &workload(load), &options)
+            .map_err(|e| Failure::io(format!("failed to simulate a placement: {}", models::causes(&e))))?;
+        let predicted = report.metrics.get("tpot_seconds").map(|statistic| statistic.mean);
+        let predicted = predicted.ok_or_else(|| Failure::io("the simulation of a placement gave no time per token"))?;
+        let stages = stages(plan.plan());
+        Ok(Placed { subject: self, load, problem: problem.clone(), plan, stages, chosen, predicted, runs: Vec::new() })
+    }
+}
+
+impl Placed<'_> {
+    /// Mean time per output token of one run.
+    fn run(&self, seed: u64) -> Result<f64, Failure> {
+        let executed = self.executed(seed)?;
+        let found = metrics(&executed.trace).get("tpot_seconds").map(|statistic| statistic.mean);
+        found.ok_or_else(|| Failure::io("a run gave no time per token"))
+    }
+
+    fn executed(&self, seed: u64) -> Result<isotherm_runtime::execute::Executed, Failure> {
+        let Self { subject, load, .. } = self;
+        let vocabulary = u64::try_from(subject.model.geometry.vocabulary).unwrap_or(u64::MAX).max(1);
+        let mut chance = seed;
+        let mut prompt = || {
+            let tokens = (0..load.prompt_tokens).map(|_| (next(&mut chance) % vocabulary) as u32).collect();
+            Prompt::greedy(tokens, load.output_tokens)
+        };
+        let prompts: Vec<Prompt> = (0..load.clients).map(|_| prompt()).collect();
+        let orders = Orders {
+            plan: &self.plan,
+            graph: &self.problem.graph,
+            gguf: &subject.model.gguf,
+            geometry: &subject.model.geometry,
+            serving: self.problem.serving,
+            kernels: Kernels::detect(),
+            stop: &[],
+            waiting_max: None,
+            cancels: None,
+            memory_available: Host::discover(&Roots::default()).memory_available_bytes,
+        };
+        let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
+            if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }
+        };
+        let executed = execute(&orders, &prompts, &Arriving::Clients(load.clients), &mut go_on)
+            .map_err(|e| Failure::new(Code::Device, format!("failed to run a placement: {}", models::causes(&e))))?;
+        if executed.interrupted { Err(Failure::io("interrupted")) } else { Ok(executed) }
+    }
+
+    fn row(&self) -> Row {
+        let mut sorted = self.runs.clone();
+        sorted.sort_by(f64::total_cmp);
+        let measured = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let measured = if sorted.len().is_multiple_of(2) && !sorted.is_empty() {
+            f64::midpoint(sorted[sorted.len() / 2 - 1], measured)
+        } else {
+            measured
+        };
+        Row {
+            model: self.subject.model.model.name.clone(),
+            load: self.load,
+            stages: self.stages.iter().map(|(name, layers)| (name.clone(), layers.start, layers.end)).collect(),
+            chosen: self.chosen,
+            predicted: self.predicted,
+            measured,
+            runs: self.runs.clone(),
+            error: self.predicted / measured - 1.0,
+            null: 0.0,
+        }
+    }
+}
+
+/// Device and layers of each stage of a plan, in order.
+fn stages(plan: &Plan) -> Vec<(String, Layers)> {
+    let stops = plan.routes.iter().take(1).flat_map(|route| &route.stages);
+    let device = |stage: u32| plan.stages.get(stage as usize).and_then(|stage| stage.devices.first());
+    stops.filter_map(|stop| Some((device(stop.stage)?.clone(), stop.layers))).collect()
+}
+
+fn workload(load: Load) -> Workload {
+    Workload {
+        arrivals: Arrivals::ClosedLoop { clients: load.clients },
+        prompt_tokens: Length::fixed(load.prompt_tokens),
+        output_tokens: Length::fixed(load.output_tokens),
+        requests: load.clients,
+    }
+}
+
+fn scenario(load: Load, limits: &str) -> String {
+    format!(
+        "name = \"placements\"\nquestion = \"How fast is each of many placements?\"\n\n\
+         [model]\nfile = \"model.gguf\"\n\n\
+         [workload]\nclients = {clients}\nprompt_tokens = {}\noutput_tokens = {}\nrequests = {clients}\n\n\
+         [serving]\nrequests_max = {clients}\n\n{}",
+        load.prompt_tokens,
+        load.output_tokens,
+        if limits.is_empty() { "[objective]\nminimise = \"tpot\"\n" } else { limits },
+        clients = load.clients,
+    )
+}
+
+/// One to three stages on different devices, cut anywhere.
+fn drawn(names: &[&str], layers: u32, chance: &mut u64) -> Vec<(String, Layers)> {
+    let mut below = |most: usize| (next(chance) % most.max(1) as u64) as usize;
+    let count = (1 + below(3)).min(names.len()).min(layers as usize);
+    let mut left: Vec<&str> = names.to_vec();
+    let chosen: Vec<&str> = (0..count).map(|_| left.remove(below(left.len()))).collect();
+    let mut cuts = vec![0, layers];
+    while cuts.len() < count + 1 {
+        let cut = 1 + below(layers as usize - 1) as u32;
+        if let Err(place) = cuts.binary_search(&cut) {
+            cuts.insert(place, cut);
+        }
+    }
+    chosen.iter().zip(cuts.windows(2)).map(|(name, cut)| ((*name).to_owned(), Layers::new(cut[0], cut[1]))).collect()
+}
+
+/// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn text(artefact: &Artefact) -> String {
+    let time = |seconds: f64| Seconds::new(seconds).map_or_else(|_| "-".to_owned(), |seconds| seconds.to_string());
+    let heading = ["model", "load", "stages", "predicted", "measured", "error", "layers / devices"];
+    let mut cells = vec![heading.map(str::to_owned).to_vec()];
+    cells.extend(artefact.rows.iter().map(|row| {
+        let stages: Vec<String> = row.stages.iter().map(|(name, from, to)| format!("{name} {}", to - from)).collect();
+        let Load { clients, prompt_tokens, output_tokens } = row.load;
+        vec![
+            row.model.clone(),
+            format!("{clients} x {prompt_tokens}+{output_tokens}"),
+            format!("{}{}", stages.join(", "), if row.chosen { "  (planner's)" } else { "" }),
+            time(row.predicted),
+            time(row.measured),
+            percent(row.error),
+            percent(row.null / row.measured - 1.0),
+        ]
+    }));
+    let busy = artefact.load_average.map_or_else(String::new, |load| format!("; load average before {load:.2}"));
+    let mut text = format!("{}\n{}{busy}\n", table(&cells, &[3, 4, 5, 6]), artefact.verdicts.words());
+    if let Some(slower) = &artefact.slower {
+        text.push_str(&slower.words());
+    }
+    text
+}
