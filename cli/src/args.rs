@@ -179,7 +179,7 @@ pub struct Probe {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub split: u32,
     /// Time to spend measuring.
-    #[arg(long, value_name = "TIME", default_value = "20 s")]
+    #[arg(long, value_name = "TIME", default_value = "30 s")]
     pub budget: Seconds,
     /// Backends to measure, preferred first, such as `wgpu,cpu`; software rasterisers only when named. By default the
     /// processor and every card.

@@ -284,7 +284,9 @@ impl Governor {
         self.guarded.limit - if self.lost { self.settings.margin_blind } else { self.settings.margin }
     }
 
-    fn forecast(&self, reading: &Reading) -> Forecast {
+    /// What it expects if the demand of a reading goes on: what stands behind every action.
+    #[must_use]
+    pub fn forecast(&self, reading: &Reading) -> Forecast {
         let (state, extra) = (self.observer.state(), self.observer.unaccounted());
         let demanded = self.power_of(reading.demand.clamp(0.0, 1.0)) + extra;
         let mut unacted = state;

@@ -123,6 +123,19 @@ impl Sampler {
         Self { devices, sources }
     }
 
+    /// The same for the host that this program runs on, whose NVIDIA cards are asked through their library where it is
+    /// there. A rehearsed host of files has none.
+    #[must_use]
+    pub fn of_host(roots: &Roots, machine: &Machine) -> Self {
+        let mut sampler = Self::new(roots, machine);
+        if *roots == Roots::default()
+            && let Some(library) = Nvml::of_host()
+        {
+            sampler.ask(library);
+        }
+        sampler
+    }
+
     /// Takes the cards of a machine that was looked at again: new ones join at the end, known ones are read where they are
     /// now, whichever slot that is.
     pub fn adopt(&mut self, roots: &Roots, machine: &Machine) {

@@ -111,6 +111,9 @@ pub struct BenchPlacements {
     /// Backends whose devices take part, such as `cpu,wgpu`; by default the processor and every card.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub backends: Vec<String>,
+    /// Take the devices that an earlier run of this command measured into the same folder, where they are there.
+    #[arg(long)]
+    pub reuse: bool,
     /// Leave out slowing a device and probing it again.
     #[arg(long)]
     pub skip_slower: bool,

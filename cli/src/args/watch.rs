@@ -1,7 +1,7 @@
 //! Arguments of the commands that look at the machine itself.
 
 use clap::Args;
-use isotherm_core::units::{Bytes, Seconds};
+use isotherm_core::units::{Bytes, Celsius, Seconds};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,6 +20,15 @@ pub struct Monitor {
     /// Time between two looks at what was plugged in or out.
     #[arg(long, value_name = "TIME", default_value = "5 s")]
     pub look: Seconds,
+    /// Measured devices, for forecasts of temperature; by default those last measured on this host.
+    #[arg(long, value_name = "FILE")]
+    pub devices: Option<PathBuf>,
+    /// A plan that runs here: its stages are shown.
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Temperature of the air around the devices; without it there are no forecasts.
+    #[arg(long, value_name = "TEMPERATURE", allow_hyphen_values = true)]
+    pub air: Option<Celsius>,
     /// Answer Prometheus at this address with what is kept; an address other than this host's own shows it to a network.
     #[arg(long, value_name = "ADDRESS")]
     pub serve: Option<SocketAddr>,

@@ -15,7 +15,7 @@ use crate::{files, interrupt, question, trust};
 use isotherm_audit::keys::Identity;
 use isotherm_core::artefact::Header;
 use isotherm_core::check::FeasiblePlan;
-use isotherm_core::graph::DevicesFile;
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::Plan;
 use isotherm_core::problem::PlacementProblem;
@@ -195,6 +195,14 @@ impl Subject {
         name: &str,
     ) -> Result<Self, Failure> {
         let slow = [(SLOWED.to_owned(), args.slow)];
+        let before = args.output.join(format!("devices-{name}.json"));
+        if args.reuse && before.exists() {
+            let (devices, _) = files::read_artefact::<DevicesFile>(&before, DEVICES_SCHEMA)?;
+            let known = devices.devices.iter().flat_map(|device| &device.profiles);
+            if known.into_iter().any(|profile| profile.geometry == model.model.geometry()) {
+                return Ok(Self { model, devices });
+            }
+        }
         let devices = Self::probed(ui, args, identity, &model, &slow, &format!("devices-{name}.json"))?;
         Ok(Self { model, devices })
     }

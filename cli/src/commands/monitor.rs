@@ -7,9 +7,12 @@ use crate::commands::devices::here;
 use crate::failure::{Code, Done, Failure};
 use crate::roots::roots;
 use crate::ui::{Ui, print};
-use crate::{files, interrupt, trust};
+use crate::{files, interrupt, registry, trust};
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{Event, EventKind, EventResult, Severity};
+use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
+use isotherm_core::plan::{PLAN_SCHEMA, Plan};
+use isotherm_core::units::Celsius;
 use isotherm_reports::tables::{Format as TableFormat, Values, write_columns};
 use isotherm_runtime::discover::Machine;
 use isotherm_runtime::discover::registry::Change;
@@ -22,6 +25,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+mod forecast;
 mod view;
 
 /// Most bytes of a scrape's request that are read.
@@ -42,6 +46,31 @@ struct State {
     refused: (u64, Option<String>),
     /// What came and went, newest last.
     plugged: Vec<String>,
+    /// What is known of each device beside its samples.
+    known: Vec<forecast::Known>,
+    /// From where that is known.
+    sources: Sources,
+}
+
+/// What was measured before, and what runs.
+struct Sources {
+    devices: Option<DevicesFile>,
+    plan: Option<Plan>,
+    air: Option<Celsius>,
+}
+
+impl Sources {
+    fn read(args: &Monitor) -> Result<Self, Failure> {
+        let last = registry::last_devices()?;
+        let path = args.devices.clone().or_else(|| last.exists().then_some(last));
+        let devices = path.map(|path| files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)).transpose()?;
+        let plan = args.plan.as_ref().map(|path| files::read_artefact::<Plan>(path, PLAN_SCHEMA)).transpose()?;
+        Ok(Self { devices: devices.map(|(file, _)| file), plan: plan.map(|(plan, _)| plan), air: args.air })
+    }
+
+    fn known(&self, watched: &[Watched]) -> Vec<forecast::Known> {
+        forecast::known(watched, self.devices.as_ref(), self.plan.as_ref(), self.air)
+    }
 }
 
 /// Runs the command.
@@ -56,7 +85,7 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
     let identity = trust::identity(ui)?;
     let roots = roots();
     let machine = Machine::discover(&roots);
-    let mut sampler = Sampler::new(&roots, &machine);
+    let mut sampler = Sampler::of_host(&roots, &machine);
     let mut plugged = Plugged::new(&roots, &machine);
     let looks = (args.look.value() / args.interval.value()).ceil().max(1.0) as u64;
     let devices = sampler.devices().to_vec();
@@ -67,12 +96,15 @@ pub fn run(ui: &Ui, args: &Monitor) -> Done {
     }
     pass(&identity, &Wish { guest: None, permissions: &MONITORING, devices: &names, subjects: &[] })?;
     let capacity = args.keep.clamp(1, 1_000_000).saturating_mul(devices.len());
+    let sources = Sources::read(args)?;
     let state = State {
         ring: Ring::new(capacity, millis),
         alerts: Alerts::new(Limits::default()),
         heard: Vec::new(),
         refused: (0, None),
         plugged: Vec::new(),
+        known: sources.known(&devices),
+        sources,
         devices,
     };
     let state = Arc::new(Mutex::new(state));
@@ -155,6 +187,7 @@ impl State {
     fn plug(&mut self, sampler: &Sampler, changes: &[Change]) {
         if !changes.is_empty() {
             self.devices = sampler.devices().to_vec();
+            self.known = self.sources.known(&self.devices);
             self.plugged.extend(changes.iter().map(here::words));
             let over = self.plugged.len().saturating_sub(ALERTS_MAX);
             self.plugged.drain(..over);

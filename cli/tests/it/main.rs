@@ -9,6 +9,7 @@ mod guests;
 #[cfg(target_os = "linux")]
 mod links;
 mod nodes;
+mod placements;
 mod scenarios;
 mod tables;
 mod trust;

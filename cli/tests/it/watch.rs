@@ -83,3 +83,50 @@ fn prometheus_reads_what_is_kept() {
     child.kill().expect("it runs");
     child.wait().expect("it ends");
 }
+
+/// A host of files: a processor with a sensor, and nothing else.
+fn rehearsed(place: &Place) -> std::path::PathBuf {
+    let root = place.path("host");
+    for (file, text) in [("sys/class/hwmon/hwmon0/name", "k10temp"), ("sys/class/hwmon/hwmon0/temp1_input", "50000")] {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+        std::fs::write(path, text).expect("writable");
+    }
+    root
+}
+
+#[test]
+fn what_is_plugged_in_while_the_monitor_runs_is_told_and_logged() {
+    let place = Place::new();
+    let root = rehearsed(&place);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+        .args(["monitor", "--plain", "--interval", "20ms", "--look", "20ms", "--serve", "127.0.0.1:0"])
+        .env("ISOTHERM_HOME", place.path("home"))
+        .env("ISOTHERM_HOST_ROOT", &root)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut said = BufReader::new(child.stderr.take().expect("piped"));
+    let mut heard = |wanted: &str| loop {
+        let mut line = String::new();
+        assert!(said.read_line(&mut line).expect("text") > 0, "{wanted} is told");
+        if line.contains(wanted) {
+            break;
+        }
+    };
+    // By then it has looked for the first time.
+    heard("Prometheus reads");
+    let card = root.join("sys/bus/pci/devices/0000:0c:00.0");
+    std::fs::create_dir_all(&card).expect("writable");
+    for (file, text) in [("vendor", "0x1002"), ("device", "0x744c"), ("class", "0x030000")] {
+        std::fs::write(card.join(file), text).expect("writable");
+    }
+    heard("noticed: added: card");
+    std::fs::remove_dir_all(&card).expect("writable");
+    heard("noticed: removed: card");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    let (log, _) = place.expect(0, "-q audit log --format json");
+    assert!(log.contains("added: card") && log.contains("removed: card"), "{log}");
+}

@@ -4,13 +4,15 @@
 //! and a pause is nothing but a longer time between two steps.
 
 use super::{Act, Action, Governor, Guarded, Means, Reading, Settings};
-use crate::discover::Machine;
+use crate::discover::{Card, Machine};
 use crate::host::{Roots, number};
-use crate::telemetry::{Sample, Sampler};
+use crate::telemetry::nvml::NvmlCard;
+use crate::telemetry::{Nvml, Sample, Sampler};
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::thermal::ThermalNode;
 use isotherm_core::units::{Celsius, Joules, Seconds, Watts};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -99,34 +101,58 @@ impl<'a> Paced<'a> {
     }
 }
 
-/// A power limit that the kernel lets this program set. It is set back when this goes.
+/// A power limit that this program may set. It is set back when this goes.
 #[derive(Debug)]
 struct Cap {
-    path: PathBuf,
-    before: u64,
+    place: Place,
+    before: Watts,
     range: (Watts, Watts),
 }
 
+/// Where a limit is set.
+#[derive(Debug)]
+enum Place {
+    /// A file of the kernel's, in microwatts.
+    File(PathBuf),
+    /// NVIDIA's library, by the card's number there.
+    Library(Arc<Nvml>, u32),
+}
+
 impl Cap {
-    /// The limit beside a power sensor of a card, where it may be written.
-    fn of(power: &Path) -> Option<Self> {
+    /// The limit beside a power sensor of a card, or the one that its library takes, where it may be set.
+    fn of(card: &Card) -> Option<Self> {
+        let cap = card.sensors.power.as_deref().and_then(Self::of_file).or_else(|| Self::of_library(card))?;
+        // What is in force already changes nothing; who may not set it learns it here and not in the middle of a run.
+        (cap.range.0 < cap.range.1 && cap.set(cap.before)).then_some(cap)
+    }
+
+    fn of_file(power: &Path) -> Option<Self> {
         let file = |part: &str| power.with_file_name(format!("power1_{part}"));
-        let (path, micro) = (file("cap"), |watts: u64| Watts::of(watts as f64 / 1e6));
-        let (before, least, most) = (number(&path)?, number(&file("cap_min"))?, number(&file("cap_max"))?);
-        std::fs::OpenOptions::new().write(true).open(&path).ok()?;
-        (least < most).then(|| Self { path, before, range: (micro(least), micro(most)) })
+        let read = |part: &str| number(&file(part)).map(|microwatts| Watts::of(microwatts as f64 / 1e6));
+        let range = (read("cap_min")?, read("cap_max")?);
+        Some(Self { place: Place::File(file("cap")), before: read("cap")?, range })
+    }
+
+    fn of_library(card: &Card) -> Option<Self> {
+        let library = Nvml::of_host()?;
+        let same = |told: &&NvmlCard| told.uuid == card.uuid && card.uuid.is_some() || told.pci == card.pci && card.pci.is_some();
+        let told = library.cards().iter().find(same)?;
+        let place = Place::Library(Arc::clone(library), told.index);
+        Some(Self { place, before: told.power_limit_watts?, range: told.power_range_watts? })
     }
 
     fn set(&self, watts: Watts) -> bool {
-        let microwatts = (watts.value() * 1e6).round() as u64;
-        std::fs::write(&self.path, microwatts.to_string()).is_ok()
+        match &self.place {
+            Place::File(path) => std::fs::write(path, format!("{:.0}", watts.value() * 1e6)).is_ok(),
+            Place::Library(library, index) => library.set_power_limit(*index, watts),
+        }
     }
 }
 
 impl Drop for Cap {
     fn drop(&mut self) {
         // A card that is gone keeps no limit.
-        let _ = std::fs::write(&self.path, self.before.to_string());
+        let _ = self.set(self.before);
     }
 }
 
@@ -174,7 +200,7 @@ impl Keeper {
         settings: Settings,
     ) -> (Self, Vec<Unguarded>) {
         let machine = Machine::discover(roots);
-        let mut sampler = Sampler::new(roots, &machine);
+        let mut sampler = Sampler::of_host(roots, &machine);
         let now = sampler.sample(0);
         let (mut wards, mut unguarded) = (Vec::new(), Vec::new());
         for device in devices {
@@ -192,7 +218,7 @@ impl Keeper {
                 Err(why) => unguarded.push(Unguarded { device: device.name.clone(), why }),
                 Ok(guarded) => {
                     let card = source.and_then(|source| machine.cards.get(source.checked_sub(1)?));
-                    let cap = card.and_then(|card| Cap::of(card.sensors.power.as_deref()?));
+                    let cap = card.and_then(Cap::of);
                     let means = Means { caps: cap.as_ref().map(|cap| cap.range), batch: true, shift: false };
                     let celsius = source.and_then(|source| hottest(&now[source]));
                     let governor = Governor::new(guarded, means, settings, celsius);

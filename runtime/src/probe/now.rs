@@ -12,7 +12,7 @@ use isotherm_core::units::Hertz;
 #[must_use]
 pub fn conditions(roots: &Roots, device: &CpuDevice, kernels: Kernels) -> Conditions {
     let machine = Machine::discover(roots);
-    let mut sampler = Sampler::new(roots, &machine);
+    let mut sampler = Sampler::of_host(roots, &machine);
     let samples = sampler.sample(0);
     let Some(card) = &device.card else {
         let sample = samples.first();

@@ -88,7 +88,7 @@ pub fn power_step(
     progress: &mut dyn FnMut(f64) -> bool,
 ) -> Result<Vec<StepSample>, StepError> {
     let machine = Machine::discover(roots);
-    let mut sampler = Sampler::new(roots, &machine);
+    let mut sampler = Sampler::of_host(roots, &machine);
     let no = |what| StepError::NoSensor { device: device.name.clone(), what };
     let place = match &device.card {
         None => Some(0),

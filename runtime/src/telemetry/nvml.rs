@@ -11,6 +11,7 @@ use libloading::Library;
 use serde::{Serialize, Serializer};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 /// Names of the library, by platform.
 const NAMES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "nvml.dll"];
@@ -159,6 +160,13 @@ impl Nvml {
         let count: u32 = nvml.system("nvmlDeviceGetCount_v2").unwrap_or(0);
         nvml.cards = (0..count.min(CARDS_MAX)).filter_map(|index| nvml.card(index)).collect();
         Ok(nvml)
+    }
+
+    /// The library of this host, loaded once for the life of the process; none where there is none.
+    #[must_use]
+    pub fn of_host() -> Option<&'static Arc<Self>> {
+        static FOUND: OnceLock<Option<Arc<Nvml>>> = OnceLock::new();
+        FOUND.get_or_init(|| Self::open(None).ok().map(Arc::new)).as_ref()
     }
 
     /// The driver's version.

@@ -22,6 +22,7 @@ mod keeper;
 mod kernels;
 mod link;
 mod material;
+mod mixed;
 mod mutation;
 #[cfg(unix)]
 mod nvml;

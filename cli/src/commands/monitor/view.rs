@@ -1,5 +1,6 @@
 //! The live view: a table of devices, the course of their temperatures, and the latest alerts.
 
+use super::forecast::forecast;
 use super::{State, words};
 use crate::failure::{Done, Failure};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyModifiers};
@@ -49,7 +50,7 @@ impl View {
     }
 }
 
-const COLUMNS: [(&str, u16); 9] = [
+const COLUMNS: [(&str, u16); 11] = [
     ("device", 28),
     ("°C", 6),
     ("hot", 6),
@@ -58,11 +59,13 @@ const COLUMNS: [(&str, u16); 9] = [
     ("busy", 5),
     ("memory", 24),
     ("fan", 6),
+    ("in 60 s", 8),
+    ("limit in", 9),
     ("state", 14),
 ];
 
 /// The cells of the table, one row a device; a dash is what nobody knows.
-pub(super) fn cells(state: &State, now_ms: u64) -> Vec<[String; 9]> {
+pub(super) fn cells(state: &State, now_ms: u64) -> Vec<[String; 11]> {
     let row = |(at, device): (usize, &super::Watched)| {
         let dash = || "-".to_owned();
         let Some((sample, stale)) = state.ring.last(at, now_ms) else {
@@ -82,6 +85,7 @@ pub(super) fn cells(state: &State, now_ms: u64) -> Vec<[String; 9]> {
             (None, Some(all)) => format!("- of {all}"),
             (None, None) => dash(),
         };
+        let soon = state.known.get(at).and_then(|known| forecast(known, &state.ring, at));
         let number = |value: Option<f64>| value.map_or_else(dash, |value| format!("{value:.0}"));
         [
             device.name.clone(),
@@ -92,6 +96,8 @@ pub(super) fn cells(state: &State, now_ms: u64) -> Vec<[String; 9]> {
             sample.busy.map_or_else(dash, |busy| format!("{:.0} %", busy * 100.0)),
             memory,
             sample.fan_rpm.map_or_else(dash, |turns| turns.to_string()),
+            number(soon.map(|soon| soon.soon.value())),
+            soon.and_then(|soon| soon.limit_in).map_or_else(dash, |time| format!("{:.0} s", time.value())),
             word.to_owned(),
         ]
     };
@@ -109,10 +115,16 @@ fn draw(frame: &mut Frame<'_>, state: &State, now_ms: u64) {
     let title = format!(" isotherm monitor  {} samples kept, {} gone  q ends ", state.ring.len(), state.ring.dropped());
     frame.render_widget(table.header(heading).block(Block::bordered().title(title)), areas[0]);
     draw_courses(frame, state, areas[1]);
-    let noticed = state.plugged.iter().rev().take(3).map(|change| format!("noticed: {change}"));
+    let reasons = (0..state.devices.len()).filter_map(|device| {
+        let words: Vec<&str> = state.ring.last(device, now_ms)?.0.reasons?.words().collect();
+        (!words.is_empty()).then(|| format!("{}: clock held by {}", state.devices[device].name, words.join(", ")))
+    });
+    let stages = state.known.iter().flat_map(|known| &known.stages).map(|stage| format!("stage {stage}"));
+    let noticed = reasons.chain(stages).collect::<Vec<_>>().into_iter();
+    let noticed = noticed.chain(state.plugged.iter().rev().take(3).map(|change| format!("noticed: {change}")));
     let heard: Vec<String> = noticed.chain(state.heard.iter().rev().map(words)).collect();
     let text = if heard.is_empty() { "nothing is wrong".to_owned() } else { heard.join("\n") };
-    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" alerts, newest first ")), areas[2]);
+    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" stages, changes, alerts; newest first ")), areas[2]);
 }
 
 /// The temperatures of the devices that have any, side by side.
