@@ -26,7 +26,7 @@ pub(super) fn attach(
     let (keeper, unguarded) = Keeper::attach(roots, devices, air, limit, Settings::default());
     let note = |text: String| {
         if !quiet {
-            eprintln!("{text}")
+            eprintln!("{text}");
         }
     };
     // Most devices were never identified; that is worth a word only to whoever asked for a limit.

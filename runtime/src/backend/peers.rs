@@ -42,7 +42,7 @@ pub enum PeerError {
         bytes: u64,
         /// What the driver said.
         #[source]
-        source: DeviceError,
+        source: Box<DeviceError>,
     },
     /// Bytes arrived changed.
     #[error(
@@ -76,7 +76,10 @@ fn way(from: &mut Device, to: &mut Device, seed: u64) -> Result<Proof, PeerError
     let mut chance = seed;
     let (mut copies, mut direct, mut seconds) = (0, true, f64::INFINITY);
     for bytes in SIZES {
-        let failed = |source| PeerError::Device { from: names.0.clone(), to: names.1.clone(), bytes, source };
+        let failed = |source| {
+            let (from, to, source) = (names.0.clone(), names.1.clone(), Box::new(source));
+            PeerError::Device { from, to, bytes, source }
+        };
         let (a, b) = (from.allocate(bytes + ROOM).map_err(failed)?, to.allocate(bytes + ROOM).map_err(failed)?);
         let rounds = if bytes == SIZES[SIZES.len() - 1] { TIMED } else { 1 };
         for _ in 0..rounds {

@@ -135,7 +135,9 @@ impl Cap {
 
     fn of_library(card: &Card) -> Option<Self> {
         let library = Nvml::of_host()?;
-        let same = |told: &&NvmlCard| told.uuid == card.uuid && card.uuid.is_some() || told.pci == card.pci && card.pci.is_some();
+        let same = |told: &&NvmlCard| {
+            told.uuid == card.uuid && card.uuid.is_some() || told.pci == card.pci && card.pci.is_some()
+        };
         let told = library.cards().iter().find(same)?;
         let place = Place::Library(Arc::clone(library), told.index);
         Some(Self { place, before: told.power_limit_watts?, range: told.power_range_watts? })

@@ -113,7 +113,7 @@ fn take(device: &CpuDevice, bytes: Bytes, seed: u64) -> Result<Holding, TruthErr
     let mut given = 0;
     let failed = |given, source| TruthError::Card { device: name(), bytes, given: Bytes(given), source };
     let mut opened = card.open().map_err(|source| failed(0, source))?;
-    let most = opened.limits().buffer_bytes_max.min(PIECE_MAX).max(8) & !7;
+    let most = opened.limits().buffer_bytes_max.clamp(8, PIECE_MAX) & !7;
     let mut buffers = Vec::new();
     while given < bytes.0 {
         let piece = (bytes.0 - given).min(most);

@@ -38,9 +38,8 @@ fn inside_four_stages() {
     let tokens: Vec<u32> = (0..60).map(|i| i * 37 % 290).collect();
     let cuda: Arc<dyn Platform> = Arc::new(platform());
     let wgpu: Arc<dyn Platform> = Arc::new(WgpuPlatform::new(WgpuOptions::default()));
-    let card = |name: &str, of: &Arc<dyn Platform>| {
-        CpuDevice::of_card(name, Card { platform: Arc::clone(of), index: 0 })
-    };
+    let card =
+        |name: &str, of: &Arc<dyn Platform>| CpuDevice::of_card(name, Card { platform: Arc::clone(of), index: 0 });
     let core = CpuDevice::host_cores().first().copied().unwrap_or(0);
     let devices = [
         CpuDevice::new("cpu", vec![core]),

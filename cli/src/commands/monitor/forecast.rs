@@ -72,10 +72,7 @@ pub(super) fn forecast(known: &Known, ring: &Ring, device: usize) -> Option<Fore
     let state = ThermalState::new(known.node?, now.celsius?);
     let mut soon = state;
     soon.advance(Seconds::of(AHEAD_SECONDS), watts);
-    Some(Forecast {
-        soon: soon.temperature(),
-        limit_in: known.limit.and_then(|limit| state.crossing(limit, watts)),
-    })
+    Some(Forecast { soon: soon.temperature(), limit_in: known.limit.and_then(|limit| state.crossing(limit, watts)) })
 }
 
 #[cfg(test)]

@@ -124,7 +124,10 @@ fn draw(frame: &mut Frame<'_>, state: &State, now_ms: u64) {
     let noticed = noticed.chain(state.plugged.iter().rev().take(3).map(|change| format!("noticed: {change}")));
     let heard: Vec<String> = noticed.chain(state.heard.iter().rev().map(words)).collect();
     let text = if heard.is_empty() { "nothing is wrong".to_owned() } else { heard.join("\n") };
-    frame.render_widget(Paragraph::new(text).block(Block::bordered().title(" stages, changes, alerts; newest first ")), areas[2]);
+    frame.render_widget(
+        Paragraph::new(text).block(Block::bordered().title(" stages, changes, alerts; newest first ")),
+        areas[2],
+    );
 }
 
 /// The temperatures of the devices that have any, side by side.
