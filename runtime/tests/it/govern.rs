@@ -1,6 +1,5 @@
 //! The governor in closed loop with plants that it knows wrongly. The plant is stepped far finer than the governor acts.
 
-use isotherm_core::thermal::log::ThermalLog;
 use isotherm_core::thermal::network::Network;
 use isotherm_core::thermal::{ThermalNode, ThermalState};
 use isotherm_core::units::{Celsius, JoulesPerKelvin, Kelvin, KelvinPerWatt, Seconds, Watts};
@@ -279,92 +278,6 @@ fn the_margin_is_all_that_is_given_up_where_the_model_is_right() {
     let mean = settled.iter().sum::<f64>() / settled.len() as f64;
     assert!((mean - share).abs() < 0.02, "{mean} of {share}");
     assert!(Seconds::of(1.0) == Settings::default().period);
-}
-
-/// A recorded course of a real card: power and temperature at each second, by the sample before.
-fn recorded(test: &str, number: u32) -> Option<Vec<(f64, f64)>> {
-    let text = crate::material::thermal_log(test, &format!("rtx4000ada_workload_{number}.csv"))?;
-    let log = ThermalLog::parse(&text).expect("it is a log");
-    let (mut at, mut course) = (0, Vec::new());
-    let begin = log.seconds[0];
-    while at + 1 < log.len() {
-        let second = begin + course.len() as f64;
-        while at + 1 < log.len() && log.seconds[at + 1] <= second {
-            at += 1;
-        }
-        course.push((log.watts[at], log.celsius[at]));
-    }
-    Some(course)
-}
-
-/// What another log of the same card tells of it, as one node; nothing is learnt from the log that is replayed.
-fn identified(test: &str, number: u32, wrong: f64) -> Option<Guarded> {
-    let text = crate::material::thermal_log(test, &format!("rtx4000ada_workload_{number}.csv"))?;
-    let log = ThermalLog::parse(&text).expect("it is a log");
-    let found = isotherm_core::thermal::fit::fit(&[("log".to_owned(), log)], &[]).expect("it is identified");
-    let value = |name: &str| found.parameters.get(name).copied();
-    let resistance = value("resistance_kelvin_per_watt").expect("every model has one");
-    let die = value("die_resistance_kelvin_per_watt").unwrap_or(0.0);
-    let capacity = value("capacity_joules_per_kelvin").expect("every model has one");
-    let air = value("reference_celsius").unwrap_or(25.0);
-    Some(Guarded {
-        name: "card".to_owned(),
-        limit: Celsius::of(80.0),
-        node: ThermalNode::new(
-            KelvinPerWatt::of((resistance + die) * wrong),
-            JoulesPerKelvin::of(capacity),
-            Celsius::of(air),
-        ),
-        idle: Watts::of(25.0),
-        busy: Watts::of(130.0),
-    })
-}
-
-#[test]
-fn on_replayed_logs_of_a_real_card_ten_seconds_are_foreseen_with_a_resistance_off_by_30_percent() {
-    const NAME: &str = "on_replayed_logs_of_a_real_card_ten_seconds_are_foreseen_with_a_resistance_off_by_30_percent";
-    const AHEAD: usize = 10;
-    for (from, replayed) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
-        let Some(course) = recorded(NAME, replayed) else { return };
-        for wrong in [0.7, 1.0, 1.3] {
-            let Some(guarded) = identified(NAME, from, wrong) else { return };
-            let (idle, busy) = (guarded.idle.value(), guarded.busy.value());
-            let mut governor =
-                Governor::new(guarded, Means::default(), Settings::default(), Some(Celsius::of(course[0].1)));
-            let (mut errors, mut still) = (Vec::new(), Vec::new());
-            for second in 1..course.len() - AHEAD {
-                // What the card will draw is asked of it, as a plan would.
-                let next: f64 = course[second + 1..=second + AHEAD].iter().map(|(watts, _)| watts).sum();
-                let demand = (next / AHEAD as f64 - idle) / (busy - idle);
-                let (watts, celsius) = course[second];
-                let reading = Reading {
-                    temperature: Some(Celsius::of(celsius)),
-                    power: Some(Watts::of(watts)),
-                    air: None,
-                    work: 1.0,
-                    demand,
-                    charge: None,
-                };
-                governor.step(&reading);
-                let forecast = governor.forecast(&reading);
-                // The observer takes half a minute to learn what it was not told.
-                if second > 30 {
-                    let after = course[second + AHEAD].1;
-                    errors.push((forecast.unacted.value() - after).abs());
-                    still.push((celsius - after).abs());
-                }
-            }
-            let mean = |errors: &[f64]| errors.iter().sum::<f64>() / errors.len() as f64;
-            errors.sort_by(f64::total_cmp);
-            let p95 = errors[errors.len() * 95 / 100];
-            eprintln!(
-                "log {replayed} by log {from} x {wrong}: mean {:.2} K, p95 {p95:.2} K; if nothing changed {:.2} K",
-                mean(&errors),
-                mean(&still)
-            );
-            assert!(mean(&errors) <= 1.5, "log {replayed}, x {wrong}: {:.2} K", mean(&errors));
-        }
-    }
 }
 
 proptest! {
