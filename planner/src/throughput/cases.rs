@@ -36,6 +36,8 @@ const SHORT: f64 = 1e-7;
 const DEPTH_MAX: usize = 60;
 /// Share by which what is paid stays below what is asked for: enough to be seen in whole parts of fixed size.
 const MARGIN: f64 = 1e-9;
+/// A worth below this is none.
+const DUST: f64 = 1e-12;
 /// What makes up for rounding.
 const ROUNDING: f64 = 1e-11;
 /// A number this near to a whole one is whole.
@@ -320,7 +322,10 @@ impl Division {
                 let scale = (1.0 + ROUNDING) / least.min(1.0);
                 let scaled = |values: &[f64]| values.iter().map(|v| v * scale).collect::<Vec<f64>>();
                 let (mut worths, values) = (scaled(worths), scaled(values));
-                worths.iter_mut().for_each(|worth| *worth += ROUNDING);
+                // Those who pay nothing whatever they hold go on paying nothing: they stand by every cover.
+                let counted = |c: usize| rules.iter().any(|rule| Self::counts(rule, c, 0));
+                let pays = worths.iter_mut().enumerate().filter(|(c, worth)| **worth > 0.0 || counted(*c));
+                pays.for_each(|(_, worth)| *worth += ROUNDING);
                 if below(sum(&worths, &values)) {
                     return Ok(Some(Found::Proved(worths, values)));
                 }
@@ -468,7 +473,8 @@ impl Division {
         let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else { return Ok(None) };
         let clean =
             |(column, value): (&crate::formulation::program::Column, f64)| value.clamp(column.lower, column.upper);
-        let at = program.columns.iter().zip(at).map(clean).collect();
+        let mut at: Vec<f64> = program.columns.iter().zip(at).map(clean).collect();
+        at[..first].iter_mut().filter(|worth| **worth < DUST).for_each(|worth| *worth = 0.0);
         let used = active.iter().copied().zip(answer.duals).filter(|(_, layers)| *layers > WHOLE).collect();
         Ok(Some((at, used)))
     }

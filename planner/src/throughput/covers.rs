@@ -127,7 +127,8 @@ impl Cheapest {
             beyond -= more;
             unmet -= floor;
         }
-        if beyond > self.rounding || unmet > self.rounding || self.found.last().is_some_and(|(best, _)| least >= *best) {
+        if beyond > self.rounding || unmet > self.rounding || self.found.last().is_some_and(|(best, _)| least >= *best)
+        {
             return;
         }
         let free = self.free[item.set];
