@@ -445,7 +445,7 @@ impl<'a> Verification<'a> {
         let mut set = 0;
         for (class, (devices, ways)) in self.classes.iter().enumerate() {
             // Devices of equal worth that divisions count alike.
-            let mut alike: BTreeMap<(u64, Vec<bool>, [Option<usize>; 2]), Vec<DeviceId>> = BTreeMap::new();
+            let mut alike: BTreeMap<Alike, Vec<DeviceId>> = BTreeMap::new();
             for device in devices {
                 let holds = |above: &Above<'_>| match &above.counted {
                     Counted::Holding(devices, _) => devices.contains(device),
@@ -559,6 +559,10 @@ enum Between {
     /// There is no such plan.
     Nothing,
 }
+
+/// What devices of a class have in common that may stand for one another: the bits of their worth, which divisions count
+/// them, their group and their site.
+type Alike = (u64, Vec<bool>, [Option<usize>; 2]);
 
 /// A way to use any of some equal devices of one worth on a layer.
 #[derive(Clone, Copy)]

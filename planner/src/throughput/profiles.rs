@@ -49,6 +49,9 @@ const DOWN: f64 = 0.985;
 /// Rates looked at.
 const RATES: usize = 24;
 
+/// Intervals: type of the device, first layer, end.
+type Laid = Vec<(usize, usize, usize)>;
+
 /// Shares by segment and site.
 type Profile = Vec<Vec<usize>>;
 
@@ -114,14 +117,14 @@ fn crossed(
     let mut out: Vec<usize> = before.iter().zip(after).map(|(b, a)| b.saturating_sub(*a)).collect();
     let mut into: Vec<usize> = after.iter().zip(before).map(|(a, b)| a.saturating_sub(*b)).collect();
     let mut moved = Vec::new();
-    for from in 0..out.len() {
+    for (from, out) in out.iter_mut().enumerate() {
         // The widest way first.
         let mut ways: Vec<usize> = (0..into.len()).filter(|&to| into[to] > 0 && to != from).collect();
         ways.sort_by_key(|&to| (std::cmp::Reverse(room(from, to)), to));
         for to in ways {
-            let much = out[from].min(into[to]).min(room(from, to));
+            let much = (*out).min(into[to]).min(room(from, to));
             if much > 0 {
-                out[from] -= much;
+                *out -= much;
                 into[to] -= much;
                 moved.push((from, to, much));
             }
@@ -276,7 +279,7 @@ impl Search<'_> {
             let much = [1, 1, 2, 3, 5, 8, 13, LEVELS][self.random.below(8)];
             let done = match self.random.below(8) {
                 0..=2 => s != t && shift(&mut next[j], much),
-                3 if s != t => next.iter_mut().fold(false, |done, shares| shift(shares, much) || done),
+                3 if s != t => next.iter_mut().map(|shares| shift(shares, much)).filter(|done| *done).count() > 0,
                 4..=5 if next.len() < SEGMENTS_MAX && s != t => {
                     let mut other = next[j].clone();
                     let done = shift(&mut other, much);
@@ -327,7 +330,7 @@ impl Search<'_> {
     }
 
     /// The intervals of a plan by a profile, by type; none where whole blocks do not hold all layers.
-    fn plan(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Vec<(usize, usize, usize)>>, SolverFault> {
+    fn plan(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Laid>, SolverFault> {
         let stretches = stretches(profile);
         let (program, columns) = self.program(profile, &stretches, true);
         let few = Budget { progress: None, nodes_max: NODES.min(budget.nodes_max), ..*budget };
