@@ -199,6 +199,21 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn raised(words: Self::Words) -> Self::Words {
+        words
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut i8) {
+        unsafe {
+            // Packing works within halves of a register; the last step puts the four runs of four in order.
+            let pairs = _mm256_packs_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let bytes = _mm256_packs_epi16(pairs, pairs);
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(bytes));
+        }
+    }
+    #[inline(always)]
     unsafe fn dot_bytes(sum: Self::Words, weights: Self::Words, signed: i32) -> Self::Words {
         // |w| is at most 128 and the other factor at most 127 in magnitude: pairs are at most 32512 and fit.
         unsafe {

@@ -150,11 +150,16 @@ impl Lanes for Avx512 {
         unsafe { _mm512_dpbusd_epi32(sum, unsigned, _mm512_set1_epi32(signed)) }
     }
     #[inline(always)]
-    unsafe fn dot_bytes(sum: __m512i, weights: __m512i, signed: i32) -> __m512i {
-        // The instruction takes one unsigned factor: flipping the top bit of a signed byte raises it by 128.
-        unsafe {
-            let raised = _mm512_xor_si512(weights, _mm512_set1_epi8(-128));
-            _mm512_dpbusd_epi32(sum, raised, _mm512_set1_epi32(signed))
-        }
+    unsafe fn raised(words: __m512i) -> __m512i {
+        // The instruction below takes one unsigned factor: flipping the top bit of a signed byte raises it by 128.
+        unsafe { _mm512_xor_si512(words, _mm512_set1_epi8(-128)) }
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut i8) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(self.0))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_bytes(sum: __m512i, raised: __m512i, signed: i32) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(sum, raised, _mm512_set1_epi32(signed)) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Arithmetic;
 use super::isa::{self, Isa, Kernel};
-use super::lanes::{Lanes, tree_sum};
+use super::lanes::{Lanes, tree_max, tree_sum};
 use super::pack::{BLOCK, PanelKind};
 use super::share::{PARTS_MAX, Pieces};
 use super::team::Team;
@@ -51,6 +51,7 @@ pub(crate) struct Input {
     rounded: Vec<i8>,
     interleaved: Vec<i8>,
     rounded_sums: Vec<i32>,
+    rounded_half_sums: Vec<i32>,
 }
 
 /// Where the forms of one table lie, for kernels.
@@ -76,6 +77,8 @@ pub(super) struct Forms<'a> {
     pub interleaved: &'a [i8],
     /// `[token][block]`: sum of the rounded activations.
     pub rounded_sums: &'a [i32],
+    /// `[token][half block]`: the same of runs of sixteen.
+    pub rounded_half_sums: &'a [i32],
 }
 
 impl Input {
@@ -93,6 +96,7 @@ impl Input {
             rounded: vec![0; all],
             interleaved: vec![0; all],
             rounded_sums: vec![0; blocks],
+            rounded_half_sums: vec![0; 2 * blocks],
         }
     }
 
@@ -127,6 +131,7 @@ impl Input {
         let half_sums = Pieces::new(&mut self.half_sums[..2 * of_blocks.0], 2 * of_blocks.1);
         let scales = Pieces::new(&mut self.scales[..of_blocks.0], of_blocks.1);
         let rounded_sums = Pieces::new(&mut self.rounded_sums[..of_blocks.0], of_blocks.1);
+        let rounded_half_sums = Pieces::new(&mut self.rounded_half_sums[..2 * of_blocks.0], 2 * of_blocks.1);
         team.run(tokens.div_ceil(each), &|part| {
             let rows = plain.take(part);
             fill(part * each, rows);
@@ -138,7 +143,7 @@ impl Input {
             }
             if needs.rounded {
                 let kernel = Round {
-                    halves: if needs.halves { half_sums.take(part) } else { &mut [] },
+                    halves: rounded_half_sums.take(part),
                     plain: rows,
                     rounded: rounded.take(part),
                     interleaved: interleaved.take(part),
@@ -165,6 +170,7 @@ impl Input {
             rounded: &self.rounded,
             interleaved: &self.interleaved,
             rounded_sums: &self.rounded_sums,
+            rounded_half_sums: &self.rounded_half_sums,
         }
     }
 }
@@ -227,8 +233,8 @@ struct Round<'a> {
     sums: &'a mut [f32],
     scales: &'a mut [f32],
     rounded_sums: &'a mut [i32],
-    /// Sums of half blocks; empty where nobody needs them.
-    halves: &'a mut [f32],
+    /// Sums of half blocks.
+    halves: &'a mut [i32],
 }
 
 impl Kernel for Round<'_> {
@@ -237,41 +243,74 @@ impl Kernel for Round<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         for (b, plain) in self.plain.chunks_exact(BLOCK).enumerate() {
-            let largest = plain.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
-            let scale = largest / 127.0;
-            // A block too small for a normal scale counts as zero: its inverse would overflow.
-            let (scale, inverse) = if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) };
-            let mut values = [0.0_f32; BLOCK];
-            // SAFETY: `plain` and `values` hold 32 numbers.
-            unsafe {
-                let limit = V::splat(127.0);
-                for at in [0, 16] {
-                    let scaled = V::load(plain.as_ptr().add(at)).mul(V::splat(inverse)).round();
-                    let kept = scaled.min(limit).max(V::splat(-127.0));
-                    kept.store(values.as_mut_ptr().add(at));
-                }
-            }
             let rounded = &mut self.rounded[b * BLOCK..][..BLOCK];
-            let mut sum = 0;
-            for (to, value) in rounded.iter_mut().zip(values) {
-                *to = value as i8;
-                sum += i32::from(*to);
+            let mut halves = [0; 2];
+            // SAFETY: `plain` and `rounded` hold 32 elements, `lanes` sixteen.
+            let scale = unsafe {
+                let runs = [V::load(plain.as_ptr()), V::load(plain.as_ptr().add(16))];
+                let mut lanes = [0.0; 16];
+                magnitude::<V>(runs, &mut lanes);
+                let scale = tree_max(lanes) / 127.0;
+                // A block too small for a normal scale counts as zero: its inverse would overflow.
+                let (scale, inverse) = if scale >= f32::MIN_POSITIVE { (scale, 1.0 / scale) } else { (0.0, 0.0) };
+                for (half, x) in runs.into_iter().enumerate() {
+                    let whole = x.mul(V::splat(inverse)).round().min(V::splat(127.0)).max(V::splat(-127.0));
+                    whole.store_bytes(rounded.as_mut_ptr().add(16 * half));
+                }
+                scale
+            };
+            for (half, run) in halves.iter_mut().zip(rounded.chunks_exact(16)) {
+                *half = run.iter().map(|&value| i32::from(value)).sum::<i32>();
             }
             let interleaved = &mut self.interleaved[b * BLOCK..][..BLOCK];
             for (to, from) in interleaved.chunks_exact_mut(8).zip(rounded.chunks_exact(8)) {
-                for i in 0..4 {
-                    to[i] = from[2 * i];
-                    to[4 + i] = from[2 * i + 1];
-                }
+                to.copy_from_slice(&even_then_odd([
+                    from[0], from[1], from[2], from[3], from[4], from[5], from[6], from[7],
+                ]));
             }
-            if let Some(halves) = self.halves.get_mut(2 * b..2 * b + 2) {
-                for (half, run) in halves.iter_mut().zip(rounded.chunks_exact(16)) {
-                    *half = scale * run.iter().map(|&value| i32::from(value)).sum::<i32>() as f32;
-                }
-            }
+            self.halves[2 * b..2 * b + 2].copy_from_slice(&halves);
+            let sum = halves[0] + halves[1];
             self.rounded_sums[b] = sum;
             self.scales[b] = scale;
             self.sums[b] = scale * sum as f32;
         }
+    }
+}
+
+/// The larger magnitude of each two lanes.
+#[inline(always)]
+unsafe fn magnitude<V: Lanes>(runs: [V; 2], lanes: &mut [f32; 16]) {
+    // SAFETY: `lanes` holds sixteen numbers.
+    unsafe {
+        let zero = V::splat(0.0);
+        let [low, high] = runs;
+        let largest = low.max(zero.sub(low)).max(high.max(zero.sub(high)));
+        largest.store(lanes.as_mut_ptr());
+    }
+}
+
+/// Eight bytes in the order 0 2 4 6 1 3 5 7.
+#[inline(always)]
+fn even_then_odd(bytes: [i8; 8]) -> [i8; 8] {
+    let word = u64::from_le_bytes(bytes.map(|byte| byte as u8));
+    let (even, odd) = (every_second(word), every_second(word >> 8));
+    (even | odd << 32).to_le_bytes().map(|byte| byte as i8)
+}
+
+/// Bytes 0, 2, 4 and 6, side by side.
+#[inline(always)]
+const fn every_second(word: u64) -> u64 {
+    let x = word & 0x00ff_00ff_00ff_00ff;
+    let x = (x | x >> 8) & 0x0000_ffff_0000_ffff;
+    (x | x >> 16) & 0xffff_ffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_bytes_come_first() {
+        assert_eq!(even_then_odd([0, -1, 2, -3, 4, -5, 6, -7]), [0, 2, 4, 6, -1, -3, -5, -7]);
     }
 }

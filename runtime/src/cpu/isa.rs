@@ -11,6 +11,8 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// NEON of 64-bit ARM, which every such processor has.
+    Neon,
 }
 
 impl Isa {
@@ -36,16 +38,20 @@ impl Isa {
                 return &[Self::Portable, Self::Avx2];
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        return &[Self::Portable, Self::Neon];
+        #[cfg(not(target_arch = "aarch64"))]
         &[Self::Portable]
     }
 
-    /// Its name in records: `portable`, `avx2`, `avx512`.
+    /// Its name in records: `portable`, `avx2`, `avx512`, `neon`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
         }
     }
 }
@@ -68,37 +74,58 @@ pub(super) trait Kernel {
 /// # Safety
 /// The processor has the instruction set ([`Isa::available`]), and the kernel's own conditions hold.
 pub(super) unsafe fn call<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    // SAFETY: handed on to the caller; each wrapper is compiled for the instruction set that its lanes need.
+    // SAFETY: handed on to the caller; each function is compiled for the instruction set that its lanes need.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => wrappers::avx512(kernel),
+            Isa::Avx512 => avx512(kernel),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => wrappers::avx2(kernel),
-            _ => kernel.run::<Portable>(),
+            Isa::Avx2 => avx2(kernel),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon(kernel),
+            _ => portable(kernel),
         }
     }
 }
 
+/// Runs a kernel with plain loops.
+///
+/// # Safety
+/// The kernel's own conditions hold.
+pub(super) unsafe fn portable<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { kernel.run::<Portable>() }
+}
+
+/// Runs a kernel with AVX-512.
+///
+/// # Safety
+/// As [`call`].
 #[cfg(target_arch = "x86_64")]
-mod wrappers {
-    use super::Kernel;
-    use crate::cpu::avx2::Avx2;
-    use crate::cpu::avx512::Avx512;
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { kernel.run::<super::avx512::Avx512>() }
+}
 
-    /// # Safety
-    /// As [`super::call`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn avx512<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { kernel.run::<Avx512>() }
-    }
+/// Runs a kernel with AVX2.
+///
+/// # Safety
+/// As [`call`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { kernel.run::<super::avx2::Avx2>() }
+}
 
-    /// # Safety
-    /// As [`super::call`].
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn avx2<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { kernel.run::<Avx2>() }
-    }
+/// Runs a kernel with NEON.
+///
+/// # Safety
+/// As [`call`].
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn neon<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise, handed on.
+    unsafe { kernel.run::<super::neon::Neon>() }
 }

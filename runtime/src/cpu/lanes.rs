@@ -14,7 +14,7 @@ pub(super) trait Lanes: Copy {
     /// Sixteen 32-bit words.
     type Words: Copy;
 
-    /// What [`Self::dot_bytes`] adds to each signed byte.
+    /// What [`Self::raised`] adds to each signed byte.
     const BYTE_OFFSET: i32;
 
     /// Asks for the cache line at `address`, which may be any address at all.
@@ -79,10 +79,14 @@ pub(super) trait Lanes: Copy {
     /// To each lane, the sum of products of its four unsigned bytes (at most 63 each) with the four signed bytes of
     /// `signed`.
     unsafe fn dot_nibbles(sum: Self::Words, unsigned: Self::Words, signed: i32) -> Self::Words;
-    /// To each lane, the sum of products of its four signed bytes, each raised by [`Self::BYTE_OFFSET`], with the four
-    /// signed bytes of `signed`, none of which may be -128. The caller starts `sum` at minus the offset times the sum
-    /// of all `signed`, so that the offset leaves no trace.
-    unsafe fn dot_bytes(sum: Self::Words, weights: Self::Words, signed: i32) -> Self::Words;
+    /// Each signed byte raised by [`Self::BYTE_OFFSET`].
+    unsafe fn raised(words: Self::Words) -> Self::Words;
+    /// To each lane, the sum of products of its four raised bytes with the four signed bytes of `signed`, none of which may
+    /// be -128. The caller starts `sum` at minus the offset times the sum of all `signed`, so that the offset leaves no
+    /// trace.
+    unsafe fn dot_bytes(sum: Self::Words, raised: Self::Words, signed: i32) -> Self::Words;
+    /// Sixteen integers from -128 to 127 to memory, as signed bytes.
+    unsafe fn store_bytes(self, to: *mut i8);
 }
 
 /// The sum of sixteen lanes in the order of a balanced tree: lane `i` with `i + 8`, then 4, 2, 1.
@@ -92,6 +96,19 @@ pub(super) fn tree_sum(mut lanes: [f32; 16]) -> f32 {
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The largest of sixteen numbers, none of which is NaN.
+#[inline(always)]
+pub(super) fn tree_max(mut lanes: [f32; 16]) -> f32 {
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = if lanes[i] > lanes[i + width] { lanes[i] } else { lanes[i + width] };
         }
         width /= 2;
     }
@@ -243,6 +260,14 @@ impl Lanes for Portable {
             let (u, s) = (unsigned[lane].to_le_bytes(), signed.to_le_bytes());
             sum[lane] + (0..4).map(|i| i32::from(u[i]) * i32::from(s[i] as i8)).sum::<i32>()
         })
+    }
+    #[inline(always)]
+    unsafe fn raised(words: [i32; 16]) -> [i32; 16] {
+        words
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, to: *mut i8) {
+        unsafe { to.cast::<[i8; 16]>().write_unaligned(self.0.map(|value| value as i8)) }
     }
     #[inline(always)]
     unsafe fn dot_bytes(sum: [i32; 16], weights: [i32; 16], signed: i32) -> [i32; 16] {

@@ -6,7 +6,7 @@ use memmap2::MmapMut;
 ///
 /// # Errors
 /// When the system does not give that much memory.
-pub(super) fn zeroed(bytes: usize) -> std::io::Result<MmapMut> {
+pub(crate) fn zeroed(bytes: usize) -> std::io::Result<MmapMut> {
     let memory = MmapMut::map_anon(bytes.max(1))?;
     // Refusing large pages costs speed only.
     #[cfg(target_os = "linux")]

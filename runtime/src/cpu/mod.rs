@@ -5,11 +5,14 @@ pub(crate) mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bandwidth;
 pub(crate) mod element;
 pub(crate) mod input;
 mod isa;
 mod lanes;
 pub(crate) mod memory;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub(crate) mod pack;
 pub(crate) mod product;
 pub mod reference;
@@ -19,6 +22,7 @@ pub(crate) mod team;
 #[cfg(test)]
 mod tests;
 
+pub use bandwidth::read_bandwidth;
 pub use isa::Isa;
 
 /// In which arithmetic weights and activations are multiplied.

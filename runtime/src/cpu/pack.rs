@@ -237,30 +237,52 @@ impl Packed {
     ///
     /// # Errors
     /// When the operating system does not give that much memory.
+    #[cfg(test)]
     pub(crate) fn all(matrices: &[RowMajor<'_>]) -> std::io::Result<Vec<Self>> {
-        let total: usize = matrices.iter().map(RowMajor::packed_bytes).sum();
         // One piece, so that the system can back it with large pages.
-        let mut memory = super::memory::zeroed(total)?;
-        let mut start = 0;
-        let mut ranges = Vec::with_capacity(matrices.len());
+        let mut memory = super::memory::zeroed(Self::bytes_of(matrices))?;
+        Self::write(matrices, &mut memory);
+        Ok(Self::placed(matrices, &Arc::new(memory)))
+    }
+
+    /// Bytes that matrices take side by side.
+    pub(crate) fn bytes_of(matrices: &[RowMajor<'_>]) -> usize {
+        matrices.iter().map(RowMajor::packed_bytes).sum()
+    }
+
+    /// Packs matrices side by side into memory that holds zeros.
+    ///
+    /// # Panics
+    /// When the memory is too small.
+    pub(crate) fn write(matrices: &[RowMajor<'_>], memory: &mut [u8]) {
+        let mut rest = memory;
         for matrix in matrices {
-            let range = start..start + matrix.packed_bytes();
-            pack(matrix, &mut memory[range.clone()]);
-            start = range.end;
-            ranges.push(range);
+            let (own, others) = rest.split_at_mut(matrix.packed_bytes());
+            pack(matrix, own);
+            rest = others;
         }
-        let memory = Arc::new(memory);
-        Ok(matrices
-            .iter()
-            .zip(ranges)
-            .map(|(matrix, range)| Self {
+    }
+
+    /// The matrices that [`Self::write`] has put into `memory`, or will.
+    pub(crate) fn placed(matrices: &[RowMajor<'_>], memory: &Arc<MmapMut>) -> Vec<Self> {
+        let mut start = 0;
+        let place = |matrix: &RowMajor<'_>| {
+            let range = start..start + matrix.packed_bytes();
+            start = range.end;
+            Self {
                 kind: PanelKind::of(matrix.format),
                 rows: matrix.rows,
                 columns: matrix.columns,
-                memory: Arc::clone(&memory),
+                memory: Arc::clone(memory),
                 range,
-            })
-            .collect())
+            }
+        };
+        matrices.iter().map(place).collect()
+    }
+
+    /// Says where the matrix is from now on: at its old place in other memory.
+    pub(crate) fn move_to(&mut self, memory: &Arc<MmapMut>) {
+        self.memory = Arc::clone(memory);
     }
 
     /// How its panels are stored.
@@ -286,6 +308,12 @@ impl Packed {
     /// How it is cut into slabs.
     pub(super) fn slabs(&self) -> Slabs {
         Slabs::of(self.kind, self.rows, self.columns)
+    }
+
+    /// Whether both hold the same bytes.
+    #[cfg(test)]
+    pub(crate) fn same_bytes(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
     }
 
     /// All slabs.

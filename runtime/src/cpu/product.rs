@@ -9,10 +9,11 @@
 //!   sum of the block's activations and `m` the minimum (Q4_1, Q5_1), `-8 d` (Q4_0) or `-16 d` (Q5_0);
 //! * bytes: as nibbles, without the minimum;
 //! * super-blocks: the same with a scale and a minimum for each part;
-//! * with eight-bit activations `p` is an exact integer sum times the activations' scale.
+//! * with eight-bit activations `p` is an exact integer sum times the activations' scale, `8`, `16` or `32` taken off each
+//!   value of Q4_0, Q5_0 and Q6_K before.
 
 mod blocks;
-mod super_blocks;
+mod scales;
 
 use super::Arithmetic;
 use super::input::{Forms, Input};
@@ -20,9 +21,9 @@ use super::isa::{self, Isa, Kernel};
 use super::lanes::Lanes;
 use super::pack::{BLOCK, PANEL_ROWS, Packed, PanelKind};
 use super::share::ColumnBlock;
-use blocks::{Bytes, Nibbles, RoundedBytes, RoundedNibbles};
+use blocks::{Bytes, Rounded, RoundedBytes, Widened};
+use scales::{OfBlock, OfHalves, OfParts};
 use std::ops::Range;
-use super_blocks::{Parts, RoundedParts};
 
 /// What becomes of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,22 +68,37 @@ pub(crate) fn product(
         (PanelKind::Single, _) => job.run::<Single>(out),
         (PanelKind::Half, _) => job.run::<Half>(out),
         (PanelKind::Brain, _) => job.run::<Brain>(out),
-        (PanelKind::Nibbles, Arithmetic::F32) => job.run::<Nibbles<false, 0>>(out),
-        (PanelKind::NibblesWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true, 0>>(out),
-        (PanelKind::FiveBits, Arithmetic::F32) => job.run::<Nibbles<false, 1>>(out),
-        (PanelKind::FiveBitsWithMinimum, Arithmetic::F32) => job.run::<Nibbles<true, 1>>(out),
+        (PanelKind::Nibbles, Arithmetic::F32) => job.run::<Widened<OfBlock<false, 0>>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::F32) => job.run::<Widened<OfBlock<true, 0>>>(out),
+        (PanelKind::FiveBits, Arithmetic::F32) => job.run::<Widened<OfBlock<false, 1>>>(out),
+        (PanelKind::FiveBitsWithMinimum, Arithmetic::F32) => job.run::<Widened<OfBlock<true, 1>>>(out),
+        (PanelKind::Fours, Arithmetic::F32) => job.run::<Widened<OfParts<0>>>(out),
+        (PanelKind::Fives, Arithmetic::F32) => job.run::<Widened<OfParts<1>>>(out),
+        (PanelKind::Sixes, Arithmetic::F32) => job.run::<Widened<OfHalves>>(out),
         (PanelKind::Bytes, Arithmetic::F32) => job.run::<Bytes>(out),
-        (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<RoundedNibbles<false, 0>>(out),
-        (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true, 0>>(out),
-        (PanelKind::FiveBits, Arithmetic::Int8) => job.run::<RoundedNibbles<false, 1>>(out),
-        (PanelKind::FiveBitsWithMinimum, Arithmetic::Int8) => job.run::<RoundedNibbles<true, 1>>(out),
+        (PanelKind::Nibbles, Arithmetic::Int8) => job.run::<Rounded<OfBlock<false, 0>>>(out),
+        (PanelKind::NibblesWithMinimum, Arithmetic::Int8) => job.run::<Rounded<OfBlock<true, 0>>>(out),
+        (PanelKind::FiveBits, Arithmetic::Int8) => job.run::<Rounded<OfBlock<false, 1>>>(out),
+        (PanelKind::FiveBitsWithMinimum, Arithmetic::Int8) => job.run::<Rounded<OfBlock<true, 1>>>(out),
+        (PanelKind::Fours, Arithmetic::Int8) => job.run::<Rounded<OfParts<0>>>(out),
+        (PanelKind::Fives, Arithmetic::Int8) => job.run::<Rounded<OfParts<1>>>(out),
+        (PanelKind::Sixes, Arithmetic::Int8) => job.run::<Rounded<OfHalves>>(out),
         (PanelKind::Bytes, Arithmetic::Int8) => job.run::<RoundedBytes>(out),
-        (PanelKind::Fours, Arithmetic::F32) => job.run::<Parts<0>>(out),
-        (PanelKind::Fives, Arithmetic::F32) => job.run::<Parts<1>>(out),
-        (PanelKind::Sixes, Arithmetic::F32) => job.run::<Parts<2>>(out),
-        (PanelKind::Fours, Arithmetic::Int8) => job.run::<RoundedParts<0>>(out),
-        (PanelKind::Fives, Arithmetic::Int8) => job.run::<RoundedParts<1>>(out),
-        (PanelKind::Sixes, Arithmetic::Int8) => job.run::<RoundedParts<2>>(out),
+    }
+}
+
+/// How many of the `left` tokens a tile takes, and how many panels at most.
+fn shape<F: Family>(isa: Isa, left: usize) -> (usize, usize) {
+    match (isa, left) {
+        (Isa::Portable, _) => (1, 1),
+        // Sixteen accumulators and what they are fed with fill the registers. Widening a weight costs as much as multiplying
+        // it, so it should serve many tokens; integer products need no widening.
+        (Isa::Avx512, 8..) if F::WIDENS => (8, 2),
+        (Isa::Avx512, 4..) => (4, 4),
+        (Isa::Avx512, _) => (left, 4),
+        // Half and quarter registers: four accumulators of sixteen lanes fill them.
+        (_, 4..) => (4, 1),
+        (_, _) => (left, 4 / left),
     }
 }
 
@@ -96,48 +112,48 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Cuts the rows into tiles.
+    /// Cuts the rows into tiles. All tokens pass a slab before the next slab is read, so that its weights come from memory
+    /// once, however many tokens there are, and from a near cache after that.
     fn run<F: Family>(&self, out: &mut ColumnBlock<'_>) {
         let together = self.matrix.rows_together();
-        let slabs = self.range.start / together..self.range.end.div_ceil(together);
-        let mut token = 0;
-        while token < self.forms.tokens {
-            let left = self.forms.tokens - token;
-            let (tokens, panels_max) = match (self.isa, left) {
-                (Isa::Portable, _) => (1, 1),
-                (Isa::Avx2, 4..) => (4, 1),
-                (Isa::Avx2, _) => (left, 4 / left),
-                // Sixteen accumulators and what they are fed with fill the registers. Widening a weight costs as much as
-                // multiplying it, so it should serve many tokens; integer products need no widening.
-                (Isa::Avx512, 8..) if F::WIDENS => (8, 2),
-                (Isa::Avx512, 4..) => (4, 4),
-                (Isa::Avx512, _) => (left, 4),
-            };
-            for slab in slabs.clone() {
-                let panels = self.matrix.slabs().slab(slab).panels;
+        for slab in self.range.start / together..self.range.end.div_ceil(together) {
+            let panels = self.matrix.slabs().slab(slab).panels;
+            let mut token = 0;
+            while token < self.forms.tokens {
+                let (tokens, panels_max) = shape::<F>(self.isa, self.forms.tokens - token);
                 for first in (0..panels).step_by(panels_max) {
                     let panels = first..panels.min(first + panels_max);
                     self.tile::<F>(slab, panels, token..token + tokens, out);
                 }
+                token += tokens;
             }
-            token += tokens;
         }
     }
 
-    /// One tile, with its shape as constants.
+    /// One tile, with its shape as constants: for each instruction set those that [`shape`] asks for.
     fn tile<F: Family>(&self, slab: usize, panels: Range<usize>, tokens: Range<usize>, out: &mut ColumnBlock<'_>) {
         macro_rules! shapes {
-            ($($g:literal x $t:literal),*) => {
+            ($call:path: $($g:literal x $t:literal),*) => {
                 match (panels.len(), tokens.len()) {
-                    $(($g, $t) => self.shaped::<F, $g, $t>(slab, panels.start, tokens, out),)*
+                    $(($g, $t) => self.shaped::<F, $g, $t>(slab, panels.start, tokens, out, $call),)*
                     (g, t) => unreachable!("a tile of {g} panels by {t} tokens"),
                 }
             };
         }
-        shapes!(
-            1 x 1, 2 x 1, 3 x 1, 4 x 1, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 1 x 3, 2 x 3, 3 x 3, 4 x 3,
-            1 x 4, 2 x 4, 3 x 4, 4 x 4, 1 x 8, 2 x 8
-        );
+        match self.isa {
+            Isa::Portable => shapes!(isa::portable: 1 x 1),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => shapes!(isa::avx2: 1 x 1, 2 x 1, 3 x 1, 4 x 1, 1 x 2, 2 x 2, 1 x 3, 1 x 4),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => shapes!(isa::avx512:
+                1 x 1, 2 x 1, 3 x 1, 4 x 1, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 1 x 3, 2 x 3, 3 x 3, 4 x 3,
+                1 x 4, 2 x 4, 3 x 4, 4 x 4, 1 x 8, 2 x 8
+            ),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => shapes!(isa::neon: 1 x 1, 2 x 1, 3 x 1, 4 x 1, 1 x 2, 2 x 2, 1 x 3, 1 x 4),
+            #[allow(unreachable_patterns, reason = "sets of other processors are never chosen here")]
+            other => unreachable!("{} on this processor", other.name()),
+        }
     }
 
     /// The tile of `G` panels from `panel` of a slab by `T` tokens.
@@ -147,6 +163,7 @@ impl Rows<'_> {
         panel: usize,
         tokens: Range<usize>,
         out: &mut ColumnBlock<'_>,
+        call: unsafe fn(Tile<F, G, T>),
     ) {
         let (kind, columns) = (self.matrix.kind(), self.matrix.columns());
         let slabs = self.matrix.slabs();
@@ -169,17 +186,14 @@ impl Rows<'_> {
             half_sums: forms.half_sums[2 * tokens.start * blocks..].as_ptr(),
             token_scales: forms.scales[tokens.start * blocks..].as_ptr(),
             rounded_sums: forms.rounded_sums[tokens.start * blocks..].as_ptr(),
+            rounded_half_sums: forms.rounded_half_sums[2 * tokens.start * blocks..].as_ptr(),
         };
         let mut result = [[[0.0_f32; PANEL_ROWS]; T]; G];
-        let tile = Tile::<F, G, T> { operands, result: &mut result, family: std::marker::PhantomData };
-        // SAFETY: `isa` comes from `Isa::available`. The slab holds the `G` panels; the forms hold `T` tokens of
-        // `columns` activations from the offsets taken above, as `product` checked and slicing confirmed.
-        unsafe {
-            match self.isa {
-                Isa::Portable if (G, T) != (1, 1) => unreachable!("portable tiles are one by one"),
-                isa => isa::call(isa, tile),
-            }
-        }
+        let tile = Tile::<F, G, T> { operands, result: &raw mut result, family: std::marker::PhantomData };
+        // SAFETY: `tile` pairs `call` with an instruction set that comes from `Isa::available`. The slab holds the `G`
+        // panels; the forms hold `T` tokens of `columns` activations from the offsets taken above, as `product` checked and
+        // slicing confirmed; `result` outlives the call.
+        unsafe { call(tile) };
         for g in 0..G {
             let first = (slab * slabs.each + panel + g) * PANEL_ROWS - self.range.start;
             let rows = PANEL_ROWS.min(self.range.len() - first);
@@ -219,26 +233,28 @@ struct Operands {
     half_sums: *const f32,
     token_scales: *const f32,
     rounded_sums: *const i32,
+    rounded_half_sums: *const i32,
 }
 
 /// One tile of a product.
-struct Tile<'a, F, const G: usize, const T: usize> {
+struct Tile<F, const G: usize, const T: usize> {
     operands: Operands,
-    result: &'a mut [[[f32; PANEL_ROWS]; T]; G],
+    result: *mut [[[f32; PANEL_ROWS]; T]; G],
     family: std::marker::PhantomData<F>,
 }
 
-impl<F: Family, const G: usize, const T: usize> Kernel for Tile<'_, F, G, T> {
+impl<F: Family, const G: usize, const T: usize> Kernel for Tile<F, G, T> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        // SAFETY: the operands are those that `Rows::shaped` vouches for.
+        // SAFETY: the operands and the result are those that `Rows::shaped` vouches for.
         unsafe {
             let sums = F::sums::<V, G, T>(&self.operands);
+            let result = &mut *self.result;
             for g in 0..G {
                 for t in 0..T {
-                    sums[g][t].store(self.result[g][t].as_mut_ptr());
+                    sums[g][t].store(result[g][t].as_mut_ptr());
                 }
             }
         }
