@@ -25,11 +25,14 @@ use isotherm_core::record::{RUN_SCHEMA, RunRecord, metrics};
 use isotherm_core::units::Celsius;
 use isotherm_core::workload::Workload;
 use isotherm_runtime::engine::Kernels;
-use isotherm_runtime::execute::{Arriving, ExecuteError, Executed, Orders, Prompt, Token, Verdict, execute};
+use isotherm_runtime::execute::{
+    Arriving, ExecuteError, Executed, Orders, Prompt, Token, Verdict, WeightsBudget, execute,
+};
 use isotherm_runtime::govern::{Pace, Paced};
 use isotherm_runtime::host::{Host, Roots};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 mod governed;
 
@@ -54,6 +57,8 @@ pub struct Ready {
     pub temperature_max: Option<Celsius>,
     /// Whether what governors do is left to the log.
     quiet: bool,
+    /// How much memory the weights may take; as much as they want where absent.
+    pub weights_budget: Option<WeightsBudget>,
 }
 
 /// What to run.
@@ -106,6 +111,7 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
         guest: None,
         temperature_max: None,
         quiet: ui.quiet,
+        weights_budget: None,
     })
 }
 
@@ -159,7 +165,11 @@ pub fn run(
     Ok(done)
 }
 
-/// Whether the rules still let a job go on: asked at each token, so that a revocation ends it within one step.
+/// How often the rules are asked at most whether a job may go on.
+const ASKED_EVERY: Duration = Duration::from_millis(20);
+
+/// Whether the rules still let a job go on: asked at the first token after [`ASKED_EVERY`], so that a revocation ends it
+/// after that time and one step.
 fn revoked(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Option<String> {
     let request = wish.request(identity, "").ok()?;
     match gate.still_allowed(&request) {
@@ -198,12 +208,18 @@ fn admitted(
         waiting_max: job.waiting_max,
         cancels: None,
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
+        weights_budget: ready.weights_budget.clone(),
     };
     let mut stopped = None;
     let pace = Pace::default();
     let mut paced = Paced::new(&pace);
+    let mut asked = Instant::now();
     let mut watched = |token: Token<'_>| {
-        stopped = revoked(gate, identity, wish);
+        // Asking takes longer than the smallest models take for a token of each of several requests.
+        if asked.elapsed() >= ASKED_EVERY {
+            stopped = revoked(gate, identity, wish);
+            asked = Instant::now();
+        }
         if stopped.is_some() || interrupt::flag().load(Ordering::Relaxed) {
             return Verdict::EndRun;
         }

@@ -33,6 +33,13 @@ impl Ui {
         }
     }
 
+    /// The same, where there is something to say.
+    pub fn note_some(&self, line: Option<String>) {
+        if let Some(line) = line {
+            self.note(line);
+        }
+    }
+
     /// A heading for a step of a longer command.
     pub fn step(&self, number: usize, of: usize, what: &str) {
         if !self.quiet {

@@ -16,7 +16,7 @@ use crate::cpu::attention::CACHE_BLOCK;
 use crate::engine::cache::blocks_for;
 use crate::engine::pipeline::StagePlace;
 use crate::engine::stage::{StageSpec, supported};
-use crate::engine::{Card, CpuDevice, Kernels, Likelihood, Sampling};
+use crate::engine::{Card, CpuDevice, Kernels, Likelihood, Offloaded, Sampling};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use driver::Driver;
@@ -26,6 +26,7 @@ use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::trace::Trace;
 use isotherm_core::units::{Bytes, SimDuration, SimTime};
 use isotherm_core::workload::Serving;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What to run on.
@@ -50,6 +51,17 @@ pub struct Orders<'a> {
     pub cancels: Option<&'a Cancels>,
     /// Memory that is free on this host; unknown where absent.
     pub memory_available: Option<Bytes>,
+    /// How much memory the processor's weights may take; as much as they want where absent.
+    pub weights_budget: Option<WeightsBudget>,
+}
+
+/// How much memory weights may take, and where those go that do not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightsBudget {
+    /// Bytes of weights in memory at most, with the two buffers through which the others pass.
+    pub bytes: Bytes,
+    /// A folder with room for the others, in a file without a name. It should be on a disk: in memory it saves none.
+    pub folder: PathBuf,
 }
 
 /// One request.
@@ -158,6 +170,8 @@ pub struct Executed {
     pub preemptions: u64,
     /// Whether the observer ended the run.
     pub interrupted: bool,
+    /// What bringing layers from a file did; absent where all weights were held.
+    pub offloaded: Option<Offloaded>,
 }
 
 /// Executes a plan on this host's devices. `observe` is told of every token, in order, and may end its answer or the run.
@@ -225,6 +239,10 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
         return Err(ExecuteError::TooLong { request, tokens: length(&prompts[request]), context });
     }
     let needed: Bytes = plan.stages.iter().map(|stage| stage.bytes.total).sum();
+    // Of the weights no more than the budget is held.
+    let weights: Bytes = plan.stages.iter().map(|stage| stage.bytes.weights).sum();
+    let spared = orders.weights_budget.as_ref().map_or(0, |budget| weights.0.saturating_sub(budget.bytes.0));
+    let needed = Bytes(needed.0.saturating_sub(spared));
     if let Some(available) = orders.memory_available.filter(|&available| available < needed) {
         return Err(ExecuteError::Memory { needed, available });
     }

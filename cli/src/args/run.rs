@@ -2,7 +2,7 @@
 
 use super::Guest;
 use clap::Args;
-use isotherm_core::units::Celsius;
+use isotherm_core::units::{Bytes, Celsius};
 use std::path::PathBuf;
 
 /// Arguments of `isotherm run`.
@@ -75,6 +75,10 @@ pub struct Run {
     /// File to write the run record to; by default beside the manifest.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Hold at most so much of the weights in memory, such as `600 MiB`; the other layers lie in a file without a name in the
+    /// folder for temporary files and are read while the layer before them is computed.
+    #[arg(long, value_name = "SIZE")]
+    pub weights_budget: Option<Bytes>,
     /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: u32,
@@ -104,4 +108,27 @@ pub struct BenchRuntime {
     /// Seed of arrivals, lengths and tokens.
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
+    /// Measure speed instead: prompts and tokens per second on one core and on all, in both arithmetics, one sequence and
+    /// several together, and the share of the memory's bandwidth.
+    #[arg(long)]
+    pub speed: bool,
+    /// Folder with node-llama-cpp, to measure llama.cpp in turn with this program; benches/peers/llama_cpp.mjs says how it
+    /// gets there.
+    #[arg(long, value_name = "DIR", requires = "speed")]
+    pub peer: Option<PathBuf>,
+    /// The script that measures it.
+    #[arg(long, value_name = "FILE", requires = "peer", default_value = "benches/peers/llama_cpp.mjs")]
+    pub peer_script: PathBuf,
+    /// Rounds of --speed; medians over them are shown.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub rounds: u32,
+    /// Tokens of the prompt of --speed.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub prompt_tokens: u32,
+    /// Tokens of its answers.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub output_tokens: u32,
+    /// Measure --speed with at most so much memory for weights too: predicted and measured slowdown.
+    #[arg(long, value_name = "SIZE", requires = "speed")]
+    pub weights_budget: Option<Bytes>,
 }

@@ -1,8 +1,13 @@
-//! `isotherm bench runtime`: a load simulated and served, request by request the same.
+//! `isotherm bench runtime`: a load simulated and served, request by request the same; or, with `--speed`, how fast the
+//! kernels are.
 //!
 //! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation finds,
 //! requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by the same
 //! policy. What differs is how long steps really take.
+
+mod peer;
+mod speed;
+mod start;
 
 use crate::args::BenchRuntime;
 use crate::commands::run::load::drawn;
@@ -54,6 +59,9 @@ struct Rows<'a> {
     load_average: Option<f64>,
     requests: u32,
     rows: &'a [Row],
+    /// How a cold process comes to its first token; absent where the system does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<start::Start>,
     records: Vec<PathBuf>,
 }
 
@@ -64,6 +72,9 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     }
     if let Some(share) = args.shares.iter().find(|share| !(**share > 0.0 && **share <= 10.0)) {
         return Err(Failure::new(Code::Usage, format!("--shares names {share}; give shares above 0 and at most 10")));
+    }
+    if args.speed {
+        return speed::run(ui, args);
     }
     let bench = Bench::new(ui, models::open(ui, &args.model)?, &args.output)?;
     bench.note_session("A load simulated and served", "bench runtime", Vec::new())?;
@@ -80,7 +91,8 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     for &share in &args.shares {
         records.push(at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?);
     }
-    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, records };
+    let start = start::measure(&sealed)?;
+    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, start, records };
     ui.result(&result, || describe(&result))
 }
 
@@ -213,9 +225,10 @@ fn describe(result: &Rows<'_>) -> String {
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
     format!(
-        "{}\n  {} requests at each share of {:.3} requests/s{busy}\n",
+        "{}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
         table(&cells, &[2, 3, 4, 5]),
         result.requests,
-        result.capacity_hertz
+        result.capacity_hertz,
+        result.start.as_ref().map_or_else(String::new, start::Start::lines)
     )
 }

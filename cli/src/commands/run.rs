@@ -10,10 +10,10 @@ use crate::failure::{Code, Done, Failure};
 use crate::ui::Ui;
 use crate::{files, models, trust};
 use isotherm_core::record::RunRecord;
-use isotherm_core::units::SimDuration;
+use isotherm_core::units::{Bytes, SimDuration};
 use isotherm_core::workload::{Arrivals, Length, Workload};
 use isotherm_runtime::engine::Sampling;
-use isotherm_runtime::execute::{Arriving, Ending, Prompt, Verdict};
+use isotherm_runtime::execute::{Arriving, Ending, Executed, Prompt, Verdict, WeightsBudget};
 use isotherm_runtime::model::chat::{ChatTemplate, Message};
 use isotherm_runtime::model::gguf::Gguf;
 use isotherm_runtime::model::tokenizer::{Stops, Tokenizer};
@@ -29,6 +29,7 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     let mut ready = execution::ready(ui, &opened)?;
     ready.remembered = Some(opened.manifest.predicate.counter);
     ready.temperature_max = args.temperature_max;
+    ready.weights_budget = args.weights_budget.map(|bytes| WeightsBudget { bytes, folder: std::env::temp_dir() });
     let identity = trust::identity(ui)?;
     ready.guest = Guest::open(&identity, &args.guest)?;
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
@@ -168,6 +169,7 @@ pub fn ask(
     show(&rest);
     show(&stops.finish());
     show("\n");
+    ui.note_some(brought(&executed));
     if executed.endings.first() == Some(&Ending::Deadline) {
         ui.note("the answer was given up at its deadline");
     }
@@ -199,6 +201,22 @@ fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, prompt: &str, raw: bool) ->
         return Err(Failure::io("the prompt is empty; give at least one character"));
     }
     Ok(tokens)
+}
+
+/// What bringing layers from a file did, in one line; none where all weights were held.
+pub fn brought(executed: &Executed) -> Option<String> {
+    let figures = executed.offloaded.as_ref()?;
+    let seconds = figures.reading.as_secs_f64();
+    let rate = if seconds > 0.0 { figures.read_bytes as f64 / seconds * 1e-9 } else { 0.0 };
+    Some(format!(
+        "{} of {} layers were read from a file at each pass: {} in memory at most, {} read at {rate:.1} GB/s, waited {:.2} s \
+         for them",
+        figures.away,
+        figures.layers,
+        Bytes(figures.held_bytes),
+        Bytes(figures.read_bytes),
+        figures.waiting.as_secs_f64()
+    ))
 }
 
 /// What a run did, in one line.

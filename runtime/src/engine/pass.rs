@@ -1,6 +1,7 @@
 //! What travels through the stages: one batch with its activations.
 
 use super::sampling::{Likelihood, Sampling, likelihood};
+use super::shelf::Offloaded;
 use crate::backend::DeviceError;
 use crate::cpu::attention::CACHE_BLOCK;
 use std::ops::Range;
@@ -64,6 +65,8 @@ pub(crate) struct Pass {
     pub(crate) busy_ns: Vec<u64>,
     /// Nanoseconds of the last stage's that went into norm, head and choice.
     pub(crate) head_ns: u64,
+    /// What bringing layers has done so far, in the stages that it has passed.
+    pub(crate) offloaded: Option<Offloaded>,
     /// Why a stage could not take it, where that is so: whatever else it holds then means nothing.
     pub(crate) failed: Option<Box<DeviceError>>,
 }
@@ -81,6 +84,7 @@ impl Pass {
         self.likelihoods.clear();
         self.busy_ns.clear();
         self.head_ns = 0;
+        self.offloaded = None;
         self.failed = None;
     }
 

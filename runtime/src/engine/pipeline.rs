@@ -9,7 +9,9 @@ use super::device::CpuDevice;
 use super::device_stage::DeviceStage;
 use super::gate::{self, GateError};
 use super::pass::Pass;
+use super::shelf::{self, Offload};
 use super::stage::{Stage, StageSpec};
+use super::weights::packed_bytes;
 use crate::backend::{Counters, DeviceError};
 use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
@@ -36,6 +38,19 @@ pub enum StartError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// The weights may take less memory than a stage can be run with.
+    #[error(
+        "device {device:?} may hold {budget} bytes of weights; its stage needs {least} for the output head and two layers, \
+         however many others lie in a file: give a larger budget"
+    )]
+    Budget {
+        /// The device.
+        device: String,
+        /// Bytes it may hold.
+        budget: usize,
+        /// Bytes it has to hold.
+        least: usize,
     },
     /// A card did not open or did not take the stage.
     #[error("device {device:?} did not take its stage")]
@@ -106,6 +121,26 @@ impl Pipeline {
     /// # Panics
     /// When there is no stage, or a device has no cores.
     pub(crate) fn start(gguf: &Gguf, geometry: &Geometry, places: &[StagePlace]) -> Result<Self, StartError> {
+        Self::start_within(gguf, geometry, places, None)
+    }
+
+    /// As [`Self::start`], with no more weights of the processor's stages in memory than an offload allows, all stages
+    /// together; each gets a share by the size of its weights.
+    ///
+    /// # Errors
+    /// When a stage's share is too small for it, and as for [`Self::start`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub(crate) fn start_within(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        places: &[StagePlace],
+        offload: Option<&Offload>,
+    ) -> Result<Self, StartError> {
+        let mut shares = shares(gguf, geometry, places, offload)?.into_iter();
+        let first_share = shares.next().flatten();
+        let shares: Vec<Option<Offload>> = shares.collect();
         let (head, rest) = places.split_first().expect("a pipeline has a stage");
         let mut threads = Vec::new();
         let (ready, started) = std::sync::mpsc::channel();
@@ -117,9 +152,10 @@ impl Pipeline {
             let outbox = std::mem::replace(&mut to, to_this);
             let (gguf, geometry, place, ready) = (gguf.clone(), geometry.clone(), place.clone(), ready.clone());
             let device = place.device.name.clone();
+            let share = shares[index - 1].clone();
             let thread = std::thread::Builder::new()
                 .name(format!("isotherm-{device}"))
-                .spawn(move || match load(&gguf, &geometry, &place, helpers) {
+                .spawn(move || match load(&gguf, &geometry, &place, helpers, share.as_ref()) {
                     Ok(mut stage) => {
                         // The driver waits for this message, so it is there to hear it.
                         let _ = ready.send(Ok(()));
@@ -132,7 +168,7 @@ impl Pipeline {
                 .map_err(|source| StartError::Threads { device, source })?;
             threads.push(thread);
         }
-        let first = load(gguf, geometry, head, patience(places, 0, Patience::Glance))?;
+        let first = load(gguf, geometry, head, patience(places, 0, Patience::Glance), first_share.as_ref())?;
         for _ in rest {
             started.recv().expect("a stage reports before it ends")?;
         }
@@ -212,7 +248,13 @@ fn patience(places: &[StagePlace], index: usize, otherwise: Patience) -> Patienc
 }
 
 /// Loads one stage on the calling thread, which becomes the first worker of its device.
-fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience) -> Result<Worker, StartError> {
+fn load(
+    gguf: &Gguf,
+    geometry: &Geometry,
+    place: &StagePlace,
+    helpers: Patience,
+    offload: Option<&Offload>,
+) -> Result<Worker, StartError> {
     let device = || place.device.name.clone();
     let worker = |kind| Worker { kind, held: place.device.held };
     if let Some(card) = &place.device.card {
@@ -230,9 +272,46 @@ fn load(gguf: &Gguf, geometry: &Geometry, place: &StagePlace, helpers: Patience)
     pin(place.device.cores[0]);
     let team =
         Team::new(&place.device.cores, helpers).map_err(|source| StartError::Threads { device: device(), source })?;
-    let stage = Stage::load(gguf, geometry, place.spec.clone())
+    let stage = Stage::load(gguf, geometry, place.spec.clone(), offload)
         .map_err(|source| StartError::Memory { device: device(), source })?;
     Ok(worker(Kind::Processor(Box::new(stage), team)))
+}
+
+/// How much of its weights each stage on the processor may hold; none where it may hold all.
+fn shares(
+    gguf: &Gguf,
+    geometry: &Geometry,
+    places: &[StagePlace],
+    offload: Option<&Offload>,
+) -> Result<Vec<Option<Offload>>, StartError> {
+    let Some(offload) = offload else { return Ok(vec![None; places.len()]) };
+    let weights = |place: &StagePlace| packed_bytes(gguf, geometry, &place.spec.layers);
+    let own: Vec<Option<(Vec<usize>, usize)>> =
+        places.iter().map(|place| place.device.card.is_none().then(|| weights(place))).collect();
+    let bytes = |(layers, head): &(Vec<usize>, usize)| layers.iter().sum::<usize>() + head;
+    let all: usize = own.iter().flatten().map(bytes).sum();
+    if all <= offload.budget {
+        return Ok(vec![None; places.len()]);
+    }
+    let share = |(place, own): (&StagePlace, &Option<(Vec<usize>, usize)>)| {
+        let Some(own) = own else { return Ok(None) };
+        let budget = (offload.budget as u128 * bytes(own) as u128 / all.max(1) as u128) as usize;
+        let least = shelf::least(&own.0) + own.1;
+        if budget < least {
+            return Err(StartError::Budget { device: place.device.name.clone(), budget, least });
+        }
+        Ok(Some(Offload { budget, folder: offload.folder.clone() }))
+    };
+    places.iter().zip(&own).map(share).collect()
+}
+
+/// A layer in a file that could not be read.
+fn unread(error: &std::io::Error) -> DeviceError {
+    DeviceError::Driver {
+        device: "the processor".to_owned(),
+        during: "reading a layer's weights",
+        why: error.to_string(),
+    }
 }
 
 /// Runs passes until one end of the stage's channels is gone.
@@ -260,7 +339,12 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
     if pass.failed.is_none() {
         let head_before = pass.head_ns;
         match &mut stage.kind {
-            Kind::Processor(stage, team) => stage.run(team, pass),
+            Kind::Processor(stage, team) => {
+                pass.failed = stage.run(team, pass).err().map(|error| Box::new(unread(&error)));
+                if let Some(figures) = stage.offloaded() {
+                    pass.offloaded.get_or_insert_default().add(&figures);
+                }
+            }
             Kind::Card(stage) => pass.failed = stage.run(pass).err().map(Box::new),
         }
         if stage.held > 0 {

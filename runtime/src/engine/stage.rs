@@ -5,6 +5,7 @@ mod view;
 
 use super::cache::Cache;
 use super::pass::Pass;
+use super::shelf::{Offload, Offloaded};
 use super::weights::{Head, Layer, Weights};
 use crate::cpu::attention::{CACHE_BLOCK, Merged, SEGMENT, Share, write};
 use crate::cpu::element::{Rotations, norm};
@@ -91,13 +92,18 @@ impl Stage {
     ///
     /// # Panics
     /// When the geometry is not one that [`supported`] accepts.
-    pub(crate) fn load(gguf: &Gguf, geometry: &Geometry, spec: StageSpec) -> std::io::Result<Self> {
+    pub(crate) fn load(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        spec: StageSpec,
+        offload: Option<&Offload>,
+    ) -> std::io::Result<Self> {
         assert!(supported(geometry).is_ok(), "an unsupported geometry");
         let g = geometry;
         let rows = spec.rows_max;
         let (queries, keys) = (g.heads * g.head_size, g.kv_heads * g.head_size);
         Ok(Self {
-            weights: Weights::load(gguf, g, spec.layers.clone())?,
+            weights: Weights::load(gguf, g, spec.layers.clone(), offload)?,
             cache: Cache::new(spec.layers.len(), g.kv_heads, g.head_size, spec.cache_blocks)?,
             rotations: Rotations::new(&g.rope, spec.positions_max),
             local_rotations: g.local_rope.as_ref().map(|rope| Rotations::new(rope, spec.positions_max)),
@@ -126,16 +132,30 @@ impl Stage {
 
     /// Takes a pass through the stage's layers.
     ///
+    /// # Errors
+    /// When a layer that lies in a file could not be read.
+    ///
     /// # Panics
     /// When the pass has more rows or positions than the stage was made for.
-    pub(crate) fn run(&mut self, team: &Team, pass: &mut Pass) {
+    pub(crate) fn run(&mut self, team: &Team, pass: &mut Pass) -> std::io::Result<()> {
         assert!(pass.rows() <= self.spec.rows_max, "{} rows of at most {}", pass.rows(), self.spec.rows_max);
         if self.spec.layers.start == 0 {
             self.embed(pass);
         }
         self.scratch.lay_out(pass, &self.geometry);
         for layer in 0..self.weights.layers.len() {
+            let brought = match &mut self.weights.shelf {
+                Some(shelf) if shelf.has(layer) => Some(shelf.take(layer)?),
+                _ => None,
+            };
+            if let Some(memory) = &brought {
+                self.weights.layers[layer].move_to(memory);
+            }
             self.layer(team, pass, layer);
+            if let (Some(memory), Some(shelf)) = (brought, &self.weights.shelf) {
+                self.weights.layers[layer].move_to(shelf.nowhere());
+                shelf.give(memory);
+            }
         }
         if let Some(head) = &self.weights.head {
             let begin = Instant::now();
@@ -144,6 +164,12 @@ impl Stage {
             pass.choose(self.geometry.vocabulary);
             pass.head_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
         }
+        Ok(())
+    }
+
+    /// What bringing layers did so far; none where all are held.
+    pub(crate) fn offloaded(&self) -> Option<Offloaded> {
+        self.weights.shelf.as_ref().map(super::shelf::Shelf::figures)
     }
 
     /// Looks tokens up in the embedding, in the file itself: only their rows are touched.

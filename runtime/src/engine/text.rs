@@ -5,11 +5,13 @@ use super::device::{CpuDevice, Kernels};
 use super::pass::Pass;
 use super::pipeline::{Pipeline, StagePlace, StartError};
 use super::sampling::Sampling;
+use super::shelf::{Offload, Offloaded};
 use super::stage::{StageSpec, supported};
 use crate::backend::{Counters, DeviceError};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::ops::Range;
+use std::path::Path;
 
 /// One stage: its layers and its device.
 #[derive(Clone, Debug)]
@@ -85,6 +87,22 @@ impl Runner {
         positions: usize,
         chunk: usize,
     ) -> Result<Self, RunnerError> {
+        Self::start_within(gguf, geometry, kernels, cuts, (positions, chunk), None)
+    }
+
+    /// As [`Self::start`], for sequences of `room.0` tokens in chunks of `room.1`, with at most `budget` bytes of weights in
+    /// memory; the others lie in a file in its folder and are brought layer by layer.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; and when a stage cannot be run with so little.
+    pub fn start_within(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        kernels: Kernels,
+        cuts: &[Cut],
+        (positions, chunk): (usize, usize),
+        budget: Option<(u64, &Path)>,
+    ) -> Result<Self, RunnerError> {
         supported(geometry).map_err(RunnerError::Unsupported)?;
         let ends = cuts.iter().map(|cut| cut.layers.end);
         let starts = std::iter::once(0).chain(ends.clone());
@@ -113,7 +131,11 @@ impl Runner {
                 },
             })
             .collect();
-        let pipeline = Pipeline::start(gguf, geometry, &places)?;
+        let offload = budget.map(|(bytes, folder)| Offload {
+            budget: usize::try_from(bytes).unwrap_or(usize::MAX),
+            folder: folder.to_owned(),
+        });
+        let pipeline = Pipeline::start_within(gguf, geometry, &places, offload.as_ref())?;
         Ok(Self { pipeline, pass: Pass::default(), room, chunk, vocabulary: geometry.vocabulary })
     }
 
@@ -175,6 +197,53 @@ impl Runner {
             next = self.step(prompt.len() + ordinal - 1, &[next], Some((sampling, ordinal_next)), &text)?;
         }
         Ok(())
+    }
+
+    /// Continues several prompts side by side, each by its likeliest tokens, `output` of them: `each()` is called when all
+    /// have one more. For measurements: the answers are not kept.
+    ///
+    /// # Errors
+    /// As [`Self::generate`]; all sequences share the room.
+    pub fn together(&mut self, prompts: &[Vec<u32>], output: usize, each: &mut dyn FnMut()) -> Result<(), RunnerError> {
+        let longest = prompts.iter().map(|prompt| prompt.len() + output).max().unwrap_or(0);
+        let blocks = blocks_for(longest);
+        let room = blocks_for(self.room);
+        if blocks * prompts.len() > room || prompts.len() > self.chunk {
+            return Err(RunnerError::TooLong { tokens: longest * prompts.len(), room: self.room });
+        }
+        let first = |sequence: usize| (sequence * blocks) as u32..;
+        let mut next = Vec::new();
+        for (sequence, prompt) in prompts.iter().enumerate() {
+            self.check(prompt, prompt.len() + output)?;
+            for (i, chunk) in prompt.chunks(self.chunk).enumerate() {
+                let mut pass = std::mem::take(&mut self.pass);
+                pass.clear();
+                pass.push(i * self.chunk, chunk, first(sequence), [chunk.len() - 1]);
+                pass.ask(Sampling::GREEDY, 1, std::iter::empty());
+                self.pipeline.send(pass);
+                self.pass = self.received()?;
+            }
+            next.extend(self.pass.chosen.first());
+        }
+        for step in 0..output {
+            let mut pass = std::mem::take(&mut self.pass);
+            pass.clear();
+            for (sequence, (prompt, &token)) in prompts.iter().zip(&next).enumerate() {
+                pass.push(prompt.len() + step, &[token], first(sequence), [0]);
+                pass.ask(Sampling::GREEDY, 1, std::iter::empty());
+            }
+            self.pipeline.send(pass);
+            self.pass = self.received()?;
+            next.clone_from(&self.pass.chosen);
+            each();
+        }
+        Ok(())
+    }
+
+    /// What bringing layers has done so far; none where all weights are held.
+    #[must_use]
+    pub fn offloaded(&self) -> Option<Offloaded> {
+        self.pass.offloaded
     }
 
     /// Feeds tokens from position `start` on; returns the token chosen, if one is wanted, else 0.

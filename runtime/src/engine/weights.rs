@@ -1,10 +1,16 @@
 //! The weights of one stage, packed for its device.
+//!
+//! Layers are held, or lie on a shelf and are brought one after another, see [`super::shelf`].
 
+use super::shelf::{Offload, Shelf, spread};
+use crate::cpu::memory::zeroed;
 use crate::cpu::pack::{Packed, RowMajor};
 use crate::model::Geometry;
 use crate::model::geometry::{EMBEDDING, Experts, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::{Gguf, Tensor};
+use memmap2::MmapMut;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// One layer.
 pub(crate) struct Layer {
@@ -52,11 +58,37 @@ pub(crate) struct Head {
     pub(crate) output: Packed,
 }
 
+impl Layer {
+    /// Says where the layer's matrices are from now on.
+    pub(crate) fn move_to(&mut self, memory: &Arc<MmapMut>) {
+        for matrix in [&mut self.query, &mut self.key, &mut self.value, &mut self.attention_output] {
+            matrix.move_to(memory);
+        }
+        match &mut self.feed_forward {
+            FeedForward::Dense(gated) => gated.move_to(memory),
+            FeedForward::Experts(Mixture { router, experts, shared }) => {
+                router.move_to(memory);
+                experts.iter_mut().chain(shared.iter_mut().map(|(gated, _)| gated)).for_each(|one| one.move_to(memory));
+            }
+        }
+    }
+}
+
+impl Gated {
+    fn move_to(&mut self, memory: &Arc<MmapMut>) {
+        for matrix in [&mut self.gate, &mut self.up, &mut self.down] {
+            matrix.move_to(memory);
+        }
+    }
+}
+
 /// Everything one stage multiplies with. Of the file, only these tensors are read.
 pub(crate) struct Weights {
     pub(crate) layers: Vec<Layer>,
     /// Present where the stage holds the last layer.
     pub(crate) head: Option<Head>,
+    /// Where those layers lie that are not held; none where all are.
+    pub(crate) shelf: Option<Shelf>,
 }
 
 fn tensor<'a>(gguf: &'a Gguf, name: &str) -> Tensor<'a> {
@@ -88,27 +120,86 @@ fn matrices(experts: Option<Experts>) -> Vec<(&'static str, usize)> {
     all
 }
 
+/// All matrices of a layer.
+fn matrices_of<'a>(gguf: &'a Gguf, geometry: &Geometry, layer: usize) -> Vec<RowMajor<'a>> {
+    let mut all = Vec::new();
+    for (part, parts) in matrices(geometry.experts) {
+        push_matrices(&mut all, gguf, &format!("blk.{layer}.{part}.weight"), parts);
+    }
+    all
+}
+
+/// The matrix of the output head, where the stage holds the last layer.
+fn output_of<'a>(gguf: &'a Gguf, geometry: &Geometry, layers: &Range<usize>) -> Vec<RowMajor<'a>> {
+    let mut all = Vec::new();
+    if layers.end == geometry.layers {
+        push_matrices(&mut all, gguf, if geometry.tied { EMBEDDING } else { OUTPUT }, 1);
+    }
+    all
+}
+
+/// Bytes that a stage's matrices take: those of each layer, and of the head.
+pub(crate) fn packed_bytes(gguf: &Gguf, geometry: &Geometry, layers: &Range<usize>) -> (Vec<usize>, usize) {
+    let each = layers.clone().map(|layer| Packed::bytes_of(&matrices_of(gguf, geometry, layer))).collect();
+    (each, Packed::bytes_of(&output_of(gguf, geometry, layers)))
+}
+
+/// Packs matrices side by side into memory that holds zeros. What is packed is not read again where it came from, so that
+/// no weight is in memory twice.
+fn pack(gguf: &Gguf, matrices: &[RowMajor<'_>], memory: &mut [u8]) {
+    let mut rest = memory;
+    for matrix in matrices {
+        let (own, others) = rest.split_at_mut(matrix.packed_bytes());
+        Packed::write(std::slice::from_ref(matrix), own);
+        gguf.release(matrix.bytes);
+        rest = others;
+    }
+}
+
 impl Weights {
-    /// Packs the weights of `layers`.
+    /// Packs the weights of `layers`, and puts those on a shelf that an offload leaves no room for.
     ///
     /// # Errors
-    /// When the operating system does not give the memory.
-    pub(crate) fn load(gguf: &Gguf, geometry: &Geometry, layers: Range<usize>) -> std::io::Result<Self> {
+    /// When the operating system does not give the memory or the file.
+    pub(crate) fn load(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        layers: Range<usize>,
+        offload: Option<&Offload>,
+    ) -> std::io::Result<Self> {
+        let (each, head) = packed_bytes(gguf, geometry, &layers);
+        let away = offload.map_or_else(Vec::new, |offload| spread(&each, offload.budget.saturating_sub(head)));
         let mut all: Vec<RowMajor<'_>> = Vec::new();
-        for layer in layers.clone() {
-            for (part, parts) in matrices(geometry.experts) {
-                push_matrices(&mut all, gguf, &format!("blk.{layer}.{part}.weight"), parts);
+        for layer in (0..layers.len()).filter(|layer| !away.contains(layer)) {
+            all.extend(matrices_of(gguf, geometry, layers.start + layer));
+        }
+        all.extend(output_of(gguf, geometry, &layers));
+        let shelf = match offload {
+            Some(offload) if !away.is_empty() => {
+                let file = |layer: usize| matrices_of(gguf, geometry, layers.start + layer);
+                Some(Shelf::fill(offload, &away, &each, |layer, to| pack(gguf, &file(layer), to))?)
             }
+            _ => None,
+        };
+        // One piece, so that the system can back it with large pages.
+        let mut memory = zeroed(Packed::bytes_of(&all))?;
+        pack(gguf, &all, &mut memory);
+        let mut packed = Packed::placed(&all, &Arc::new(memory)).into_iter();
+        let mut body = Vec::new();
+        for layer in 0..layers.len() {
+            let at = layers.start + layer;
+            body.push(match &shelf {
+                Some(shelf) if away.contains(&layer) => {
+                    let mut placed = Packed::placed(&matrices_of(gguf, geometry, at), shelf.nowhere()).into_iter();
+                    load_layer(gguf, geometry, at, &mut placed)
+                }
+                _ => load_layer(gguf, geometry, at, &mut packed),
+            });
         }
-        if layers.end == geometry.layers {
-            push_matrices(&mut all, gguf, if geometry.tied { EMBEDDING } else { OUTPUT }, 1);
-        }
-        let mut packed = Packed::all(&all)?.into_iter();
-        let body = layers.clone().map(|layer| load_layer(gguf, geometry, layer, &mut packed)).collect();
         let mut next = || packed.next().expect("one packed matrix per matrix");
         let head = (layers.end == geometry.layers)
             .then(|| Head { norm: tensor(gguf, OUTPUT_NORM).dequantise(), output: next() });
-        Ok(Self { layers: body, head })
+        Ok(Self { layers: body, head, shelf })
     }
 }
 

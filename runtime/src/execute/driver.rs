@@ -1,8 +1,10 @@
 //! The coordinator: the scheduler's batches through the pipeline, in the order in which they were formed.
 
 use super::{Arriving, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict};
+use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
+use crate::engine::shelf::Offload;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, Work};
 use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
@@ -28,6 +30,7 @@ pub(super) struct Driver<'a> {
     deadlines: BinaryHeap<Reverse<(SimTime, u32)>>,
     records: BTreeMap<u32, RequestRecord>,
     stages: Vec<StageRecord>,
+    offloaded: Option<Offloaded>,
     begin: Instant,
     submitted: usize,
     last: SimTime,
@@ -45,7 +48,11 @@ impl<'a> Driver<'a> {
             kv_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
             in_flight_max: orders.plan.plan().batches_of_one_route(orders.serving.requests_max),
         })?;
-        let pipeline = Pipeline::start(orders.gguf, orders.geometry, places)?;
+        let offload = orders.weights_budget.as_ref().map(|budget| Offload {
+            budget: usize::try_from(budget.bytes.0).unwrap_or(usize::MAX),
+            folder: budget.folder.clone(),
+        });
+        let pipeline = Pipeline::start_within(orders.gguf, orders.geometry, places, offload.as_ref())?;
         let stages = places
             .iter()
             .zip(orders.plan.plan().routes.iter().flat_map(|route| &route.stages))
@@ -69,6 +76,7 @@ impl<'a> Driver<'a> {
             deadlines: BinaryHeap::new(),
             records: BTreeMap::new(),
             stages,
+            offloaded: None,
             begin: Instant::now(),
             submitted: 0,
             last: SimTime::ZERO,
@@ -243,6 +251,7 @@ impl<'a> Driver<'a> {
             record.tokens += tokens;
             record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(*busy));
         }
+        self.offloaded = pass.offloaded.or(self.offloaded);
         let mut go_on = true;
         let mut ended: Vec<RequestId> = Vec::new();
         let yielding = batch.items.iter().filter(|item| item.work.yields()).map(|item| item.request);
@@ -309,7 +318,7 @@ impl<'a> Driver<'a> {
             steps: Vec::new(),
         };
         let preemptions = self.scheduler.preemptions();
-        Executed { trace, answers: self.answers, endings, preemptions, interrupted }
+        Executed { trace, answers: self.answers, endings, preemptions, interrupted, offloaded: self.offloaded }
     }
 }
 

@@ -295,6 +295,8 @@ pub fn digest(gguf: &Gguf, progress: &mut dyn FnMut(u64, u64)) -> Digest {
     let mut done = 0;
     for piece in gguf.as_bytes().chunks(4 << 20) {
         hasher.update(piece);
+        // Whoever reads a file once does not keep it in memory.
+        gguf.release(piece);
         done += piece.len() as u64;
         progress(done, gguf.file_bytes());
     }

@@ -160,6 +160,20 @@ impl Gguf {
         self.0.bytes.as_slice()
     }
 
+    /// Lets the system take back the memory in which it shows `bytes`, a part of the file, or all of it. What is read
+    /// there afterwards comes from the file again.
+    pub(crate) fn release(&self, bytes: &[u8]) {
+        #[cfg(unix)]
+        if let Backing::Mapped(map) = &self.0.bytes {
+            let offset = (bytes.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize);
+            if offset.checked_add(bytes.len()).is_some_and(|end| end <= map.len()) {
+                // SAFETY: the mapping is of a file, read-only and never written through: pages that are dropped come back
+                // with the file's bytes. Where the system refuses, memory stays as it was.
+                let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, bytes.len()) };
+            }
+        }
+    }
+
     /// What the file says about itself.
     pub fn metadata(&self) -> &Metadata {
         &self.0.header.metadata

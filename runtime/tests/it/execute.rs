@@ -153,6 +153,7 @@ impl Planned {
             waiting_max: None,
             cancels: None,
             memory_available: None,
+            weights_budget: None,
         }
     }
 

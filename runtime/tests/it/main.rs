@@ -26,6 +26,7 @@ mod mixed;
 mod mutation;
 #[cfg(unix)]
 mod nvml;
+mod offload;
 mod probe;
 mod store;
 mod synth;
