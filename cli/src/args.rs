@@ -19,7 +19,7 @@ pub use batch::{
 pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
-pub use run::{BenchRuntime, Run};
+pub use run::{ArithmeticName, BenchRuntime, Run};
 pub use service::{BenchCuda, BenchSim, Router, Service};
 pub use validate::{ImportLlmServingSim, ModelShape, ValidateCommand, ValidateLlmServingSim};
 pub use watch::{Monitor, ProbeLinks, ProbeThermal};
@@ -193,6 +193,9 @@ pub struct Probe {
     /// devices. May be repeated.
     #[arg(long, value_name = "DEVICE=FACTOR", value_parser = slowed)]
     pub slow: Vec<(String, f64)>,
+    /// Arithmetic that layers are timed in, and that plans made with this file are run in.
+    #[arg(long, value_enum, default_value_t = ArithmeticName::F32)]
+    pub arithmetic: ArithmeticName,
     /// On whose behalf.
     #[command(flatten)]
     pub guest: Guest,
@@ -253,6 +256,20 @@ pub enum ModelCommand {
     Show {
         /// A GGUF file or a name.
         model: String,
+    },
+    /// How well a model foretells a text, in each arithmetic of the kernels and by the plainest computation there is.
+    Perplexity {
+        /// A GGUF file or a name.
+        model: String,
+        /// The text; a few sentences of our own without it.
+        #[arg(long, value_name = "FILE")]
+        text: Option<PathBuf>,
+        /// Only so many of its tokens.
+        #[arg(long, value_name = "N", default_value_t = 96)]
+        tokens: usize,
+        /// Leave out the plain computation, which takes minutes for a large model.
+        #[arg(long)]
+        skip_reference: bool,
     },
     /// Write a model with random weights, for machines without a network and for benchmarks.
     Synth {

@@ -135,15 +135,11 @@ pub fn run(
     output: &Path,
     observe: &mut (dyn FnMut(Token<'_>) -> Verdict + Send),
 ) -> Result<(RunRecord, Executed), Failure> {
-    let kernels = Kernels::detect();
-    let arithmetic = kernels.arithmetic.name();
-    if arithmetic != ready.arithmetic {
-        return Err(Failure::new(
-            Code::Verification,
-            format!("the manifest is for {} arithmetic, this program computes in {arithmetic}", ready.arithmetic),
-        )
-        .remedy("probe, plan and seal again"));
-    }
+    let kernels = Kernels::of(&ready.arithmetic).ok_or_else(|| {
+        let computed = "this program computes in f32 and in int8";
+        Failure::new(Code::Verification, format!("the manifest is for {} arithmetic, {computed}", ready.arithmetic))
+            .remedy("probe, plan and seal again")
+    })?;
     let devices: Vec<(&str, u64)> = ready
         .plan
         .plan()
@@ -158,7 +154,7 @@ pub fn run(
     gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;
     let newest =
         ready.remembered.map_or(Ok(()), |counter| counters::remember(&ready.cluster_id, counter, ready.manifest));
-    let done = newest.and_then(|()| admitted(identity, ready, job, output, observe, (&mut gate, &wish)));
+    let done = newest.and_then(|()| admitted(identity, (ready, kernels), job, output, observe, (&mut gate, &wish)));
     let left = gate.leave(admission, trust::now()?, &mut access::recorder(identity));
     let done = done?;
     left.map_err(|e| access::failure(&e))?;
@@ -182,13 +178,12 @@ fn revoked(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Option<Stri
 
 fn admitted(
     identity: &Identity,
-    ready: &Ready,
+    (ready, kernels): (&Ready, Kernels),
     job: &Job<'_>,
     output: &Path,
     observe: &mut (dyn FnMut(Token<'_>) -> Verdict + Send),
     (gate, wish): (&mut Gate, &Wish<'_>),
 ) -> Result<(RunRecord, Executed), Failure> {
-    let kernels = Kernels::detect();
     let arithmetic = kernels.arithmetic.name();
     let started = trust::now()?;
     let note = trust::Note::default()

@@ -1,9 +1,30 @@
 //! What a sealed plan is run with.
 
 use super::Guest;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use isotherm_core::units::{Bytes, Celsius};
+use isotherm_runtime::cpu::Arithmetic;
 use std::path::PathBuf;
+
+/// In what arithmetic weights and activations are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArithmeticName {
+    /// Single precision: nothing is rounded but sums.
+    F32,
+    /// Activations rounded to eight bits where weights are quantised, as llama.cpp does: several times faster prompts, and
+    /// now and then another token.
+    Int8,
+}
+
+impl ArithmeticName {
+    /// The kernels' own.
+    pub fn arithmetic(self) -> Arithmetic {
+        match self {
+            Self::F32 => Arithmetic::F32,
+            Self::Int8 => Arithmetic::Int8,
+        }
+    }
+}
 
 /// Arguments of `isotherm run`.
 #[derive(Debug, Args)]

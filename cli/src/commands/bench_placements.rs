@@ -5,7 +5,7 @@
 //! says that knows nothing but layers and the number of devices.
 
 use crate::access::Wish;
-use crate::args::BenchPlacements;
+use crate::args::{ArithmeticName, BenchPlacements};
 use crate::commands::access::{PROBING, pass};
 use crate::commands::{plan, probe};
 use crate::failure::{Code, Done, Failure};
@@ -216,7 +216,7 @@ impl Subject {
         slow: &[(String, f64)],
         file: &str,
     ) -> Result<DevicesFile, Failure> {
-        let wanted = probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow };
+        let wanted = probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow, arithmetic: ArithmeticName::F32 };
         let output = args.output.join(file);
         probe::measure(ui, identity, None, model, &wanted, args.budget, &output).map(|(devices, _)| devices)
     }

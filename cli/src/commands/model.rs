@@ -1,5 +1,7 @@
 //! `isotherm model`: obtain, describe and synthesise model files.
 
+mod perplexity;
+
 use crate::args::ModelCommand;
 use crate::failure::{Code, Done, Failure};
 use crate::models;
@@ -24,6 +26,9 @@ pub fn run(ui: &Ui, command: &ModelCommand) -> Done {
         ModelCommand::Show { model } => {
             let local = models::open(ui, model)?;
             ui.result(&local.model, || describe(&local.model, &local.path))
+        }
+        ModelCommand::Perplexity { model, text, tokens, skip_reference } => {
+            perplexity::run(ui, model, text.as_deref(), *tokens, *skip_reference)
         }
         ModelCommand::Synth { geometry, output, quantisation, seed } => {
             synthesise(geometry, output, quantisation, *seed)?;

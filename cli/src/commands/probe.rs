@@ -1,7 +1,7 @@
 //! `isotherm probe`: this host's devices, measured with a model's real layers.
 
 use crate::access::{Guest, Wish};
-use crate::args::Probe;
+use crate::args::{ArithmeticName, Probe};
 use crate::commands::access::{PROBING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
@@ -43,7 +43,8 @@ pub fn run(ui: &Ui, args: &Probe) -> Done {
     }
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
-    let wanted = Wanted { split: args.split, backends: &args.backends, logical: args.logical, slow: &args.slow };
+    let (backends, arithmetic) = (args.backends.as_slice(), args.arithmetic);
+    let wanted = Wanted { split: args.split, backends, logical: args.logical, slow: &args.slow, arithmetic };
     let guest = Guest::open(&identity, &args.guest)?;
     let (file, _) = measure(ui, &identity, guest.as_ref(), &model, &wanted, args.budget, &args.output)?;
     files::write_json(&registry::last_devices()?, &file)?;
@@ -68,7 +69,7 @@ pub fn measure(
     let host = Host::discover(&Roots::default());
     let name = trust::host_id();
     let now = trust::now()?.to_string();
-    let kernels = Kernels::detect();
+    let kernels = Kernels { arithmetic: wanted.arithmetic.arithmetic(), ..Kernels::detect() };
     let request = Request {
         gguf: &model.gguf,
         geometry: &model.geometry,
@@ -106,6 +107,8 @@ pub struct Wanted<'a> {
     pub split: u32,
     /// Backends, preferred first; empty for the processor and every card.
     pub backends: &'a [String],
+    /// In what arithmetic layers are timed, and later run.
+    pub arithmetic: ArithmeticName,
     /// Logical devices for each of another backend.
     pub logical: u32,
     /// Devices to slow on purpose, and by which factor.

@@ -3,7 +3,7 @@
 //! The order is the evidence: the devices are probed and logged, each plan is made, simulated and sealed, and only
 //! then run, with prompts and contexts that the probe did not sample. Nothing is fitted to a run; every run is kept.
 
-use crate::args::Sources;
+use crate::args::{ArithmeticName, Sources};
 use crate::commands::{plan, probe, report, seal, simulate, verify};
 use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
@@ -120,7 +120,7 @@ impl Bench {
             &identity,
             None,
             &model,
-            &probe::Wanted { split, backends: &[], logical: 1, slow: &[] },
+            &probe::Wanted { split, backends: &[], logical: 1, slow: &[], arithmetic: ArithmeticName::F32 },
             Seconds::of(PROBE_SECONDS),
             &folder.join("devices.json"),
         )?;

@@ -121,6 +121,14 @@ pub struct Kernels {
 }
 
 impl Kernels {
+    /// The best instructions of this processor, in an arithmetic by its name, as profiles and manifests give it; none where
+    /// this program does not compute in it.
+    #[must_use]
+    pub fn of(arithmetic: &str) -> Option<Self> {
+        let known = [Arithmetic::F32, Arithmetic::Int8].into_iter().find(|known| known.name() == arithmetic)?;
+        Some(Self { arithmetic: known, ..Self::detect() })
+    }
+
     /// The best instructions of this processor, in single precision.
     #[must_use]
     pub fn detect() -> Self {
