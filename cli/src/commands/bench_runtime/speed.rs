@@ -91,7 +91,7 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     let mut rows = Vec::new();
     let mut budgets = Vec::new();
     for (at, &count) in sizes.iter().enumerate() {
-        ui.note(format!("  {} cores", count));
+        ui.note(format!("  {count} cores"));
         rows.extend(on_cores(ui, args, &model, &cores[..count], bandwidth[at.min(1)], bytes)?);
     }
     if let Some(budget) = args.weights_budget {
