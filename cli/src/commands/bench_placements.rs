@@ -216,7 +216,8 @@ impl Subject {
         slow: &[(String, f64)],
         file: &str,
     ) -> Result<DevicesFile, Failure> {
-        let wanted = probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow, arithmetic: ArithmeticName::F32 };
+        let wanted =
+            probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow, arithmetic: ArithmeticName::F32 };
         let output = args.output.join(file);
         probe::measure(ui, identity, None, model, &wanted, args.budget, &output).map(|(devices, _)| devices)
     }
@@ -306,6 +307,7 @@ impl Placed<'_> {
             waiting_max: None,
             cancels: None,
             memory_available: Host::discover(&Roots::default()).memory_available_bytes,
+            weights_budget: None,
         };
         let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
             if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }

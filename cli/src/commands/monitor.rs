@@ -226,7 +226,7 @@ fn log(identity: &Identity, alerts: &[Alert]) -> Done {
 }
 
 /// Refused connections of one interval are one event, so that a flood of them does not become one of the log.
-fn log_refused(identity: &isotherm_audit::keys::Identity, (count, peer): (u64, Option<String>)) -> Done {
+fn log_refused(identity: &Identity, (count, peer): (u64, Option<String>)) -> Done {
     if count == 0 {
         return Ok(());
     }

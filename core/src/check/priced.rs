@@ -27,8 +27,8 @@ use num_traits::{Signed, Zero};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Greatest rate and least stay by shape, as bits.
-type Table = BTreeMap<Shape, (u64, u64)>;
+/// Greatest rate and least stay of a shape, as bits.
+type Bits = (u64, u64);
 
 /// Evidence as a certificate gives it.
 pub(super) struct Claim {
@@ -62,11 +62,11 @@ pub(super) fn prove(problem: &PlacementProblem, bound: f64, above: &Exact, claim
     let tokens = whole(problem.serving.requests_max.into()) * mean(problem.workload.output_tokens);
     let all = weight((problem.layers(), true, true));
     let covered = |life: &Life| {
-        let mut classes: BTreeMap<Vec<(Shape, (u64, u64))>, u64> = BTreeMap::new();
+        let mut classes: BTreeMap<Vec<(Shape, Bits)>, u64> = BTreeMap::new();
         for device in problem.graph.device_ids() {
             *classes.entry(table(&variants, device, life).into_iter().collect()).or_default() += 1;
         }
-        let gains = |(shape, (rate, stay)): &(Shape, (u64, u64))| {
+        let gains = |(shape, (rate, stay)): &(Shape, Bits)| {
             let (rate, stay) = (exact(f64::from_bits(*rate))?, exact(f64::from_bits(*stay))?);
             let gain = weight(*shape) - &price * stay;
             gain.is_positive().then(|| clipped(&rate, above) * gain)
@@ -89,8 +89,8 @@ pub(super) fn prove(problem: &PlacementProblem, bound: f64, above: &Exact, claim
 }
 
 /// For each shape that fits, the greatest rate and the least stay of a device in any format.
-fn table(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, life: &Life) -> Table {
-    let mut table = Table::new();
+fn table(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, life: &Life) -> BTreeMap<Shape, Bits> {
+    let mut table: BTreeMap<Shape, Bits> = BTreeMap::new();
     for problem in variants.iter().filter(|problem| problem.usable(device)) {
         let total = problem.layers();
         let Ways { entry, between, exit } = Ways::of(problem, variants.len(), device, life);
