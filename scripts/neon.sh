@@ -22,6 +22,7 @@ edition = "2024"
 core_affinity = "0.8"
 half = "2.7"
 memmap2 = "0.9"
+thiserror = "2"
 [profile.dev]
 opt-level = 1
 debug = 0
