@@ -1,9 +1,9 @@
 //! Plans that spend little, and plans that have to reach something beside being the best.
 //!
 //! The best plan by throughput comes first: it says whether a floor under the rate can be had, and how fast any plan is.
-//! Then, batch by batch, integer programs over positions (see [`crate::formulation::spending`]) look for what costs less
+//! Then, batch by batch, integer programs over positions (see `formulation/spending.rs`) look for what costs less
 //! while it reaches all goals. What they find is routed, slowed where heat asks for it, and valued like any other plan.
-//! The bound comes of prices of layers ([`prices`]), which the checker verifies; where the programs say more, of the
+//! The bound comes of prices of layers (`goals/prices.rs`), which the checker verifies; where the programs say more, of the
 //! solver.
 //!
 //! *First this, then that* (lexicographic): the best by the first figure, then the best by the second among plans that lose

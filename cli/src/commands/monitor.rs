@@ -173,14 +173,16 @@ fn noticed(ui: &Ui, identity: &Identity, sampler: &Sampler, changes: &[Change]) 
     let mut events = Vec::new();
     for change in changes {
         let words = here::words(change);
-        ui.note(format!("noticed: {words}"));
         let mut event = Event::new(EventKind::DeviceInfo, trust::now()?, identity.id());
         event.severity = if matches!(change, Change::Removed { .. }) { Severity::Warning } else { Severity::Info };
         event.device = Some(change.key().to_owned());
         event.metadata.insert("change".to_owned(), words.as_str().into());
         events.push(event);
     }
-    trust::record_all(identity, &events).map(|_| ())
+    // What is told is on record by then.
+    trust::record_all(identity, &events)?;
+    changes.iter().for_each(|change| ui.note(format!("noticed: {}", here::words(change))));
+    Ok(())
 }
 
 impl State {
