@@ -145,7 +145,7 @@ fn compare(ui: &Ui, problem: &PlacementProblem, cap: Seconds, peer: Option<&cpsa
 }
 
 /// Runs something with a budget that ends after the cap.
-fn within<T>(cap: Seconds, run: impl FnOnce(&Budget<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+pub(super) fn within<T>(cap: Seconds, run: impl FnOnce(&Budget<'_>) -> T) -> T {
     let begin = Instant::now();
     let remaining = || Seconds::of(cap.value() - begin.elapsed().as_secs_f64());
     run(&Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() })

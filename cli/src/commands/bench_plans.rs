@@ -6,6 +6,7 @@
 //! *wins* where its mean is better by more than both confidence intervals together: a defect, or a finding.
 
 use crate::args::BenchPlans;
+use crate::commands::bench_planner::within;
 use crate::commands::plan::{promises, quantity};
 use crate::failure::{Code, Done, Failure};
 use crate::question;
@@ -16,15 +17,12 @@ use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::SimulationReport;
-use isotherm_core::units::Seconds;
 use isotherm_core::workload::{Arrivals, Length};
-use isotherm_planner::Budget;
 use isotherm_planner::baselines::{Baseline, baseline};
 use isotherm_sim::Options;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
 
 /// Name of this planner in the table.
 const OURS: &str = "isotherm";
@@ -153,12 +151,6 @@ fn ours(ui: &Ui, problem: &PlacementProblem, args: &BenchPlans) -> Result<Result
     let outcome = within(args.cap, |budget| isotherm_planner::plan(problem, budget))
         .map_err(|e| Failure::new(Code::Limit, format!("{OURS} failed on {}: {e}", problem.name)))?;
     Ok(outcome.plan().cloned().ok_or_else(|| outcome.artefact(problem).reasons.join("; ")))
-}
-
-fn within<T>(cap: Seconds, run: impl FnOnce(&Budget<'_>) -> T) -> T {
-    let begin = Instant::now();
-    let remaining = || Seconds::of(cap.value() - begin.elapsed().as_secs_f64());
-    run(&Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() })
 }
 
 /// A plan in simulation.

@@ -73,7 +73,7 @@ pub enum GeometryError {
         /// What the file names.
         found: String,
     },
-    /// A feature that would change the result and is not implemented.
+    /// A feature that would change the result, and that no kernel here computes.
     #[error("metadata {key:?} asks for {found}, which is not supported; choose another model")]
     Feature {
         /// The key.
