@@ -2,12 +2,11 @@
 
 use super::kernels::Module;
 use super::library;
-use cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Compute capabilities, times ten, that the compiler of CUDA 12.9 makes PTX for. A newer card runs the PTX of the
+/// Compute capabilities, times ten, that the compilers of CUDA 12.9 and 13.0 make PTX for. A newer card runs the PTX of the
 /// newest one that is not above it.
 const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
 
@@ -16,7 +15,7 @@ const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
 pub enum MakeError {
     /// No run-time compiler.
     #[error(
-        "its run-time compiler libnvrtc is not installed; `pip install nvidia-cuda-nvrtc-cu12` or the CUDA toolkit has it"
+        "its run-time compiler libnvrtc is not installed; the CUDA toolkit has it, and so has pip's nvidia-cuda-nvrtc of the driver's version"
     )]
     NoCompiler,
     /// Too old a card.
@@ -51,23 +50,11 @@ pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<Stri
     if let Some(kept) = path.as_deref().and_then(read) {
         return Ok(kept);
     }
-    if !library::has_compiler() {
-        return Err(MakeError::NoCompiler);
-    }
-    let options = CompileOptions {
-        options: vec![format!("--gpu-architecture=compute_{architecture}"), "--std=c++17".to_owned()],
-        name: Some(format!("isotherm-{}.cu", module.name())),
-        ..CompileOptions::default()
-    };
-    let made = compile_ptx_with_opts(&source, options).map_err(|error| MakeError::Refused {
-        module: module.name(),
-        log: match error {
-            CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
-            other => format!("{other:?}"),
-        },
-    })?;
-    // The compiler ends its text with a zero byte.
-    let text = made.to_src().trim_end_matches('\0').to_owned();
+    let compiler = library::compiler().ok_or(MakeError::NoCompiler)?;
+    let architecture = format!("--gpu-architecture=compute_{architecture}");
+    let text = compiler
+        .ptx(&source, &format!("isotherm-{}.cu", module.name()), &[&architecture, "--std=c++17"])
+        .map_err(|log| MakeError::Refused { module: module.name(), log })?;
     if let Some(path) = path {
         keep(&path, &text);
     }
