@@ -205,8 +205,10 @@ fn remembered(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
 fn attention(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
     let mut batches =
         vec![vec![(1, 1)], vec![(16, 1), (17, 1)], vec![(300, 1), (129, 1), (3, 3)], vec![(70, 40), (20, 20)]];
+    // Long enough that a backend which splits sequences splits them in another way than short ones.
+    batches.push(vec![(2100, 1), (40, 1)]);
     if suite.thorough {
-        batches.extend([vec![(128, 1)], vec![(1100, 1)], vec![(257, 2), (1, 1)]]);
+        batches.extend([vec![(128, 1)], vec![(1100, 1)], vec![(257, 2), (1, 1)], vec![(4200, 2)], vec![(8300, 1)]]);
     }
     let heads = if suite.thorough { &HEADS[..] } else { &HEADS[1..2] };
     for &heads in heads {
