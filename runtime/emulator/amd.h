@@ -14,6 +14,7 @@ struct Index3 { unsigned x, y, z; };
 #define blockIdx (Index3{__builtin_amdgcn_workgroup_id_x(), __builtin_amdgcn_workgroup_id_y(), __builtin_amdgcn_workgroup_id_z()})
 extern __device__ Index3 gridDim;
 static __device__ float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
+static __device__ uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return uint4{x, y, z, w}; }
 static __device__ float __fmul_rn(float a, float b) { return a * b; }
 static __device__ float __fadd_rn(float a, float b) { return a + b; }
 static __device__ float __uint_as_float(unsigned v) { return __builtin_bit_cast(float, v); }

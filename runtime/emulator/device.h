@@ -30,6 +30,7 @@ struct alignas(8) uint2 { unsigned x, y; };
 #define gridDim (emulated::grid_size)
 
 static inline __attribute__((unused)) float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline __attribute__((unused)) uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 static inline __attribute__((unused)) float __fmul_rn(float a, float b) { return a * b; }
 static inline __attribute__((unused)) float __fadd_rn(float a, float b) { return a + b; }
 static inline __attribute__((unused)) float __uint_as_float(unsigned bits) {

@@ -14,7 +14,7 @@ namespace {
 #include "product.cu"
 #include "integer.cu"
 const emulated::Kernel kernels[] = {
-    ENTRY(NAME(lookup)),     ENTRY(NAME(product_1)), ENTRY(NAME(product_4)), ENTRY(NAME(product_8)),
+    ENTRY(NAME(lookup)),     ENTRY(NAME(product_1)), ENTRY(NAME(product_1_few)), ENTRY(NAME(product_4)), ENTRY(NAME(product_8)),
     ENTRY(NAME(gated_1)),
 #if !IS_FLOAT
     ENTRY(NAME(rounded_1)),  ENTRY(NAME(rounded_4)), ENTRY(NAME(rounded_tensor)),

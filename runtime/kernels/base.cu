@@ -58,7 +58,7 @@ DEVICE void tensor_dot(int (&sums)[4], u32 a0, u32 a1, u32 b) {
 #define WARPS (THREADS / WARP)
 // Positions in one block of the key-value cache.
 #define CACHE_BLOCK 16
-// Positions that one block of threads attends to: the unit in which long sequences are split, whatever their length.
+// Positions that one block of threads attends to at most: the unit in which long sequences are split.
 #define SEGMENT 256
 // Query heads that share one reading of keys and values.
 #define QUERIES 4

@@ -124,6 +124,50 @@ DEVICE float4 weights_of(const Unit& unit, u32 quad) {
 
 DEVICE float4 exact_weights_of(const Unit& unit, u32 quad) { return weights_of(unit, quad); }
 
+#if FORMAT_ID == 0
+typedef Unit Ready;
+
+DEVICE Ready load_ready(const u8* weights, u32 rows, u32 columns, u32 row, u32 unit) {
+    return load_unit(weights, rows, columns, row, unit);
+}
+
+DEVICE float4 ready_weights_of(const Ready& unit, u32 quad) { return weights_of(unit, quad); }
+#else
+// A unit held as its bits, for kernels that multiply few rows of numbers and so have the registers: all of it is on its
+// way at once.
+struct Ready {
+    uint4 bits[4];
+};
+
+DEVICE Ready load_ready(const u8* weights, u32 rows, u32 columns, u32 row, u32 unit) {
+    Ready out;
+    const u16* from = (const u16*)(weights + (u64)row * columns * 2);
+    const u32 column = unit * 32;
+    if ((((u64)from) & 15) == 0 && column + 32 <= columns) {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) out.bits[i] = *(const uint4*)(from + column + i * 8);
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            u32 words[4];
+#pragma unroll
+            for (u32 j = 0; j < 4; j++) {
+                const u32 at = column + i * 8 + j * 2;
+                words[j] = (at < columns ? from[at] : 0) | (at + 1 < columns ? (u32)from[at + 1] << 16 : 0);
+            }
+            out.bits[i] = make_uint4(words[0], words[1], words[2], words[3]);
+        }
+    }
+    return out;
+}
+
+DEVICE float4 ready_weights_of(const Ready& unit, u32 quad) {
+    const uint4 eight = unit.bits[quad / 2];
+    const u32 low = quad % 2 == 0 ? eight.x : eight.z, high = quad % 2 == 0 ? eight.y : eight.w;
+    return make_float4(widened(low & 0xffff), widened(low >> 16), widened(high & 0xffff), widened(high >> 16));
+}
+#endif
+
 #else
 
 // The zero point of the stored numbers when they are read as unsigned bytes.
@@ -299,5 +343,13 @@ DEVICE float4 exact_weights_of(const Unit& unit, u32 quad) {
     return weights_of(unit, quad);
 #endif
 }
+
+typedef Unit Ready;
+
+DEVICE Ready load_ready(const u8* weights, u32 rows, u32 columns, u32 row, u32 unit) {
+    return load_unit(weights, rows, columns, row, unit);
+}
+
+DEVICE float4 ready_weights_of(const Ready& unit, u32 quad) { return weights_of(unit, quad); }
 
 #endif

@@ -30,13 +30,13 @@ DEVICE void multiply_rounded(const u8* const* weights, const u32* row_of, u32 ro
     SHARED(int, slab_totals, T * 2 * WARP);
     const u32 lane = threadIdx.x % WARP, units = columns / 32;
     for (int t = 0; t < T; t++) sums[0][t] = sums[1][t] = 0.0f;
+    Unit held[2], next[2];
+    if (lane < units) {
+        held[0] = load_unit(weights[0], rows, columns, row_of[0], lane);
+        held[1] = load_unit(weights[1], rows, columns, row_of[1], lane);
+    }
     for (u32 first = 0; first < units; first += SLAB_UNITS) {
         const u32 unit = first + lane;
-        Unit held[2];
-        if (unit < units) {
-            held[0] = load_unit(weights[0], rows, columns, row_of[0], unit);
-            held[1] = load_unit(weights[1], rows, columns, row_of[1], unit);
-        }
         SYNC();
         for (u32 i = threadIdx.x; i < T * SLAB / 4; i += THREADS) {
             const u32 t = i / (SLAB / 4), column = i % (SLAB / 4) * 4;
@@ -55,6 +55,10 @@ DEVICE void multiply_rounded(const u8* const* weights, const u32* row_of, u32 ro
             slab_totals[i] = totals[row * units * 2 + column / 16];
         }
         SYNC();
+        if (unit + SLAB_UNITS < units) {
+            next[0] = load_unit(weights[0], rows, columns, row_of[0], unit + SLAB_UNITS);
+            next[1] = load_unit(weights[1], rows, columns, row_of[1], unit + SLAB_UNITS);
+        }
         if (unit < units) {
 #pragma unroll
             for (u32 run = 0; run < 2; run++) {
@@ -80,6 +84,7 @@ DEVICE void multiply_rounded(const u8* const* weights, const u32* row_of, u32 ro
                 }
             }
         }
+        held[0] = next[0], held[1] = next[1];
     }
     for (int r = 0; r < 2; r++) {
         for (int t = 0; t < T; t++) sums[r][t] = warp_sum(sums[r][t]);

@@ -143,18 +143,165 @@ DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 row
     }
 }
 
+// One row of numbers. The row is put into shared memory once, or some thousand columns at a time where it is longer, and then
+// every warp streams through its rows of the matrix without waiting for the others: what it multiplies next is on its
+// way while it multiplies. A block takes groups of rows in turn, as many blocks as the card holds at once.
+
+// Slabs of the row of numbers that are in shared memory at once: as many as let three blocks share a multiprocessor.
+#if __CUDA_ARCH__ == 800 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
+#define ROW_SLABS 8
+#else
+#define ROW_SLABS 6
+#endif
+// Units on their way for each row of the matrix, the one being multiplied included.
+#define IS_HALF (FORMAT_ID == 1 || FORMAT_ID == 30)
+#define DEPTH 2
+
+// Which rows of which matrices a warp multiplies: R rows of one matrix, or one row of each of two.
+struct Three {
+    const u8 *w0, *w1, *w2;
+    u32 rows0, rows1, rows2;
+    float *out0, *out1, *out2;
+};
+
+struct Taken {
+    const u8* weights[2];
+    float* out;
+    u32 row, rows;
+};
+
+// Group `group` of a warp's R rows; a block's warps take consecutive groups of one matrix.
+template <int R>
+DEVICE Taken take(const Three& of, u32 group) {
+    const u32 each = WARPS * R, groups0 = (of.rows0 + each - 1) / each, groups1 = (of.rows1 + each - 1) / each;
+    Taken out;
+    u32 block = group;
+    if (block < groups0) {
+        out.weights[0] = of.w0, out.out = of.out0, out.rows = of.rows0;
+    } else if ((block -= groups0) < groups1) {
+        out.weights[0] = of.w1, out.out = of.out1, out.rows = of.rows1;
+    } else {
+        block -= groups1;
+        out.weights[0] = of.w2, out.out = of.out2, out.rows = of.rows2;
+    }
+    out.weights[1] = out.weights[0];
+    out.row = (block * WARPS + threadIdx.x / WARP) * R;
+    return out;
+}
+
+// A row of a gate and the same row of its up matrix.
+DEVICE Taken take_both(const Three& of, u32 group) {
+    Taken out = {{of.w0, of.w1}, of.out0, group * WARPS + threadIdx.x / WARP, of.rows0};
+    return out;
+}
+
+// `BOTH`: two rows, one of each of two matrices; otherwise R rows of one.
+template <int R, bool BOTH>
+DEVICE void stream(const Three& of, u32 groups, const float* x, const float* norm, float epsilon, u32 columns, u32 add) {
+    SHARED(float4, slab, ROW_SLABS * SLAB_QUADS);
+    SHARED(float, partial, WARPS);
+    const u32 lane = threadIdx.x % WARP, units = (columns + 31) / 32;
+    const bool wide = is_wide(x, columns);
+    Ready held[DEPTH][R];
+    // Where the next units come from.
+    u32 group_ahead = blockIdx.x, unit_ahead = lane;
+    Taken ahead = BOTH ? take_both(of, group_ahead) : take<R>(of, group_ahead);
+#define ASK(to)                                                                                                          \
+    do {                                                                                                                 \
+        if (group_ahead < groups && unit_ahead < units) {                                                                \
+            _Pragma("unroll") for (int r = 0; r < R; r++) {                                                              \
+                const u32 row = min(BOTH ? ahead.row : ahead.row + r, ahead.rows - 1);                                   \
+                to[r] = load_ready(ahead.weights[BOTH ? r : 0], ahead.rows, columns, row, unit_ahead);                   \
+            }                                                                                                            \
+        }                                                                                                                \
+        unit_ahead += WARP;                                                                                              \
+        if (unit_ahead - lane >= units) {                                                                                \
+            unit_ahead = lane, group_ahead += gridDim.x;                                                                 \
+            if (group_ahead < groups) ahead = BOTH ? take_both(of, group_ahead) : take<R>(of, group_ahead);              \
+        }                                                                                                                \
+    } while (0)
+#pragma unroll
+    for (int depth = 0; depth + 1 < DEPTH; depth++) ASK(held[depth]);
+    const float scale = norm ? norm_scale(x, columns, epsilon, partial) : 1.0f;
+    bool is_staged = false;
+    for (u32 group = blockIdx.x; group < groups; group += gridDim.x) {
+        float sums[R];
+#pragma unroll
+        for (int r = 0; r < R; r++) sums[r] = 0.0f;
+        for (u32 chunk = 0; chunk < units; chunk += ROW_SLABS * SLAB_UNITS) {
+            const u32 end = min(chunk + ROW_SLABS * SLAB_UNITS, units);
+            if (!is_staged || units > ROW_SLABS * SLAB_UNITS) {
+                SYNC();
+                for (u32 first = chunk; first < end; first += SLAB_UNITS) {
+                    float4* to = slab + (first - chunk) / SLAB_UNITS * SLAB_QUADS;
+                    stage<THREADS>(to, x, norm, scale, first * 32, columns, wide);
+                }
+                SYNC();
+                is_staged = true;
+            }
+            for (u32 first = chunk; first < end; first += SLAB_UNITS) {
+                ASK(held[DEPTH - 1]);
+                const float4* from = slab + (first - chunk) / SLAB_UNITS * SLAB_QUADS + lane;
+                if (first + lane < units) {
+#pragma unroll
+                    for (int quad = 0; quad < 8; quad++) {
+                        const float4 numbers = from[quad * QUAD_STRIDE];
+#pragma unroll
+                        for (int r = 0; r < R; r++) {
+                            sums[r] = add_products(sums[r], ready_weights_of(held[0][r], quad), numbers);
+                        }
+                    }
+                }
+#pragma unroll
+                for (int depth = 0; depth + 1 < DEPTH; depth++) {
+#pragma unroll
+                    for (int r = 0; r < R; r++) held[depth][r] = held[depth + 1][r];
+                }
+            }
+        }
+#undef ASK
+        const Taken here = BOTH ? take_both(of, group) : take<R>(of, group);
+#pragma unroll
+        for (int r = 0; r < R; r++) sums[r] = warp_sum(sums[r]);
+        if (BOTH) {
+            if (lane == 0 && here.row < here.rows) here.out[here.row] = __fmul_rn(silu(sums[0]), sums[R - 1]);
+            continue;
+        }
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            if (lane == r && here.row + r < here.rows) {
+                float* to = here.out + here.row + r;
+                *to = add ? __fadd_rn(*to, sums[r]) : sums[r];
+            }
+        }
+    }
+}
+
 #define PRODUCT_ARGUMENTS                                                                                                \
     const u8 *w0, const u8 *w1, const u8 *w2, u32 rows0, u32 rows1, u32 rows2, float *out0, float *out1, float *out2,    \
         const float *x, const float *norm, float epsilon, u32 tokens, u32 columns, u32 add
 #define PRODUCT_VALUES w0, w1, w2, rows0, rows1, rows2, out0, out1, out2, x, norm, epsilon, tokens, columns, add
 
 // Blocks that shall fit on a multiprocessor at once, where that leaves registers enough for nothing to be spilled.
-#define IS_HALF (FORMAT_ID == 1 || FORMAT_ID == 30)
 #define ROW_BLOCKS (IS_HALF ? 2 : 3)
 #define TILE_BLOCKS (IS_HALF || FORMAT_ID == 14 || (FORMAT_ID == 13 && __CUDA_ARCH__ >= 1000) ? 2 : 3)
 
-// One row of numbers: two rows of the matrix in a warp.
-KERNEL(THREADS, ROW_BLOCKS) NAME(product_1)(PRODUCT_ARGUMENTS) { product<2, 1, THREADS>(PRODUCT_VALUES); }
+// One row of numbers: two rows of the matrix in a warp, or one where there are too few for all multiprocessors. `groups`
+// is how many groups of rows there are; blocks take them in turn.
+#define ROW_ARGUMENTS                                                                                                    \
+    const u8 *w0, const u8 *w1, const u8 *w2, u32 rows0, u32 rows1, u32 rows2, float *out0, float *out1, float *out2,    \
+        const float *x, const float *norm, float epsilon, u32 groups, u32 columns, u32 add
+
+KERNEL(THREADS, ROW_BLOCKS) NAME(product_1)(ROW_ARGUMENTS) {
+    const Three of = {w0, w1, w2, rows0, rows1, rows2, out0, out1, out2};
+    stream<2, false>(of, groups, x, norm, epsilon, columns, add);
+}
+
+KERNEL(THREADS, ROW_BLOCKS) NAME(product_1_few)(ROW_ARGUMENTS) {
+    const Three of = {w0, w1, w2, rows0, rows1, rows2, out0, out1, out2};
+    stream<1, false>(of, groups, x, norm, epsilon, columns, add);
+}
+
 // Two to four rows of numbers.
 KERNEL(THREADS, 2) NAME(product_4)(PRODUCT_ARGUMENTS) { product<2, 4, THREADS>(PRODUCT_VALUES); }
 // Tiles of eight rows of numbers by 16 rows of the matrix. A norm goes before it: scales of eight rows cost registers
@@ -166,15 +313,11 @@ NAME(product_8)(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 rows1, 
 }
 
 // The gated half of a feed-forward layer for one row of numbers: a warp multiplies one row of each matrix.
-KERNEL(THREADS, 3)
+KERNEL(THREADS, ROW_BLOCKS)
 NAME(gated_1)(const u8* gate, const u8* up, u32 rows, float* out, const float* x, const float* norm, float epsilon,
-              u32 tokens, u32 columns) {
-    const u32 row = blockIdx.x * WARPS + threadIdx.x / WARP, token = blockIdx.y;
-    const u8* weights[2] = {gate, up};
-    const u32 row_of[2] = {min(row, rows - 1), min(row, rows - 1)}, rows_of[2] = {rows, rows};
-    float sums[2][1];
-    multiply<2, 1, THREADS>(weights, row_of, rows_of, x, norm, epsilon, token, tokens, columns, sums);
-    if (threadIdx.x % WARP == 0 && row < rows) out[(u64)token * rows + row] = __fmul_rn(silu(sums[0][0]), sums[1][0]);
+              u32 groups, u32 columns) {
+    const Three of = {gate, up, nullptr, rows, rows, 0, out, nullptr, nullptr};
+    stream<2, true>(of, groups, x, norm, epsilon, columns, 0);
 }
 
 // Rows of the matrix itself, bit for bit as the format defines them. An index past the matrix reads its last row.

@@ -7,7 +7,7 @@
 //! from the registers and shared memory that NVIDIA's assembler counts (`kernels/resources.tsv`). Nothing here was
 //! measured on a card.
 
-use crate::backend::cuda::kernels::is_quantised;
+use crate::backend::cuda::kernels::{is_quantised, segments};
 use crate::cpu::Arithmetic;
 use crate::model::Geometry;
 use crate::model::format::BlockFormat;
@@ -60,6 +60,17 @@ pub struct Card {
 }
 
 impl Card {
+    /// Every card that times are foretold for.
+    pub const KNOWN: [Self; 3] = [Self::H100, Self::H200, Self::RTX_4090];
+
+    /// The card of that name, as its driver gives it.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        // The word with the number is in both names; what stands around it differs.
+        let number = |card: &Self| card.name.split(' ').find(|word| word.contains(|c: char| c.is_ascii_digit()));
+        Self::KNOWN.into_iter().find(|card| number(card).is_some_and(|number| name.contains(number)))
+    }
+
     /// H100 SXM5: 132 multiprocessors, 3.35 TB/s, 1.98 GHz (NVIDIA H100 data sheet and Hopper tuning guide: 64 warps,
     /// 32 blocks, 228 KB of shared memory a multiprocessor).
     pub const H100: Self = Self {
@@ -72,6 +83,8 @@ impl Card {
         warps_max: 64,
         blocks_max: 32,
     };
+    /// H200 SXM: the H100's processor with 4.8 TB/s (NVIDIA H200 data sheet).
+    pub const H200: Self = Self { name: "H200 SXM", bytes_per_second: 4.8e12, ..Self::H100 };
     /// RTX 4090: 128 multiprocessors, 1008 GB/s, 2.52 GHz (NVIDIA Ada architecture paper and Ada tuning guide: 48
     /// warps, 24 blocks, 100 KB of shared memory a multiprocessor).
     pub const RTX_4090: Self = Self {
@@ -330,7 +343,7 @@ fn attend(geometry: &Geometry, positions: u64) -> Work {
     let (size, kv) = (geometry.head_size as u64, geometry.kv_heads as u64);
     let each = geometry.heads as u64 / kv;
     let parts = each.div_ceil(4);
-    let segments = positions.div_ceil(256).max(1);
+    let segments = u64::from(segments(positions));
     let numbers = positions * size * kv * 2;
     Work {
         part: format!("attention over {positions}"),
@@ -426,7 +439,7 @@ mod tests {
 
     #[test]
     fn no_expectation_is_above_what_the_card_states() {
-        for card in [Card::H100, Card::RTX_4090] {
+        for card in Card::KNOWN {
             for format in BlockFormat::ALL {
                 for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
                     let kernel =

@@ -41,6 +41,14 @@ impl Arg {
 pub struct Function {
     function: CudaFunction,
     kernel: Kernel,
+    resident: u32,
+}
+
+impl Function {
+    /// How many of its blocks the device holds at once, at least one.
+    pub const fn resident(&self) -> u32 {
+        self.resident
+    }
 }
 
 /// A launch that can be repeated.
@@ -99,7 +107,6 @@ pub struct Facts {
     pub memory_bytes: u64,
     pub capability: u32,
     pub integrated: bool,
-    pub multiprocessors: u32,
     /// Version of the driver, times a thousand: 12080 is 12.8.
     pub driver: u32,
 }
@@ -141,7 +148,6 @@ pub fn facts(ordinal: usize) -> Result<Facts, DriverError> {
         capability: 10 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
             + attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         integrated: attribute(Attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED)? != 0,
-        multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         driver: u32::try_from(version).unwrap_or(0),
     })
 }
@@ -171,10 +177,13 @@ impl Driver {
     /// # Errors
     /// What the compiler or the driver says.
     pub fn load(&self, module: Module, ptx: &str, capability: u32) -> Result<Vec<Function>, DriverError> {
+        let multiprocessors = self.context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let multiprocessors = u32::try_from(multiprocessors).unwrap_or(1);
         let loaded = self.context.load_module(cudarc::nvrtc::Ptx::from_src(ptx))?;
         let functions = module.kernels(capability).into_iter().map(|kernel| {
             let function = loaded.load_function(&kernel.name)?;
-            Ok(Function { function, kernel })
+            let of_one = function.occupancy_max_active_blocks_per_multiprocessor(kernel.threads(), 0, None)?;
+            Ok(Function { function, kernel, resident: (of_one * multiprocessors).max(1) })
         });
         functions.collect()
     }
@@ -306,7 +315,7 @@ impl Driver {
     /// When the arguments are not those of the kernel's table: a mistake of this backend.
     pub fn launch(&self, launch: &Launch) -> Result<(), DriverError> {
         let letters = launch.args.iter().map(|arg| arg.letter());
-        let Function { function, kernel } = &launch.function;
+        let Function { function, kernel, .. } = &launch.function;
         assert!(letters.eq(kernel.takes.bytes()), "{} takes {}, not {:?}", kernel.name, kernel.takes, launch.args);
         let mut builder = self.stream.launch_builder(function);
         for arg in &launch.args {

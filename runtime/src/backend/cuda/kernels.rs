@@ -35,6 +35,19 @@ pub const TENSOR_ROWS: u32 = 32;
 /// Least compute capability, times ten, whose tensor cores `rounded_tensor` is written for.
 pub const TENSOR_CAPABILITY: u32 = 80;
 
+/// The most segments that a row has which sees at most so many positions: what `segment_of` in `attention.cu` says.
+#[must_use]
+pub fn segments(reachable: u64) -> u32 {
+    const SHORT: u64 = 2048;
+    let whole = u64::from(SEGMENT);
+    let most = match reachable {
+        ..=SHORT => reachable.div_ceil(whole / 4),
+        4097.. => reachable.div_ceil(whole).max(4 * SHORT / whole),
+        _ => 4 * SHORT / whole,
+    };
+    u32::try_from(most.max(1)).unwrap_or(u32::MAX)
+}
+
 /// One unit of compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Module {
@@ -101,6 +114,14 @@ pub struct Kernel {
     pub takes: &'static str,
 }
 
+impl Kernel {
+    /// Threads of a block.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        if self.name.starts_with("product_8") { TILE_THREADS } else { THREADS }
+    }
+}
+
 /// Arguments of the kernels of [`Module::Common`], as `element.cu` and `attention.cu` declare them.
 const COMMON_KERNELS: &[(&str, &str)] = &[
     ("norm_rows", "ppfup"),
@@ -119,6 +140,7 @@ const COMMON_KERNELS: &[(&str, &str)] = &[
 const FORMAT_KERNELS: &[(&str, &str, bool)] = &[
     ("lookup", "puupp", false),
     ("product_1", "pppuuupppppfuuu", false),
+    ("product_1_few", "pppuuupppppfuuu", false),
     ("product_4", "pppuuupppppfuuu", false),
     ("product_8", "pppuuuppppuuu", false),
     ("gated_1", "ppupppfuu", false),

@@ -5,7 +5,7 @@
 
 use super::device::{CudaDevice, Slot};
 use super::driver::{Arg, Launch};
-use super::kernels::{Module, QUERIES, SEGMENT, TENSOR_ROWS, THREADS, TILE_THREADS, is_quantised};
+use super::kernels::{Module, QUERIES, SEGMENT, TENSOR_ROWS, THREADS, TILE_THREADS, is_quantised, segments};
 use crate::backend::contract::Matrix;
 use crate::backend::error::DeviceError;
 use crate::backend::op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
@@ -178,8 +178,11 @@ impl Planner<'_> {
                 self.rounded_group(format, &group, numbers, rows, &tail)?;
                 continue;
             }
+            if rows == 1 {
+                self.product_of_one(format, &group, input, tail[1..].try_into().expect("columns and how to store"))?;
+                continue;
+            }
             let (name, row_group, tokens, threads) = match rows {
-                1 => ("product_1", 16, 1, THREADS),
                 2..=4 => ("product_4", 16, 4, THREADS),
                 _ => ("product_8", 16, 8, TILE_THREADS),
             };
@@ -197,6 +200,29 @@ impl Planner<'_> {
             self.of(format, name, (groups(&group, row_group), rows.div_ceil(tokens), 1), threads, args)?;
         }
         Ok(())
+    }
+
+    /// One row of numbers: as many blocks as the device holds at once, each of which takes groups of rows in turn.
+    fn product_of_one(
+        &mut self,
+        format: BlockFormat,
+        group: &[(Matrix, Arg)],
+        input: Input,
+        tail: [Arg; 2],
+    ) -> Result<(), DeviceError> {
+        let module = Module::Of(format);
+        let name = |kernel: &str| format!("{kernel}_{}", module.name());
+        let resident = self.device.function(module, &name("product_1"))?.resident();
+        // Two rows a warp share their reading of the numbers; one row a warp where two would leave blocks without work.
+        let (kernel, count) = match groups(group, 16) {
+            count if count >= resident => ("product_1", count),
+            _ => ("product_1_few", groups(group, 8)),
+        };
+        let resident = self.device.function(module, &name(kernel))?.resident();
+        let mut args = self.group(group);
+        args.extend([self.view(input.numbers), self.weight(input.norm), Float(epsilon(input.norm)), Word(count)]);
+        args.extend(tail);
+        self.of(format, kernel, (count.min(resident), 1, 1), THREADS, args)
     }
 
     /// The input after its norm, in scratch memory where there is one.
@@ -273,10 +299,12 @@ impl Planner<'_> {
                 self.view(input.numbers),
                 self.weight(input.norm),
                 Float(epsilon(input.norm)),
-                Word(rows),
+                Word(gate.rows().div_ceil(8)),
                 Word(gate.columns()),
             ];
-            return self.of(format, "gated_1", (gate.rows().div_ceil(8), rows, 1), THREADS, args);
+            let module = Module::Of(format);
+            let resident = self.device.function(module, &format!("gated_1_{}", module.name()))?.resident();
+            return self.of(format, "gated_1", (gate.rows().div_ceil(8).min(resident), 1, 1), THREADS, args);
         }
         let count = u64::from(rows) * u64::from(gate.rows());
         let other = Pointer(self.device.scratch(Slot::Up, 4 * count)?);
@@ -301,8 +329,7 @@ impl Planner<'_> {
         // No row sees more than there are blocks for.
         let reachable =
             u64::from(seen_max).min(u64::from(places.blocks_count) * u64::from(super::super::CACHE_BLOCK as u32));
-        let segments =
-            u32::try_from(reachable.div_ceil(u64::from(SEGMENT)).max(1)).expect("fewer segments than positions");
+        let segments = segments(reachable);
         let of_row = u64::from(segments) * width * 4;
         let together = (SEGMENTS_BYTES_MAX / of_row).clamp(1, ATTEND_ROWS_MAX).min(u64::from(rows));
         let parts = heads.kv * (heads.query / heads.kv).div_ceil(QUERIES);
