@@ -44,6 +44,20 @@ struct Found {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<Agreement>,
     operations: Vec<Operation>,
+    /// One decoded token, all layers as one step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<Token>,
+}
+
+/// A decoded token.
+#[derive(Serialize)]
+struct Token {
+    layers: usize,
+    bytes: u64,
+    measured_seconds: f64,
+    measured_bytes_per_second: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected_seconds: Option<f64>,
 }
 
 /// The outcome of the conformance suite.
@@ -185,8 +199,9 @@ fn measure(
     let mut kernels = 0;
     let model = if check { Some(agreement(ui, open(info.index), &mut kernels)?) } else { None };
 
-    // One layer and the output: every kernel of a token once.
-    let geometry = Geometry { layers: 1, ..question.geometry.clone() };
+    // What is no card is slow: one layer and the output are every kernel of a token once.
+    let layers = if info.hardware.is_accelerator() { question.geometry.layers } else { 1 };
+    let geometry = Geometry { layers, ..question.geometry.clone() };
     let spec = SynthSpec {
         geometry: &geometry,
         format: question.layer,
@@ -204,13 +219,26 @@ fn measure(
     for piece in tokens.chunks(64) {
         decoder.pass(piece).map_err(|error| lost(&error))?;
     }
-    let timed = decoder.timed(20, 9).map_err(|error| lost(&error))?.unwrap_or_default();
+    let timed = decoder.timed(9).map_err(|error| lost(&error))?;
     kernels += decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
-    let known = [("H100", Card::H100), ("4090", Card::RTX_4090)];
-    let card = known.into_iter().find(|(name, _)| info.name.contains(name)).map(|(_, card)| card);
+    let card = Card::of(&info.name);
+    let token = timed.as_ref().map(|timed| {
+        // Steps name how often a layer's operations are there in the whole model.
+        let times = |times: u64| if times > 1 { layers as u64 } else { times };
+        let bytes = steps.iter().map(|(count, work)| times(*count) * work.bytes).sum::<u64>();
+        let of = |card: &Card| steps.iter().map(|(n, work)| Some(times(*n) as f64 * work.on(card)?.seconds)).sum();
+        Token {
+            layers,
+            bytes,
+            measured_seconds: timed.token,
+            measured_bytes_per_second: bytes as f64 / timed.token,
+            expected_seconds: card.as_ref().and_then(of),
+        }
+    });
     // The first operation looks the token up, which the account leaves out; so does the pass leave out the argmax.
     let operations = timed
         .iter()
+        .flat_map(|timed| &timed.operations)
         .skip(1)
         .zip(steps)
         .map(|(&(_, seconds), (_, work))| Operation {
@@ -230,6 +258,7 @@ fn measure(
         conformance,
         model,
         operations,
+        token,
     };
     Ok((found, kernels))
 }
@@ -265,7 +294,7 @@ fn describe(record: &Record, steps: &[(u64, Work)]) -> String {
         "one decoded token of {}, layers {}, output {}, arithmetic {}, {} positions\n\n",
         record.shape, record.layer_format, record.output_format, record.arithmetic, record.positions
     );
-    for card in [Card::H100, Card::RTX_4090] {
+    for card in Card::KNOWN {
         text.push_str(&account(steps, &card));
         text.push('\n');
     }
@@ -291,6 +320,16 @@ fn describe(record: &Record, steps: &[(u64, Work)]) -> String {
             ]
         }));
         text.push_str(&table(&rows, &[2, 3, 4]));
+        if let Some(token) = &card.token {
+            let expected = token.expected_seconds.map_or_else(String::new, |s| format!("; expected {:.0} us", s * 1e6));
+            text.push_str(&format!(
+                "one token, {} layers as one step: {:.0} us, {:.0} tokens a second, {:.0} GB/s{expected}\n",
+                token.layers,
+                token.measured_seconds * 1e6,
+                1.0 / token.measured_seconds,
+                token.measured_bytes_per_second / 1e9
+            ));
+        }
         text.push('\n');
     }
     text.push_str(&format!("kernels executed on NVIDIA hardware: {}\n", record.kernels_executed_on_nvidia_hardware));

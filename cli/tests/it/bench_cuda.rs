@@ -13,7 +13,7 @@ fn without_a_card_the_expectation_is_printed_and_a_check_says_that_there_is_none
     if !err.contains("no NVIDIA card here") {
         return eprintln!("skipped: without_a_card_the_expectation_is_printed...: this is no GPU-less host");
     }
-    for name in ["H100", "RTX 4090", "expected, not measured", "one token", NOTHING_ON_A_CARD] {
+    for name in ["H100", "H200", "RTX 4090", "expected, not measured", "one token", NOTHING_ON_A_CARD] {
         assert!(out.contains(name), "{name:?} in {out}");
     }
     let (_, err) = place.expect(6, "bench cuda --check");

@@ -202,6 +202,37 @@ impl Stage {
     }
 }
 
+/// What one decoded token takes, seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times {
+    /// Each operation by its name: the lookup, those of one layer, the output.
+    pub operations: Vec<(&'static str, f64)>,
+    /// All of them for all layers, as one step.
+    pub token: f64,
+}
+
+impl Stage {
+    /// Median seconds of some runs of a batch.
+    fn timed(&mut self, batch: &[Op], samples: u32) -> Result<Option<f64>, DeviceError> {
+        // Twice: the second time the backend may start what it has kept.
+        self.device.launch(batch)?;
+        self.device.launch(batch)?;
+        let mut seconds = Vec::new();
+        for _ in 0..samples.max(1) {
+            let from = self.device.record()?;
+            self.device.launch(batch)?;
+            let to = self.device.record()?;
+            let elapsed = self.device.elapsed(from, to)?;
+            self.device.forget(from)?;
+            self.device.forget(to)?;
+            let Some(elapsed) = elapsed else { return Ok(None) };
+            seconds.push(elapsed.as_secs_f64());
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(Some(seconds[seconds.len() / 2]))
+    }
+}
+
 impl Decoder {
     /// Loads a model with each range of layers on a device of its own, for passes of at most `rows` tokens and a
     /// sequence of at most `positions`.
@@ -266,37 +297,33 @@ impl Decoder {
         Ok(numbers.chunks_exact(vocabulary).map(<[f32]>::to_vec).collect())
     }
 
-    /// Seconds that each operation of one decoded token takes on the device of a single stage, by its name, the median
-    /// of `samples` runs of `times` repetitions; `None` where the device has no clock. Caches and buffers hold what
-    /// the last pass left there.
+    /// What the operations of one decoded token take on the device of a single stage; `None` where the device has no
+    /// clock. An operation that every layer has is timed over all layers in turn, so that its weights come from where
+    /// they come from in a run and not from a cache. Caches and buffers hold what the last pass left there.
     ///
     /// # Errors
     /// What the device says.
-    pub fn timed(&mut self, times: u32, samples: u32) -> Result<Option<Vec<(&'static str, f64)>>, DeviceError> {
+    pub fn timed(&mut self, samples: u32) -> Result<Option<Times>, DeviceError> {
+        /// Operations of a layer.
+        const OF_LAYER: usize = 6;
+        /// How often an operation that is there once is repeated.
+        const TIMES: usize = 8;
         let seen = self.seen.max(1) as u32;
         let stage = &mut self.stages[0];
         let ops = stage.ops(&self.geometry, self.arithmetic, 1, seen);
-        let mut out = Vec::new();
-        for op in ops {
-            let batch = vec![op; times as usize];
-            // Twice: the second time the backend may start what it has kept.
-            stage.device.launch(&batch)?;
-            stage.device.launch(&batch)?;
-            let mut seconds = Vec::new();
-            for _ in 0..samples {
-                let from = stage.device.record()?;
-                stage.device.launch(&batch)?;
-                let to = stage.device.record()?;
-                let elapsed = stage.device.elapsed(from, to)?;
-                stage.device.forget(from)?;
-                stage.device.forget(to)?;
-                let Some(elapsed) = elapsed else { return Ok(None) };
-                seconds.push(elapsed.as_secs_f64() / f64::from(times));
-            }
-            seconds.sort_by(f64::total_cmp);
-            out.push((batch[0].name(), seconds[seconds.len() / 2]));
+        let first = usize::from(stage.embedding.is_some());
+        let layers = stage.layers.len();
+        let mut batches: Vec<Vec<Op>> = ops[..first].iter().map(|op| vec![op.clone(); TIMES]).collect();
+        for part in 0..OF_LAYER {
+            batches.push((0..layers).map(|layer| ops[first + OF_LAYER * layer + part].clone()).collect());
         }
-        Ok(Some(out))
+        batches.extend(ops[first + OF_LAYER * layers..].iter().map(|op| vec![op.clone(); TIMES]));
+        let mut operations = Vec::new();
+        for batch in &batches {
+            let Some(seconds) = stage.timed(batch, samples)? else { return Ok(None) };
+            operations.push((batch[0].name(), seconds / batch.len() as f64));
+        }
+        Ok(stage.timed(&ops, samples)?.map(|token| Times { operations, token }))
     }
 
     /// What each stage's device has done.
