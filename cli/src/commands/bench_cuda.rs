@@ -214,7 +214,7 @@ fn measure(
     let device = open(info.index).map_err(|error| lost(&error))?;
     let positions = question.positions as usize;
     let mut decoder =
-        Decoder::load(&gguf, vec![(0..1, device)], question.arithmetic, 64, positions).map_err(|error| lost(&error))?;
+        Decoder::load(&gguf, vec![(0..layers, device)], question.arithmetic, 64, positions).map_err(|error| lost(&error))?;
     let tokens = vec![1; positions];
     for piece in tokens.chunks(64) {
         decoder.pass(piece).map_err(|error| lost(&error))?;

@@ -7,13 +7,12 @@
 use super::pass::Pass;
 use super::stage::StageSpec;
 use crate::backend::{
-    Arithmetic, Buffer, CACHE_BLOCK, Cache, Device, DeviceError, Heads, Input, Matrix, NormBy, Op, Places, Rope, Store,
-    View,
+    Arithmetic, Buffer, CACHE_BLOCK, Cache, Device, DeviceError, Event, Heads, Input, Matrix, NormBy, Op, Places, Rope,
+    Store, View,
 };
 use crate::model::Geometry;
 use crate::model::geometry::{EMBEDDING, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::Gguf;
-use std::time::Instant;
 
 /// Most rows whose logits are computed at a time.
 const HEAD_ROWS: usize = 32;
@@ -265,7 +264,18 @@ impl DeviceStage {
         let mut ops = ops;
         self.layers_of(&mut ops, rows, pass.blocks.len(), seen_max);
         match self.head.is_some() {
-            true => self.finish(ops, pass),
+            true if pass.apart => {
+                self.device.launch(&ops)?;
+                let from = self.device.record()?;
+                let to = self.finish(Vec::new(), pass)?;
+                if let Some(to) = to {
+                    let head = self.device.elapsed(from, to)?.unwrap_or_default();
+                    self.device.forget(to)?;
+                    pass.head_ns = u64::try_from(head.as_nanos()).unwrap_or(u64::MAX);
+                }
+                self.device.forget(from)
+            }
+            true => self.finish(ops, pass).map(|_| ()),
             false => {
                 self.device.launch(&ops)?;
                 let bytes = 4 * rows * self.geometry.hidden;
@@ -398,10 +408,11 @@ impl DeviceStage {
         self.spec.arithmetic
     }
 
-    /// Launches the layers with the head behind them, and takes logits or tokens back.
-    fn finish(&mut self, mut ops: Vec<Op>, pass: &mut Pass) -> Result<(), DeviceError> {
-        let begin = Instant::now();
-        let Some(head) = &self.head else { return Ok(()) };
+    /// Launches the layers with the head behind them, and takes logits or tokens back. Where the pass wants the head
+    /// apart, gives a mark behind the last operation.
+    fn finish(&mut self, mut ops: Vec<Op>, pass: &mut Pass) -> Result<Option<Event>, DeviceError> {
+        let Some(head) = &self.head else { return Ok(None) };
+        let mut end: Option<Event> = None;
         let (vocabulary, width) = (self.geometry.vocabulary, self.geometry.hidden);
         let largest_only = pass.wants_only_largest();
         let narrow = |count: usize| u32::try_from(count).expect("a geometry's counts fit in 32 bits");
@@ -438,6 +449,10 @@ impl DeviceStage {
             };
             self.device.launch(&ops)?;
             ops.clear();
+            if pass.apart {
+                let before = end.replace(self.device.record()?);
+                before.map_or(Ok(()), |before| self.device.forget(before))?;
+            }
             self.read.resize(self.read.len().max(bytes), 0);
             self.device.copy_out(from, 0, &mut self.read[..bytes])?;
             if largest_only {
@@ -453,8 +468,7 @@ impl DeviceStage {
         } else {
             pass.choose(vocabulary);
         }
-        pass.head_ns = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Ok(())
+        Ok(end)
     }
 }
 

@@ -63,8 +63,11 @@ pub(crate) struct Pass {
     pub(crate) likelihoods: Vec<Option<Likelihood>>,
     /// Nanoseconds that each stage was busy with it, in order.
     pub(crate) busy_ns: Vec<u64>,
-    /// Nanoseconds of the last stage's that went into norm, head and choice.
+    /// Nanoseconds of the last stage's that went into norm, head and choice. A card does them in one go with its layers,
+    /// and tells them only where they are asked for apart.
     pub(crate) head_ns: u64,
+    /// Whether a card shall do the head apart from the layers, to tell how long it takes.
+    pub(crate) apart: bool,
     /// What bringing layers has done so far, in the stages that it has passed.
     pub(crate) offloaded: Option<Offloaded>,
     /// Why a stage could not take it, where that is so: whatever else it holds then means nothing.
@@ -84,6 +87,7 @@ impl Pass {
         self.likelihoods.clear();
         self.busy_ns.clear();
         self.head_ns = 0;
+        self.apart = false;
         self.offloaded = None;
         self.failed = None;
     }

@@ -26,6 +26,9 @@ const LOOKING: f64 = 0.7;
 const FIRST: f64 = 0.35;
 /// The step of one decoding sequence decides how fast a plan answers; it gets so many times the time of another shape.
 const FAVOUR: f64 = 3.0;
+/// Passes before and in the measurement of what a card's pass costs beside its layers.
+const FIXED_WARM: u32 = 5;
+const FIXED_SAMPLES: u32 = 25;
 /// Largest difference of a logit that rounding explains, as a share of the largest logit: two orders of summation of
 /// some hundred terms in each of some hundred products.
 const SELF_TEST_SHARE: f64 = 2e-3;
@@ -38,14 +41,21 @@ pub(super) struct Timed {
     pub(super) layers: Samples,
     pub(super) head: Samples,
     pub(super) around: Samples,
+    /// Seconds of a pass through all layers that are there however few layers there are.
+    pub(super) fixed: f64,
     /// Time spent on it.
     spent: Duration,
 }
 
 impl Timed {
-    fn new(shape: Shape) -> Self {
+    fn new(shape: Shape, fixed: f64) -> Self {
         let none = Samples::default;
-        Self { shape, layers: none(), head: none(), around: none(), spent: Duration::ZERO }
+        Self { shape, layers: none(), head: none(), around: none(), fixed, spent: Duration::ZERO }
+    }
+
+    /// Seconds that all layers take.
+    pub(super) fn work(&self) -> f64 {
+        (self.layers.typical() - self.fixed).max(0.0)
     }
 
     /// How much of its share of the time it has had.
@@ -92,12 +102,17 @@ struct Bench {
     timed: Vec<Timed>,
     /// Shapes between knots at which the tables hold.
     between: Vec<Timed>,
+    /// Whether the device is a card, which tells what its head takes only where it is asked apart.
+    is_card: bool,
+    /// Seconds of a pass that are there however few layers there are.
+    fixed: f64,
 }
 
 impl Bench {
-    fn run(&mut self, shape: Shape) {
+    fn run(&mut self, shape: Shape, apart: bool) {
         let mut next = std::mem::take(&mut self.pass);
         shape.fill(&mut next);
+        next.apart = apart;
         self.pipeline.send(next);
         self.pass = self.pipeline.receive();
     }
@@ -105,13 +120,17 @@ impl Bench {
     /// One more sample of a shape.
     fn sample(&mut self, entry: &mut Timed) {
         let wall = Instant::now();
-        self.run(entry.shape);
+        self.run(entry.shape, false);
         let elapsed = wall.elapsed();
-        let (work, head) = (self.pass.busy_ns.iter().sum::<u64>(), self.pass.head_ns);
+        let work = self.pass.busy_ns.iter().sum::<u64>();
+        if self.is_card {
+            self.run(entry.shape, true);
+        }
+        let head = self.pass.head_ns;
         entry.layers.add(work.saturating_sub(head));
         entry.head.add(head);
         entry.around.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).saturating_sub(work));
-        entry.spent += elapsed;
+        entry.spent += wall.elapsed();
     }
 
     fn left(&self, share: f64) -> bool {
@@ -159,7 +178,7 @@ impl Bench {
 
     /// A shape with enough samples to judge by it.
     fn timed(&mut self, shape: Shape) -> Timed {
-        let mut entry = Timed::new(shape);
+        let mut entry = Timed::new(shape, self.fixed);
         // A long pass averages over disturbances by itself.
         let enough = if shape.tokens() >= 64 { SAMPLES_BETWEEN / 2 } else { SAMPLES_BETWEEN };
         while entry.layers.count() < enough {
@@ -186,17 +205,20 @@ pub(super) fn measure(
     self_test(request, device)?;
     let (rows, blocks) = (Knots::rows_max(), Knots::blocks_max(room));
     let pipeline = start(request, &[(device, 0..layers)], request.kernels, rows, room, blocks)?;
+    let fixed = if device.card.is_some() { fixed(request, device)? } else { 0.0 };
     let mut bench = Bench {
         pipeline,
         pass: Pass::default(),
         begin: Instant::now(),
         time: share.value(),
-        timed: knots.shapes().into_iter().map(Timed::new).collect(),
+        timed: knots.shapes().into_iter().map(|shape| Timed::new(shape, fixed)).collect(),
         between: Vec::new(),
+        is_card: device.card.is_some(),
+        fixed,
     };
     // The first passes warm caches, pages and clock, and do not count.
     for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16) {
-        bench.run(shape);
+        bench.run(shape, false);
     }
     bench.begin = Instant::now();
     bench.sample_all(FIRST);
@@ -206,6 +228,36 @@ pub(super) fn measure(
     let profile = tables::tables(request, &knots, &bench.timed)?;
     let conditions = Conditions { slowed: device.slowdown(), ..conditions() };
     Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
+}
+
+/// Seconds of a card's pass that are there however few layers it does: what a pass through two halves of the model, one
+/// after the other on the same card, is busy longer than one through the whole. Telling the card what to do and hearing
+/// of its end cost it that; a processor's stages have nothing of the kind.
+fn fixed(request: &Request<'_>, device: &CpuDevice) -> Result<f64, ProbeError> {
+    let layers = request.geometry.layers;
+    let half = layers / 2;
+    if half == 0 {
+        return Ok(0.0);
+    }
+    let shape = Shape::Decode { sequences: 1, context: 16 };
+    let open = |places: &[(&CpuDevice, Range<usize>)]| start(request, places, request.kernels, 1, 16, 1);
+    let mut whole = open(&[(device, 0..layers)])?;
+    let mut halves = open(&[(device, 0..half), (device, half..layers)])?;
+    let (mut one, mut two, mut pass) = (Samples::default(), Samples::default(), Pass::default());
+    // The first ones warm up. In turn, so that a change of the clock touches both.
+    for turn in 0..FIXED_WARM + FIXED_SAMPLES {
+        for (pipeline, samples) in [(&mut whole, &mut one), (&mut halves, &mut two)] {
+            let mut next = std::mem::take(&mut pass);
+            shape.fill(&mut next);
+            pipeline.send(next);
+            pass = pipeline.receive();
+            sound(device, &mut pass)?;
+            if turn >= FIXED_WARM {
+                samples.add(pass.busy_ns.iter().sum());
+            }
+        }
+    }
+    Ok((two.median() - one.median()).max(0.0))
 }
 
 /// Errors: a device failed while it was timed. One that is lost fails every later pass too, so that looking at the last

@@ -14,7 +14,7 @@ use isotherm_core::units::Seconds;
 /// attention, the rest is dense; at every knot their sum is what was measured.
 pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> Result<OperatorProfile, TableError> {
     let layers = request.geometry.layers as f64;
-    let layer = |wanted: Shape| timed.iter().find(|t| t.shape == wanted).map(|t| t.layers.typical() / layers);
+    let layer = |wanted: Shape| timed.iter().find(|t| t.shape == wanted).map(|t| t.work() / layers);
     let decode_at = |sequences, context| layer(Shape::Decode { sequences, context });
     let several = knots.several();
     let (first, last) = (several[0], several[several.len() - 1]);
@@ -75,7 +75,7 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
         attention_decode_seconds: Grid::new(rows, columns, seconds(decode))?,
         head_seconds: curve(heads)?,
         embedding_seconds: Curve::constant(Seconds::ZERO),
-        step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical()).collect())),
+        step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical() + t.fixed).collect())),
         iterations: None,
         experts: None,
         conditions: None,
@@ -106,7 +106,7 @@ pub(super) fn predicted(profile: &OperatorProfile, shape: Shape) -> f64 {
 
 /// By how much the tables miss a shape that was timed, as a share of what it took.
 pub(super) fn miss(profile: &OperatorProfile, timed: &Timed, layers: usize) -> f64 {
-    let measured = timed.layers.typical() / layers.max(1) as f64;
+    let measured = timed.work() / layers.max(1) as f64;
     if measured > 0.0 { predicted(profile, timed.shape) / measured - 1.0 } else { 0.0 }
 }
 
