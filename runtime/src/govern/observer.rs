@@ -1,7 +1,7 @@
 //! What the temperature really is, and the heat that the model does not know of.
 
 use isotherm_core::thermal::ThermalState;
-use isotherm_core::units::{Celsius, Seconds, Watts};
+use isotherm_core::units::{Celsius, Kelvin, Seconds, Watts};
 
 /// Share of its errors that the observer keeps from one period to the next: both poles of it. Nearer to one is smoother and
 /// slower; at a reading each second it learns within about ten.
@@ -9,17 +9,62 @@ const POLE: f64 = 0.8;
 /// Most heat that is laid to the model's account, as a multiple of what crossed the node at the time.
 const SHARE_MAX: f64 = 2.0;
 
+/// Steps in which sensors show temperatures, in K, the coarsest first.
+const STEPS: [f64; 5] = [1.0, 0.5, 0.25, 0.125, 0.1];
+
+/// Share of a difference that is believed although rounding explains it, and poles for readings that are rounded.
+const WITHIN: f64 = 0.5;
+const POLE_ROUNDED: f64 = 0.9;
+
+/// The coarsest step that all readings so far are multiples of: most sensors show whole degrees and none says so.
+#[derive(Clone, Copy, Debug, Default)]
+struct Grid {
+    /// The first of [`STEPS`] that no reading has ruled out.
+    finest: usize,
+}
+
+impl Grid {
+    fn see(&mut self, celsius: f64) {
+        let on = |step: f64| ((celsius / step).round() * step - celsius).abs() < 1e-6;
+        while STEPS.get(self.finest).is_some_and(|&step| !on(step)) {
+            self.finest += 1;
+        }
+    }
+
+    /// Half the step of the readings: as much as a reading may be off.
+    fn half(self) -> f64 {
+        STEPS.get(self.finest).map_or(0.0, |step| step / 2.0)
+    }
+
+    /// Both poles of an observer of such readings.
+    fn pole(self) -> f64 {
+        if self.half() > 0.2 { POLE_ROUNDED } else { POLE }
+    }
+
+    /// What a reading says of the temperature beyond what was expected of it: [`WITHIN`] of the difference while rounding
+    /// explains it, and all that is over half a step.
+    ///
+    /// Half a step would otherwise come and go with every rounding, and the heat that is learnt from it would make the power
+    /// swing for as long as the device is near the middle between two readings. With much less of it, the power drifts to and
+    /// fro between the ends of a step.
+    fn beyond(self, difference: f64) -> f64 {
+        let within = difference.clamp(-self.half(), self.half());
+        difference - within * (1.0 - WITHIN)
+    }
+}
+
 /// A thermal node whose temperature and unknown heat are corrected by a sensor.
 #[derive(Clone, Debug)]
 pub(super) struct Observer {
     state: ThermalState,
     unaccounted: f64,
     period: Seconds,
+    grid: Grid,
 }
 
 impl Observer {
     pub(super) fn new(state: ThermalState, period: Seconds) -> Self {
-        Self { state, unaccounted: 0.0, period }
+        Self { state, unaccounted: 0.0, period, grid: Grid::default() }
     }
 
     pub(super) const fn state(&self) -> ThermalState {
@@ -47,13 +92,15 @@ impl Observer {
         unit.advance(self.period, power + Watts::of(self.unaccounted + 1.0));
         let b = (unit.temperature() - self.state.temperature()).value();
         let a = (-(self.period / before.node().time_constant())).exp();
-        let error = (sensor - self.state.temperature()).value();
-        let gain = (1.0 + a - 2.0 * POLE).max(0.0);
-        let corrected = self.state.temperature() + (sensor - self.state.temperature()) * gain;
+        self.grid.see(sensor.value());
+        let error = self.grid.beyond((sensor - self.state.temperature()).value());
+        let pole = self.grid.pole();
+        let gain = (1.0 + a - 2.0 * pole).max(0.0);
+        let corrected = self.state.temperature() + Kelvin::of(error * gain);
         self.state = ThermalState::new(*before.node(), corrected);
         if b > 0.0 {
             let most = SHARE_MAX * (power.value().abs() + 10.0);
-            self.unaccounted = (self.unaccounted + error * (1.0 - POLE) * (1.0 - POLE) / b).clamp(-most, most);
+            self.unaccounted = (self.unaccounted + error * (1.0 - pole) * (1.0 - pole) / b).clamp(-most, most);
         }
     }
 }

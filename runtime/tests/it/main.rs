@@ -14,6 +14,7 @@ mod format;
 mod geometry;
 mod gguf;
 mod govern;
+mod govern_logs;
 mod host;
 #[cfg(unix)]
 mod host_tree;

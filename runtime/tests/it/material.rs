@@ -42,3 +42,16 @@ pub fn model_reference(test: &str, name: &str) -> Option<serde_json::Value> {
     let text = std::fs::read_to_string(path).expect("reference data is readable");
     Some(serde_json::from_str(&text).expect("reference data is JSON"))
 }
+
+/// The text of a recorded log of a card's power and temperature, by its name.
+pub fn thermal_log(test: &str, name: &str) -> Option<String> {
+    let roots = std::env::var_os("ISOTHERM_SHARED")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared")));
+    let found = roots.map(|root| root.join("data/thermal").join(name)).find(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("skipped: {test}: no {name} under ISOTHERM_SHARED or a shared/ folder beside the checkout");
+    }
+    found.map(|path| std::fs::read_to_string(path).expect("a log is readable"))
+}
