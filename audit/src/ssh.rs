@@ -16,6 +16,12 @@ const MAGIC: &[u8] = b"openssh-key-v1\0";
 const SIGNATURE_MAGIC: &[u8] = b"SSHSIG";
 /// Namespace of detached signatures over manifests, which `ssh-keygen -Y verify -n` has to be told.
 pub const NAMESPACE: &str = "isotherm-manifest";
+/// Namespace of detached signatures over receipts of self-tests: a signature over one is none over the other.
+pub const RECEIPT_NAMESPACE: &str = "isotherm-receipt";
+const SIGNATURE_BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
+const SIGNATURE_END: &str = "-----END SSH SIGNATURE-----";
+/// Longest text that is read as a signature, in bytes. Ours have some three hundred.
+const SIGNATURE_TEXT_MAX: usize = 4096;
 
 /// Why a text is no key that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,9 @@ pub enum SshKeyError {
     /// Not a key after all.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// In the form of a signature, but none of this key over this message.
+    #[error("the signature is not of these bytes")]
+    Signature,
 }
 
 /// Reads length-prefixed strings, the one building block of all these forms.
@@ -60,6 +69,15 @@ impl<'a> Reader<'a> {
 fn put(bytes: &mut Vec<u8>, string: &[u8]) {
     bytes.extend_from_slice(&u32::try_from(string.len()).expect("short strings").to_be_bytes());
     bytes.extend_from_slice(string);
+}
+
+/// What a key signs in place of a message: the digest, bound to what it is for.
+fn to_be_signed(namespace: &str, message: &[u8]) -> Vec<u8> {
+    let mut signed = SIGNATURE_MAGIC.to_vec();
+    for part in [namespace.as_bytes(), b"", b"sha512", &Sha512::digest(message)] {
+        put(&mut signed, part);
+    }
+    signed
 }
 
 fn public_blob(key: &PublicKey) -> Vec<u8> {
@@ -142,24 +160,53 @@ pub fn write_public(key: &PublicKey) -> String {
 /// A detached signature that `ssh-keygen -Y verify` accepts, over any message.
 #[must_use]
 pub fn sign(identity: &Identity, namespace: &str, message: &[u8]) -> String {
-    let mut signed = SIGNATURE_MAGIC.to_vec();
     let mut blob = SIGNATURE_MAGIC.to_vec();
     blob.extend_from_slice(&1_u32.to_be_bytes());
-    put(&mut blob, &public_blob(identity.public()));
-    for bytes in [&mut signed, &mut blob] {
-        put(bytes, namespace.as_bytes());
-        put(bytes, b"");
-        put(bytes, b"sha512");
+    for part in [&public_blob(identity.public()), namespace.as_bytes(), b"", b"sha512"] {
+        put(&mut blob, part);
     }
-    put(&mut signed, &Sha512::digest(message));
     let mut signature = Vec::new();
     put(&mut signature, KIND);
-    put(&mut signature, &identity.sign(&signed));
+    put(&mut signature, &identity.sign(&to_be_signed(namespace, message)));
     put(&mut blob, &signature);
     let encoded = STANDARD.encode(blob);
     let lines: Vec<&str> =
         encoded.as_bytes().chunks(70).map(|line| str::from_utf8(line).expect("base64 is ASCII")).collect();
-    format!("-----BEGIN SSH SIGNATURE-----\n{}\n-----END SSH SIGNATURE-----\n", lines.join("\n"))
+    format!("{SIGNATURE_BEGIN}\n{}\n{SIGNATURE_END}\n", lines.join("\n"))
+}
+
+/// The key that made a detached signature over exactly these bytes in this namespace. Whether it is believed is for the
+/// caller to ask: anybody can make a key.
+///
+/// Errors: another form, another algorithm, another namespace, or a signature over other bytes.
+pub fn verify(namespace: &str, message: &[u8], signature: &str) -> Result<PublicKey, SshKeyError> {
+    let wrong = |why| SshKeyError::Form { why };
+    if signature.len() > SIGNATURE_TEXT_MAX {
+        return Err(wrong("the signature is longer than one is"));
+    }
+    let body = signature.trim().strip_prefix(SIGNATURE_BEGIN).and_then(|rest| rest.strip_suffix(SIGNATURE_END));
+    let base64: String = body.ok_or(wrong("the frame of a signature"))?.split_ascii_whitespace().collect();
+    let bytes = STANDARD.decode(base64).map_err(|_| wrong("the signature is not base64"))?;
+    let mut reader = Reader(bytes.strip_prefix(SIGNATURE_MAGIC).ok_or(wrong("it does not begin with SSHSIG"))?);
+    if reader.number()? != 1 {
+        return Err(wrong("the signature is of another version"));
+    }
+    let key = read_public_blob(reader.string()?)?;
+    if reader.string()? != namespace.as_bytes() {
+        return Err(wrong("the signature was made for something else"));
+    }
+    if !reader.string()?.is_empty() || reader.string()? != b"sha512" {
+        return Err(wrong("the signature's digest is not sha512"));
+    }
+    let mut inner = Reader(reader.string()?);
+    if inner.string()? != KIND {
+        return Err(SshKeyError::Kind);
+    }
+    let signed: &[u8; 64] = inner.string()?.try_into().map_err(|_| wrong("the signature is not 64 bytes long"))?;
+    if !inner.0.is_empty() || !reader.0.is_empty() {
+        return Err(wrong("something follows the signature"));
+    }
+    if key.verifies(&to_be_signed(namespace, message), signed) { Ok(key) } else { Err(SshKeyError::Signature) }
 }
 
 #[cfg(test)]
@@ -176,6 +223,25 @@ mod tests {
         }
         for text in ["", BEGIN, &format!("{BEGIN}\nAAAA\n{END}")] {
             assert!(read_private(text).is_err(), "{text}");
+        }
+    }
+    #[test]
+    fn a_signature_holds_for_its_bytes_its_purpose_and_its_form_alone() {
+        let identity = Identity::from_seed(&Seed::from_bytes([3; 32])).expect("a key");
+        let signature = sign(&identity, RECEIPT_NAMESPACE, b"what was found");
+        let key = verify(RECEIPT_NAMESPACE, b"what was found", &signature).expect("it is what was signed");
+        assert_eq!(key.id(), identity.id());
+        assert!(matches!(verify(RECEIPT_NAMESPACE, b"what was lost", &signature), Err(SshKeyError::Signature)));
+        assert!(verify(NAMESPACE, b"what was found", &signature).is_err(), "a manifest's signature is none of a receipt");
+        // Whatever character is changed, nothing verifies as another key's or as other bytes.
+        for at in 0..signature.len() {
+            let mut bytes = signature.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let altered = String::from_utf8(bytes).expect("ASCII");
+            assert!(verify(RECEIPT_NAMESPACE, b"what was found", &altered).is_err(), "character {at}");
+        }
+        for length in 0..signature.len() - 1 {
+            assert!(verify(RECEIPT_NAMESPACE, b"what was found", &signature[..length]).is_err(), "{length}");
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod percentile;
 pub mod plan;
 pub mod problem;
 pub mod query;
+pub mod receipt;
 pub mod record;
 pub mod scenario;
 pub mod serving;

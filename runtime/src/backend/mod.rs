@@ -21,6 +21,7 @@ pub mod peers;
 pub mod roofline;
 pub mod routes;
 pub mod scalar;
+pub mod self_test;
 pub mod wgpu;
 
 pub use contract::{

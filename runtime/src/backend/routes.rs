@@ -96,7 +96,7 @@ impl Platform for Losing {
 
 /// PCI domain, bus and device of an address such as `0000:01:00.0` or `01:00.0`. The function is left out: interfaces
 /// write it differently, and a card has one.
-fn pci(address: &str) -> Option<(u32, u32, u32)> {
+pub(super) fn pci(address: &str) -> Option<(u32, u32, u32)> {
     let number = |text: &str| u32::from_str_radix(text, 16).ok();
     let address = address.split('.').next()?;
     match *address.split(':').collect::<Vec<_>>() {

@@ -16,6 +16,19 @@ use super::error::DeviceError;
 use std::path::PathBuf;
 use wgpu::{Adapter, Backends, DeviceType, Features, Instance, InstanceDescriptor};
 
+/// What the kernels are made from: the texts that write them, lay weights out for them and choose among them. A receipt
+/// holds for exactly these.
+pub const SOURCES: [&str; 8] = [
+    include_str!("decode.rs"),
+    include_str!("encode.rs"),
+    include_str!("pack.rs"),
+    include_str!("product_shader.rs"),
+    include_str!("products.rs"),
+    include_str!("queue.rs"),
+    include_str!("row_shader.rs"),
+    include_str!("shader.rs"),
+];
+
 /// How devices are opened. The default is what a card takes; tests make limits small on purpose.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WgpuOptions {
