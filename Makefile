@@ -11,7 +11,7 @@ help:
 	@echo "make campaign         long: every fuzz target and the soak test"
 	@echo "make fuzz TARGET=..   one fuzz target (SECONDS_MAX=180)"
 	@echo "make deny             licences, bans and, where its database can be had, advisories"
-	@echo "make gpu-check        on a machine with an NVIDIA card: check and time the kernels on it, signed"
+	@echo "make gpu-check        on a machine with a graphics card: check and time every way to it, signed"
 	@echo "make clean            remove everything that was built"
 
 demo:

@@ -232,7 +232,10 @@ mod tests {
         let key = verify(RECEIPT_NAMESPACE, b"what was found", &signature).expect("it is what was signed");
         assert_eq!(key.id(), identity.id());
         assert!(matches!(verify(RECEIPT_NAMESPACE, b"what was lost", &signature), Err(SshKeyError::Signature)));
-        assert!(verify(NAMESPACE, b"what was found", &signature).is_err(), "a manifest's signature is none of a receipt");
+        assert!(
+            verify(NAMESPACE, b"what was found", &signature).is_err(),
+            "a manifest's signature is none of a receipt"
+        );
         // Whatever character is changed, nothing verifies as another key's or as other bytes.
         for at in 0..signature.len() {
             let mut bytes = signature.clone().into_bytes();

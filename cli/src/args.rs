@@ -541,6 +541,17 @@ pub struct BenchDevice {
     /// Samples of each time.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub samples: usize,
+    /// Test every way to every card by the conformance suite, a whole model and these times, and sign a receipt of each:
+    /// what makes a card supported. Ends with 6 where there is no card, with 5 where one does not pass.
+    #[arg(long)]
+    pub check: bool,
+    /// Model of the check: a file, a name or a digest. By default smollm2, or random weights in its shape where it
+    /// cannot be had.
+    #[arg(long, value_name = "MODEL", requires = "check")]
+    pub model: Option<String>,
+    /// Folder for copies of the receipts.
+    #[arg(short, long, value_name = "DIR", requires = "check")]
+    pub output: Option<PathBuf>,
 }
 
 /// Subcommands of `isotherm generate`.

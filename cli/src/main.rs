@@ -14,6 +14,7 @@ mod keyset;
 mod llmservingsim;
 mod models;
 mod question;
+mod receipts;
 mod registry;
 mod roots;
 mod session;

@@ -1,16 +1,15 @@
 //! `isotherm bench cuda`: what the CUDA kernels should reach on known cards, and what they reach on the cards here.
 
 use crate::args::BenchCuda;
+use crate::commands::check_cards::{self, Check};
 use crate::failure::{Code, Done, Failure};
+use crate::files;
 use crate::ui::{Ui, table};
-use crate::{files, models, trust};
 use isotherm_core::artefact::TOOL_VERSION;
-use isotherm_runtime::backend::conformance::Suite;
 use isotherm_runtime::backend::cuda::CudaPlatform;
 use isotherm_runtime::backend::decoder::Decoder;
 use isotherm_runtime::backend::roofline::{Card, Work, decode_step, table as account};
 use isotherm_runtime::backend::{Arithmetic, Device, DeviceError, DeviceInfo, Hardware, Platform};
-use isotherm_runtime::cpu::reference;
 use isotherm_runtime::model::Geometry;
 use isotherm_runtime::model::format::BlockFormat;
 use isotherm_runtime::model::gguf::Gguf;
@@ -39,10 +38,6 @@ struct Found {
     hardware: &'static str,
     interface: String,
     uuid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conformance: Option<Conformance>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<Agreement>,
     operations: Vec<Operation>,
     /// One decoded token, all layers as one step.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,22 +55,6 @@ struct Token {
     expected_seconds: Option<f64>,
 }
 
-/// The outcome of the conformance suite.
-#[derive(Serialize)]
-struct Conformance {
-    cases: u32,
-    failed: u32,
-}
-
-/// A whole model on the card against the reference, the same tokens given to both.
-#[derive(Serialize)]
-struct Agreement {
-    file: String,
-    positions: usize,
-    equal_top_tokens: usize,
-    logit_distance_max: f32,
-}
-
 /// One operation of a decoded token.
 #[derive(Serialize)]
 struct Operation {
@@ -88,9 +67,6 @@ struct Operation {
     #[serde(skip_serializing_if = "Option::is_none")]
     expected_seconds: Option<f64>,
 }
-
-/// Tokens that the model check gives to card and reference.
-const CHECK_TOKENS: usize = 16;
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &BenchCuda) -> Done {
@@ -120,12 +96,17 @@ pub fn run(ui: &Ui, args: &BenchCuda) -> Done {
         return Err(Failure::new(Code::Device, "there is no NVIDIA card to check")
             .remedy("run this on a machine with one; without it `isotherm bench cuda` prints what is expected"));
     }
+    if args.check {
+        let only = ["cuda".to_owned()];
+        let check = Check { backends: &only, model: None, size: 2048, samples: 5, output: args.output.as_deref() };
+        check_cards::checked(ui, &check)?;
+    }
     let names: Vec<String> = cards.iter().map(|card| format!("cuda{}", card.index)).collect();
     crate::access::timing(&names.iter().map(String::as_str).collect::<Vec<_>>())?;
     let question = Question { geometry: &geometry, layer, output, arithmetic, positions: args.positions.max(1) };
     let (mut found, mut executed) = (Vec::new(), 0);
     for info in cards {
-        let (card, kernels) = measure(ui, &platform, &info, &question, &steps, args.check)?;
+        let (card, kernels) = measure(&platform, &info, &question, &steps)?;
         // What ran on the processor in place of a card ran on no card.
         executed += if info.hardware.is_accelerator() { kernels } else { 0 };
         found.push(card);
@@ -142,30 +123,9 @@ pub fn run(ui: &Ui, args: &BenchCuda) -> Done {
         cards: found,
     };
     if let Some(folder) = &args.output {
-        let path = folder.join("bench-cuda.json");
-        files::write_json(&path, &record)?;
-        // A signature says something of a card, so there is none over anything else.
-        if args.check && executed > 0 && !args.emulated {
-            let identity = trust::identity(ui)?;
-            let bytes = files::read(&path)?;
-            let signature = isotherm_audit::ssh::sign(&identity, isotherm_audit::ssh::NAMESPACE, &bytes);
-            files::write(&folder.join("bench-cuda.json.sig"), signature.as_bytes())?;
-        }
+        files::write_json(&folder.join("bench-cuda.json"), &record)?;
     }
-    ui.result(&record, || describe(&record, &steps))?;
-    let bad = record.cards.iter().filter(|card| !card.holds()).count();
-    if bad > 0 {
-        return Err(Failure::new(Code::Verification, format!("{bad} cards did not pass their check")));
-    }
-    Ok(())
-}
-
-impl Found {
-    /// Whether whatever was checked held.
-    fn holds(&self) -> bool {
-        self.conformance.as_ref().is_none_or(|conformance| conformance.failed == 0)
-            && self.model.as_ref().is_none_or(|model| model.equal_top_tokens == model.positions)
-    }
+    ui.result(&record, || describe(&record, &steps))
 }
 
 struct Question<'a> {
@@ -180,25 +140,13 @@ fn lost(error: &DeviceError) -> Failure {
     Failure::new(Code::Device, error.to_string())
 }
 
-/// Checks and times one card; gives how many kernels ran on it.
+/// Times one card; gives how many kernels ran on it.
 fn measure(
-    ui: &Ui,
     platform: &CudaPlatform,
     info: &DeviceInfo,
     question: &Question<'_>,
     steps: &[(u64, Work)],
-    check: bool,
 ) -> Result<(Found, u64), Failure> {
-    let open = |index: usize| Device::open(platform, index);
-    let conformance = check.then(|| {
-        ui.note(format!("{}: the conformance suite", info.name));
-        let report = Suite { open: &open, devices: &[info.index], thorough: true, seed: 1 }.run();
-        ui.note(report.to_string());
-        Conformance { cases: report.cases(), failed: report.failed() }
-    });
-    let mut kernels = 0;
-    let model = if check { Some(agreement(ui, open(info.index), &mut kernels)?) } else { None };
-
     // What is no card is slow: one layer and the output are every kernel of a token once.
     let layers = if info.hardware.is_accelerator() { question.geometry.layers } else { 1 };
     let geometry = Geometry { layers, ..question.geometry.clone() };
@@ -211,7 +159,7 @@ fn measure(
     };
     let bytes = synth::bytes(&spec).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
     let gguf = Gguf::from_bytes(bytes).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
-    let device = open(info.index).map_err(|error| lost(&error))?;
+    let device = Device::open(platform, info.index).map_err(|error| lost(&error))?;
     let positions = question.positions as usize;
     let mut decoder =
         Decoder::load(&gguf, vec![(0..layers, device)], question.arithmetic, 64, positions).map_err(|error| lost(&error))?;
@@ -220,7 +168,7 @@ fn measure(
         decoder.pass(piece).map_err(|error| lost(&error))?;
     }
     let timed = decoder.timed(9).map_err(|error| lost(&error))?;
-    kernels += decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
+    let kernels = decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
     let card = Card::of(&info.name);
     let token = timed.as_ref().map(|timed| {
         // Steps name how often a layer's operations are there in the whole model.
@@ -255,38 +203,10 @@ fn measure(
         hardware: info.hardware.name(),
         interface: info.interface.clone(),
         uuid: info.uuid.clone(),
-        conformance,
-        model,
         operations,
         token,
     };
     Ok((found, kernels))
-}
-
-/// The real model on the card against the reference.
-fn agreement(ui: &Ui, device: Result<Device, DeviceError>, kernels: &mut u64) -> Result<Agreement, Failure> {
-    let model = models::open(ui, "smollm2")?;
-    let vocabulary = model.geometry.vocabulary as u32;
-    let tokens: Vec<u32> = (0..CHECK_TOKENS as u32).map(|i| (300 + i * 411) % vocabulary).collect();
-    let wanted = reference::logits::<f32>(&model.gguf, &model.geometry, &tokens, 0);
-    let device = device.map_err(|error| lost(&error))?;
-    let cuts = vec![(0..model.geometry.layers, device)];
-    let mut decoder =
-        Decoder::load(&model.gguf, cuts, Arithmetic::F32, CHECK_TOKENS, CHECK_TOKENS).map_err(|error| lost(&error))?;
-    let mut given = decoder.pass(&tokens[..CHECK_TOKENS / 2]).map_err(|error| lost(&error))?;
-    for token in &tokens[CHECK_TOKENS / 2..] {
-        given.extend(decoder.pass(&[*token]).map_err(|error| lost(&error))?);
-    }
-    *kernels += decoder.counters().iter().map(|counters| counters.dispatches).sum::<u64>();
-    let largest = |row: &[f32]| (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best });
-    let equal = wanted.iter().zip(&given).filter(|(a, b)| largest(a) == largest(b)).count();
-    let pairs = wanted.iter().zip(&given).flat_map(|(a, b)| a.iter().zip(b));
-    Ok(Agreement {
-        file: model.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        positions: tokens.len(),
-        equal_top_tokens: equal,
-        logit_distance_max: pairs.fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())),
-    })
 }
 
 fn describe(record: &Record, steps: &[(u64, Work)]) -> String {
@@ -300,15 +220,6 @@ fn describe(record: &Record, steps: &[(u64, Work)]) -> String {
     }
     for card in &record.cards {
         text.push_str(&format!("{} ({}), {}\n", card.name, card.hardware, card.interface));
-        if let Some(Conformance { cases, failed }) = card.conformance {
-            text.push_str(&format!("  conformance: {cases} cases, {failed} failed\n"));
-        }
-        if let Some(model) = &card.model {
-            text.push_str(&format!(
-                "  {}: {} of {} top tokens equal the reference's, logits within {:.1e}\n",
-                model.file, model.equal_top_tokens, model.positions, model.logit_distance_max
-            ));
-        }
         let mut rows = vec![["part", "kernel", "us", "GB/s", "expected us"].map(str::to_owned).to_vec()];
         rows.extend(card.operations.iter().map(|operation| {
             vec![

@@ -1,6 +1,7 @@
 //! `isotherm bench device`: what the devices of this host take for the operations of a decoder, beside rooflines of cards.
 
 use crate::args::BenchDevice;
+use crate::commands::check_cards;
 use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::ui::{Ui, table};
@@ -13,7 +14,7 @@ use isotherm_runtime::model::format::BlockFormat;
 use serde::Serialize;
 
 /// Formats whose products are timed.
-const FORMATS: [BlockFormat; 5] =
+pub const FORMATS: [BlockFormat; 5] =
     [BlockFormat::F16, BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4K, BlockFormat::Q6K];
 
 #[derive(Serialize)]
@@ -71,6 +72,9 @@ pub fn run(ui: &Ui, args: &BenchDevice) -> Done {
     if !(256..=16_384).contains(&args.size) || !args.size.is_multiple_of(256) {
         let size = args.size;
         return Err(Failure::new(Code::Usage, format!("--size is {size}; give a multiple of 256 up to 16384")));
+    }
+    if args.check {
+        return check_cards::run(ui, &check_cards::Check::of(args));
     }
     let order: Vec<&str> = args.backends.iter().map(String::as_str).collect();
     let found = Routes::discover(routes::platforms(), &order);

@@ -2,12 +2,14 @@
 
 use crate::args::Devices;
 use crate::failure::{Done, Failure};
+use crate::receipts::{Checked, Refused, Standing};
 use crate::roots::roots;
 use crate::ui::{Ui, table};
 use crate::{files, models, registry};
 use isotherm_core::device::{Device, Support};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
+use isotherm_core::units::Bytes;
 use isotherm_runtime::backend::routes::{self, Found, Route, Routes};
 use isotherm_runtime::engine::Kernels;
 use isotherm_runtime::probe::conditions;
@@ -30,21 +32,30 @@ pub fn run(ui: &Ui, args: &Devices) -> Done {
         return Err(Failure::io(format!("{} does not exist", path.display())).remedy("run `isotherm probe`"));
     }
     let routes = Routes::discover(routes::platforms(), &[]);
+    let standing = Standing::of(&routes);
     if !path.exists() {
         // Nothing was measured yet, but what is there can be said.
-        let seen = Seen { devices: None, stale: Vec::new(), routes: listed(&routes) };
-        return ui.result(&seen, || format!("{}\n  not measured yet: run `isotherm probe`\n", ways(&routes)));
+        let routes_now = listed(&routes, &standing, None);
+        let text = format!("{}\n  not measured yet: run `isotherm probe`\n", ways(&routes, &standing, &routes_now));
+        let refused = standing.refused;
+        return ui.result(&Seen { devices: None, stale: Vec::new(), routes: routes_now, refused }, || text);
     }
-    let (file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
+    let (mut file, _) = files::read_artefact::<DevicesFile>(&path, DEVICES_SCHEMA)?;
     if let Some(model) = &args.model {
         let model = models::open(ui, model)?;
         let scores = score::scores(&file, &model);
         return ui.result(&scores, || score::text(&scores, &model));
     }
     let stale = stale(&file);
+    // What the file says of its devices was so when it was written. Receipts are asked anew.
+    for device in &mut file.devices {
+        device.support = standing.of_measured(&routes, device);
+    }
     let said: String = stale.iter().map(|one| format!("  stale: {}: {}; probe again\n", one.device, one.why)).collect();
-    let text = format!("{}{said}\n{}", describe(&file), ways(&routes));
-    ui.result(&Seen { devices: Some(&file), stale, routes: listed(&routes) }, || text)
+    let routes_now = listed(&routes, &standing, Some(&file));
+    let text = format!("{}{said}\n{}", describe(&file), ways(&routes, &standing, &routes_now));
+    let refused = standing.refused;
+    ui.result(&Seen { devices: Some(&file), stale, routes: routes_now, refused }, || text)
 }
 
 /// The measured devices, and what is found now.
@@ -56,6 +67,9 @@ struct Seen<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stale: Vec<Stale>,
     routes: Vec<Way>,
+    /// Receipts that count for nothing here, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<Refused>,
 }
 
 /// A profile that was measured under conditions that do not hold any more.
@@ -89,10 +103,21 @@ struct Way {
     driver: Option<String>,
     pci: Option<String>,
     uuid: Option<String>,
+    memory_bytes: Option<u64>,
+    support: Support,
+    /// The newest self-test of this way to this very card; absent where none counts.
+    checked: Option<Checked>,
 }
 
-fn listed(routes: &Routes) -> Vec<Way> {
-    let of = |found: &Found| {
+fn listed(routes: &Routes, standing: &Standing, file: Option<&DevicesFile>) -> Vec<Way> {
+    let measured = |route: &Route| {
+        file.into_iter().flat_map(|file| &file.devices).any(|device| {
+            let (uuid, pci) = (device.uuid.as_deref(), device.pci.as_deref());
+            let now = routes.find(&device.backend, &device.name, uuid, pci);
+            now.is_some_and(|now| (now.info.backend, now.info.index) == (route.info.backend, route.info.index))
+        })
+    };
+    let of = |(d, found): (usize, &Found)| {
         let way = |(i, route): (usize, &Route)| Way {
             device: found.name.clone(),
             backend: route.info.backend,
@@ -103,24 +128,70 @@ fn listed(routes: &Routes) -> Vec<Way> {
             driver: route.info.driver.clone(),
             pci: route.info.pci.clone(),
             uuid: route.info.uuid.clone(),
+            memory_bytes: route.info.memory_bytes,
+            support: standing.support(routes, d, i, measured(route)),
+            checked: standing.checked(d, i).cloned(),
         };
         found.routes.iter().enumerate().map(way).collect::<Vec<_>>()
     };
-    routes.devices.iter().flat_map(of).collect()
+    routes.devices.iter().enumerate().flat_map(of).collect()
 }
 
 /// What the interfaces of this host find now, beside the processor.
-fn ways(routes: &Routes) -> String {
-    let heading = ["found now", "through", "hardware", "driver", "PCI", "name"];
+fn ways(routes: &Routes, standing: &Standing, listed: &[Way]) -> String {
+    let heading = ["found now", "through", "state", "hardware", "driver", "memory", "PCI", "name"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let unknown = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    for way in listed(routes) {
+    for way in listed {
         let through = format!("{} ({}){}", way.backend, way.interface, if way.preferred { "" } else { ", second" });
-        rows.push(vec![way.device, through, way.hardware.to_owned(), unknown(way.driver), unknown(way.pci), way.name]);
+        rows.push(vec![
+            way.device.clone(),
+            through,
+            support(way.support).to_owned(),
+            way.hardware.to_owned(),
+            unknown(way.driver.clone()),
+            unknown(way.memory_bytes.map(|bytes| Bytes(bytes).to_string())),
+            unknown(way.pci.clone()),
+            way.name.clone(),
+        ]);
     }
-    let mut text = if rows.len() > 1 { table(&rows, &[]) } else { String::new() };
+    let mut text = if rows.len() > 1 { table(&rows, &[5]) } else { String::new() };
+    for way in listed {
+        text.push_str(&format!("  {} through {}: {}\n", way.device, way.interface, checked(way)));
+    }
+    for Refused { file, why } in &standing.refused {
+        text.push_str(&format!("  receipt {file} counts for nothing: {why}\n"));
+    }
     for (backend, why) in &routes.absent {
         text.push_str(&format!("  {backend}: none ({why})\n"));
+    }
+    text
+}
+
+/// What was checked of a way to a device, and when, in words.
+fn checked(way: &Way) -> String {
+    let Some(checked) = &way.checked else {
+        let what = "no self-test of it counts";
+        return match way.support {
+            Support::Experimental => format!("{}, which no self-test makes a card", way.hardware),
+            Support::Partial => format!("{what}; a model's operations have run on it; `isotherm bench device --check`"),
+            _ => format!("{what}; `isotherm bench device --check` runs one"),
+        };
+    };
+    let (equal, positions) = checked.equal_top_tokens;
+    let mut text = format!(
+        "checked on {}: {} cases of the conformance suite, {} failed; {}{}, {equal} of {positions} top tokens; {} operations \
+         timed; signed by {}",
+        checked.when,
+        checked.cases,
+        checked.failed,
+        checked.model,
+        if checked.synthesised { " with random weights" } else { "" },
+        checked.operations,
+        checked.signer.get(..16).unwrap_or(&checked.signer),
+    );
+    for short in &checked.shortcomings {
+        text.push_str(&format!("\n    does not hold: {short}"));
     }
     text
 }

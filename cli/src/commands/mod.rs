@@ -15,6 +15,7 @@ pub mod bench_plans;
 pub mod bench_runtime;
 pub mod bench_sim;
 pub mod bench_targets;
+pub mod check_cards;
 pub mod devices;
 pub mod explain;
 pub mod export;

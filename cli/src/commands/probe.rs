@@ -5,6 +5,7 @@ use crate::args::{ArithmeticName, Probe};
 use crate::commands::access::{PROBING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
+use crate::receipts::Standing;
 use crate::ui::Ui;
 use crate::{commands::devices, files, registry, trust};
 use isotherm_audit::keys::Identity;
@@ -83,9 +84,16 @@ pub fn measure(
         conditions: &|device| conditions(&Roots::default(), device, kernels),
     };
     let mut bar = ui.bar(1000, "measuring");
-    let probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000))
+    let mut probed = probe(&request, &mut |progress| bar.at((progress.done * 1000.0) as u64, 1000))
         .map_err(|e| Failure::new(Code::Device, format!("failed to measure this host: {}", models::causes(&e))))?;
     bar.finish();
+    if probed.devices.iter().any(|device| device.backend != "cpu") {
+        let routes = Routes::discover(routes::platforms(), &[]);
+        let standing = Standing::of(&routes);
+        for device in &mut probed.devices {
+            device.support = standing.of_measured(&routes, device);
+        }
+    }
     let file = DevicesFile {
         header: Header::new(DEVICES_SCHEMA, model.model.digest.into_iter().collect()),
         host: facts(&host),

@@ -18,6 +18,10 @@ fn without_a_card_the_expectation_is_printed_and_a_check_says_that_there_is_none
     }
     let (_, err) = place.expect(6, "bench cuda --check");
     assert!(err.contains("there is no NVIDIA card to check"), "{err}");
+    // The door to receipts of every backend says what it found and why that is no card.
+    let (out, err) = place.expect(6, "bench device --check");
+    assert!(out.is_empty() && err.contains("there is no card to check"), "{out}{err}");
+    assert!(!place.path("home/receipts").exists(), "nothing is signed where nothing was tested");
 }
 
 #[test]
@@ -28,15 +32,16 @@ fn on_the_host_emulated_driver_nothing_is_called_a_card_and_a_loss_ends_with_its
         Err(why) => return eprintln!("skipped: {NAME}: {why}"),
     };
     let place = Place::new();
-    let run = |settings: &[(&str, &str)]| -> Output {
+    let with = |line: &str, settings: &[(&str, &str)]| -> Output {
         Command::new(env!("CARGO_BIN_EXE_isotherm"))
-            .args(["bench", "cuda", "--emulated", "--shape", "tiny", "--positions", "40"])
+            .args(line.split_whitespace())
             .env("ISOTHERM_HOME", place.path("home"))
             .env("LD_LIBRARY_PATH", &library_path)
             .envs(settings.iter().copied())
             .output()
             .expect("the program starts")
     };
+    let run = |settings: &[(&str, &str)]| with("bench cuda --emulated --shape tiny --positions 40", settings);
     let said = |output: &Output| {
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
     };
@@ -47,6 +52,17 @@ fn on_the_host_emulated_driver_nothing_is_called_a_card_and_a_loss_ends_with_its
         assert!(text.contains(name), "{name:?} in {text}");
     }
     assert!(!text.contains("CUDA driver"), "{text}");
+    // Nothing makes the stand-in a card: no self-test of it is signed, and it is experimental at most.
+    let refused = with("bench device --check --backends cuda", &[]);
+    assert_eq!(refused.status.code(), Some(6), "{}", said(&refused));
+    assert!(said(&refused).contains("is a host-emulated"), "{}", said(&refused));
+    let listed = with("devices --format json", &[]);
+    let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+    let routes = listed["routes"].as_array().expect("a list");
+    let emulated: Vec<_> = routes.iter().filter(|route| route["hardware"] == "host-emulated").collect();
+    assert_eq!(emulated.len(), 2, "{routes:?}");
+    assert!(routes.iter().all(|route| route["support"] != "supported" && route["checked"].is_null()), "{routes:?}");
+    assert!(emulated.iter().all(|route| route["support"] == "experimental"), "{emulated:?}");
     let lost = run(&[("ISOTHERM_EMULATED_LOSS", "1:30")]);
     assert_eq!(lost.status.code(), Some(6), "{}", said(&lost));
     assert!(said(&lost).contains("host-emulated device 1) was lost during"), "{}", said(&lost));
