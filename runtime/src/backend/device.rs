@@ -19,6 +19,11 @@ fn fresh() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// The host's clock. In a browser the standard library has none, and asking it would end the program.
+fn clock() -> Option<SystemTime> {
+    if cfg!(all(target_family = "wasm", target_os = "unknown")) { None } else { Some(SystemTime::now()) }
+}
+
 /// Something that is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocation {
@@ -28,8 +33,8 @@ pub struct Allocation {
     pub bytes: u64,
     /// Whether it is a matrix.
     pub matrix: bool,
-    /// When it was made.
-    pub since: SystemTime,
+    /// When it was made; absent where there is no clock.
+    pub since: Option<SystemTime>,
 }
 
 /// What is allocated, counted.
@@ -430,7 +435,7 @@ impl Device {
     fn keep(&mut self, id: u64, bytes: u64, matrix: bool) {
         self.counters.allocations += 1;
         self.counters.allocated_bytes += bytes;
-        self.allocations.insert(id, Allocation { id, bytes, matrix, since: SystemTime::now() });
+        self.allocations.insert(id, Allocation { id, bytes, matrix, since: clock() });
     }
 
     /// Errors: the device was lost before.

@@ -7,20 +7,27 @@
 //! [`conformance`] is the contract as a program: every backend and every device must pass it, and passing it on a card
 //! is what makes that card supported.
 
+#[cfg(not(target_family = "wasm"))]
 pub mod bench;
 mod check;
+#[cfg(not(target_family = "wasm"))]
 pub mod conformance;
 mod contract;
+#[cfg(not(target_family = "wasm"))]
 pub mod cuda;
 pub mod decoder;
 mod device;
 mod error;
 mod faulty;
 mod op;
+#[cfg(not(target_family = "wasm"))]
 pub mod peers;
+#[cfg(not(target_family = "wasm"))]
 pub mod roofline;
+#[cfg(not(target_family = "wasm"))]
 pub mod routes;
 pub mod scalar;
+#[cfg(not(target_family = "wasm"))]
 pub mod self_test;
 pub mod wgpu;
 
@@ -35,4 +42,4 @@ pub use op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
 
 pub use crate::cpu::Arithmetic;
 /// Positions in a block of the key-value cache.
-pub const CACHE_BLOCK: usize = crate::cpu::attention::CACHE_BLOCK;
+pub const CACHE_BLOCK: usize = crate::cpu::CACHE_BLOCK;

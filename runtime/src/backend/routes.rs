@@ -4,7 +4,7 @@ use super::contract::{Backend, DeviceInfo, Platform};
 use super::cuda::CudaPlatform;
 use super::error::DeviceError;
 use super::faulty::losing;
-use super::wgpu::{WgpuOptions, WgpuPlatform};
+use super::wgpu::{GL, WgpuOptions, WgpuPlatform};
 use crate::model::store::user_folder;
 use std::sync::{Arc, OnceLock};
 
@@ -118,6 +118,32 @@ fn same_card(a: &DeviceInfo, b: &DeviceInfo) -> bool {
     matches!((address(a), address(b)), (Some(a), Some(b)) if a == b)
 }
 
+/// The name of a card without what OpenGL's drivers add to it: bus and instruction set behind strokes.
+fn bare(name: &str) -> &str {
+    name.split('/').next().unwrap_or(name).trim()
+}
+
+/// Where a card that is seen through OpenGL belongs. That interface tells neither address nor identifier: where exactly one
+/// card has its name it is that one, and where several have, nobody can say which.
+enum ThroughGl {
+    Another,
+    Same(usize),
+    OneOf(usize),
+}
+
+fn through_gl(info: &DeviceInfo, devices: &[Found]) -> ThroughGl {
+    if info.interface != GL || info.pci.is_some() || info.uuid.is_some() {
+        return ThroughGl::Another;
+    }
+    let same = |found: &Found| found.routes.iter().any(|route| bare(&route.info.name) == bare(&info.name));
+    let places: Vec<usize> = (0..devices.len()).filter(|&i| same(&devices[i])).collect();
+    match *places {
+        [] => ThroughGl::Another,
+        [place] => ThroughGl::Same(place),
+        _ => ThroughGl::OneOf(places.len()),
+    }
+}
+
 impl Routes {
     /// Looks at platforms. `order` names backends in the order in which they are preferred; those it leaves out are not
     /// looked at. The platforms' own order where it is empty.
@@ -138,6 +164,19 @@ impl Routes {
             };
             for info in infos {
                 let route = Route { platform: Arc::clone(platform), info };
+                match through_gl(&route.info, &devices) {
+                    ThroughGl::Another => {}
+                    ThroughGl::Same(place) => {
+                        devices[place].routes.push(route);
+                        continue;
+                    }
+                    ThroughGl::OneOf(cards) => {
+                        let what = format!("telling which of {cards} cards of its name it is");
+                        let device = format!("{} through {GL}", route.info.name);
+                        absent.push((platform.name(), DeviceError::NotSupported { device, what }));
+                        continue;
+                    }
+                }
                 match devices.iter_mut().find(|found| found.routes.iter().any(|r| same_card(&r.info, &route.info))) {
                     Some(found) => found.routes.push(route),
                     None => {
@@ -226,6 +265,26 @@ mod tests {
         assert_eq!(names, ["cuda0", "cuda1", "wgpu1"]);
         let second: Vec<&str> = routes.devices[1].routes.iter().map(|route| route.info.backend).collect();
         assert_eq!(second, ["cuda", "wgpu"]);
+    }
+
+    #[test]
+    fn a_card_seen_through_vulkan_and_opengl_is_one_device_unless_two_cards_share_its_name() {
+        let named = |index, name: &str, interface: &str, pci| DeviceInfo {
+            name: name.into(),
+            interface: interface.into(),
+            ..info("wgpu", index, pci)
+        };
+        let through = |infos| Routes::discover(&[Arc::new(Listed("wgpu", infos)) as Arc<dyn Platform>], &[]);
+        let first = named(0, "NVIDIA H200", "Vulkan", Some("0000:01:00.0"));
+        let gl = |index| named(index, "NVIDIA H200/PCIe/SSE2", GL, None);
+        let routes = through(vec![first.clone(), gl(1)]);
+        assert_eq!((routes.devices.len(), routes.devices[0].routes.len()), (1, 2));
+        assert_eq!(routes.devices[0].routes[1].info.interface, GL);
+        let second = named(1, "NVIDIA H200", "Vulkan", Some("0000:02:00.0"));
+        let routes = through(vec![first.clone(), second, gl(2)]);
+        assert_eq!((routes.devices.len(), routes.absent.len()), (2, 1), "no third card comes out of two");
+        let routes = through(vec![first, named(1, "Mesa Intel UHD", GL, None)]);
+        assert_eq!(routes.devices.len(), 2, "another card's name is another card");
     }
 
     #[test]

@@ -13,8 +13,7 @@ use super::element::exp;
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{Lanes, tree_sum};
 
-/// Positions in a block of the cache.
-pub(crate) const CACHE_BLOCK: usize = 16;
+pub(crate) use super::CACHE_BLOCK;
 /// Positions in a segment.
 pub(crate) const SEGMENT: usize = 128;
 /// Blocks in a segment.

@@ -10,10 +10,13 @@ mod metadata;
 mod parse;
 mod write;
 
+#[cfg(not(target_family = "wasm"))]
 use std::fs::File;
+#[cfg(not(target_family = "wasm"))]
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(not(target_family = "wasm"))]
 use memmap2::Mmap;
 
 pub use self::error::{GgufError, MetadataError, ParseError};
@@ -32,6 +35,7 @@ struct Opened {
 
 /// Where the bytes of a file live.
 enum Backing {
+    #[cfg(not(target_family = "wasm"))]
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -103,11 +107,12 @@ impl<'a> Tensor<'a> {
 }
 
 impl Gguf {
-    /// Maps a file and checks its header.
+    /// Maps a file and checks its header. Not on WebAssembly, which has no files: see [`from_bytes`](Self::from_bytes).
     ///
     /// # Errors
     /// When the file cannot be read, or its content is not a sound GGUF file; the message names what is wrong, where
     /// and what to do.
+    #[cfg(not(target_family = "wasm"))]
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let read = |source| GgufError::Read { path: path.into(), source };
         let file = File::open(path).map_err(read)?;
@@ -208,6 +213,7 @@ impl Gguf {
 impl Backing {
     fn as_slice(&self) -> &[u8] {
         match self {
+            #[cfg(not(target_family = "wasm"))]
             Self::Mapped(map) => map,
             Self::Owned(bytes) => bytes,
         }

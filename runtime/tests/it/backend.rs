@@ -67,6 +67,25 @@ fn wgpu_shaders_without_and_with_subgroups_meet_the_contract() {
     }
 }
 
+/// Whether half-precision numbers are read as such or unpacked from words, and over OpenGL where a driver is.
+#[test]
+fn wgpu_shaders_without_native_halves_meet_the_contract() {
+    let options = WgpuOptions { memory_bytes: Some(256 << 20), halves: Some(false), ..WgpuOptions::default() };
+    conform("wgpu_shaders_without_native_halves_meet_the_contract", options, &[0], false);
+}
+
+#[test]
+fn halves_read_natively_and_unpacked_give_the_same_rows() {
+    let name = "halves_read_natively_and_unpacked_give_the_same_rows";
+    let rows = |halves| {
+        let options = WgpuOptions { halves: Some(halves), ..WgpuOptions::default() };
+        let mut device = Device::open(&wgpu(name, options)?, 0).expect("a device that was listed opens");
+        Some(split::halves(&mut device))
+    };
+    let Some(natively) = rows(true) else { return };
+    assert_eq!(natively, rows(false).expect("as before"));
+}
+
 #[test]
 fn matrices_larger_than_a_binding_are_split_and_meet_the_contract() {
     // 64 KiB: the larger matrices and operands of the suite stay below it only in pieces.
@@ -87,6 +106,26 @@ mod split {
         let mut bytes = vec![0; 4 * count];
         device.copy_out(view.buffer, view.offset, &mut bytes).expect("a read");
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    }
+
+    /// Every number in half precision that is one, subnormal ones left out: those may be flushed either way.
+    pub(super) fn halves(device: &mut Device) -> Vec<f32> {
+        let all = (0..=u16::MAX).filter(|bits| (0x400..0x7c00).contains(&(bits & 0x7fff)));
+        let packed: Vec<u8> = all.flat_map(u16::to_le_bytes).collect();
+        let columns = 1024_u32;
+        let rows = (packed.len() / 2 / columns as usize) as u32;
+        let matrix = device.load(BlockFormat::F16, rows, columns, &packed).expect("room");
+        let indices = device.allocate(4 * u64::from(rows)).expect("room");
+        let out = device.allocate(4 * u64::from(rows * columns)).expect("room");
+        let words: Vec<u8> = (0..rows).flat_map(u32::to_le_bytes).collect();
+        device.copy_in(indices, 0, &words).expect("a write");
+        let lookup = Op::Lookup { table: matrix, indices: indices.into(), rows, out: out.into() };
+        device.launch(&[lookup]).expect("a lookup");
+        let found = read(device, out.into(), (rows * columns) as usize);
+        for (found, bits) in found.iter().zip(packed.chunks_exact(2)) {
+            assert_eq!(*found, half::f16::from_le_bytes([bits[0], bits[1]]).to_f32());
+        }
+        found
     }
 
     /// A matrix of whole numbers five bindings long, so that every sum is exact and each piece is reached.

@@ -1,7 +1,7 @@
 //! Operations as dispatches: which kernel, bound to what, with which parameters, in how many groups.
 
 use super::pack::{CHUNK, Layout};
-use super::pipelines::PARAMS_BYTES;
+use super::pipelines::{Compiled, PARAMS_BYTES};
 use super::products::{Multiply, Source};
 use super::queue::Wgpu;
 use super::shader::Key;
@@ -119,7 +119,7 @@ impl Wgpu {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
             for (i, dispatch) in plan.dispatches.iter().enumerate() {
                 let compiled = self.pipelines.get(dispatch.group.kernel).expect("planned only where there is one");
-                let group = self.group(&dispatch.group, &compiled.layout, &params);
+                let group = self.group(&dispatch.group, &compiled, &params);
                 pass.set_pipeline(&compiled.pipeline);
                 pass.set_bind_group(0, &group, &[i as u32 * PARAMS_BYTES as u32]);
                 pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], dispatch.grid[2]);
@@ -153,7 +153,7 @@ impl Wgpu {
         Ok(())
     }
 
-    fn group(&mut self, key: &GroupKey, layout: &wgpu::BindGroupLayout, params: &wgpu::Buffer) -> wgpu::BindGroup {
+    fn group(&mut self, key: &GroupKey, compiled: &Compiled, params: &wgpu::Buffer) -> wgpu::BindGroup {
         if let Some(group) = self.groups.get(key) {
             return group.clone();
         }
@@ -161,22 +161,28 @@ impl Wgpu {
             BindingResource::Buffer(BufferBinding { buffer, offset, size: BufferSize::new(size) })
         };
         let mut resources = vec![whole(params, 0, PARAMS_BYTES)];
-        if let Some(id) = key.arena {
+        let arena = key.arena.map(|id| {
             let arena = self.arenas.iter().find(|arena| arena.id == id).expect("a loaded matrix has an arena");
-            resources.push(whole(&arena.buffer, 0, arena.buffer.size()));
-        }
+            whole(&arena.buffer, 0, arena.buffer.size())
+        });
+        resources.extend(arena.clone());
         for bound in &key.bound {
             resources.push(match bound {
                 Bound::Buffer(id, offset, size) => whole(&self.buffers[id], *offset, *size),
                 Bound::Scratch(size) => whole(self.scratch.as_ref().expect("grown before"), 0, *size),
             });
         }
+        resources.extend(arena.filter(|_| compiled.halves));
         let entries: Vec<BindGroupEntry<'_>> = resources
             .into_iter()
             .enumerate()
             .map(|(binding, resource)| BindGroupEntry { binding: binding as u32, resource })
             .collect();
-        let group = self.device.create_bind_group(&BindGroupDescriptor { label: None, layout, entries: &entries });
+        let group = self.device.create_bind_group(&BindGroupDescriptor {
+            label: None,
+            layout: &compiled.layout,
+            entries: &entries,
+        });
         if self.groups.len() >= GROUPS_MAX {
             self.groups.clear();
         }

@@ -17,6 +17,8 @@ pub(super) const PARAMS_BYTES: u64 = 256;
 pub(super) struct Compiled {
     pub(super) pipeline: ComputePipeline,
     pub(super) layout: BindGroupLayout,
+    /// Whether the arena is bound once more behind the operands.
+    pub(super) halves: bool,
 }
 
 /// All kernels of a device.
@@ -85,6 +87,9 @@ impl Pipelines {
             // use only.
             entries.push(storage(entries.len(), false));
         }
+        if kernel.halves {
+            entries.push(storage(entries.len(), true));
+        }
         let device = &self.device;
         let layout = device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: None, entries: &entries });
         let pipeline_layout = device.create_pipeline_layout(&PipelineLayoutDescriptor {
@@ -105,7 +110,7 @@ impl Pipelines {
             },
             cache: self.cache.as_ref().map(|(cache, _)| cache),
         });
-        Compiled { pipeline, layout }
+        Compiled { pipeline, layout, halves: kernel.halves }
     }
 
     /// Keeps what was compiled on disk. Failing to is no error: it costs time at the next start.

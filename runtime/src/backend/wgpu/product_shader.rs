@@ -146,7 +146,7 @@ pub(super) fn product(
     }
     text += &if gated { store_gated(tile) } else { store(tile, add) };
     text += "}\n";
-    Kernel { source: text, weights: true, operands: operands.len() }
+    Kernel::new(text, true, operands.len())
 }
 
 /// As [`multiply`] with activations in eight bits: words at `X`, scales behind them.
@@ -201,5 +201,5 @@ pub(super) fn product_int8(shape: Shape, format: BlockFormat, tile: u32, add: bo
     }
     text += &if gated { store_gated(tile) } else { store(tile, add) };
     text += "}\n";
-    Some(Kernel { source: text, weights: true, operands: operands.len() })
+    Some(Kernel::new(text, true, operands.len()))
 }

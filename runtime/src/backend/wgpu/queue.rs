@@ -1,11 +1,11 @@
 //! One opened device: its memory, its queue, its loss.
 
-use super::WgpuOptions;
 use super::encode::{Arena, Piece, Placed};
 use super::pack::{self, Layout};
 use super::pipelines::Pipelines;
 use super::shader::Shape;
 use super::timing::{ALL_SLOTS, Events};
+use super::{WgpuOptions, answer};
 use crate::backend::contract::{
     Backend, BufferId, Counters, DeviceInfo, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
 };
@@ -31,6 +31,9 @@ const ARENA_BYTES: u64 = 64 << 20;
 const STAGING_BYTES: u64 = 64 << 10;
 /// Largest head that the attention shader takes: four numbers for each of its threads.
 const HEAD_SIZE_MAX: u32 = 256;
+
+/// What an interface that cannot be waited for cannot do.
+const LATER: &str = "answers while they are asked for";
 
 /// What the driver said behind our back.
 #[derive(Default)]
@@ -95,7 +98,9 @@ impl Wgpu {
             memory_hints: MemoryHints::MemoryUsage,
             ..Default::default()
         };
-        let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
+        let later = || DeviceError::NotSupported { device: label.clone(), what: LATER.to_owned() };
+        let (device, queue) = answer(adapter.request_device(&descriptor))
+            .ok_or_else(later)?
             .map_err(|error| DeviceError::Driver { device: label, during: "opening", why: error.to_string() })?;
         let said = Arc::new(Said::default());
         let (on_error, on_loss) = (Arc::clone(&said), Arc::clone(&said));
@@ -171,12 +176,18 @@ impl Wgpu {
         let scope = self.device.push_error_scope(ErrorFilter::OutOfMemory);
         let buffer =
             self.device.create_buffer(&BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false });
-        if pollster::block_on(scope.pop()).is_some() {
+        if self.heard(answer(scope.pop()))? {
             return Err(short(None));
         }
         self.sound("allocate")?;
         self.used += bytes;
         Ok(buffer)
+    }
+
+    /// Whether a scope caught an error.
+    fn heard(&self, caught: Option<Option<wgpu::Error>>) -> Result<bool, DeviceError> {
+        let later = || DeviceError::NotSupported { device: self.label(), what: LATER.to_owned() };
+        caught.ok_or_else(later).map(|error| error.is_some())
     }
 
     fn drop_buffer(&mut self, buffer: &wgpu::Buffer) {
@@ -210,7 +221,7 @@ impl Wgpu {
             let descriptor = BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
             let scope = self.device.push_error_scope(ErrorFilter::OutOfMemory);
             let staging = self.device.create_buffer(&descriptor);
-            if pollster::block_on(scope.pop()).is_some() {
+            if self.heard(answer(scope.pop()))? {
                 let available = None;
                 return Err(DeviceError::OutOfMemory { device: self.label(), wanted: size, available });
             }
@@ -294,7 +305,8 @@ fn shape(info: &DeviceInfo, features: Features, sizes: (u32, u32), options: &Wgp
     let subgroups = possible && options.subgroups.unwrap_or(false);
     let lanes = if subgroups { sizes.0 } else { options.lanes.unwrap_or(if software { 1 } else { 16 }) };
     let threads = if software { 16.max(lanes) } else { 64.max(lanes) };
-    Shape { threads, lanes: lanes.clamp(1, 64), subgroups }
+    let halves = features.contains(Features::SHADER_F16) && options.halves.unwrap_or(true);
+    Shape { threads, lanes: lanes.clamp(1, 64), subgroups, halves }
 }
 
 impl Backend for Wgpu {

@@ -43,7 +43,7 @@ pub(super) fn quantise(shape: Shape, norm: bool) -> Kernel {
 ",
         shape.threads
     );
-    Kernel { source: text, weights: false, operands: 3 }
+    Kernel::new(text, false, 3)
 }
 
 pub(super) fn lookup(shape: Shape, format: BlockFormat) -> Kernel {
@@ -82,7 +82,7 @@ pub(super) fn lookup(shape: Shape, format: BlockFormat) -> Kernel {
         let _ = writeln!(text, "  if (c * 32u + {i}u < P.columns) {{ O[o + {i}u] = w{}[{}]; }}", i / 4, i % 4);
     }
     text += "}\n";
-    Kernel { source: text, weights: true, operands: 2 }
+    Kernel::new(text, true, 2)
 }
 
 pub(super) fn norm(shape: Shape) -> Kernel {
@@ -108,7 +108,7 @@ pub(super) fn norm(shape: Shape) -> Kernel {
         shape.threads,
         sum_lanes(shape, "s")
     );
-    Kernel { source: text, weights: false, operands: 3 }
+    Kernel::new(text, false, 3)
 }
 
 /// Places of a pair in its head.
@@ -141,7 +141,7 @@ pub(super) fn rotate(shape: Shape, split: bool) -> Kernel {
         shape.threads,
         pair(split)
     );
-    Kernel { source: text, weights: false, operands: 3 }
+    Kernel::new(text, false, 3)
 }
 
 /// One thread per pair of every query and key head, and per number that is not rotated or only copied.
@@ -225,7 +225,7 @@ pub(super) fn remember(shape: Shape, split: bool) -> Kernel {
         shape.threads,
         pair = pair(split)
     );
-    Kernel { source: text, weights: false, operands: operands.len() }
+    Kernel::new(text, false, operands.len())
 }
 
 /// Threads of an attention workgroup, and positions of a tile.
@@ -233,7 +233,7 @@ pub(super) const ATTEND_THREADS: u32 = 64;
 
 /// One workgroup per row and `together` query heads that share keys: tiles of 64 positions, softmax carried along.
 pub(super) fn attend(size: u32, together: u32) -> Kernel {
-    let shape = Shape { threads: ATTEND_THREADS, lanes: 1, subgroups: false };
+    let shape = Shape { threads: ATTEND_THREADS, lanes: 1, subgroups: false, halves: false };
     let params =
         ["grid", "total", "heads", "kv", "blocks", "listed", "scale", "query", "rows", "list", "keys", "values", "out"];
     let operands = [("Q", "f32"), ("R", "u32"), ("B", "u32"), ("CK", "f32"), ("CV", "f32"), ("O", "f32")];
@@ -343,7 +343,7 @@ var<workgroup> shared_seen: vec2<u32>;
         }
     }
     text += "}\n";
-    Kernel { source: text, weights: false, operands: operands.len() }
+    Kernel::new(text, false, operands.len())
 }
 
 /// One thread per number of two operands.
@@ -356,7 +356,7 @@ pub(super) fn pointwise(shape: Shape, kind: &str, statement: &str) -> Kernel {
         "  let id = (g.y * P.grid + g.x) * {}u + li;\n  if (id >= P.total) {{ return; }}\n  {statement}\n}}\n",
         shape.threads
     );
-    Kernel { source: text, weights: false, operands: 2 }
+    Kernel::new(text, false, 2)
 }
 
 pub(super) fn argmax(shape: Shape) -> Kernel {
@@ -391,5 +391,5 @@ pub(super) fn argmax(shape: Shape) -> Kernel {
 ",
         half = threads / 2
     );
-    Kernel { source: text, weights: false, operands: 2 }
+    Kernel::new(text, false, 2)
 }

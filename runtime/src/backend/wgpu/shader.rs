@@ -13,6 +13,8 @@ pub(super) struct Shape {
     pub(super) lanes: u32,
     /// Whether lanes add up by a subgroup operation instead of shared memory.
     pub(super) subgroups: bool,
+    /// Whether half-precision numbers are read as such instead of being unpacked from words.
+    pub(super) halves: bool,
 }
 
 /// One kernel in one form.
@@ -58,12 +60,34 @@ pub(super) enum Key {
     Argmax,
 }
 
-/// A kernel's text, and what it is bound to besides its parameters: the arena of weights or not, and so many operands.
+/// A kernel's text, and what it is bound to besides its parameters: the arena of weights or not, so many operands, and
+/// the arena once more where it is also read as half-precision numbers.
 pub(super) struct Kernel {
     pub(super) source: String,
     pub(super) weights: bool,
     pub(super) operands: usize,
+    pub(super) halves: bool,
 }
+
+impl Kernel {
+    pub(super) fn new(source: String, weights: bool, operands: usize) -> Self {
+        Self { source, weights, operands, halves: false }
+    }
+
+    /// The same, which reads the halves among its weights through a second view of the arena, bound behind the operands.
+    /// The language cannot take a word for two halves; both ways widen exactly.
+    fn with_halves(self) -> Self {
+        if !self.source.contains(UNPACKED) {
+            return self;
+        }
+        let binding = 1 + usize::from(self.weights) + self.operands;
+        let view = format!("enable f16;\n@group(0) @binding({binding}) var<storage, read> H: array<vec2<f16>>;\n");
+        Self { source: view + &self.source.replace(UNPACKED, "vec2<f32>(H["), halves: true, ..self }
+    }
+}
+
+/// How two halves of a word of weights are unpacked, as far as the word's number.
+const UNPACKED: &str = "unpack2x16float(A[";
 
 pub(super) fn header(params: &[&str], weights: bool, operands: &[(&str, &str)]) -> String {
     let mut text = String::new();
@@ -129,7 +153,7 @@ pub(super) fn reduction(shape: Shape) -> String {
 
 /// The text of a kernel. `None` where a format has no such form.
 pub(super) fn kernel(key: Key, shape: Shape) -> Option<Kernel> {
-    Some(match key {
+    let kernel = match key {
         Key::Product { format, tile, norm, add, ragged, gated } => {
             product::product(shape, format, tile, norm, add, ragged, gated)
         }
@@ -146,5 +170,6 @@ pub(super) fn kernel(key: Key, shape: Shape) -> Option<Kernel> {
         Key::Add => rows::pointwise(shape, "f32", "X[P.a + id] = X[P.a + id] + Y[P.b + id];"),
         Key::Copy => rows::pointwise(shape, "u32", "Y[P.b + id] = X[P.a + id];"),
         Key::Argmax => rows::argmax(shape),
-    })
+    };
+    Some(if shape.halves { kernel.with_halves() } else { kernel })
 }
