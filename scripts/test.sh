@@ -51,6 +51,15 @@ run_tests() {
 # measured data and cards may be absent, and tools that not every machine lets one have: npm, and strace's tracing.
 nothing_else_skipped() { ! grep -E '^skipped: ' "$log" | grep -vE 'shared (data )?folder|shared data|ISOTHERM_SHARED|no GPU|ISOTHERM_NODE_MODULES|strace|chromium|GNU parallel|slurm'; }
 
+# The part of the runtime that needs no file, thread or socket, for browsers: compiled, never run.
+webassembly() {
+    if [ ! -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib" ]; then
+        say "skipped: the target wasm32-unknown-unknown is not installed (rustup target add wasm32-unknown-unknown)"
+        return 0
+    fi
+    cargo check --locked -p isotherm-runtime --lib --target wasm32-unknown-unknown
+}
+
 build_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet; }
 
 step "bootstrap" bash scripts/bootstrap.sh || exit 1
@@ -62,6 +71,7 @@ if step "build" build_all; then
     step "tests" run_tests
     on_ci && step "no test skipped but for want of others' data or a card" nothing_else_skipped
 fi
+step "WebAssembly" webassembly
 step "documentation" build_docs
 
 say "" "Seconds for each step:"

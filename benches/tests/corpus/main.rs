@@ -38,6 +38,8 @@ mod prompts;
 mod quantity;
 #[path = "../../../fuzz/checks/query.rs"]
 mod query;
+#[path = "../../../fuzz/checks/receipt.rs"]
+mod receipt;
 #[path = "../../../fuzz/checks/replay.rs"]
 mod replayed;
 #[path = "../../../fuzz/checks/scenario.rs"]
@@ -194,6 +196,8 @@ fn saved_leases_keys_and_tiles_keep_the_promise() {
     replay("lease", lease::check);
     replay("dsse", dsse::check);
     replay("tile", tile::check);
+    replay("receipt", receipt::check);
+    assert!(isotherm_core::receipt::Receipt::parse(&seed("receipt", "seed-card")).is_ok(), "the seed is a receipt");
     replay("ssh_key", as_text(ssh_key::check));
     let line = String::from_utf8(seed("ssh_key", "seed-public")).expect("a key is text");
     assert!(isotherm_audit::ssh::read_public(&line).is_ok(), "the seed is a key");
