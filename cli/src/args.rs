@@ -545,7 +545,7 @@ pub struct BenchDevice {
     /// what makes a card supported. Ends with 6 where there is no card, with 5 where one does not pass.
     #[arg(long)]
     pub check: bool,
-    /// Model of the check: a file, a name or a digest. By default smollm2, or random weights in its shape where it
+    /// Model of the check: a file or a name. By default smollm2, or random weights in its shape where it
     /// cannot be had.
     #[arg(long, value_name = "MODEL", requires = "check")]
     pub model: Option<String>,
