@@ -779,10 +779,11 @@ def in_flight_price(problem, bound, price, first=0, last=0, batch=None):
     return []
 
 
-def cheap_cover(choices, above, limit, several, parts=None):
+def cheap_cover(choices, above, limit, several, parts=None, most=None):
     """Whether some slots, at most one of each device, reach the rate for less than the limit; two of them at least
     where several: then one that reaches it alone stands by the cheapest of all. With parts, the part of each device or
-    None where it is of none, not of one part alone: what is of one stands by the cheapest of all others."""
+    None where it is of none, not of one part alone: what is of one stands by the cheapest of all others. None where more
+    than so many partial covers would have to be looked at."""
     slots = [slot for of_device in choices for slot in of_device]
     least = min((p for p, _ in slots), default=Q(0))
     order = sorted(range(len(choices)), key=lambda d: min(p / r for p, r in choices[d]))
@@ -812,6 +813,8 @@ def cheap_cover(choices, above, limit, several, parts=None):
         if i == len(choices) or price + (above - rate) * cheapest[i] >= limit or state in seen:
             continue
         seen.add(state)
+        if most is not None and len(seen) > most:
+            return None
         stack.append((i + 1, rate, price, count, within))
         stack += [(i + 1, rate + r, price + p, count + 1, joined(within, i)) for p, r in choices[i] if price + p < limit]
     return False
@@ -889,17 +892,41 @@ def shares(above, within, crossed):
     return least, [min(b + x, above - (low - a)) for a, b, x in zip(least, most, at)]
 
 
+def least_costs(choices, sites, floors, tops, above, grid=512):
+    """Two tables in parts of the rate, rounded so that no cover costs less. here[i][x]: what the devices from i on that are
+    of i's site are paid at least for x parts; later[s][x]: the same of site s and those after it, where each passes its
+    floor and none counts beyond its top. Devices are in the order of their sites. And what makes parts of rates."""
+    never, unit = float("inf"), above / grid
+    up, down = (lambda rate: min(math.ceil(rate / unit), grid)), (lambda rate: min(math.floor(rate / unit), grid))
+    scale = 2**60
+    nothing = [0] + [never] * grid
+    here, later = [nothing] * (len(choices) + 1), [None] * len(floors) + [nothing]
+    for i in reversed(range(len(choices))):
+        rest = here[i + 1] if i + 1 < len(choices) and sites[i + 1] == sites[i] else nothing
+        costs = list(rest)
+        for price, rate in choices[i]:
+            price, step = math.floor(price * scale), up(rate)
+            for x in range(1, grid + 1):
+                paid = price + rest[x - step if x > step else 0]
+                if paid < costs[x]:
+                    costs[x] = paid
+        here[i] = costs
+    for site in reversed(range(len(floors))):
+        first = next((i for i in range(len(choices)) if sites[i] == site), None)
+        rest, after = nothing if first is None else here[first], later[site + 1]
+        floor, top = down(floors[site]), max(up(tops[site]), down(floors[site]))
+        later[site] = [min(rest[c] + after[x - c if x > c else 0] for c in range(floor, min(top, max(x, floor)) + 1))
+                       for x in range(grid + 1)]
+    return here, later, up, down, scale
+
+
 def cheap_shares(choices, sites, floors, tops, above, limit, parts):
     """Whether some slots, at most one of each device, cost less than the limit while every site passes its floor and all
     together the rate, no site counting beyond its top. With parts, not of one part alone, as in cheap_cover."""
     order = sorted(range(len(choices)), key=lambda d: (sites[d], min(p / r for p, r in choices[d])))
     choices, sites = [choices[d] for d in order], [sites[d] for d in order]
     parts = None if parts is None else [parts[d] for d in order]
-    ratios = [[None] * len(floors) for _ in range(len(choices) + 1)]
-    for i in reversed(range(len(choices))):
-        ratios[i] = list(ratios[i + 1])
-        here, site = min(p / r for p, r in choices[i]), sites[i]
-        ratios[i][site] = here if ratios[i][site] is None else min(here, ratios[i][site])
+    here, later, up, down, scale = least_costs(choices, sites, floors, tops, above)
     outside = {part: min((p for of, slots in zip(parts, choices) for p, _ in slots if of != part), default=None)
                for part in set(parts or ()) - {None}}
 
@@ -917,17 +944,18 @@ def cheap_shares(choices, sites, floors, tops, above, limit, parts):
                 return True
             continue
         state = (i, passed, price, within)
-        rest = ratios[i]
-        if state in seen or any(lack and ratio is None for lack, ratio in zip(short, rest)):
+        if state in seen or i == len(choices):
             continue
-        known = [ratio for ratio in rest if ratio is not None]
-        if not known:
+        # Sites before this one are done with; what this one and those after it are still paid at least.
+        site = sites[i]
+        if any(short[:site]):
             continue
-        beyond, least = max(need - sum(short), Q(0)), price
-        for ratio, site in sorted((ratio, s) for s, ratio in enumerate(rest) if ratio is not None):
-            more = min(beyond, max(tops[site] - max(passed[site], floors[site]), Q(0)))
-            least, beyond = least + (short[site] + more) * ratio, beyond - more
-        if beyond > 0 or least >= limit:
+        done = sum(min(had, top) for had, top in zip(passed[:site], tops))
+        need, had = down(max(above - done, Q(0))), up(passed[site])
+        floor, top = down(floors[site]), max(up(tops[site]), down(floors[site]))
+        left = min(here[i][max(c - had, 0)] + later[site + 1][max(need - c, 0)]
+                   for c in range(floor, min(top, max(need, floor)) + 1))
+        if math.floor(price * scale) + left >= math.ceil(limit * scale):
             continue
         seen.add(state)
         # Who pays nothing stands by every cover.
@@ -1048,7 +1076,8 @@ def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
         def cheap(devices, limit, parts=None):
             slots = [choices[d] for d in devices]
             if limits is None:
-                return cheap_cover(slots, above, limit, False, parts)
+                found = cheap_cover(slots, above, limit, False, parts, 20_000)
+                return cheap_shares(slots, [0] * len(slots), [Q(0)], [above], above, limit, parts) if found is None else found
             return cheap_shares(slots, [crossed[0][d] for d in devices], *limits, above, limit, parts)
 
         if not any(let_off):

@@ -19,6 +19,7 @@ mod long_run;
 mod priced;
 mod record;
 mod spending;
+mod tabled;
 mod violation;
 mod walk;
 mod worths;

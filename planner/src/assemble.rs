@@ -22,7 +22,7 @@ pub(crate) struct Parts {
     pub unused: Vec<Unused>,
     /// Bound on the objective, where there is one.
     pub bound: Option<f64>,
-    /// Evidence for it, to be tried in order; then it is the solver's word.
+    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's turn.
     pub evidence: Vec<Evidence>,
     /// How plan and bound were found.
     pub method: String,
@@ -38,6 +38,16 @@ pub(crate) struct Parts {
 
 /// The checked plan, in its outcome.
 pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, PlanError> {
+    assemble_or(tables, parts, Vec::new())
+}
+
+/// The same. Where the checker verifies no evidence for the bound, and no solver vouches for it, the first of these bounds
+/// is stated that it verifies.
+pub(crate) fn assemble_or(
+    tables: &Tables<'_>,
+    parts: Parts,
+    weaker: Vec<(f64, Evidence)>,
+) -> Result<Outcome, PlanError> {
     let plan = bare(tables, &parts);
     let found = Found {
         bound: parts.bound,
@@ -47,14 +57,14 @@ pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, Pla
         nodes: parts.nodes,
         stopped: parts.stopped,
     };
-    certify(tables.problem, plan, found)
+    certify_or(tables.problem, plan, found, weaker)
 }
 
 /// What is known of a plan beside its stages and routes.
 pub(crate) struct Found {
     /// Bound on the objective, where there is one.
     pub bound: Option<f64>,
-    /// Evidence for it, to be tried in order; then it is the solver's word.
+    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's turn.
     pub evidence: Vec<Evidence>,
     /// How plan and bound were found.
     pub method: String,
@@ -67,7 +77,16 @@ pub(crate) struct Found {
 }
 
 /// Values a plan, states what is known of it and has it checked.
-pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) -> Result<Outcome, PlanError> {
+pub(crate) fn certify(problem: &PlacementProblem, plan: Plan, found: Found) -> Result<Outcome, PlanError> {
+    certify_or(problem, plan, found, Vec::new())
+}
+
+fn certify_or(
+    problem: &PlacementProblem,
+    mut plan: Plan,
+    found: Found,
+    weaker: Vec<(f64, Evidence)>,
+) -> Result<Outcome, PlanError> {
     let stopped = found.stopped;
     let Some(value) = evaluate(&plan, problem).value(problem.objective) else {
         return Err(PlanError::Refused(vec![Violation::Unevaluated { objective: problem.objective.name() }]));
@@ -75,21 +94,33 @@ pub(crate) fn certify(problem: &PlacementProblem, mut plan: Plan, found: Found) 
     plan.objective_value = Some(value);
     plan.goals.clone_from(&problem.limits.goals);
     // What differs by rounding alone is the same.
-    let bound = found.bound.filter(|bound| bound.is_finite()).map(|bound| {
-        let beaten = if problem.objective.maximises() { value > bound } else { value < bound };
-        if beaten && relative_gap(value, bound) <= 1e-9 { value } else { bound }
-    });
-    let gap = bound.map(|bound| relative_gap(value, bound)).filter(|gap| gap.is_finite());
-    let bound = bound.filter(|_| gap.is_some());
-    let closed = gap.is_some_and(|gap| gap <= GAP_NONE);
+    let stated = |bound: Option<f64>| {
+        let bound = bound.filter(|bound| bound.is_finite()).map(|bound| {
+            let beaten = if problem.objective.maximises() { value > bound } else { value < bound };
+            if beaten && relative_gap(value, bound) <= 1e-9 { value } else { bound }
+        });
+        let gap = bound.map(|bound| relative_gap(value, bound)).filter(|gap| gap.is_finite());
+        (bound.filter(|_| gap.is_some()), gap)
+    };
     plan.provenance.time_limited = stopped == Some(Limit::Time);
-    let kinds = found.evidence.into_iter().map(Some).chain([None]).filter(|e| bound.is_some() || e.is_none());
+    let mut tried: Vec<(Option<f64>, Option<Evidence>)> =
+        found.evidence.into_iter().map(|evidence| (found.bound, Some(evidence))).collect();
+    if weaker.is_empty() || found.solver.is_some() {
+        tried.push((found.bound, None));
+    }
+    // Where nobody vouches for any bound, none is stated.
+    let none = (!weaker.is_empty()).then_some((None, None));
+    tried.extend(weaker.into_iter().map(|(bound, evidence)| (Some(bound), Some(evidence))).chain(none));
     let mut refused = Vec::new();
-    for evidence in kinds {
+    for (bound, evidence) in tried {
+        let (bound, gap) = stated(bound);
+        let closed = gap.is_some_and(|gap| gap <= GAP_NONE);
         let bound_kind = match (&evidence, bound) {
-            (_, None) => BoundKind::None,
-            (Some(_), _) => BoundKind::Certified,
-            (None, _) => BoundKind::Solver,
+            (None, None) => BoundKind::None,
+            // Evidence for nothing.
+            (Some(_), None) => continue,
+            (Some(_), Some(_)) => BoundKind::Certified,
+            (None, Some(_)) => BoundKind::Solver,
         };
         let mut candidate = plan.clone();
         // Nobody's word makes a plan optimal.

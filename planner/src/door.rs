@@ -1,6 +1,6 @@
 //! The one door: a problem in, an outcome out.
 
-use crate::assemble::{Parts, assemble};
+use crate::assemble::{Parts, assemble, assemble_or};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::choices;
 use crate::goals;
@@ -25,6 +25,9 @@ use isotherm_core::sustained::Envelope;
 
 /// Most chains that a plan's reader is asked to enumerate.
 const ENUMERATED_MAX: u128 = 200_000;
+
+/// Most bounds that are tried where the checker cannot verify the least.
+const WEAKER_MAX: usize = 3;
 
 /// Finds the best plan for a problem, within the limits of `budget`.
 ///
@@ -181,7 +184,8 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {
             placement = Some((known.clone(), carried.rate));
         }
-        proofs.push((batch, flow.proof.clone()));
+        let (bound, plain) = flow.without_cases();
+        proofs.push(BatchProof { batch, proof: flow.proof.clone(), plain: (bound, plain.clone()) });
         found = Some(match found {
             None => (flow, batch),
             Some(before) => merged(before, (flow, batch)),
@@ -217,7 +221,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         placement: used,
         routes,
         bound: Some(best.bound),
-        evidence: evidence(tables, &best.proof).into_iter().chain(by_batch(tables, &best, &proofs)).collect(),
+        evidence: evidence(tables, &best.proof).into_iter().chain(by_batch(tables, best.bound, &proofs)).collect(),
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
@@ -227,7 +231,23 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         stopped: stopped(best.stopped, gap, budget),
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
-    assemble(tables, parts)
+    let weaker = weaker(tables, &best, &proofs);
+    assemble_or(tables, parts, weaker)
+}
+
+/// Bounds that are not as good and easier to verify, with what proves them, to be tried in order.
+fn weaker(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Vec<(f64, Evidence)> {
+    let of = |(bound, proof): (f64, &Proof)| evidence(tables, proof).into_iter().map(move |found| (bound, found));
+    if proofs.len() < 2 {
+        let tried = best.weaker.iter().rev().take(WEAKER_MAX).map(|(bound, proof)| (*bound, proof));
+        return tried.chain([best.without_cases()]).flat_map(of).collect();
+    }
+    let mut plain: Vec<BatchProof> = proofs.to_vec();
+    plain.iter_mut().for_each(|of| of.proof.clone_from(&of.plain.1));
+    let Some(greatest) = plain.iter().max_by(|a, b| a.plain.0.total_cmp(&b.plain.0)) else { return Vec::new() };
+    let (bound, proof) = (greatest.plain.0, &greatest.plain.1);
+    let all = by_batch(tables, bound, &plain).map(|found| (bound, found));
+    all.into_iter().chain(of((bound, proof))).collect()
 }
 
 /// The stages that anything passes, and the ways through them with their rates.
@@ -252,17 +272,23 @@ pub(crate) fn unused_for(tables: &Tables<'_>, stages: &[Link], reason: &str) -> 
 }
 
 /// A batch and what proves the bound on its plans.
-type BatchProof = (u32, Proof);
+#[derive(Clone)]
+struct BatchProof {
+    batch: u32,
+    proof: Proof,
+    /// A bound that no cases prove, and what does.
+    plain: (f64, Proof),
+}
 
 /// What proves the bound batch by batch, where the proof of one does not speak for the others; none where one is a
 /// solver's word.
-fn by_batch(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Option<Evidence> {
+fn by_batch(tables: &Tables<'_>, bound: f64, proofs: &[BatchProof]) -> Option<Evidence> {
     if proofs.len() < 2 {
         return None;
     }
-    let open = open_batches(tables.problem, best.bound);
-    let needed = proofs.iter().filter(|(batch, _)| open.contains(batch));
-    let proven = |(batch, proof): &BatchProof| {
+    let open = open_batches(tables.problem, bound);
+    let needed = proofs.iter().filter(|of| open.contains(&of.batch));
+    let proven = |BatchProof { batch, proof, .. }: &BatchProof| {
         evidence(tables, proof).into_iter().next().map(|evidence| BatchEvidence { batch: *batch, evidence })
     };
     Some(Evidence::Batches { batches: needed.map(proven).collect::<Option<Vec<_>>>()? })

@@ -36,6 +36,7 @@ use super::certificate::BoundFault;
 use super::cover::{Class, Shape, classes, clipped};
 use super::crossing::{Crossings, crossings};
 use super::floors::{Floored, Item, Shares};
+use super::tabled::Tabled;
 use super::worths::{Besides, COVERS_MAX, Figures, PARTS_BITS, SLOTS_MAX, Search, Set};
 use crate::exact::{Exact, exact, whole};
 use crate::ids::DeviceId;
@@ -48,6 +49,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const DEPTH_MAX: usize = 100;
 /// Most partial covers looked at for all cases together.
 const WORK_MAX: u64 = 10 * COVERS_MAX;
+/// Partial covers looked at for one layer before tables are made.
+const QUICK: u64 = 5_000;
 /// Most ways to use devices that are looked at for all cases together.
 const SLOTS_ALL_MAX: u64 = 4_000_000;
 /// Worths and weights from here on are refused: numbers of a fixed size would not hold what they add to.
@@ -520,23 +523,36 @@ impl<'a> Verification<'a> {
         }
         let limit = COVERS_MAX.min(WORK_MAX.saturating_sub(self.work));
         let price_of = |slot: &Slot| slot.price.min(u64::MAX.into());
-        let found = if let (Some(shares), Some(crossing)) = (shares, &self.crossing) {
-            let item = |((slot, _), &set): (&(Slot, Set), &usize)| {
-                let site = crossing.site_of.get(&slot.device).copied().unwrap_or(0);
-                Item { set, site, rate: slot.rate, price: price_of(slot) }
-            };
-            let items: Vec<Item> = slots.iter().zip(&set_of).map(item).collect();
-            let apart = matches!(besides, Besides::Part);
-            let mut search = Floored::new(&items, &sets, crossing.at.len(), price, apart, limit);
-            let found = search.cheap_cover(shares);
+        let quick = limit.min(QUICK);
+        let apart = matches!(besides, Besides::Part);
+        let crossing = self.crossing.as_ref().filter(|_| shares.is_some());
+        let site = |slot: &Slot| crossing.and_then(|crossing| crossing.site_of.get(&slot.device).copied()).unwrap_or(0);
+        let item = |((slot, _), &set): (&(Slot, Set), &usize)| Item {
+            set,
+            site: site(slot),
+            rate: slot.rate,
+            price: price_of(slot),
+        };
+        let items: Vec<Item> = slots.iter().zip(&set_of).map(item).collect();
+        let (found, looked) = if let (Some(shares), Some(crossing)) = (shares, crossing) {
+            let mut search = Floored::new(&items, &sets, crossing.at.len(), price, apart, quick);
+            (search.cheap_cover(shares), search.looked)
+        } else {
+            let (rates, prices) = items.iter().map(|item| (item.rate, item.price)).unzip();
+            let figures = Figures { rates, prices, need: 1 << PARTS_BITS, price, besides };
+            let mut search = Search::new(set_of, sets.clone(), figures, quick);
+            (search.cheap_cover(), search.looked)
+        };
+        self.work += looked;
+        // Where that takes long, tables tell sooner.
+        let found = if matches!(found, Err(BoundFault::TooLarge { .. })) && limit > quick {
+            let anything = Shares { floors: vec![0], tops: vec![1 << PARTS_BITS] };
+            let shares = shares.unwrap_or(&anything);
+            let mut search = Tabled::new(&items, &sets, shares, (price, apart), limit - quick);
+            let found = search.cheap_cover();
             self.work += search.looked;
             found
         } else {
-            let (rates, prices) = slots.iter().map(|(slot, _)| (slot.rate, price_of(slot))).unzip();
-            let figures = Figures { rates, prices, need: 1 << PARTS_BITS, price, besides };
-            let mut search = Search::new(set_of, sets, figures, limit);
-            let found = search.cheap_cover();
-            self.work += search.looked;
             found
         };
         let Some(chosen) = found? else { return Ok(()) };

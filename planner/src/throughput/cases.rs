@@ -17,7 +17,7 @@
 mod prices;
 
 use super::clip::{Span, Weights};
-use super::covers::{Cover, Item, cheap_covers};
+use super::covers::{Cheap, Cover, Item, cheap_covers};
 use super::network::Network;
 use super::within::{Joined, Range, Shares};
 use crate::budget::Budget;
@@ -165,7 +165,6 @@ impl Division {
             site_of: Vec::new(),
         }
     }
-
     /// Whether what joins the sites matters.
     pub const fn joined(&self) -> bool {
         self.joined.is_some()
@@ -318,9 +317,9 @@ impl Division {
                 active.extend(short.into_iter().take(ROWS_AT_ONCE).map(|(_, position)| position));
                 continue;
             }
-            let Some(covers) = self.cheapest_covers(rate, &prices, &shares) else { return Ok(None) };
+            let Cheap { covers, complete } = self.cheapest_covers(rate, &prices, &shares);
             let least = covers.iter().map(|(paid, _)| *paid).fold(f64::INFINITY, f64::min);
-            if least > 0.0 {
+            if complete && least > 0.0 {
                 // All rows are homogeneous: what is paid too little for the cheapest cover is made up for by scale.
                 let scale = (1.0 + ROUNDING) / least.min(1.0);
                 let scaled = |values: &[f64]| values.iter().map(|v| v * scale).collect::<Vec<f64>>();
@@ -344,7 +343,7 @@ impl Division {
                 }
             }
             if !new {
-                return Ok(Some(self.open(rules, worths, &used, (range.as_ref(), rate))));
+                return Ok(complete.then(|| self.open(rules, worths, &used, (range.as_ref(), rate))));
             }
         }
         Ok(None)
@@ -484,7 +483,7 @@ impl Division {
 
     /// Cheap covers and what they pay, the cheapest among them: of each site whose layers are counted, of several sites, of
     /// any.
-    fn cheapest_covers(&self, rate: f64, prices: &Prices, shares: &Shares) -> Option<Vec<(f64, Cover)>> {
+    fn cheapest_covers(&self, rate: f64, prices: &Prices, shares: &Shares) -> Cheap {
         let mut items: Vec<Item> = Vec::new();
         for (c, class) in self.classes.iter().enumerate() {
             let mut before: Option<(f64, f64)> = None;
@@ -503,16 +502,19 @@ impl Division {
         items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
         let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
         if prices.let_off.iter().all(|&off| off == 0.0) {
-            return cheap_covers(items, free, rate, shares, false);
+            return cheap_covers(items, free, rate, shares, (false, 1.0));
         }
-        let mut found = Vec::new();
-        for (site, off) in prices.let_off.iter().enumerate() {
+        let mut all = Cheap { covers: Vec::new(), complete: true };
+        let mut add = |found: Cheap, off: f64| {
+            all.complete &= found.complete;
+            all.covers.extend(found.covers.into_iter().map(|(price, cover)| (price + off, cover)));
+        };
+        for (site, &off) in prices.let_off.iter().enumerate() {
             let here = items.iter().filter(|item| item.site == site).copied().collect();
-            let covers = cheap_covers(here, free.clone(), rate, shares, false)?;
-            found.extend(covers.into_iter().map(|(price, cover)| (price + off, cover)));
+            add(cheap_covers(here, free.clone(), rate, shares, (false, 1.0 - off)), off);
         }
-        found.extend(cheap_covers(items, free, rate, shares, true)?);
-        Some(found)
+        add(cheap_covers(items, free, rate, shares, (true, 1.0)), 0.0);
+        all
     }
 }
 

@@ -3,8 +3,12 @@
 use super::within::Shares;
 use std::collections::BTreeMap;
 
-/// Most partial covers looked at for one cheapest cover.
-const COVERS_MAX: u64 = 100_000;
+mod tabled;
+
+/// Partial covers looked at before tables are made.
+const QUICK: u64 = 3_000;
+/// Most partial covers looked at with tables.
+const LOOKED_MAX: u64 = 100_000;
 /// Covers that one search gives at most.
 const COVERS_AT_ONCE: usize = 6;
 
@@ -27,9 +31,9 @@ pub(super) struct Item {
 }
 
 /// Depth-first search for the cheapest cover of a rate.
-struct Cheapest {
+struct Cheapest<'a> {
     /// Cheapest per rate first.
-    items: Vec<Item>,
+    items: &'a [Item],
     /// Devices of each class that are still free.
     free: Vec<usize>,
     chosen: Vec<usize>,
@@ -37,9 +41,10 @@ struct Cheapest {
     found: Vec<(f64, Vec<usize>)>,
     looked: u64,
     rounding: f64,
-    /// The cheapest item of each site, where a cover must have devices of two.
-    seconds: Vec<usize>,
+    /// Whether a cover must have devices of two sites.
     apart: bool,
+    /// What covers that are of interest cost less than.
+    below: f64,
     /// What sites have still to pass, and may.
     shares: Shares,
     /// By position: sites that have items from there on, with the price per rate of the cheapest, cheapest first.
@@ -48,23 +53,23 @@ struct Cheapest {
     gifts: Vec<bool>,
 }
 
-/// The cheapest cover and the last few found on the way to it, of several sites if so asked, of which each passes its share;
-/// none where the search takes too long.
+/// What a search for covers found.
+pub(super) struct Cheap {
+    /// What each pays; the cheapest among them.
+    pub covers: Vec<(f64, Cover)>,
+    /// Whether none is cheaper.
+    pub complete: bool,
+}
+
+/// The cheapest cover that costs less than `below` and the last few found on the way to it, of several sites if so asked, of
+/// which each passes its share.
 pub(super) fn cheap_covers(
     items: Vec<Item>,
     free: Vec<usize>,
     rate: f64,
     shares: &Shares,
-    apart: bool,
-) -> Option<Vec<(f64, Cover)>> {
-    let mut seconds: Vec<usize> = (0..items.len()).collect();
-    seconds.sort_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
-    let mut seen: Vec<usize> = Vec::new();
-    seconds.retain(|&item| {
-        let new = !seen.contains(&items[item].site);
-        seen.push(items[item].site);
-        new
-    });
+    (apart, below): (bool, f64),
+) -> Cheap {
     let chosen = vec![0; items.len()];
     let rounding = 1e-12 * rate;
     let mut rest: Vec<Vec<(f64, usize)>> = vec![Vec::new(); items.len() + 1];
@@ -74,40 +79,58 @@ pub(super) fn cheap_covers(
     }
     let gift = |item: &Item| item.price <= 0.0 && items.iter().filter(|other| other.set == item.set).count() == 1;
     let gifts = items.iter().map(gift).collect();
-    let (found, shares) = (Vec::new(), shares.clone());
-    let mut search = Cheapest { items, free, chosen, found, looked: 0, rounding, seconds, apart, shares, rest, gifts };
+    let (found, left) = (Vec::new(), shares.clone());
+    let mut search = Cheapest {
+        items: &items,
+        free: free.clone(),
+        chosen,
+        found,
+        below,
+        looked: 0,
+        rounding,
+        apart,
+        shares: left,
+        rest,
+        gifts,
+    };
     search.cover(0, rate, 0.0);
-    if search.looked > COVERS_MAX {
-        return None;
-    }
-    let items = &search.items;
-    let covers = search.found.into_iter().rev().take(COVERS_AT_ONCE).map(|(price, chosen)| {
+    let quick = search.looked <= QUICK;
+    let (found, complete) = if quick {
+        (search.found.into_iter().rev().take(COVERS_AT_ONCE).collect(), true)
+    } else {
+        tabled::search(&items, &free, rate, shares, (apart, below))
+    };
+    let named = |(price, chosen): (f64, Vec<usize>)| {
         let mut cover = Cover::new();
         for (item, n) in items.iter().zip(chosen).filter(|(_, n)| *n > 0) {
             *cover.entry(item.key).or_insert(0) += n;
         }
         (price, cover)
-    });
-    Some(covers.collect())
+    };
+    Cheap { covers: found.into_iter().map(named).collect(), complete }
 }
 
-impl Cheapest {
+/// What has to stand by the devices chosen, so that they are of several sites: the cheapest of another; `Err` where there is
+/// none.
+fn second(items: &[Item], chosen: &[usize], apart: bool) -> Result<Option<usize>, ()> {
+    let mut sites = (0..items.len()).filter(|&i| chosen[i] > 0).map(|i| items[i].site);
+    let Some(first) = sites.next().filter(|_| apart) else { return Ok(None) };
+    if sites.any(|site| site != first) {
+        return Ok(None);
+    }
+    let others = (0..items.len()).filter(|&i| items[i].site != first);
+    let cheapest = others.min_by(|&a, &b| items[a].price.total_cmp(&items[b].price).then(a.cmp(&b)));
+    cheapest.map(Some).ok_or(())
+}
+
+impl Cheapest<'_> {
     fn cover(&mut self, i: usize, need: f64, spent: f64) {
         let short: f64 = self.shares.floors.iter().filter(|floor| **floor > self.rounding).sum();
         if need <= self.rounding && short <= 0.0 {
-            let mut second = None;
-            if self.apart {
-                let mut sites = (0..self.items.len()).filter(|&i| self.chosen[i] > 0).map(|i| self.items[i].site);
-                let first = sites.next();
-                if sites.all(|site| Some(site) == first) {
-                    second = self.seconds.iter().copied().find(|&item| Some(self.items[item].site) != first);
-                    if second.is_none() {
-                        return;
-                    }
-                }
-            }
+            let Ok(second) = second(self.items, &self.chosen, self.apart) else { return };
             let spent = spent + second.map_or(0.0, |second| self.items[second].price);
-            if self.found.last().is_none_or(|(price, _)| spent < *price) {
+            if spent < self.below {
+                self.below = spent;
                 let mut chosen = self.chosen.clone();
                 if let Some(second) = second {
                     chosen[second] += 1;
@@ -117,7 +140,7 @@ impl Cheapest {
             return;
         }
         self.looked += 1;
-        let Some(&item) = self.items.get(i).filter(|_| self.looked <= COVERS_MAX) else { return };
+        let Some(&item) = self.items.get(i).filter(|_| self.looked <= QUICK) else { return };
         // Even in fractions the rest costs so much.
         let (mut least, mut beyond, mut unmet) = (spent, (need - short).max(0.0), short);
         for &(ratio, site) in &self.rest[i] {
@@ -127,8 +150,7 @@ impl Cheapest {
             beyond -= more;
             unmet -= floor;
         }
-        if beyond > self.rounding || unmet > self.rounding || self.found.last().is_some_and(|(best, _)| least >= *best)
-        {
+        if beyond > self.rounding || unmet > self.rounding || least >= self.below {
             return;
         }
         let free = self.free[item.set];

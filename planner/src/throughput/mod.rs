@@ -102,6 +102,8 @@ pub(crate) struct BestFlow {
     pub bound: f64,
     /// Who says so.
     pub proof: Proof,
+    /// Bounds stated before, the last one the least, with what proves them.
+    pub weaker: Vec<(f64, Proof)>,
     /// How the plan was found.
     pub method: &'static str,
     /// Branch-and-bound nodes.
@@ -114,6 +116,23 @@ impl BestFlow {
     /// What the placement carries; zero without one.
     pub fn rate(&self) -> f64 {
         self.placement.as_ref().map_or(0.0, |(_, carried)| carried.rate)
+    }
+
+    /// States another bound.
+    fn lower(&mut self, bound: f64, proof: Proof) {
+        let before = std::mem::replace(&mut self.proof, proof);
+        self.weaker.push((self.bound, before));
+        self.bound = bound;
+    }
+
+    /// The last bound that no cases prove.
+    pub fn without_cases(&self) -> (f64, &Proof) {
+        let plain = |proof: &Proof| !matches!(proof, Proof::Cases(_) | Proof::Solver(_));
+        if plain(&self.proof) {
+            return (self.bound, &self.proof);
+        }
+        let known = self.weaker.iter().rev().find(|(_, proof)| plain(proof));
+        known.map_or((self.bound, &self.proof), |(bound, proof)| (*bound, proof))
     }
 
     fn closed(&self) -> bool {
@@ -216,7 +235,15 @@ pub(crate) fn best_flow(
     let (tables, network) = (flows.tables, flows.network);
     let (counts, spans) = (clip::counts(tables), clip::spans(tables, network));
     let bound = clip::bound(&counts, &spans, network.layers, Weights::PLAIN);
-    let mut best = BestFlow { placement: None, bound, proof: Proof::Clip, method: "none", nodes: 0, stopped: None };
+    let mut best = BestFlow {
+        placement: None,
+        bound,
+        proof: Proof::Clip,
+        weaker: Vec::new(),
+        method: "none",
+        nodes: 0,
+        stopped: None,
+    };
     if bound <= 0.0 {
         return Ok(best);
     }
@@ -248,13 +275,13 @@ pub(crate) fn best_flow(
         let (weights, weighed) = clip::weigh(&counts, &spans, network.layers);
         if weighed < best.bound * (1.0 - GAP_NONE) {
             let worth = clip::worths(&spans, weights, weighed);
-            (best.bound, best.proof) = (weighed, Proof::Worths(Worths { bound: weighed, worth, weights }));
+            best.lower(weighed, Proof::Worths(Worths { bound: weighed, worth, weights }));
             covers = Covers::new(&counts, &spans, network.layers, weights);
         }
         if let Some(found) = covers.bound(best.rate(), best.bound * (1.0 + GAP_NONE), budget)?
             && found.bound <= best.bound
         {
-            (best.bound, best.proof) = (found.bound, Proof::Worths(found));
+            best.lower(found.bound, Proof::Worths(found));
         }
         best.report(budget);
     }
@@ -322,7 +349,7 @@ fn in_flight(flows: &Flows<'_>, counts: &[usize], best: &mut BestFlow, budget: &
         && let Some(found) = priced::bound(flows.tables, flows.network, stay, counts)
         && found.bound < best.bound * (1.0 - GAP_NONE)
     {
-        (best.bound, best.proof) = (found.bound, Proof::InFlight(found));
+        best.lower(found.bound, Proof::InFlight(found));
     }
     Ok(())
 }
@@ -436,7 +463,7 @@ fn by_cases(
     while best.bound > low * (1.0 + GAP_NONE) && steps < looks.halvings && budget.exhausted().is_none() {
         match division.impossible(target, cases, budget)? {
             Some(found) => {
-                (best.bound, best.proof) = (found.bound, Proof::Cases(found));
+                best.lower(found.bound, Proof::Cases(found));
                 best.report(budget);
             }
             // The plan's own rate was worth a look; nothing follows for those above.
@@ -473,7 +500,7 @@ fn crossing(
     let by_site = sites.members.iter().map(of_site).collect();
     let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
     if let Some(found) = covers.bound(best.rate().max(sites.fastest), best.bound, budget)? {
-        (best.bound, best.proof) = (found.bound, Proof::Crossing(found, sites));
+        best.lower(found.bound, Proof::Crossing(found, sites));
     }
     Ok(())
 }

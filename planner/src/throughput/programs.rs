@@ -143,6 +143,6 @@ fn lower(best: &mut BestFlow, answer: &Answer, most: f64) {
     };
     let bound = bound.max(best.rate());
     if bound < best.bound {
-        (best.bound, best.proof) = (bound, Proof::Solver(HIGHS));
+        best.lower(bound, Proof::Solver(HIGHS));
     }
 }
