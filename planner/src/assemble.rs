@@ -42,7 +42,7 @@ pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, Pla
 }
 
 /// The same. Where the checker verifies no evidence for the bound, and no solver vouches for it, the first of these bounds
-/// is stated that it verifies.
+/// is stated that it verifies, if there is one.
 pub(crate) fn assemble_or(
     tables: &Tables<'_>,
     parts: Parts,
@@ -105,12 +105,11 @@ fn certify_or(
     plan.provenance.time_limited = stopped == Some(Limit::Time);
     let mut tried: Vec<(Option<f64>, Option<Evidence>)> =
         found.evidence.into_iter().map(|evidence| (found.bound, Some(evidence))).collect();
-    if weaker.is_empty() || found.solver.is_some() {
-        tried.push((found.bound, None));
-    }
-    // Where nobody vouches for any bound, none is stated.
-    let none = (!weaker.is_empty()).then_some((None, None));
-    tried.extend(weaker.into_iter().map(|(bound, evidence)| (Some(bound), Some(evidence))).chain(none));
+    let word = (found.bound, None);
+    // A solver's word is better than less that is certain; who asked none tries that first.
+    tried.extend(found.solver.is_some().then(|| word.clone()));
+    tried.extend(weaker.into_iter().map(|(bound, evidence)| (Some(bound), Some(evidence))));
+    tried.push(word);
     let mut refused = Vec::new();
     for (bound, evidence) in tried {
         let (bound, gap) = stated(bound);

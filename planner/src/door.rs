@@ -231,7 +231,9 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         stopped: stopped(best.stopped, gap, budget),
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
-    let weaker = weaker(tables, &best, &proofs);
+    let by_cases = |proof: &Proof| matches!(proof, Proof::Cases(_));
+    let hard = by_cases(&best.proof) || proofs.iter().any(|of| by_cases(&of.proof));
+    let weaker = if hard { weaker(tables, &best, &proofs) } else { Vec::new() };
     assemble_or(tables, parts, weaker)
 }
 
