@@ -147,6 +147,22 @@ pub struct StepRecord {
     pub requests: Vec<u32>,
 }
 
+/// What went from one stage to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRecord {
+    /// The device that sent.
+    pub from: String,
+    /// The device that received.
+    pub to: String,
+    /// Batches that were handed over.
+    pub messages: u64,
+    /// Activations that were handed over, in bytes.
+    pub bytes: u64,
+    /// Time from the end of a batch on the one device to its begin on the other, summed: the hand-over, and waiting until
+    /// the other is free.
+    pub between_ns: SimDuration,
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
@@ -156,6 +172,9 @@ pub struct Trace {
     pub requests: Vec<RequestRecord>,
     /// The stages, in the plan's order.
     pub stages: Vec<StageRecord>,
+    /// What went between the stages; empty with a single stage, and where nobody counted it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkRecord>,
     /// The devices of the plan.
     pub devices: Vec<DeviceRecord>,
     /// When the last event happened.

@@ -194,6 +194,7 @@ mod tests {
             origin: Origin::Predicted,
             requests: vec![request(0, 0, 3_001, 6_000), request(1, 500, 6_000, 6_000)],
             stages: Vec::new(),
+            links: Vec::new(),
             devices: vec![device("d\"0", vec![warm]), device("d1", Vec::new())],
             end_ns: SimTime(6_000),
             steps: vec![

@@ -250,6 +250,7 @@ pub fn trace(
         origin,
         requests: records,
         stages: stage_records.collect(),
+        links: Vec::new(),
         devices,
         end_ns: SimTime(nanoseconds(now)),
         steps: Vec::new(),

@@ -5,6 +5,7 @@ use super::shelf::Offloaded;
 use crate::backend::DeviceError;
 use crate::cpu::attention::CACHE_BLOCK;
 use std::ops::Range;
+use std::time::Instant;
 
 /// One sequence's part in a pass.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +66,11 @@ pub(crate) struct Pass {
     pub(crate) busy_ns: Vec<u64>,
     /// Nanoseconds of the last stage's that went into norm, head and choice. A card does them in one go with its layers,
     /// and tells them only where they are asked for apart.
+    /// Nanoseconds from the end of each stage to the begin of the next.
+    pub(crate) between_ns: Vec<u64>,
+    /// When the last stage that it went through had done with it.
+    pub(crate) left: Option<Instant>,
+    /// Nanoseconds of the last stage's that went into norm, head and choice.
     pub(crate) head_ns: u64,
     /// Whether a card shall do the head apart from the layers, to tell how long it takes.
     pub(crate) apart: bool,
@@ -86,6 +92,8 @@ impl Pass {
         self.chosen.clear();
         self.likelihoods.clear();
         self.busy_ns.clear();
+        self.between_ns.clear();
+        self.left = None;
         self.head_ns = 0;
         self.apart = false;
         self.offloaded = None;

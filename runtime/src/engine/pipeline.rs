@@ -18,7 +18,7 @@ use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One stage's place and make.
 #[derive(Clone, Debug)]
@@ -332,9 +332,13 @@ fn hold(begin: Instant, thousandths: u32) {
     }
 }
 
-/// Runs a pass and notes how long it took.
+/// Runs a pass and notes how long it took, and how long it was on its way before.
 fn timed(stage: &mut Worker, pass: &mut Pass) {
+    let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let begin = Instant::now();
+    if let Some(left) = pass.left {
+        pass.between_ns.push(nanoseconds(begin.saturating_duration_since(left)));
+    }
     // A pass that a stage could not take goes on to the end, untouched, so that whoever waits for it hears of it.
     if pass.failed.is_none() {
         let head_before = pass.head_ns;
@@ -353,5 +357,7 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
             pass.head_ns += head * u64::from(stage.held) / 1000;
         }
     }
-    pass.busy_ns.push(u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+    let end = Instant::now();
+    pass.busy_ns.push(nanoseconds(end.saturating_duration_since(begin)));
+    pass.left = Some(end);
 }

@@ -7,7 +7,7 @@ use crate::engine::pipeline::{Pipeline, StagePlace};
 use crate::engine::shelf::Offload;
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, Work};
-use isotherm_core::trace::{DeviceRecord, Origin, RequestRecord, StageRecord, Trace};
+use isotherm_core::trace::{DeviceRecord, LinkRecord, Origin, RequestRecord, StageRecord, Trace};
 use isotherm_core::units::{SimDuration, SimTime};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -30,6 +30,7 @@ pub(super) struct Driver<'a> {
     deadlines: BinaryHeap<Reverse<(SimTime, u32)>>,
     records: BTreeMap<u32, RequestRecord>,
     stages: Vec<StageRecord>,
+    links: Vec<LinkRecord>,
     offloaded: Option<Offloaded>,
     begin: Instant,
     submitted: usize,
@@ -64,6 +65,14 @@ impl<'a> Driver<'a> {
                 busy_ns: SimDuration(0),
             })
             .collect();
+        let link = |pair: &[StagePlace]| LinkRecord {
+            from: pair[0].device.name.clone(),
+            to: pair[1].device.name.clone(),
+            messages: 0,
+            bytes: 0,
+            between_ns: SimDuration(0),
+        };
+        let links = places.windows(2).map(link).collect();
         Ok(Self {
             orders,
             prompts,
@@ -76,6 +85,7 @@ impl<'a> Driver<'a> {
             deadlines: BinaryHeap::new(),
             records: BTreeMap::new(),
             stages,
+            links,
             offloaded: None,
             begin: Instant::now(),
             submitted: 0,
@@ -251,6 +261,13 @@ impl<'a> Driver<'a> {
             record.tokens += tokens;
             record.busy_ns = SimDuration(record.busy_ns.0.saturating_add(*busy));
         }
+        // Between stages a row of the residual stream is handed over for each token.
+        let bytes = tokens * (self.orders.geometry.hidden * size_of::<f32>()) as u64;
+        for (record, between) in self.links.iter_mut().zip(&pass.between_ns) {
+            record.messages += 1;
+            record.bytes += bytes;
+            record.between_ns = SimDuration(record.between_ns.0.saturating_add(*between));
+        }
         self.offloaded = pass.offloaded.or(self.offloaded);
         let mut go_on = true;
         let mut ended: Vec<RequestId> = Vec::new();
@@ -314,6 +331,7 @@ impl<'a> Driver<'a> {
             requests: self.records.into_values().filter(counts).collect(),
             devices: devices.collect(),
             stages: self.stages,
+            links: self.links,
             end_ns,
             steps: Vec::new(),
         };

@@ -231,7 +231,7 @@ fn every_request_gets_the_tokens_it_gets_alone_whatever_else_runs_and_however_la
             let executed = planned.execute(&prompts, &arriving).expect("it runs");
             assert_eq!(executed.answers, expected, "{stages} stages, {together} at once, {arriving:?}");
             assert!(!executed.interrupted);
-            consistent(&executed.trace, &prompts, stages);
+            consistent(&executed.trace, &prompts, stages, planned.geometry.hidden);
         }
     }
 }
@@ -251,7 +251,7 @@ fn requests_that_are_preempted_for_want_of_cache_lose_no_token() {
 }
 
 /// A trace says what happened: every request in order, times that rise, counts that add up.
-fn consistent(trace: &Trace, prompts: &[Prompt], stages: usize) {
+fn consistent(trace: &Trace, prompts: &[Prompt], stages: usize, hidden: usize) {
     assert_eq!(trace.origin, Origin::Measured);
     assert_eq!(trace.requests.len(), prompts.len());
     for ((record, prompt), id) in trace.requests.iter().zip(prompts).zip(0..) {
@@ -267,6 +267,12 @@ fn consistent(trace: &Trace, prompts: &[Prompt], stages: usize) {
     for (record, stage) in trace.stages.iter().zip(0..) {
         assert_eq!((record.stage, record.tokens, record.steps), (stage, fed, trace.stages[0].steps));
         assert!(record.busy_ns.0 > 0 && record.busy_ns.0 <= trace.end_ns.0);
+    }
+    assert_eq!(trace.links.len(), stages - 1);
+    for (link, pair) in trace.links.iter().zip(trace.stages.windows(2)) {
+        assert_eq!((&link.from, &link.to), (&pair[0].device, &pair[1].device));
+        assert_eq!((link.messages, link.bytes), (pair[1].steps, fed * 4 * hidden as u64));
+        assert!(link.between_ns.0 > 0);
     }
 }
 

@@ -110,7 +110,15 @@ impl World<'_> {
         }
         let moves = self.moves.map(|moves| moves.tally());
         let (tally, requests) = self.requests.into_parts();
-        let trace = Trace { origin: Origin::Predicted, requests, stages, devices, end_ns: end, steps: self.steps };
+        let trace = Trace {
+            origin: Origin::Predicted,
+            requests,
+            stages,
+            links: Vec::new(),
+            devices,
+            end_ns: end,
+            steps: self.steps,
+        };
         Outcome { trace, tally, digest: self.log.digest(), reliability, sums: self.accounts.map(Accounts::sums), moves }
     }
 }
