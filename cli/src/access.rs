@@ -99,6 +99,9 @@ pub fn enter(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Result<Ad
     gate.enter(&request, &mut recorder(identity)).map_err(|e| failure(&e))
 }
 
+/// What timing the arithmetic of devices takes.
+const TIMING: [Permission; 2] = [Permission::ComputeExecute, Permission::ComputeSynchronize];
+
 /// The door of commands that only time the arithmetic of this host's devices. Where the host has rules they count here
 /// too; on a host that has none yet, whoever runs the command would be its administrator.
 pub fn timing(devices: &[&str]) -> Result<(), Failure> {
@@ -108,7 +111,7 @@ pub fn timing(devices: &[&str]) -> Result<(), Failure> {
     if devices.is_empty() {
         return Ok(());
     }
-    let wish = Wish { guest: None, permissions: &[Permission::ComputeExecute], devices: &devices, subjects: &[] };
+    let wish = Wish { guest: None, permissions: &TIMING, devices: &devices, subjects: &[] };
     enter(&mut gate(&identity)?, &identity, &wish).map(|_| ())
 }
 

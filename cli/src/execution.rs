@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 mod governed;
+mod sensed;
 
 /// A manifest whose files were verified, loaded and checked once more.
 pub struct Ready {
@@ -226,19 +227,23 @@ fn admitted(
     let held = ready.plan.plan().stages.iter().flat_map(|stage| &stage.devices).filter_map(|name| graph.find(name));
     let held: Vec<&Device> = held.map(|id| graph.device(id)).collect();
     let limit = ready.temperature_max;
+    let sensed = sensed::Sensed::attach(&roots(), &held);
     let keeper = governed::attach(&roots(), &held, ready.problem.ambient, limit, ready.quiet);
     let over = AtomicBool::new(false);
-    let (executed, kept) = std::thread::scope(|scope| {
-        let kept = keeper.map(|keeper| scope.spawn(|| governed::keep(identity, keeper, &pace, &over, ready.quiet)));
+    let (executed, kept, sensed) = std::thread::scope(|scope| {
+        let sensed = scope.spawn(|| sensed.watch(&over));
+        let kept = keeper.map(|keeper| {
+            scope.spawn(|| governed::keep((identity, ready.manifest), keeper, &pace, &over, ready.quiet))
+        });
         let executed = execute(&orders, job.prompts, &job.arriving, &mut watched);
         over.store(true, Ordering::Relaxed);
-        (executed, kept.map(std::thread::ScopedJoinHandle::join))
+        (executed, kept.map(std::thread::ScopedJoinHandle::join), sensed.join())
     });
     if let Some(Ok(Err(unlogged))) = &kept {
         eprintln!("warning: what the governor did was not logged: {}", unlogged.message);
     }
     trust::record_or_warn(identity, EventKind::SystemBackendShutdown, Severity::Info, backend());
-    let executed = executed.map_err(|error| {
+    let mut executed = executed.map_err(|error| {
         let failure = refusal(&error);
         let note = trust::Note::default().about("manifest", ready.manifest).with("failed", failure.message.as_str());
         // The failure itself matters more than a log that cannot be written.
@@ -247,6 +252,9 @@ fn admitted(
         }
         failure
     })?;
+    if let Ok(sensed) = sensed {
+        sensed.tell(&mut executed.trace);
+    }
     let tokens =
         Digest::of_json(&executed.answers).map_err(|e| Failure::io(format!("the answers are no JSON: {e}")))?;
     let record = RunRecord {
@@ -282,10 +290,10 @@ fn admitted(
             Outcome::Completed
         },
         token_count: count as u64,
-        measured: trust::figures(&record.metrics)?,
+        measured: parts::whole(&record)?,
         stages: parts::stages(&record)?,
         devices: parts::devices(&record)?,
-        links: Vec::new(),
+        links: parts::links(&record)?,
         nonce: trust::nonce()?,
         audit_log: Some(position),
     };
@@ -307,12 +315,35 @@ fn admitted(
 /// What a record measured of its stages and devices, in integers.
 mod parts {
     use crate::failure::Failure;
+    use crate::trust;
     use isotherm_audit::figures::{ENERGY_MJ, FigureError, Figures, TEMPERATURE_MAX_MILLICELSIUS};
     use isotherm_audit::run::Part;
     use isotherm_core::record::RunRecord;
 
     fn refused(error: &FigureError) -> Failure {
         Failure::io(format!("a measured figure cannot be sealed: {error}"))
+    }
+
+    /// What the whole run measured: its metrics, and how hot the hottest device became.
+    pub(super) fn whole(record: &RunRecord) -> Result<Figures, Failure> {
+        let mut measured = trust::figures(&record.metrics)?;
+        let hottest = record.trace.devices.iter().filter_map(|device| device.temperature_max_celsius);
+        if let Some(hottest) = hottest.max_by(|a, b| a.value().total_cmp(&b.value())) {
+            measured.set_scaled(TEMPERATURE_MAX_MILLICELSIUS, hottest.value(), 1e3).map_err(|e| refused(&e))?;
+        }
+        Ok(measured)
+    }
+
+    pub(super) fn links(record: &RunRecord) -> Result<Vec<Part>, Failure> {
+        let part = |link: &isotherm_core::trace::LinkRecord| {
+            let mut measured = Figures::default();
+            let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+            measured.set("messages_count", whole(link.messages))?;
+            measured.set("sent_bytes", whole(link.bytes))?;
+            measured.set("between_ns", whole(link.between_ns.0))?;
+            Ok(Part { name: format!("{}->{}", link.from, link.to), measured })
+        };
+        record.trace.links.iter().map(|link| part(link).map_err(|e| refused(&e))).collect()
     }
 
     pub(super) fn stages(record: &RunRecord) -> Result<Vec<Part>, Failure> {

@@ -336,7 +336,7 @@ pub struct UseLease {
     /// The manifest that is to run: devices and memory are those of its placements.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["permission", "device", "memory"])]
     pub manifest: Option<PathBuf>,
-    /// A permission to use; may be repeated.
+    /// A permission to use, or `probe` for all that it asks for, in that order; may be repeated.
     #[arg(long, value_name = "PERMISSION", required_unless_present = "manifest")]
     pub permission: Vec<String>,
     /// A device to use it on; may be repeated.
@@ -417,7 +417,7 @@ pub struct LendLease {
     /// The principal it is for, by name or key id.
     #[arg(long, value_name = "NAME|KEY")]
     pub to: String,
-    /// A permission it covers; may be repeated.
+    /// A permission it covers, or `run` or `probe` for all that such a command asks for; may be repeated.
     #[arg(long, value_name = "PERMISSION", required = true)]
     pub scope: Vec<String>,
     /// A device it covers; all without any.

@@ -8,6 +8,7 @@ use crate::files;
 use crate::trust;
 use crate::ui::{Ui, table};
 use isotherm_access::authority::{PolicyError, SYSTEM};
+use isotherm_access::permission::Unknown;
 use isotherm_access::{Authority, Decision, Directory, Gate, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, KeyId, PublicKey};
 use isotherm_audit::lease::{LEASE_SECONDS_MAX, Lease, LeaseUse, USE_SECONDS_MAX, lease, lease_use, open_lease};
@@ -69,7 +70,14 @@ pub fn run(ui: &Ui, command: &AccessCommand) -> Done {
         }
         AccessCommand::Policies { file, .. } => {
             let text = files::read_text(file)?;
-            change(&identity, &mut gate, EventKind::SecurityPolicyAdded, "the policies of this host", |_, site| {
+            let before = access::directory()?.join(isotherm_access::gate::SITE_POLICIES_FILE);
+            let had = std::fs::metadata(before).is_ok_and(|found| found.len() > 0);
+            let kind = match (had, text.is_empty()) {
+                (false, _) => EventKind::SecurityPolicyAdded,
+                (true, false) => EventKind::SecurityPolicyUpdated,
+                (true, true) => EventKind::SecurityPolicyRemoved,
+            };
+            change(&identity, &mut gate, kind, "the policies of this host", |_, site| {
                 *site = text;
             })?;
             list(ui, &mut gate)
@@ -126,6 +134,19 @@ where
     T::Err: std::fmt::Display,
 {
     words.iter().map(|word| word.parse().map_err(|e: T::Err| Failure::new(Code::Usage, e.to_string()))).collect()
+}
+
+/// Permissions by name; `run` and `probe` stand for all that these commands ask for, in their order.
+fn asked_for(words: &[String]) -> Result<Vec<Permission>, Failure> {
+    let mut permissions = Vec::new();
+    for word in words {
+        match word.as_str() {
+            "run" => permissions.extend(RUNNING),
+            "probe" => permissions.extend(PROBING),
+            name => permissions.push(name.parse().map_err(|e: Unknown| Failure::new(Code::Usage, e.to_string()))?),
+        }
+    }
+    Ok(permissions)
 }
 
 fn somebody(rules: &Directory, name: &str) -> Result<KeyId, Failure> {
@@ -210,10 +231,7 @@ fn revoke(ui: &Ui, identity: &Identity, gate: &mut Gate, who: &str) -> Done {
 }
 
 fn decide(gate: &mut Gate, identity: &Identity, asked: &Asked) -> Result<(KeyId, Decision), Failure> {
-    let permission = asked
-        .permission
-        .parse()
-        .map_err(|e: isotherm_access::permission::Unknown| Failure::new(Code::Usage, e.to_string()))?;
+    let permission = asked.permission.parse().map_err(|e: Unknown| Failure::new(Code::Usage, e.to_string()))?;
     let rules = gate.rules().map_err(|e| access::failure(&e))?;
     let principal = match &asked.principal {
         Some(name) => somebody(rules.directory(), name)?,
@@ -258,7 +276,7 @@ fn lend_lease(ui: &Ui, identity: &Identity, gate: &mut Gate, lend: &LendLease) -
         let most = Seconds::of(LEASE_SECONDS_MAX as f64);
         return Err(Failure::new(Code::Usage, format!("--valid is {}; give up to {most}", lend.valid)));
     }
-    let scopes: BTreeSet<Permission> = parsed(&lend.scope)?;
+    let scopes: BTreeSet<Permission> = asked_for(&lend.scope)?.into_iter().collect();
     let principal = somebody(gate.rules().map_err(|e| access::failure(&e))?.directory(), &lend.to)?;
     let claim = Lease {
         lease_id: trust::nonce()?,
@@ -309,8 +327,7 @@ fn use_lease(ui: &Ui, identity: &Identity, using: &UseLease) -> Done {
             }
         }
         None => {
-            for permission in using.permission.iter().map(|word| word.parse::<Permission>()) {
-                let permission = permission.map_err(|e| Failure::new(Code::Usage, e.to_string()))?;
+            for permission in asked_for(&using.permission)? {
                 asked.extend(using.device.iter().map(|device| (permission, device.clone(), using.memory.0)));
             }
         }
@@ -440,10 +457,42 @@ fn list(ui: &Ui, gate: &mut Gate) -> Done {
     })
 }
 
-/// Lists of this module's own doors, so that what a command asks for stands in one place.
-pub const RUNNING: [Permission; 2] = [Permission::MemoryAllocate, Permission::ComputeExecute];
-/// What measuring takes.
-pub const PROBING: [Permission; 2] = [Permission::DeviceInfo, Permission::ComputeExecute];
+/// Lists of this module's own doors, so that what a command asks for stands in one place. Running a plan takes memory, puts
+/// weights and activations there, computes, waits for the device and reads what it computed. Stages hand over through the
+/// host, so nothing goes from device to device here.
+pub const RUNNING: [Permission; 5] = [
+    Permission::MemoryAllocate,
+    Permission::MemoryCopyToDevice,
+    Permission::ComputeExecute,
+    Permission::ComputeSynchronize,
+    Permission::MemoryCopyFromDevice,
+];
+/// What measuring a device with a model's layers takes.
+pub const PROBING: [Permission; 6] = [
+    Permission::DeviceInfo,
+    Permission::MemoryAllocate,
+    Permission::MemoryCopyToDevice,
+    Permission::ComputeExecute,
+    Permission::ComputeSynchronize,
+    Permission::MemoryCopyFromDevice,
+];
+/// What measuring several cards takes beside it: whether one reaches the other's memory is tried.
+pub const PAIRING: [Permission; 1] = [Permission::MemoryCopyDeviceToDevice];
+/// What identifying how a device warms takes: it is kept busy alone for minutes, and its sensors are read.
+pub const HEATING: [Permission; 5] = [
+    Permission::DeviceAllocate,
+    Permission::ComputeExecute,
+    Permission::ComputeSynchronize,
+    Permission::MonitorTemperature,
+    Permission::MonitorPower,
+];
+/// What adding what is known of a device takes.
+pub const DESCRIBING: [Permission; 1] = [Permission::DeviceInfo];
+/// What taking all the memory that a plan needs, and giving it up again, takes.
+pub const FILLING: [Permission; 3] =
+    [Permission::MemoryAllocate, Permission::MemoryCopyToDevice, Permission::MemoryCopyFromDevice];
+/// What measuring the way to another host takes.
+pub const REACHING: [Permission; 2] = [Permission::DeviceInfo, Permission::ComputeExecute];
 /// What watching takes.
 pub const MONITORING: [Permission; 4] =
     [Permission::MonitorTemperature, Permission::MonitorPower, Permission::MonitorClock, Permission::MonitorMemory];

@@ -2,7 +2,7 @@
 
 use crate::access::{Guest, Wish};
 use crate::args::{ArithmeticName, Probe};
-use crate::commands::access::{PROBING, pass};
+use crate::commands::access::{PAIRING, PROBING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
 use crate::receipts::Standing;
@@ -66,7 +66,10 @@ pub fn measure(
     let devices = wanted.devices()?;
     wanted.record(identity)?;
     let names: Vec<(&str, u64)> = devices.iter().map(|device| (device.name.as_str(), 0)).collect();
-    pass(identity, &Wish { guest, permissions: &PROBING, devices: &names, subjects: &[] })?;
+    let cards = devices.iter().filter(|device| device.card.is_some()).count();
+    let pairing: &[isotherm_access::Permission] = if cards > 1 { &PAIRING } else { &[] };
+    let permissions = [&PROBING[..], pairing].concat();
+    pass(identity, &Wish { guest, permissions: &permissions, devices: &names, subjects: &[] })?;
     let host = Host::discover(&Roots::default());
     let name = trust::host_id();
     let now = trust::now()?.to_string();

@@ -9,6 +9,7 @@ use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::ui::Ui;
 use crate::{counters, files, trust};
+use isotherm_audit::figures::{Figures, TEMPERATURE_MAX_MILLICELSIUS};
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{EventKind, Query, Severity};
 use isotherm_audit::manifest::{ExecutionManifest, Placement, Planner};
@@ -104,7 +105,8 @@ pub fn seal(
     }
     let folder = output.parent().unwrap_or(Path::new(""));
     let subject = |name: &str, path: &Path| -> Result<Subject, Failure> {
-        Ok(Subject::new(name, digest_of(path)?).at(&hint(folder, path)))
+        let bytes = std::fs::metadata(path).map_err(|e| Failure::file(path, e))?.len();
+        Ok(Subject { bytes: Some(bytes), ..Subject::new(name, digest_of(path)?).at(&hint(folder, path)) })
     };
     let subjects = vec![
         subject(PLAN, &pinned.plan)?,
@@ -141,7 +143,7 @@ pub fn seal(
         },
         certificate: trust::certificate_figures(plan, certificate)?,
         placements,
-        predicted: trust::figures(&simulation.metrics)?,
+        predicted: predicted(&simulation)?,
         arithmetic: arithmetic(feasible, graph),
         created_on: now,
         not_before: now,
@@ -163,6 +165,18 @@ pub fn seal(
     note.subjects.extend(statement.subjects.iter().map(|s| (s.name.clone(), s.digest)));
     trust::record(identity, EventKind::Seal, Severity::Info, note)?;
     Ok(sealed.payload_digest)
+}
+
+/// What a simulation promises: its metrics, and how hot the hottest device gets.
+fn predicted(simulation: &SimulationReport) -> Result<Figures, Failure> {
+    let mut figures = trust::figures(&simulation.metrics)?;
+    let hottest = simulation.devices.iter().filter_map(|device| device.temperature_max_celsius);
+    if let Some(hottest) = hottest.max_by(|a, b| a.value().total_cmp(&b.value())) {
+        figures
+            .set_scaled(TEMPERATURE_MAX_MILLICELSIUS, hottest.value(), 1e3)
+            .map_err(|e| Failure::io(format!("a predicted figure cannot be sealed: {e}")))?;
+    }
+    Ok(figures)
 }
 
 /// Digest of the program that runs, read once.

@@ -6,6 +6,7 @@ use crate::trust;
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{Event, EventKind, Severity};
 use isotherm_core::device::Device;
+use isotherm_core::digest::Digest;
 use isotherm_core::units::{Celsius, Watts};
 use isotherm_runtime::govern::{Act, Acted, Keeper, Pace, Settings};
 use isotherm_runtime::host::Roots;
@@ -46,7 +47,7 @@ pub(super) fn attach(
 ///
 /// Errors: the log cannot be written. The governors go on all the same.
 pub(super) fn keep(
-    identity: &Identity,
+    (identity, manifest): (&Identity, Digest),
     mut keeper: Keeper,
     pace: &Pace,
     over: &AtomicBool,
@@ -70,20 +71,21 @@ pub(super) fn keep(
         if !quiet {
             acted.iter().for_each(|acted| eprintln!("governor: {}", words(acted)));
         }
-        if let Err(error) = log(identity, &acted) {
+        if let Err(error) = log(identity, manifest, &acted) {
             unlogged = Some(error);
         }
     }
     Ok(count)
 }
 
-fn log(identity: &Identity, acted: &[Acted]) -> Result<(), Failure> {
+fn log(identity: &Identity, manifest: Digest, acted: &[Acted]) -> Result<(), Failure> {
     let mut events = Vec::new();
     for one in acted {
         let mut event = Event::new(EventKind::ThermalAction, trust::now()?, identity.id());
         let alarm = matches!(one.action.act, Act::SensorLost | Act::Pause { .. } | Act::Replan { .. });
         event.severity = if alarm { Severity::Warning } else { Severity::Info };
         event.device = Some(one.device.clone());
+        event.subjects.insert("manifest".to_owned(), manifest);
         let forecast = &one.action.forecast;
         let milli = |value: f64| (value * 1e3).round().clamp(-1e15, 1e15) as i64;
         let mut put = |name: &str, value: i64| drop(event.metadata.insert(name.to_owned(), value.into()));

@@ -51,7 +51,7 @@ fn a_guest_runs_under_a_lease_by_uses_that_count_once_and_not_after_it_is_revoke
     let (owner, guest) = (place.key_of("home"), place.key_of("guest"));
     place.believe("guest", &owner);
     place.expect(0, &format!("-q access grant alice --key {guest} --role user"));
-    let lend = "-q access lease --to alice --scope compute:execute --scope memory:allocate --format json";
+    let lend = "-q access lease --to alice --scope run --format json";
     let lease = json(&place.expect(0, lend).0);
     let run = "-q run manifest.json --prompt hello --raw --tokens 2 --lease lease.json --uses uses.json";
     place.expect_at("guest", 0, "-q access use lease.json --manifest manifest.json");
@@ -81,13 +81,9 @@ fn a_guest_runs_under_a_lease_by_uses_that_count_once_and_not_after_it_is_revoke
     let (_, message) = place.expect(8, run);
     assert!(message.contains("revoked"), "{message}");
     // The other door.
-    place.expect(0, "-q access lease --to alice --scope device:info --scope compute:execute");
+    place.expect(0, "-q access lease --to alice --scope probe");
     let probe = "-q probe --model model.gguf --budget 100ms -o other.json --lease lease.json --uses uses.json";
-    place.expect_at(
-        "guest",
-        0,
-        "-q access use lease.json --permission device:info --permission compute:execute --device cpu",
-    );
+    place.expect_at("guest", 0, "-q access use lease.json --permission probe --device cpu");
     place.expect(0, probe);
     place.expect(8, probe);
 }

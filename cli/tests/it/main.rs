@@ -3,6 +3,7 @@
 mod batch;
 mod bench_cuda;
 mod browser;
+mod events;
 mod exchange;
 mod golden;
 mod guests;

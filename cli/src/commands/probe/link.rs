@@ -3,7 +3,7 @@
 use super::into;
 use crate::access::{Guest, Wish};
 use crate::args::{Probe, ProbeLinks};
-use crate::commands::access::{PROBING, pass};
+use crate::commands::access::{REACHING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, interrupt, models, trust};
@@ -34,7 +34,7 @@ fn secret(links: &ProbeLinks) -> Result<Secret, Failure> {
 pub fn respond(ui: &Ui, address: SocketAddr, links: &ProbeLinks) -> Done {
     let secret = secret(links)?;
     let identity = trust::identity(ui)?;
-    pass(&identity, &Wish { guest: None, permissions: &PROBING, devices: &[("network", 0)], subjects: &[] })?;
+    pass(&identity, &Wish { guest: None, permissions: &REACHING, devices: &[("network", 0)], subjects: &[] })?;
     let listener = TcpListener::bind(address).map_err(|e| Failure::io(format!("cannot listen at {address}: {e}")))?;
     let bound = listener.local_addr().map_err(|e| Failure::io(e.to_string()))?;
     ui.result(&bound.to_string(), || format!("answering at {bound}\n"))?;
@@ -81,7 +81,10 @@ pub fn measure(ui: &Ui, args: &Probe) -> Done {
     }
     let identity = trust::identity(ui)?;
     let guest = Guest::open(&identity, &args.guest)?;
-    pass(&identity, &Wish { guest: guest.as_ref(), permissions: &PROBING, devices: &[("network", 0)], subjects: &[] })?;
+    pass(
+        &identity,
+        &Wish { guest: guest.as_ref(), permissions: &REACHING, devices: &[("network", 0)], subjects: &[] },
+    )?;
     if let (Some(path), true) = (&args.links.into, args.links.refresh) {
         return into::refresh(ui, args, &identity, path);
     }

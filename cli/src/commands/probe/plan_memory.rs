@@ -1,15 +1,13 @@
 //! Whether the memory that a plan needs is really there.
 
-use crate::access::{Guest, Wish};
+use crate::access::{self, Guest, Wish};
 use crate::args::Probe;
-use crate::commands::access::pass;
+use crate::commands::access::FILLING;
 use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::roots::roots;
 use crate::ui::{Ui, table};
 use crate::{files, registry, trust};
-use isotherm_access::Permission;
-use isotherm_audit::log::{EventKind, Severity};
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::units::Bytes;
@@ -39,13 +37,14 @@ pub(super) fn run(ui: &Ui, args: &Probe, plan_path: &Path) -> Done {
     let guest = Guest::open(&identity, &args.guest)?;
     let wished: Vec<(&str, u64)> = stages.iter().map(|(device, bytes)| (device.name.as_str(), bytes.0)).collect();
     let subjects = [("plan", digest)];
-    let permissions = [Permission::MemoryAllocate];
-    pass(&identity, &Wish { guest: guest.as_ref(), permissions: &permissions, devices: &wished, subjects: &subjects })?;
+    let wish = Wish { guest: guest.as_ref(), permissions: &FILLING, devices: &wished, subjects: &subjects };
+    let mut gate = access::gate(&identity)?;
+    let admission = access::enter(&mut gate, &identity, &wish)?;
+    gate.commit(&admission, trust::now()?).map_err(|e| access::failure(&e))?;
     let available = Host::discover(&roots()).memory_available_bytes;
-    let held = memory_truth(&stages, available).map_err(|e| Failure::new(Code::Device, models::causes(&e)))?;
-    let total: u64 = held.iter().map(|held| held.bytes.0).sum();
-    let note = trust::Note::default().about("plan", digest).with("bytes", i64::try_from(total).unwrap_or(i64::MAX));
-    trust::record(&identity, EventKind::MemoryAllocate, Severity::Info, note)?;
+    let held = memory_truth(&stages, available).map_err(|e| Failure::new(Code::Device, models::causes(&e)));
+    gate.leave(admission, trust::now()?, &mut access::recorder(&identity)).map_err(|e| access::failure(&e))?;
+    let held = held?;
     ui.result(&held, || text(&held))
 }
 

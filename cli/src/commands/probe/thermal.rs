@@ -2,12 +2,13 @@
 
 use crate::access::{Guest, Wish};
 use crate::args::Probe;
-use crate::commands::access::{PROBING, pass};
+use crate::commands::access::{DESCRIBING, HEATING, pass};
 use crate::failure::{Code, Done, Failure};
 use crate::models;
 use crate::roots::roots;
 use crate::ui::Ui;
 use crate::{files, interrupt, registry, trust};
+use isotherm_access::Permission;
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_core::digest::Digest;
 use isotherm_core::figure::Figure;
@@ -47,7 +48,9 @@ pub(super) fn run(ui: &Ui, args: &Probe) -> Done {
     };
     let identity = trust::identity(ui)?;
     let guest = Guest::open(&identity, &args.guest)?;
-    pass(&identity, &Wish { guest: guest.as_ref(), permissions: &PROBING, devices: &[(&name, 0)], subjects: &[] })?;
+    // A log that is there already takes no device.
+    let permissions: &[Permission] = if args.thermal.from_log.is_some() { &DESCRIBING } else { &HEATING };
+    pass(&identity, &Wish { guest: guest.as_ref(), permissions, devices: &[(&name, 0)], subjects: &[] })?;
     let log_path = match &args.thermal.from_log {
         Some(log) => log.clone(),
         None => record(ui, args, &file, &name)?,
