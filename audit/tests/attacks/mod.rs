@@ -12,6 +12,7 @@ mod not_yet_valid;
 mod other_cluster;
 mod other_node;
 mod oversized_input;
+mod path_traversal;
 mod replayed_counter;
 mod rolled_back_key_set;
 mod stolen_lease;

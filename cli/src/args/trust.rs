@@ -388,6 +388,12 @@ pub struct Grant {
     /// Its roles: monitor, user, power_user, admin; may be repeated.
     #[arg(long, value_name = "ROLE")]
     pub role: Vec<String>,
+    /// Most requests in a row; 60 unless stated.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub burst: Option<u32>,
+    /// Requests that come back in a minute; 600 unless stated.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub per_minute: Option<u32>,
     /// A permission beside those of its roles; may be repeated.
     #[arg(long, value_name = "PERMISSION")]
     pub allow: Vec<String>,

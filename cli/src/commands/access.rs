@@ -8,6 +8,7 @@ use crate::files;
 use crate::trust;
 use crate::ui::{Ui, table};
 use isotherm_access::authority::{PolicyError, SYSTEM};
+use isotherm_access::directory::RateLimit;
 use isotherm_access::permission::Unknown;
 use isotherm_access::{Authority, Decision, Directory, Gate, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, KeyId, PublicKey};
@@ -202,6 +203,13 @@ fn let_in(ui: &Ui, identity: &Identity, gate: &mut Gate, grant: &Grant) -> Done 
         principal.pools = Some(grant.pool.iter().cloned().collect());
     }
     principal.quota_bytes = grant.quota.map(|quota| quota.0).or(principal.quota_bytes);
+    if grant.burst.is_some() || grant.per_minute.is_some() {
+        let before = principal.rate.unwrap_or_default();
+        principal.rate = Some(RateLimit {
+            burst: grant.burst.unwrap_or(before.burst),
+            per_minute: grant.per_minute.unwrap_or(before.per_minute),
+        });
+    }
     principal.expires_on = grant.valid.map(|valid| now.later_by(valid.value() as u64)).or(principal.expires_on);
     let shown = Row::of(&id, &principal, 0);
     change(identity, gate, kind, &format!("principal {} {id}", principal.name), |rules, _| {

@@ -11,6 +11,7 @@ mod guests;
 mod links;
 mod nodes;
 mod placements;
+mod replaced;
 mod scenarios;
 mod tables;
 mod trust;
