@@ -64,13 +64,12 @@ pub(crate) struct Pass {
     pub(crate) likelihoods: Vec<Option<Likelihood>>,
     /// Nanoseconds that each stage was busy with it, in order.
     pub(crate) busy_ns: Vec<u64>,
-    /// Nanoseconds of the last stage's that went into norm, head and choice. A card does them in one go with its layers,
-    /// and tells them only where they are asked for apart.
     /// Nanoseconds from the end of each stage to the begin of the next.
     pub(crate) between_ns: Vec<u64>,
     /// When the last stage that it went through had done with it.
     pub(crate) left: Option<Instant>,
-    /// Nanoseconds of the last stage's that went into norm, head and choice.
+    /// Nanoseconds of the last stage's that went into norm, head and choice. A card does them in one go with its layers,
+    /// and tells them only where they are asked for apart.
     pub(crate) head_ns: u64,
     /// Whether a card shall do the head apart from the layers, to tell how long it takes.
     pub(crate) apart: bool,
