@@ -315,6 +315,10 @@ pub struct Plan {
     /// `throughput,energy`.
     #[arg(long, value_enum, value_name = "FIGURES", value_delimiter = ',')]
     pub objective: Vec<ObjectiveName>,
+    /// Plans that are simulated under the scenario's load, the fastest of which is taken: the planner's own, those of other
+    /// planners, and some beside them. For throughput; none where it is 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trials: usize,
     /// What the plan has to reach.
     #[command(flatten)]
     pub goals: planning::Goals,

@@ -29,6 +29,7 @@ pub mod survive;
 mod sustained;
 mod tables;
 mod throughput;
+pub mod trial;
 
 pub use budget::{Budget, Limit, Progress};
 pub use door::plan;

@@ -56,6 +56,10 @@ pub struct BenchPlans {
     /// Percent of the requests that have to keep the scenario's times.
     #[arg(long, value_name = "PERCENT", default_value_t = 95.0)]
     pub percentile: f64,
+    /// Plans that this planner has simulated on other seeds, to take the fastest, as with `isotherm plan --trials`; 0 takes
+    /// the plan of most worth.
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    pub trials: usize,
     /// Longest time of one planner on one scenario.
     #[arg(long, value_name = "TIME", default_value = "60 s")]
     pub cap: Seconds,

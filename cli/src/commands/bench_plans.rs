@@ -1,13 +1,13 @@
 //! `isotherm bench plans`: what plans come to in simulation, this planner's and those of others in the same runs.
 //!
 //! For each scenario the plan with everything on (heat, power, times to keep) and the plans of other planners are
-//! simulated under the same load with the same seeds. A plan's promise is what it is worth; the table says how far the
-//! simulation is from it, and how far the hottest device is from the temperature that the plan states. Another planner
+//! simulated under the same load with the same seeds. A plan's promise is what it is worth, or what it came to on other seeds
+//! where it was chosen by simulation; the table says how far the simulation is from it, and how far the hottest device is from the temperature that the plan states. Another planner
 //! *wins* where its mean is better by more than both confidence intervals together: a defect, or a finding.
 
 use crate::args::BenchPlans;
 use crate::commands::bench_planner::within;
-use crate::commands::plan::{promises, quantity};
+use crate::commands::plan::{promises, quantity, trials};
 use crate::failure::{Code, Done, Failure};
 use crate::question;
 use crate::ui::{Ui, percent, table};
@@ -39,11 +39,14 @@ struct Row {
     metric: &'static str,
     /// What the plan is worth.
     planned: Option<f64>,
+    /// What it came to in the simulations by which it was chosen, on other seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<f64>,
     /// Mean over the runs.
     simulated: Option<f64>,
     /// Half width of its 95 % confidence interval.
     ci95: Option<f64>,
-    /// Simulated over planned, less 1.
+    /// Simulated over expected, or over planned where nothing is, less 1.
     error: Option<f64>,
     /// Share of the requests that keep the times asked for, where any are.
     kept: Option<f64>,
@@ -106,7 +109,15 @@ fn compare(ui: &Ui, path: &Path, args: &BenchPlans, rows: &mut Vec<Row>) -> Done
         problem.workload.output_tokens = Length::fixed(tokens.max(1));
     }
     let ours = ours(ui, &problem, args)?;
-    let first = row(ui, &problem, OURS, ours.as_ref().map_err(Clone::clone), args)?;
+    let (plan, expected) = match &ours {
+        Ok((plan, expected)) => (Ok(plan), *expected),
+        Err(why) => (Err(why.clone()), None),
+    };
+    let mut first = row(ui, &problem, OURS, plan, args)?;
+    first.expected = expected;
+    if let (Some(expected), Some(simulated)) = (expected, first.simulated) {
+        first.error = Some(simulated / expected - 1.0);
+    }
     for rule in Baseline::ALL {
         let made = if rule == Baseline::HelixMilp && problem.graph.devices().len() > LINK_PLANNERS_MAX {
             Err(format!("not run: a column for every link, more than {LINK_PLANNERS_MAX} devices"))
@@ -137,20 +148,28 @@ fn compare(ui: &Ui, path: &Path, args: &BenchPlans, rows: &mut Vec<Row>) -> Done
     Ok(())
 }
 
-/// This planner's plan; or why there is none.
-fn ours(ui: &Ui, problem: &PlacementProblem, args: &BenchPlans) -> Result<Result<FeasiblePlan, String>, Failure> {
+/// This planner's plan and what is expected of it beyond its worth; or why there is none.
+type Ours = Result<(FeasiblePlan, Option<f64>), String>;
+
+fn ours(ui: &Ui, problem: &PlacementProblem, args: &BenchPlans) -> Result<Ours, Failure> {
     let slo = problem.conditions.slo;
     if problem.objective == Objective::Throughput && !slo.is_none() {
         let how = promises::of_scenario(&slo, args.percentile);
         let asked = promises::asked(&how)?;
         return Ok(match promises::keep(ui, problem, &asked, &how, args.cap) {
-            Ok((outcome, _)) => outcome.plan().cloned().ok_or_else(|| "no plan".to_owned()),
+            Ok((outcome, _)) => outcome.plan().cloned().map(|plan| (plan, None)).ok_or_else(|| "no plan".to_owned()),
             Err(failure) => Err(failure.message),
         });
     }
+    if problem.objective == Objective::Throughput && args.trials > 0 {
+        let (outcome, plan) = trials::take(ui, problem, args.trials, args.cap)?;
+        let expected = plan.provenance.simulated.map(|simulated| simulated.tokens_per_second);
+        return Ok(outcome.plan().cloned().map(|plan| (plan, expected)).ok_or_else(|| plan.reasons.join("; ")));
+    }
     let outcome = within(args.cap, |budget| isotherm_planner::plan(problem, budget))
         .map_err(|e| Failure::new(Code::Limit, format!("{OURS} failed on {}: {e}", problem.name)))?;
-    Ok(outcome.plan().cloned().ok_or_else(|| outcome.artefact(problem).reasons.join("; ")))
+    let plan = outcome.plan().cloned().map(|plan| (plan, None));
+    Ok(plan.ok_or_else(|| outcome.artefact(problem).reasons.join("; ")))
 }
 
 /// A plan in simulation.
@@ -171,6 +190,7 @@ fn row(
         planner: planner.to_owned(),
         metric,
         planned: None,
+        expected: None,
         simulated: None,
         ci95: None,
         error: None,
@@ -230,7 +250,8 @@ fn verdict(objective: Objective, ours: &Row, other: &Row) -> Option<&'static str
 }
 
 fn describe(rows: &[Row], args: &BenchPlans) -> String {
-    let heading = ["scenario", "planner", "planned", "simulated", "±", "error", "SLO kept", "hottest", "planned", ""];
+    let heading =
+        ["scenario", "planner", "planned", "expected", "simulated", "±", "error", "SLO kept", "hottest", "planned", ""];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
     let dash = || "-".to_owned();
     for row in rows {
@@ -240,6 +261,7 @@ fn describe(rows: &[Row], args: &BenchPlans) -> String {
             row.scenario.clone(),
             row.planner.clone(),
             shown(row.planned),
+            shown(row.expected),
             shown(row.simulated),
             shown(row.ci95),
             row.error.map_or_else(dash, |error| format!("{:+.1} %", error * 100.0)),
@@ -249,7 +271,7 @@ fn describe(rows: &[Row], args: &BenchPlans) -> String {
             row.verdict.unwrap_or_default().to_owned(),
         ]);
     }
-    let mut text = table(&cells, &[2, 3, 4, 5, 6, 7, 8]);
+    let mut text = table(&cells, &[2, 3, 4, 5, 6, 7, 8, 9]);
     let ours = || rows.iter().filter(|row| row.planner == OURS && row.error.is_some());
     let kept = ours().filter(|row| row.error.is_some_and(|error| error.abs() <= KEPT)).count();
     let of = |word: &str| rows.iter().filter(|row| row.verdict == Some(word)).count();

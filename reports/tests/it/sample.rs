@@ -168,7 +168,12 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
         batch: None,
         sustained: None,
         goals: Vec::new(),
-        provenance: Provenance { solve_seconds: Some(0.042), machine: Some("desk".into()), time_limited: false },
+        provenance: Provenance {
+            solve_seconds: Some(0.042),
+            machine: Some("desk".into()),
+            time_limited: false,
+            simulated: None,
+        },
     }
 }
 
