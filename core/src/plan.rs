@@ -331,17 +331,17 @@ pub struct Provenance {
     /// Whether a wall-clock limit ended the search, so that another run may find another plan.
     #[serde(default)]
     pub time_limited: bool,
-    /// What the plan came to in simulation when it was chosen among several; absent where none was simulated.
+    /// What the plan came to in simulation after it was chosen among several; absent where none was simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simulated: Option<Simulated>,
 }
 
-/// What a plan came to in the simulations by which it was chosen: a prediction, about which nothing is proved.
+/// What a plan that was chosen by simulation came to when it was simulated again: a prediction, nothing is proved about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Simulated {
     /// Mean over the runs, in output tokens per second.
     pub tokens_per_second: f64,
-    /// Runs of each plan.
+    /// Runs, on other seeds than the choice was made on.
     pub seeds: u32,
     /// Plans that were simulated.
     pub plans: u32,

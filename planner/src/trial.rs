@@ -32,9 +32,9 @@ const RULES: [Baseline; 7] = [
     Baseline::Equal,
 ];
 /// Share of the time for the planner's own plan.
-const OWN: f64 = 0.4;
+const OWN: f64 = 0.3;
 /// Share of what is left then for its best plans in each batch.
-const BATCHES: f64 = 0.4;
+const BATCHES: f64 = 0.25;
 /// Share of the runs for plans that were made; the others are for plans beside the fastest.
 const MADE: f64 = 0.6;
 
@@ -89,8 +89,7 @@ pub fn fastest<E>(
         done: Vec::new(),
     };
     trials.run("isotherm", own.plan())?;
-    let mut made = made(problem, budget)?;
-    made.sort_by(|a, b| worth(&b.1).total_cmp(&worth(&a.1)));
+    let made = in_turn(made(problem, budget)?);
     let most = (trials_max as f64 * MADE).ceil() as usize;
     for (by, plan) in &made {
         if trials.done.len() >= most || budget.exhausted().is_some() {
@@ -116,6 +115,15 @@ pub fn fastest<E>(
         None => first,
     };
     Ok(Tried { outcome, trials: trials.done })
+}
+
+/// The plans of each maker by falling worth, and of all makers in turn: the first of each before the second of any.
+fn in_turn(mut made: Vec<(String, Plan)>) -> Vec<(String, Plan)> {
+    made.sort_by(|a, b| worth(&b.1).total_cmp(&worth(&a.1)));
+    let turn = |i: usize| made[..i].iter().filter(|(by, _)| *by == made[i].0).count();
+    let mut turns: Vec<(usize, usize)> = (0..made.len()).map(|i| (turn(i), i)).collect();
+    turns.sort_unstable();
+    turns.into_iter().map(|(_, i)| made[i].clone()).collect()
 }
 
 fn worth(plan: &Plan) -> f64 {

@@ -18,3 +18,4 @@ mod latency;
 mod mesh;
 mod robust;
 mod spending;
+mod trial;
