@@ -44,6 +44,11 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     if !args.frontier.pareto.is_empty() {
         return pareto::show(ui, problem, &args.frontier, args.time_limit);
     }
+    let otherwise = args.running.from.is_some() || args.guarded.robust.is_some() || !asked.is_empty();
+    if args.trials > 0 && (otherwise || objectives.len() > 1) {
+        let what = "--trials together with --from, --robust, several objectives, or times to keep in simulation";
+        return Err(Failure::new(Code::Usage, what).remedy("leave one of them out"));
+    }
     let (outcome, plan) = match (&args.running.from, args.guarded.robust) {
         (Some(path), _) => change::replace(ui, problem, path, &args.running, args.time_limit)?,
         (None, Some(guard)) => {
