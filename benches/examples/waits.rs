@@ -1,12 +1,14 @@
 //! What plans are worth against what they come to in simulation while the load is steady, one row for each plan and number
 //! of clients.
 //!
-//! `cargo run --profile dev --example waits -- SCENARIO... [CLIENTS,CLIENTS,...]`: each scenario is asked for throughput under
-//! closed loads of so many clients, all of them admitted at once. The plans are those of the other planners, and the
-//! planner's own with `OWN=SECONDS` in the environment.
+//! `cargo run --profile dev --example waits -- SCENARIO... [CLIENTS,CLIENTS,...]`: each scenario is asked for
+//! throughput under closed loads of so many clients, all of them admitted at once, in air so cold that nothing is throttled.
+//! The plans are those of the other planners, and the planner's own with `OWN=SECONDS` in the environment.
 
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::StepShape;
 use isotherm_core::objective::{evaluate, unhindered};
+use isotherm_core::plan::{Plan, Route, Stop};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::scenario::{Kind, Scenario};
 use isotherm_core::trace::RequestRecord;
@@ -64,7 +66,7 @@ fn row(problem: &PlacementProblem, clients: u32, by: &str, found: &FeasiblePlan)
     let stops: Vec<String> =
         plan.routes.iter().map(|route| format!("{}@{:.2}", route.stages.len(), route.share)).collect();
     let bottleneck = worth.bottleneck.map_or_else(String::new, |bottleneck| bottleneck.to_string());
-    let wave = wave(problem, found);
+    let others = formulas(problem, plan);
     println!(
         "{}\t{clients}\t{by}\t{}\t{}\t{planned:.2}\t{free:.2}\t{simulated:.2}\t{:.2}\t{:+.1}\t{}\t{bottleneck}",
         problem.name,
@@ -72,26 +74,24 @@ fn row(problem: &PlacementProblem, clients: u32, by: &str, found: &FeasiblePlan)
         stops.join(","),
         rate(TokensPerSecond::new(trace.tokens_per_second().unwrap_or(0.0)).ok()),
         (planned / simulated - 1.0) * 100.0,
-        wave.iter().map(|wave| format!("{:+.1}", (wave / simulated - 1.0) * 100.0)).collect::<Vec<_>>().join("\t"),
+        others.iter().map(|other| format!("{:+.1}", (other / simulated - 1.0) * 100.0)).collect::<Vec<_>>().join("\t"),
     );
-    if std::env::var_os("DETAIL").is_some() {
-        detail(problem, found);
-    }
 }
 
-fn wave(problem: &PlacementProblem, found: &FeasiblePlan) -> Vec<f64> {
-    let plan = found.plan();
-    let batch = plan.batch.unwrap_or(1);
+/// What other formulas say of a plan: the longest path through a ring of batches, and three that are linear over stages.
+///
+/// Of the passes of a batch a share `p` has each chunk of a prompt. A path that passes `g` batches on one stage and then goes
+/// on along the longest of them takes `E[longest of g + 1] + g * v` for `m + g` batches, `v` being the mean pass of the
+/// slowest stage. Linear ones put `v = u * tau` with a fixed `u`, and the `g` of most chunks in the place of the longest.
+fn formulas(problem: &PlacementProblem, plan: &Plan) -> Vec<f64> {
     let output = problem.workload.output_tokens.mean();
-    let chunks: Vec<_> = problem.prefill_chunks().collect();
-    let count = chunks.len() as f64;
-    let (b, n) = (f64::from(batch), f64::from(problem.serving.requests_max));
-    let m = (n / b).ceil();
-    let a = n / m;
-    let p = (a / (output + count - 1.0)).min(1.0 / count);
-    let beside = (a - 1.0).min((output - 1.0) / count).ceil().max(0.0) as u32;
-    let life = problem.life(batch);
-    let mut shapes: Vec<(f64, _)> = Vec::new();
+    let chunks: Vec<StepShape> = problem.prefill_chunks().collect();
+    let (count, all) = (chunks.len() as f64, f64::from(problem.serving.requests_max));
+    let m = (all / f64::from(plan.batch.unwrap_or(1))).ceil();
+    let together = all / m;
+    let p = (together / (output + count - 1.0)).min(1.0 / count);
+    let beside = (together - 1.0).min((output - 1.0) / count).ceil().max(0.0) as u32;
+    let mut shapes: Vec<(f64, StepShape)> = Vec::new();
     for mut shape in chunks {
         if beside > 0 {
             (shape.decodes, shape.decode_context) = (beside, problem.mean_context());
@@ -99,120 +99,59 @@ fn wave(problem: &PlacementProblem, found: &FeasiblePlan) -> Vec<f64> {
         }
         shapes.push((p, shape));
     }
-    let left = 1.0 - p * count;
-    if left > 1e-12 {
-        shapes.push((left, isotherm_core::cost::StepShape::decode(a.ceil() as u32, problem.mean_context())));
+    if 1.0 - p * count > 1e-12 {
+        let decodes = StepShape::decode(together.ceil() as u32, problem.mean_context());
+        shapes.push((1.0 - p * count, decodes));
     }
-    // share * times by route, mean by device
-    let ids: Vec<_> = plan.stages.iter().map(|s| problem.graph.find(&s.devices[0]).expect("there")).collect();
-    let at = |stage: usize, shape: &_| {
-        problem.step(ids[stage], plan.stages[stage].layers, shape).map_or(0.0, Seconds::value)
-    };
-    let mut v = 0.0_f64;
-    for stage in 0..plan.stages.len() {
-        let share: f64 =
-            plan.routes.iter().filter(|r| r.stages.iter().any(|s| s.stage as usize == stage)).map(|r| r.share).sum();
-        v = v.max(share * shapes.iter().map(|(q, shape)| q * at(stage, shape)).sum::<f64>());
-    }
-    // time of a pass of each shape over its route
-    let row = problem.model.boundary_bytes_per_token();
-    let mut passes: Vec<(f64, f64)> = shapes
-        .iter()
-        .map(|(q, shape)| {
-            let mut total = 0.0;
-            for route in &plan.routes {
-                let mut time: f64 = route.stages.iter().map(|s| at(s.stage as usize, shape)).sum();
-                for pair in route.stages.windows(2) {
-                    let hop = problem.hop(
-                        ids[pair[0].stage as usize],
-                        ids[pair[1].stage as usize],
-                        row.saturating_mul(shape.tokens().into()),
-                    );
-                    time += hop.map_or(0.0, Seconds::value);
-                }
-                let first = ids[route.stages[0].stage as usize];
-                let last = ids[route.stages[route.stages.len() - 1].stage as usize];
-                time += problem.entry(first, shape.tokens().into()).map_or(0.0, Seconds::value);
-                time += problem.exit(last, shape.sequences.into()).map_or(0.0, Seconds::value);
-                total += route.share * time;
-            }
-            (*q, total)
-        })
-        .collect();
+    let slowest = (0..plan.stages.len()).map(|stage| {
+        let through = plan.routes.iter().filter(|route| route.stages.iter().any(|stop| stop.stage as usize == stage));
+        let mean: f64 = shapes.iter().map(|(share, shape)| share * on_stage(problem, plan, stage, shape)).sum();
+        through.map(|route| route.share).sum::<f64>() * mean
+    });
+    let v = slowest.fold(0.0, f64::max);
+    let mut passes: Vec<(f64, f64)> =
+        shapes.iter().map(|(share, shape)| (*share, whole_pass(problem, plan, shape))).collect();
     passes.sort_by(|x, y| y.1.total_cmp(&x.1));
-    let _ = &life;
-    let k = output * a / (output + (count - 1.0) / m);
-    let emax = |g: u32, passes: &[(f64, f64)]| {
-        let (mut longest, mut above) = (0.0, 0.0);
-        for &(q, time) in passes {
-            let upto: f64 = (above + q).min(1.0);
-            let chance = (1.0_f64 - above).powi(g as i32 + 1) - (1.0_f64 - upto).max(0.0).powi(g as i32 + 1);
-            longest += chance * time;
+    let longest = |g: f64| {
+        let (mut sum, mut above) = (0.0, 0.0);
+        for &(share, time) in &passes {
+            let upto = f64::min(above + share, 1.0);
+            sum += ((1.0 - above).powf(g + 1.0) - (1.0 - upto).powf(g + 1.0)) * time;
             above = upto;
         }
-        longest
+        sum
     };
-    let mut out = Vec::new();
-    // exact, without the turn's cell
-    let worst = (0..plan.stages.len())
-        .max_by(|&x, &y| {
-            let of = |i: usize| shapes.iter().map(|(q, shape)| q * at(i, shape)).sum::<f64>();
-            of(x).total_cmp(&of(y))
-        })
-        .unwrap_or(0);
-    let mut rest: Vec<(f64, f64)> = shapes.iter().map(|(q, shape)| (*q, at(worst, shape))).collect();
-    rest.sort_by(|x, y| y.1.total_cmp(&x.1));
-    let rest: Vec<(f64, f64)> = passes.iter().zip(&rest).map(|(x, y)| (x.0, (x.1 - y.1).max(0.0))).collect();
-    let gs = || {
-        (0..60).scan(0_u32, |g, _| {
-            let now = *g;
-            *g += 1 + *g / 6;
-            Some(now)
-        })
-    };
-    let mut tau = v;
-    for g in gs() {
-        tau = tau.max((emax(g, &rest) + f64::from(g + 1) * v) / (m + f64::from(g)));
-    }
-    out.push(k / tau);
-    for u in [0.0, 0.5, 1.0] {
-        let p = 1.0 - left;
-        let share = |g: u32| (1.0 - (1.0 - p).powi(g as i32 + 1)) / (m + f64::from(g) * (1.0 - u));
-        let g = gs().filter(|&g| f64::from(g) < m).max_by(|&x, &y| share(x).total_cmp(&share(y))).unwrap_or(0);
-        let tau = v.max(emax(g, &passes) / (m + f64::from(g) * (1.0 - u))).max(emax(0, &passes) / m);
-        out.push(k / tau);
-    }
-    out
+    let some = || (0..80).scan(0.0, |g: &mut f64, _| Some(std::mem::replace(g, *g + 1.0 + (*g / 6.0).floor())));
+    let path = some().map(|g| (longest(g) + g * v) / (m + g)).fold(v, f64::max);
+    let linear = [0.0, 0.5, 1.0].map(|u| {
+        let chunked = |g: f64| (1.0 - (1.0 - p * count).powf(g + 1.0)) / (m + g * (1.0 - u));
+        let g = some().filter(|&g| g < m).max_by(|&x, &y| chunked(x).total_cmp(&chunked(y))).unwrap_or(0.0);
+        v.max(longest(g) / (m + g * (1.0 - u))).max(longest(0.0) / m)
+    });
+    let tokens = together * output / (output + (count - 1.0) / m);
+    std::iter::once(path).chain(linear).map(|between| tokens / between).collect()
 }
 
-fn detail(problem: &PlacementProblem, found: &FeasiblePlan) {
-    let plan = found.plan();
-    let life = problem.life(plan.batch.unwrap_or(1));
-    for (r, route) in plan.routes.iter().enumerate() {
-        let mut before = None;
-        for stop in &route.stages {
-            let stage = &plan.stages[stop.stage as usize];
-            let Some(id) = problem.graph.find(&stage.devices[0]) else { continue };
-            let times: Vec<String> = life
-                .waits
-                .iter()
-                .map(|(count, shape)| {
-                    let step = problem.step(id, stage.layers, shape).map_or(f64::NAN, Seconds::value);
-                    format!("{count:.2}x({}d+{:?}) {:.3}ms", shape.decodes, shape.prefills, step * 1e3)
-                })
-                .collect();
-            let hop = before.map_or(0.0, |from| problem.decode_hop(from, id).map_or(f64::NAN, Seconds::value));
-            println!(
-                "#  route {r} {} {}..{} hop {:.3}ms {}",
-                stage.devices[0],
-                stage.layers.start,
-                stage.layers.end,
-                hop * 1e3,
-                times.join(" ")
-            );
-            before = Some(id);
-        }
-    }
+fn on_stage(problem: &PlacementProblem, plan: &Plan, stage: usize, shape: &StepShape) -> f64 {
+    let stage = &plan.stages[stage];
+    let id = problem.graph.find(&stage.devices[0]);
+    id.and_then(|id| problem.step(id, stage.layers, shape)).map_or(f64::NAN, Seconds::value)
+}
+
+/// Time of a pass through stages and ways, the mean over routes.
+fn whole_pass(problem: &PlacementProblem, plan: &Plan, shape: &StepShape) -> f64 {
+    let row = problem.model.boundary_bytes_per_token().saturating_mul(shape.tokens().into());
+    let device = |stop: &Stop| problem.graph.find(&plan.stages[stop.stage as usize].devices[0]).expect("a device");
+    let seconds = |time: Option<Seconds>| time.map_or(f64::NAN, Seconds::value);
+    let of_route = |route: &Route| {
+        let stages: f64 = route.stages.iter().map(|stop| on_stage(problem, plan, stop.stage as usize, shape)).sum();
+        let pairs = route.stages.windows(2).map(|pair| seconds(problem.hop(device(&pair[0]), device(&pair[1]), row)));
+        let (first, last) = (device(&route.stages[0]), device(&route.stages[route.stages.len() - 1]));
+        let ends =
+            seconds(problem.entry(first, shape.tokens().into())) + seconds(problem.exit(last, shape.sequences.into()));
+        route.share * (stages + pairs.sum::<f64>() + ends)
+    };
+    plan.routes.iter().map(of_route).sum()
 }
 
 fn main() {
@@ -227,7 +166,8 @@ fn main() {
     }
     let own: Option<f64> = std::env::var("OWN").ok().and_then(|text| text.parse().ok());
     println!(
-        "scenario\tclients\tplanner\tbatch\troutes\tplanned\tfree\tsteady\twhole\terror %\texact\tu0\tu.5\tu1\tbottleneck"
+        "scenario\tclients\tplanner\tbatch\troutes\tplanned\tfree\tsteady\twhole\terror %\t\
+         path\tlinear 0\tlinear 0.5\tlinear 1\tbottleneck"
     );
     for path in &paths {
         for &clients in &clients {
