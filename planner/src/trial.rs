@@ -97,8 +97,7 @@ pub fn fastest<E>(
         }
         trials.run(by, plan)?;
     }
-    'better: loop {
-        let Some((_, plan)) = trials.best.clone() else { break };
+    'better: while let Some((_, plan)) = trials.best.clone() {
         for beside in beside(problem, &plan) {
             if trials.done.len() >= trials_max || budget.exhausted().is_some() {
                 break 'better;
