@@ -161,8 +161,8 @@ fn measure(
     let gguf = Gguf::from_bytes(bytes).map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
     let device = Device::open(platform, info.index).map_err(|error| lost(&error))?;
     let positions = question.positions as usize;
-    let mut decoder =
-        Decoder::load(&gguf, vec![(0..layers, device)], question.arithmetic, 64, positions).map_err(|error| lost(&error))?;
+    let mut decoder = Decoder::load(&gguf, vec![(0..layers, device)], question.arithmetic, 64, positions)
+        .map_err(|error| lost(&error))?;
     let tokens = vec![1; positions];
     for piece in tokens.chunks(64) {
         decoder.pass(piece).map_err(|error| lost(&error))?;

@@ -112,13 +112,13 @@ impl<'a> Tabled<'a> {
         let fits = |bits: &u32| steps.saturating_mul(1 << bits) <= STEPS;
         let shift = PARTS_BITS - (BITS_MIN..=BITS_MAX).rev().find(fits).unwrap_or(BITS_MIN);
         let mut groups: Vec<(usize, Group)> = Vec::new();
-        for set in 0..sets.len() {
+        for (set, held) in sets.iter().enumerate() {
             let Some(first) = of_set(set).next() else { continue };
             let gift = of_set(set).all(|i| items[i].price == 0);
             let fastest = of_set(set).max_by_key(|&i| items[i].rate).filter(|_| gift);
             let ways = of_set(set).filter(|&i| fastest.is_none_or(|fastest| fastest == i));
             let ways = ways.map(|i| (i, up(items[i].rate, shift))).collect();
-            let copies = usize::try_from(sets[set].free).unwrap_or(usize::MAX);
+            let copies = usize::try_from(held.free).unwrap_or(usize::MAX);
             groups.push((items[first].site, Group { set, ways, copies, gift, costs: Vec::new() }));
         }
         groups.sort_by_key(|(site, group)| (*site, !group.gift, group.set));
@@ -308,7 +308,7 @@ mod tests {
         let mut state = 7_u64;
         let mut below = |most: u128| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            u128::from(state >> 33) * most >> 31
+            (u128::from(state >> 33) * most) >> 31
         };
         let whole = 1_u128 << PARTS_BITS;
         let mut cheap = 0;

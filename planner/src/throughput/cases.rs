@@ -502,7 +502,7 @@ impl Division {
         items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
         let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
         if prices.let_off.iter().all(|&off| off == 0.0) {
-            return cheap_covers(items, free, rate, shares, (false, 1.0));
+            return cheap_covers(&items, &free, rate, shares, (false, 1.0));
         }
         let mut all = Cheap { covers: Vec::new(), complete: true };
         let mut add = |found: Cheap, off: f64| {
@@ -510,10 +510,10 @@ impl Division {
             all.covers.extend(found.covers.into_iter().map(|(price, cover)| (price + off, cover)));
         };
         for (site, &off) in prices.let_off.iter().enumerate() {
-            let here = items.iter().filter(|item| item.site == site).copied().collect();
-            add(cheap_covers(here, free.clone(), rate, shares, (false, 1.0 - off)), off);
+            let here: Vec<Item> = items.iter().filter(|item| item.site == site).copied().collect();
+            add(cheap_covers(&here, &free, rate, shares, (false, 1.0 - off)), off);
         }
-        add(cheap_covers(items, free, rate, shares, (true, 1.0)), 0.0);
+        add(cheap_covers(&items, &free, rate, shares, (true, 1.0)), 0.0);
         all
     }
 }

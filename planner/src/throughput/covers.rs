@@ -64,8 +64,8 @@ pub(super) struct Cheap {
 /// The cheapest cover that costs less than `below` and the last few found on the way to it, of several sites if so asked, of
 /// which each passes its share.
 pub(super) fn cheap_covers(
-    items: Vec<Item>,
-    free: Vec<usize>,
+    items: &[Item],
+    free: &[usize],
     rate: f64,
     shares: &Shares,
     (apart, below): (bool, f64),
@@ -81,8 +81,8 @@ pub(super) fn cheap_covers(
     let gifts = items.iter().map(gift).collect();
     let (found, left) = (Vec::new(), shares.clone());
     let mut search = Cheapest {
-        items: &items,
-        free: free.clone(),
+        items,
+        free: free.to_vec(),
         chosen,
         found,
         below,
@@ -98,7 +98,7 @@ pub(super) fn cheap_covers(
     let (found, complete) = if quick {
         (search.found.into_iter().rev().take(COVERS_AT_ONCE).collect(), true)
     } else {
-        tabled::search(&items, &free, rate, shares, (apart, below))
+        tabled::search(items, free, rate, shares, (apart, below))
     };
     let named = |(price, chosen): (f64, Vec<usize>)| {
         let mut cover = Cover::new();
