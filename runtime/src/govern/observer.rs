@@ -36,9 +36,10 @@ impl Grid {
         STEPS.get(self.finest).map_or(0.0, |step| step / 2.0)
     }
 
-    /// Both poles of an observer of such readings.
-    fn pole(self) -> f64 {
-        if self.half() > 0.2 { POLE_ROUNDED } else { POLE }
+    /// Both poles of an observer of such readings: slow within a step and a half of what was expected, and as quick as with
+    /// an exact sensor beyond, where a device really warms faster than it was believed to.
+    fn pole(self, difference: f64) -> f64 {
+        if self.half() > 0.2 && difference.abs() <= 3.0 * self.half() { POLE_ROUNDED } else { POLE }
     }
 
     /// What a reading says of the temperature beyond what was expected of it: [`WITHIN`] of the difference while rounding
@@ -93,8 +94,8 @@ impl Observer {
         let b = (unit.temperature() - self.state.temperature()).value();
         let a = (-(self.period / before.node().time_constant())).exp();
         self.grid.see(sensor.value());
-        let error = self.grid.beyond((sensor - self.state.temperature()).value());
-        let pole = self.grid.pole();
+        let difference = (sensor - self.state.temperature()).value();
+        let (error, pole) = (self.grid.beyond(difference), self.grid.pole(difference));
         let gain = (1.0 + a - 2.0 * pole).max(0.0);
         let corrected = self.state.temperature() + Kelvin::of(error * gain);
         self.state = ThermalState::new(*before.node(), corrected);
