@@ -4,7 +4,8 @@
 //
 // DIR is a folder in which `npm install --ignore-scripts --omit=optional node-llama-cpp@3.22.1
 // @node-llama-cpp/linux-x64@3.22.1` was run: the library there is prebuilt for each instruction set and chooses the best
-// one when it is loaded. Nothing is downloaded or compiled here.
+// one when it is loaded. Nothing is downloaded or compiled here. With ISOTHERM_PEER_GPU=vulkan all layers are on the
+// device that GGML_VK_VISIBLE_DEVICES names, by the package @node-llama-cpp/linux-x64-vulkan of the same version.
 //
 // The script waits for a line on standard input before each round, so that whoever drives it can measure in turns, and
 // answers with one line of JSON: seconds of the prompt, seconds of each token after it, and for each number of sequences
@@ -21,10 +22,11 @@ const counts = sequencesText.split(",").map(Number);
 const entry = path.resolve(folder, "node_modules/node-llama-cpp/dist/index.js");
 const {getLlama, LlamaLogLevel} = await import(pathToFileURL(entry).href);
 
+const gpu = process.env.ISOTHERM_PEER_GPU || false;
 const llama = await getLlama({
-    gpu: false, build: "never", skipDownload: true, progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 0,
+    gpu, build: "never", skipDownload: true, progressLogs: false, logLevel: LlamaLogLevel.error, maxThreads: 0,
 });
-const loaded = await llama.loadModel({modelPath: path.resolve(model), gpuLayers: 0, defaultContextFlashAttention: true});
+const loaded = await llama.loadModel({modelPath: path.resolve(model), gpuLayers: gpu ? "max" : 0, defaultContextFlashAttention: true});
 const size = prompt + output + 16;
 const single = await loaded.createContext({contextSize: size, batchSize: Math.max(prompt, 512), threads});
 const many = [];
@@ -69,7 +71,7 @@ async function round() {
     return {prefill_s, token_s, together};
 }
 
-console.log(JSON.stringify({ready: true, version: "node-llama-cpp 3.22.1", release: llama.llamaCppRelease?.release}));
+console.log(JSON.stringify({ready: true, version: `node-llama-cpp 3.22.1${gpu ? `, ${llama.gpu}` : ""}`, release: llama.llamaCppRelease?.release}));
 const lines = readline.createInterface({input: process.stdin})[Symbol.asyncIterator]();
 for (let i = 0; i < rounds; i++) {
     if ((await lines.next()).done) break;

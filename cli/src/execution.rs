@@ -231,12 +231,13 @@ fn admitted(
     let keeper = governed::attach(&roots(), &held, ready.problem.ambient, limit, ready.quiet);
     let over = AtomicBool::new(false);
     let (executed, kept, sensed) = std::thread::scope(|scope| {
+        let ended = Ended(&over);
         let sensed = scope.spawn(|| sensed.watch(&over));
         let kept = keeper.map(|keeper| {
             scope.spawn(|| governed::keep((identity, ready.manifest), keeper, &pace, &over, ready.quiet))
         });
         let executed = execute(&orders, job.prompts, &job.arriving, &mut watched);
-        over.store(true, Ordering::Relaxed);
+        drop(ended);
         (executed, kept.map(std::thread::ScopedJoinHandle::join), sensed.join())
     });
     if let Some(Ok(Err(unlogged))) = &kept {
@@ -387,4 +388,13 @@ fn refusal(error: &ExecuteError) -> Failure {
         _ => Code::Io,
     };
     Failure::new(code, format!("failed to execute the plan: {}", models::causes(error)))
+}
+
+/// Tells those who watch a run that it is over, also where it ends in a panic: they would otherwise watch for ever.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -9,6 +9,7 @@
 //! Nothing is proved about what the judge finds. The certificate is about the worth, of the plan taken as of all others:
 //! its bound is that of [`plan`](crate::plan()), and its gap says by how much the worth was given up for speed in the runs.
 
+use crate::Limit;
 use crate::assemble::{Found, certify};
 use crate::baselines::{Baseline, baseline, placed};
 use crate::budget::Budget;
@@ -75,11 +76,11 @@ pub fn fastest<E>(
     budget: &Budget<'_>,
     evaluate: impl FnMut(&FeasiblePlan) -> Result<Option<f64>, E>,
 ) -> Result<Tried, RefineError<E>> {
+    if problem.objective != Objective::Throughput || !problem.knows_times() || trials_max == 0 {
+        return Ok(Tried { outcome: door::plan(problem, budget)?, trials: Vec::new() });
+    }
     let first = budget.part(OWN, |budget| door::plan(problem, budget))?;
     let Some(own) = first.plan().cloned() else { return Ok(Tried { outcome: first, trials: Vec::new() }) };
-    if problem.objective != Objective::Throughput || !problem.knows_times() || trials_max == 0 {
-        return Ok(Tried { outcome: first, trials: Vec::new() });
-    }
     let mut trials = Trials {
         problem,
         bounds: own.plan().certificate.clone(),
@@ -109,8 +110,10 @@ pub fn fastest<E>(
         break;
     }
     let number = trials.done.len();
+    // Whatever ended the bounds or the trials before their end is said.
+    let limit = budget.exhausted().or(own.plan().provenance.time_limited.then_some(Limit::Time));
     let outcome = match &trials.best {
-        Some((_, plan)) => restated(problem, plan.clone(), trials.bounds.as_ref(), number)?,
+        Some((_, plan)) => restated(problem, plan.clone(), trials.bounds.as_ref(), number, limit)?,
         None => first,
     };
     Ok(Tried { outcome, trials: trials.done })
@@ -151,7 +154,7 @@ impl<J> Trials<'_, J> {
         }
         self.seen.push(decided);
         // Rules of thumb do not look at everything that is asked of a plan.
-        let Ok(outcome) = restated(self.problem, plan.clone(), self.bounds.as_ref(), 1) else { return Ok(false) };
+        let Ok(outcome) = restated(self.problem, plan.clone(), self.bounds.as_ref(), 1, None) else { return Ok(false) };
         let Some(feasible) = outcome.plan() else { return Ok(false) };
         let Some(found) = (self.evaluate)(feasible).map_err(RefineError::Judge)? else { return Ok(false) };
         let worth = worth(feasible.plan());
@@ -243,6 +246,7 @@ fn restated(
     mut plan: Plan,
     bounds: Option<&Certificate>,
     number: usize,
+    stopped: Option<Limit>,
 ) -> Result<Outcome, PlanError> {
     let own = plan.certificate.take();
     let certified = bounds.filter(|c| c.bound_kind == BoundKind::Certified);
@@ -253,7 +257,7 @@ fn restated(
         method: format!("{method}; the fastest of {number} that were simulated"),
         solver: bounds.and_then(|c| c.solver.clone()),
         nodes: None,
-        stopped: None,
+        stopped,
     };
     certify(problem, plan, found)
 }

@@ -147,7 +147,8 @@ DEVICE void product(const u8* w0, const u8* w1, const u8* w2, u32 rows0, u32 row
 // every warp streams through its rows of the matrix without waiting for the others: what it multiplies next is on its
 // way while it multiplies. A block takes groups of rows in turn, as many blocks as the card holds at once.
 
-// Slabs of the row of numbers that are in shared memory at once: as many as let three blocks share a multiprocessor.
+// Slabs of the row of numbers that are in shared memory at once: as many as let three blocks share a multiprocessor; two
+// where it has 64 KiB.
 #if __CUDA_ARCH__ == 800 || (__CUDA_ARCH__ >= 900 && __CUDA_ARCH__ < 1200)
 #define ROW_SLABS 8
 #else

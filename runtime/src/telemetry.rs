@@ -16,6 +16,7 @@ pub use ring::Ring;
 
 use crate::discover::{Card, Machine};
 use crate::host::{Roots, Sensors, number, text};
+use isotherm_core::device::Device;
 use isotherm_core::units::{Bytes, Celsius, Hertz, Joules, Watts};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -59,12 +60,25 @@ pub struct Sample {
 pub struct Watched {
     /// Its identity, as in the registry.
     pub key: String,
+    /// Where it is on the bus, for what is there.
+    pub pci: Option<String>,
     /// Its name.
     pub name: String,
     /// All its memory, where it has its own or is the host.
     pub memory_bytes: Option<Bytes>,
     /// The temperature its maker calls critical.
     pub critical_celsius: Option<Celsius>,
+}
+
+impl Watched {
+    /// Whether it is the card of a planned device. Tools of the maker put a word before the identifier that the driver gives;
+    /// the place on the bus tells a card of which only one of the two is known by its identifier.
+    #[must_use]
+    pub fn is_of(&self, device: &Device) -> bool {
+        let plain = |text: &str| text.trim_start_matches("GPU-").trim_start_matches("MIG-").to_ascii_lowercase();
+        let same = |uuid: &str| plain(uuid) == plain(&self.key);
+        device.uuid.as_deref().is_some_and(same) || (self.pci.is_some() && self.pci == device.pci)
+    }
 }
 
 /// Where the values of one device are.
@@ -102,6 +116,7 @@ impl Sampler {
         let sensors = Sensors::discover(roots);
         let host = Watched {
             key: "cpu".to_owned(),
+            pci: None,
             name: machine.host.cpu_model.clone().unwrap_or_else(|| "processor".to_owned()),
             memory_bytes: machine.host.memory_total_bytes,
             critical_celsius: processor_sensor(&sensors).and_then(|sensor| sensor.critical),
@@ -162,6 +177,7 @@ impl Sampler {
             let place = self.devices.iter().position(known);
             let told = Watched {
                 key: card.uuid.clone().unwrap_or_else(|| format!("nvidia-{}", card.index)),
+                pci: card.pci.clone(),
                 name: card.name.clone().unwrap_or_else(|| "NVIDIA card".to_owned()),
                 memory_bytes: card.memory_bytes,
                 critical_celsius: card.slowdown_celsius,
@@ -197,6 +213,7 @@ impl Sampler {
 fn watched(roots: &Roots, card: &Card) -> (Watched, Source) {
     let device = Watched {
         key: card.key.clone(),
+        pci: card.pci.clone(),
         name: card.name.clone(),
         memory_bytes: card.memory_bytes,
         critical_celsius: critical(card),

@@ -152,4 +152,8 @@ pub struct BenchRuntime {
     /// Measure --speed with at most so much memory for weights too: predicted and measured slowdown.
     #[arg(long, value_name = "SIZE", requires = "speed")]
     pub weights_budget: Option<Bytes>,
+    /// With --speed, run on this card in place of the cores, by the name that `isotherm devices` gives it or, for what is no
+    /// card, `isotherm bench device`; the peer then runs on it through Vulkan.
+    #[arg(long, value_name = "NAME", requires = "speed", conflicts_with = "weights_budget")]
+    pub device: Option<String>,
 }

@@ -75,13 +75,7 @@ impl Sensed {
         let place = |device: &Device| match device.kind {
             // All cores share their processor's sensors, which come first.
             DeviceKind::Cpu if device.backend == "cpu" => Some(0),
-            _ => {
-                let own = |key: &str| {
-                    device.uuid.as_deref() == Some(key)
-                        || device.pci.as_ref().is_some_and(|pci| key.strip_prefix("pci-") == Some(pci))
-                };
-                sampler.devices().iter().position(|sampled| own(&sampled.key))
-            }
+            _ => sampler.devices().iter().position(|sampled| sampled.is_of(device)),
         };
         let devices = devices.iter().map(|device| (device.name.clone(), place(device))).collect();
         let seen = vec![Seen::default(); sampler.devices().len()];

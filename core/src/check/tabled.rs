@@ -231,7 +231,10 @@ impl<'a> Tabled<'a> {
 
     /// Goes on with the devices of a site, which pass `passed` of the `need` that there is for it and those after it.
     fn devices(&mut self, at: Place, need: u128, passed: u128, spent: u128) -> Result<bool, BoundFault> {
-        self.looked += 1;
+        // Where sites follow, what is least takes a look at each share that this one may pass.
+        let Site { floor, top, .. } = self.sites[at.position];
+        let shares = if at.position + 1 < self.sites.len() { top.saturating_sub(floor) as u64 / STEPS_EACH } else { 0 };
+        self.looked += 1 + shares;
         if self.looked > self.limit {
             let (count, max) = (self.looked.into(), self.limit.into());
             return Err(BoundFault::TooLarge { what: "partial covers of a layer", count, max });

@@ -69,7 +69,10 @@ impl Card {
     pub fn of(name: &str) -> Option<Self> {
         // The word with the number is in both names; what stands around it differs.
         let number = |card: &Self| card.name.split(' ').find(|word| word.contains(|c: char| c.is_ascii_digit()));
-        Self::KNOWN.into_iter().find(|card| number(card).is_some_and(|number| name.contains(number)))
+        // Cards of another kind share a number and have other figures.
+        let other = ["PCIe", "NVL", "Laptop", "MIG"].iter().any(|kind| name.contains(kind));
+        let words: Vec<&str> = name.split(' ').collect();
+        Self::KNOWN.into_iter().find(|card| !other && number(card).is_some_and(|number| words.contains(&number)))
     }
 
     /// H100 SXM5: 132 multiprocessors, 3.35 TB/s, 1.98 GHz (NVIDIA H100 data sheet and Hopper tuning guide: 64 warps,

@@ -59,6 +59,20 @@ impl SelfTest<'_> {
         (found, report.to_string())
     }
 
+    /// What stands for a model that did not run: no position was compared.
+    #[must_use]
+    pub fn no_agreement(model: &str, synthesised: bool) -> Agreement {
+        Agreement {
+            model: model.to_owned(),
+            synthesised,
+            positions: 0,
+            equal_top_tokens: 0,
+            logit_distance_max: 0.0,
+            logit_max: 0.0,
+            tolerance: LOGITS_SHARE,
+        }
+    }
+
     /// Gives a model the same tokens as the reference, half of them in one batch, half one by one. Also gives how many
     /// kernels that took.
     ///
@@ -86,13 +100,17 @@ impl SelfTest<'_> {
         let each = || pairs().flat_map(|(wanted, given)| wanted.iter().zip(given));
         // `max` would pass over what is no number.
         let most = |all: f64, one: f64| if one > all || one.is_nan() { one } else { all };
+        // No number is no number in a file either: what is none counts as the greatest difference.
+        let distance = each().map(|(wanted, given)| f64::from((wanted - given).abs())).fold(0.0, most);
+        let distance = if distance.is_finite() { distance } else { f64::MAX };
+        let largest_logit = each().map(|(wanted, _)| f64::from(wanted.abs())).fold(0.0, most);
         let agreement = Agreement {
             model: model.to_owned(),
             synthesised,
             positions: given.len(),
             equal_top_tokens: pairs().filter(|(wanted, given)| largest(wanted) == largest(given)).count(),
-            logit_distance_max: each().map(|(wanted, given)| f64::from((wanted - given).abs())).fold(0.0, most),
-            logit_max: each().map(|(wanted, _)| f64::from(wanted.abs())).fold(0.0, most),
+            logit_distance_max: distance,
+            logit_max: if largest_logit.is_finite() { largest_logit } else { 0.0 },
             tolerance: LOGITS_SHARE,
         };
         Ok((agreement, decoder.counters().iter().map(|counters| counters.dispatches).sum()))
@@ -120,11 +138,20 @@ impl SelfTest<'_> {
     }
 }
 
-/// Digest of the source of a backend's kernels; `None` for a backend without any of its own.
+/// What makes launches of operations, and lays weights out for the kernels.
+const LAUNCHERS: [&str; 4] = [
+    include_str!("cuda/plan.rs"),
+    include_str!("cuda/planes.rs"),
+    include_str!("cuda/kernels.rs"),
+    include_str!("cuda/driver.rs"),
+];
+
+/// Digest of the source of a backend's kernels, and of what starts them; `None` for a backend without any of its own.
 #[must_use]
 pub fn kernels_digest(backend: &str) -> Option<Digest> {
     let sources: Vec<String> = match backend {
-        "cuda" => Module::all().into_iter().map(Module::source).collect(),
+        // What starts the kernels is as much of their result as they are.
+        "cuda" => Module::all().into_iter().map(Module::source).chain(LAUNCHERS.map(str::to_owned)).collect(),
         "wgpu" => wgpu::SOURCES.iter().map(|&source| source.to_owned()).collect(),
         _ => return None,
     };

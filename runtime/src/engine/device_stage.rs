@@ -13,6 +13,7 @@ use crate::backend::{
 use crate::model::Geometry;
 use crate::model::geometry::{EMBEDDING, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::Gguf;
+use std::time::Instant;
 
 /// Most rows whose logits are computed at a time.
 const HEAD_ROWS: usize = 32;
@@ -266,10 +267,14 @@ impl DeviceStage {
         match self.head.is_some() {
             true if pass.apart => {
                 self.device.launch(&ops)?;
+                // Where the device has no clock, the host's has to do: then the head begins when the layers are done.
+                self.device.synchronise()?;
+                let begun = Instant::now();
                 let from = self.device.record()?;
                 let to = self.finish(Vec::new(), pass)?;
+                let spent = begun.elapsed();
                 if let Some(to) = to {
-                    let head = self.device.elapsed(from, to)?.unwrap_or_default();
+                    let head = self.device.elapsed(from, to)?.unwrap_or(spent);
                     self.device.forget(to)?;
                     pass.head_ns = u64::try_from(head.as_nanos()).unwrap_or(u64::MAX);
                 }

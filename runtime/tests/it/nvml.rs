@@ -2,6 +2,7 @@
 
 use crate::emulated::target;
 use crate::host_tree::workstation;
+use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::units::{Bytes, Celsius, Joules, Watts};
 use isotherm_runtime::discover::Machine;
 use isotherm_runtime::telemetry::nvml::NvmlError;
@@ -58,6 +59,16 @@ fn a_card_tells_through_the_library_what_it_has_and_the_rest_is_absent() {
     sampler.ask(&Arc::new(library));
     assert_eq!(sampler.devices().len(), before + 1);
     let place = sampler.devices().iter().position(|device| device.key.starts_with("GPU-0d7e3a1c")).expect("watched");
+    // Drivers give the identifier without the word before it; Vulkan gives none, and the place on the bus has to do.
+    let card = |uuid: Option<&str>, pci: Option<&str>| Device {
+        uuid: uuid.map(str::to_owned),
+        pci: pci.map(str::to_owned),
+        ..Device::named("card0", "host", DeviceKind::Gpu)
+    };
+    let told = sampler.devices()[place].clone();
+    let bare = told.key.trim_start_matches("GPU-").to_owned();
+    assert!(told.is_of(&card(Some(&bare), None)) && told.is_of(&card(None, Some("0000:01:00.0"))));
+    assert!(!told.is_of(&card(Some("another"), Some("0000:02:00.0"))) && !told.is_of(&card(None, None)));
     assert_eq!(sampler.sample(1)[place].watts, Some(Watts::of(287.5)));
 }
 

@@ -43,6 +43,7 @@ impl Peer {
         model: &Path,
         cores: &[usize],
         together: &[usize],
+        card: Option<usize>,
     ) -> Result<Self, Failure> {
         let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let numbers = [
@@ -51,7 +52,11 @@ impl Peer {
             args.output_tokens.to_string(),
             args.rounds.to_string(),
         ];
-        let mut child = Command::new("taskset")
+        let mut command = Command::new("taskset");
+        if let Some(index) = card {
+            command.env("ISOTHERM_PEER_GPU", "vulkan").env("GGML_VK_VISIBLE_DEVICES", index.to_string());
+        }
+        let mut child = command
             .args(["-c", &list(cores), "node"])
             .arg(&args.peer_script)
             .arg(folder)

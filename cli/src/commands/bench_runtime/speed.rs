@@ -9,8 +9,9 @@ use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
 use crate::ui::{Ui, table};
 use isotherm_core::units::Bytes;
+use isotherm_runtime::backend::routes::{self, Routes};
 use isotherm_runtime::cpu::{Arithmetic, Isa, read_bandwidth};
-use isotherm_runtime::engine::{CpuDevice, Cut, Kernels, Runner, Sampling};
+use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Runner, Sampling};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -90,9 +91,17 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     let bytes = per_token(&model);
     let mut rows = Vec::new();
     let mut budgets = Vec::new();
+    if let Some(name) = &args.device {
+        ui.note(format!("  {name}"));
+        let device = card(name)?;
+        crate::access::timing(&[name])?;
+        rows.extend(on_device(ui, args, &model, (&device, &cores), None, bytes)?);
+        sizes.clear();
+    }
     for (at, &count) in sizes.iter().enumerate() {
         ui.note(format!("  {count} cores"));
-        rows.extend(on_cores(ui, args, &model, &cores[..count], bandwidth[at.min(1)], bytes)?);
+        let device = CpuDevice::new("cpu", &cores[..count]);
+        rows.extend(on_device(ui, args, &model, (&device, &cores[..count]), bandwidth[at.min(1)], bytes)?);
     }
     if let Some(budget) = args.weights_budget {
         for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
@@ -113,6 +122,21 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         budgets,
     };
     ui.result(&result, || describe(&result))
+}
+
+/// The device of that name that another interface than the processor's shows.
+fn card(name: &str) -> Result<CpuDevice, Failure> {
+    let found = Routes::discover(routes::platforms(), &[]);
+    let Some(device) = found.devices.iter().find(|device| device.name == name) else {
+        let names: Vec<&str> = found.devices.iter().map(|device| device.name.as_str()).collect();
+        let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(Failure::new(
+            Code::Device,
+            format!("there is no device {name:?} beside the processor; there are: {there}"),
+        ));
+    };
+    let route = &device.routes[0];
+    Ok(CpuDevice::of_card(name, Card { platform: route.platform.clone(), index: route.info.index }))
 }
 
 /// Bytes of weights that one decoded token reads: all layers, and the output head.
@@ -160,17 +184,18 @@ fn median(samples: &mut [f64]) -> f64 {
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The rows of some cores: both arithmetics, and the peer.
-fn on_cores(
+/// The rows of a device: both arithmetics, and the peer, which has the host's part of its work on `cores`.
+fn on_device(
     ui: &Ui,
     args: &BenchRuntime,
     model: &LocalModel,
-    cores: &[usize],
+    (device, cores): (&CpuDevice, &[usize]),
     bandwidth: Option<f64>,
     bytes: Bytes,
 ) -> Result<Vec<Row>, Failure> {
+    let index = device.card.as_ref().map(|card| card.index);
     let mut peer = match &args.peer {
-        Some(folder) => Some(Peer::start(args, folder, &model.path, cores, &TOGETHER)?),
+        Some(folder) => Some(Peer::start(args, folder, &model.path, cores, &TOGETHER, index)?),
         None => None,
     };
     // Where weights are not quantised, both arithmetics are one.
@@ -182,7 +207,7 @@ fn on_cores(
         for (samples, &arithmetic) in own.iter_mut().zip(ways) {
             // The driver of a pipeline is bound to a core; a thread of its own leaves this one free.
             let done =
-                std::thread::scope(|scope| scope.spawn(|| one_round(args, model, cores, arithmetic, None)).join());
+                std::thread::scope(|scope| scope.spawn(|| one_round(args, model, device, arithmetic, None)).join());
             let (prefill, tokens, together, _) = done.map_err(|_| Failure::io("a round ended in a panic"))??;
             samples.prefill.push(prefill);
             samples.token.extend(tokens);
@@ -196,7 +221,8 @@ fn on_cores(
         }
         ui.note(format!("    round {} of {}", round + 1, args.rounds));
     }
-    let row = |samples: Samples, who: String| samples.row(cores.len(), who, args.prompt_tokens, bytes, bandwidth);
+    let row =
+        |samples: Samples, who: String| samples.row(device.cores.len(), who, args.prompt_tokens, bytes, bandwidth);
     let mut rows: Vec<Row> = own.into_iter().zip(ways).map(|(own, way)| row(own, way.name().to_owned())).collect();
     if let Some(peer) = peer {
         let theirs = row(theirs, peer.name.clone());
@@ -215,14 +241,14 @@ type Round = (f64, Vec<f64>, Vec<f64>, Option<isotherm_runtime::engine::Offloade
 fn one_round(
     args: &BenchRuntime,
     model: &LocalModel,
-    cores: &[usize],
+    device: &CpuDevice,
     arithmetic: Arithmetic,
     budget: Option<Bytes>,
 ) -> Result<Round, Failure> {
     let (prompt, output) = (args.prompt_tokens as usize, args.output_tokens as usize);
     let most = TOGETHER.iter().max().copied().unwrap_or(1);
     let room = (prompt + output).max(most * (SHORT + output).next_multiple_of(16));
-    let cut = Cut { layers: 0..model.geometry.layers, device: CpuDevice::new("cpu", cores) };
+    let cut = Cut { layers: 0..model.geometry.layers, device: device.clone() };
     let kernels = Kernels { arithmetic, ..Kernels::detect() };
     let folder = std::env::temp_dir();
     let budget = budget.map(|budget| (budget.0, folder.as_path()));
@@ -265,8 +291,9 @@ fn slower(
     arithmetic: Arithmetic,
     budget: Bytes,
 ) -> Result<Slower, Failure> {
+    let device = CpuDevice::new("cpu", cores);
     let round = |budget| {
-        std::thread::scope(|scope| scope.spawn(|| one_round(args, model, cores, arithmetic, budget)).join())
+        std::thread::scope(|scope| scope.spawn(|| one_round(args, model, &device, arithmetic, budget)).join())
             .map_err(|_| Failure::io("a round ended in a panic"))?
     };
     let (_, mut held, _, _) = round(None)?;

@@ -113,6 +113,7 @@ mod tests {
         };
         let watched = Watched {
             key: "pci-0000:0b:00.0".to_owned(),
+            pci: None,
             name: "card".to_owned(),
             memory_bytes: None,
             critical_celsius: None,

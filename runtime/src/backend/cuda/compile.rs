@@ -15,7 +15,8 @@ const KNOWN: [u32; 11] = [75, 80, 86, 87, 89, 90, 100, 101, 103, 120, 121];
 pub enum MakeError {
     /// No run-time compiler.
     #[error(
-        "its run-time compiler libnvrtc is not installed; the CUDA toolkit has it, and so has pip's nvidia-cuda-nvrtc of the driver's version"
+        "its run-time compiler libnvrtc is not installed; the CUDA toolkit has it, and pip: nvidia-cuda-nvrtc-cu12, or \
+         nvidia-cuda-nvrtc where the driver is of CUDA 13"
     )]
     NoCompiler,
     /// Too old a card.
@@ -59,6 +60,14 @@ pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<Stri
         keep(&path, &text);
     }
     Ok(text)
+}
+
+/// Forgets a module's kept PTX: a driver would not load it, and another compiler may do better.
+pub fn forget(module: Module, capability: u32, cache: Option<&Path>) {
+    if let (Ok(architecture), Some(folder)) = (architecture(capability), cache) {
+        // Where it cannot be removed it is found again, and refused again.
+        let _ = std::fs::remove_file(folder.join(file_name(&module.source(), architecture)));
+    }
 }
 
 /// The name under which a module's PTX is kept: everything that it depends on but the compiler's version, which

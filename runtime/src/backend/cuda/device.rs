@@ -143,7 +143,10 @@ impl CudaDevice {
         }
         let ptx = compile::ptx(module, self.capability, self.platform.cache.as_deref())
             .map_err(|error| DeviceError::NoDriver { backend: "cuda", why: error.to_string() })?;
-        let functions = self.driver.load(module, &ptx, self.capability).map_err(self.say("loading kernels"))?;
+        let functions = self.driver.load(module, &ptx, self.capability).map_err(|error| {
+            compile::forget(module, self.capability, self.platform.cache.as_deref());
+            failed(&self.label, "loading kernels", error)
+        })?;
         let names = module.kernels(self.capability).into_iter().map(|kernel| kernel.name);
         self.functions.extend(names.zip(functions));
         self.modules.push(module);
