@@ -94,6 +94,7 @@ fn a_day_of_samples_takes_no_more_memory_than_the_first_hour() {
 
 fn card() -> Watched {
     Watched {
+        pci: None,
         key: "gpu".to_owned(),
         name: "Card \"X\"".to_owned(),
         memory_bytes: Some(Bytes(1000)),
