@@ -5,6 +5,7 @@ use crate::roots::roots;
 use crate::{files, models, trust};
 use isotherm_audit::keys::{Identity, TrustedKeys};
 use isotherm_audit::ssh::{self, RECEIPT_NAMESPACE};
+use isotherm_audit::time::Timestamp;
 use isotherm_core::device::Support;
 use isotherm_core::digest::Digest;
 use isotherm_core::receipt::{Here, RECEIPT_BYTES_MAX, Receipt};
@@ -252,7 +253,14 @@ fn read(path: &Path, keys: &TrustedKeys, own: &BTreeSet<String>) -> Result<(Rece
     if keys.get(key.id()).is_none() && !own.contains(&key.id().to_string()) {
         return Err(format!("it is signed by {}, a key that is not believed here", key.id()));
     }
-    Ok((Receipt::parse(&content)?, key.id().to_string()))
+    let receipt = Receipt::parse(&content)?;
+    // The newest receipt of a route decides, so that a time which is none, or one to come, would decide for ever.
+    let when: Timestamp =
+        receipt.when.parse().map_err(|error| format!("its time {:?} is none: {error}", receipt.when))?;
+    if when > trust::now().map_err(|failure| failure.message)? {
+        return Err(format!("its time {when} is still to come"));
+    }
+    Ok((Receipt { when: when.to_string(), ..receipt }, key.id().to_string()))
 }
 
 #[cfg(test)]
@@ -360,6 +368,15 @@ mod tests {
         let large = vec![b' '; RECEIPT_BYTES_MAX + 1];
         std::fs::write(&path, &large).expect("written");
         assert!(read().expect_err("too large").contains("more than"));
+    }
+
+    #[test]
+    fn a_receipt_of_a_time_to_come_or_of_none_does_not_outlive_every_later_one() {
+        for (when, why) in [("9999-01-01T00:00:00Z", "still to come"), ("zzz", "is none")] {
+            let Kept { folder: _folder, path, keys, .. } = kept(&receipt(when));
+            let refused = read(&path, &keys, &BTreeSet::new()).expect_err("a time that is none of the past");
+            assert!(refused.contains(why), "{when}: {refused}");
+        }
     }
 
     #[test]

@@ -76,6 +76,28 @@ pub(crate) struct Found {
     pub stopped: Option<Limit>,
 }
 
+/// A plan that was chosen by another measure, with the bound on all plans of the problem. `how` is said behind the method
+/// that found it.
+pub(crate) fn restated(
+    problem: &PlacementProblem,
+    mut plan: Plan,
+    bounds: Option<&Certificate>,
+    how: &str,
+    stopped: Option<Limit>,
+) -> Result<Outcome, PlanError> {
+    let method = plan.certificate.take().map_or_else(String::new, |own| own.method);
+    let certified = bounds.filter(|bounds| bounds.bound_kind == BoundKind::Certified);
+    let found = Found {
+        bound: bounds.and_then(|bounds| bounds.bound),
+        evidence: certified.and_then(|bounds| bounds.evidence.clone()).into_iter().collect(),
+        method: format!("{method}; {how}"),
+        solver: bounds.and_then(|bounds| bounds.solver.clone()),
+        nodes: None,
+        stopped,
+    };
+    certify(problem, plan, found)
+}
+
 /// Values a plan, states what is known of it and has it checked.
 pub(crate) fn certify(problem: &PlacementProblem, plan: Plan, found: Found) -> Result<Outcome, PlanError> {
     certify_or(problem, plan, found, Vec::new())

@@ -9,7 +9,7 @@
 //! One cut is *proven*: where all requests are alike, none is served faster than one that has the devices to itself, so a
 //! promise below the least time of that can be kept by no plan.
 
-use crate::assemble::{Found, certify};
+use crate::assemble::restated;
 use crate::budget::{Budget, Limit};
 use crate::door;
 use crate::outcome::{Outcome, PlanError};
@@ -148,7 +148,7 @@ pub fn refine<E>(
             break;
         }
         let candidate = open.swap_remove(at);
-        let outcome = restated(problem, candidate.plan.clone(), bounds.as_ref(), rounds.len() + 1)?;
+        let outcome = restated(problem, candidate.plan.clone(), bounds.as_ref(), &judged(rounds.len() + 1), None)?;
         let Some(feasible) = outcome.plan() else { continue };
         let found = evaluate(feasible).map_err(RefineError::Judge)?;
         let excess = found.iter().zip(promises).map(|(found, promise)| found / promise.most.value());
@@ -176,7 +176,8 @@ pub fn refine<E>(
             }
         }
     }
-    let nearest = nearest.map(|(_, plan)| restated(problem, plan, bounds.as_ref(), rounds.len())).transpose()?;
+    let nearest =
+        nearest.map(|(_, plan)| restated(problem, plan, bounds.as_ref(), &judged(rounds.len()), None)).transpose()?;
     Ok(Refined::Broken { proven: None, nearest, rounds, stopped })
 }
 
@@ -225,23 +226,7 @@ fn cut_off(problem: &PlacementProblem, (batch_max, stages_max): (Option<u32>, Op
     cut
 }
 
-/// A plan under cuts as a plan of the problem, with the bound on all its plans.
-fn restated(
-    problem: &PlacementProblem,
-    mut plan: Plan,
-    bounds: Option<&isotherm_core::plan::Certificate>,
-    rounds: usize,
-) -> Result<Outcome, PlanError> {
-    let own = plan.certificate.take();
-    let certified = bounds.filter(|c| c.bound_kind == BoundKind::Certified);
-    let method = own.as_ref().map_or_else(String::new, |c| c.method.clone());
-    let found = Found {
-        bound: bounds.and_then(|c| c.bound),
-        evidence: certified.and_then(|c| c.evidence.clone()).into_iter().collect(),
-        method: format!("{method}; judged against promises, {rounds} rounds, heuristic cuts"),
-        solver: own.and_then(|c| c.solver),
-        nodes: None,
-        stopped: None,
-    };
-    certify(problem, plan, found)
+/// How a plan that promises decided on was found.
+fn judged(rounds: usize) -> String {
+    format!("judged against promises, {rounds} rounds, heuristic cuts")
 }

@@ -9,16 +9,15 @@
 //! Nothing is proved about what the judge finds. The certificate is about the worth, of the plan taken as of all others:
 //! its bound is that of [`plan`](crate::plan()), and its gap says by how much the worth was given up for speed in the runs.
 
-use crate::Limit;
-use crate::assemble::{Found, certify};
+use crate::assemble::restated;
 use crate::baselines::{Baseline, baseline, placed};
-use crate::budget::Budget;
+use crate::budget::{Budget, Limit};
 use crate::door;
 use crate::outcome::{Outcome, PlanError};
 use crate::refine::RefineError;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
-use isotherm_core::plan::{BoundKind, Certificate, Plan, Route, Stage};
+use isotherm_core::plan::{Certificate, Plan, Route, Stage};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::sustained::Envelope;
 
@@ -113,7 +112,7 @@ pub fn fastest<E>(
     // Whatever ended the bounds or the trials before their end is said.
     let limit = budget.exhausted().or(own.plan().provenance.time_limited.then_some(Limit::Time));
     let outcome = match &trials.best {
-        Some((_, plan)) => restated(problem, plan.clone(), trials.bounds.as_ref(), number, limit)?,
+        Some((_, plan)) => restated(problem, plan.clone(), trials.bounds.as_ref(), &fastest_of(number), limit)?,
         None => first,
     };
     Ok(Tried { outcome, trials: trials.done })
@@ -154,7 +153,9 @@ impl<J> Trials<'_, J> {
         }
         self.seen.push(decided);
         // Rules of thumb do not look at everything that is asked of a plan.
-        let Ok(outcome) = restated(self.problem, plan.clone(), self.bounds.as_ref(), 1, None) else { return Ok(false) };
+        let Ok(outcome) = restated(self.problem, plan.clone(), self.bounds.as_ref(), &fastest_of(1), None) else {
+            return Ok(false);
+        };
         let Some(feasible) = outcome.plan() else { return Ok(false) };
         let Some(found) = (self.evaluate)(feasible).map_err(RefineError::Judge)? else { return Ok(false) };
         let worth = worth(feasible.plan());
@@ -240,24 +241,7 @@ fn beside<'a>(problem: &'a PlacementProblem, plan: &Plan) -> impl Iterator<Item 
     })
 }
 
-/// A plan with the bound on all plans.
-fn restated(
-    problem: &PlacementProblem,
-    mut plan: Plan,
-    bounds: Option<&Certificate>,
-    number: usize,
-    stopped: Option<Limit>,
-) -> Result<Outcome, PlanError> {
-    let own = plan.certificate.take();
-    let certified = bounds.filter(|c| c.bound_kind == BoundKind::Certified);
-    let method = own.as_ref().map_or_else(String::new, |c| c.method.clone());
-    let found = Found {
-        bound: bounds.and_then(|c| c.bound),
-        evidence: certified.and_then(|c| c.evidence.clone()).into_iter().collect(),
-        method: format!("{method}; the fastest of {number} that were simulated"),
-        solver: bounds.and_then(|c| c.solver.clone()),
-        nodes: None,
-        stopped,
-    };
-    certify(problem, plan, found)
+/// How a plan that trials decided on was found.
+fn fastest_of(number: usize) -> String {
+    format!("the fastest of {number} that were simulated")
 }

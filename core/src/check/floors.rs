@@ -31,6 +31,19 @@ pub(super) struct Shares {
     pub tops: Vec<u128>,
 }
 
+/// What has to stand by the items chosen, so that they are of several parts where that is asked: the cheapest of another;
+/// `Err` where nothing can.
+pub(super) fn second(items: &[Item], sets: &[Set], chosen: &[u64], apart: bool) -> Result<Option<usize>, ()> {
+    let part = |item: usize| sets[items[item].set].part;
+    let mut of_chosen = (0..items.len()).filter(|&item| chosen[item] > 0);
+    let Some(first) = of_chosen.next().and_then(part).filter(|_| apart) else { return Ok(None) };
+    if of_chosen.any(|item| part(item) != Some(first)) {
+        return Ok(None);
+    }
+    let others = (0..items.len()).filter(|&item| part(item) != Some(first));
+    others.min_by_key(|&item| (items[item].price, item)).map(Some).ok_or(())
+}
+
 /// The search.
 pub(super) struct Floored<'a> {
     items: &'a [Item],
@@ -77,23 +90,11 @@ impl<'a> Floored<'a> {
         Ok(self.cheaper(0, 1 << PARTS_BITS, 0, &shares.clone())?.then(|| self.chosen.clone()))
     }
 
-    /// What has to stand by the items chosen, and its price; `Err` where nothing can.
-    fn second(&self) -> Result<Option<usize>, ()> {
-        let part = |item: usize| self.sets[self.items[item].set].part;
-        let mut chosen = (0..self.items.len()).filter(|&item| self.chosen[item] > 0);
-        let Some(first) = chosen.next().and_then(part).filter(|_| self.apart) else { return Ok(None) };
-        if chosen.any(|item| part(item) != Some(first)) {
-            return Ok(None);
-        }
-        let others = (0..self.items.len()).filter(|&item| part(item) != Some(first));
-        others.min_by_key(|&item| (self.items[item].price, item)).map(Some).ok_or(())
-    }
-
     /// Whether the items from a position on can pass `need` and what the sites have to, the whole staying below the price.
     fn cheaper(&mut self, at: usize, need: u128, spent: u128, shares: &Shares) -> Result<bool, BoundFault> {
         let short: u128 = shares.floors.iter().sum();
         if need == 0 && short == 0 {
-            let Ok(second) = self.second() else { return Ok(false) };
+            let Ok(second) = second(self.items, self.sets, &self.chosen, self.apart) else { return Ok(false) };
             let cheap = spent + second.map_or(0, |second| self.items[second].price) < self.price;
             if let Some(second) = second {
                 self.chosen[second] += u64::from(cheap);

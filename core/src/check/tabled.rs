@@ -14,7 +14,7 @@
 //! asked in.
 
 use super::certificate::BoundFault;
-use super::floors::{Item, Shares};
+use super::floors::{Item, Shares, second};
 use super::worths::{PARTS_BITS, Set};
 
 /// Most and fewest coarse parts of the rate, as powers of two.
@@ -185,22 +185,10 @@ impl<'a> Tabled<'a> {
         Ok(self.site(0, 1 << PARTS_BITS, 0)?.then(|| self.chosen.clone()))
     }
 
-    /// What has to stand by the items chosen, and its price; `Err` where nothing can.
-    fn second(&self) -> Result<Option<usize>, ()> {
-        let part = |item: usize| self.sets[self.items[item].set].part;
-        let mut chosen = (0..self.items.len()).filter(|&item| self.chosen[item] > 0);
-        let Some(first) = chosen.next().and_then(part).filter(|_| self.apart) else { return Ok(None) };
-        if chosen.any(|item| part(item) != Some(first)) {
-            return Ok(None);
-        }
-        let others = (0..self.items.len()).filter(|&item| part(item) != Some(first));
-        others.min_by_key(|&item| (self.items[item].price, item)).map(Some).ok_or(())
-    }
-
     /// Whether the sites from a position on can pass `need` and their floors, the whole staying below the price.
     fn site(&mut self, position: usize, need: u128, spent: u128) -> Result<bool, BoundFault> {
         if need == 0 && self.sites[position..].iter().all(|site| self.shares.floors[site.site] == 0) {
-            let Ok(second) = self.second() else { return Ok(false) };
+            let Ok(second) = second(self.items, self.sets, &self.chosen, self.apart) else { return Ok(false) };
             let cheap = spent + second.map_or(0, |second| self.items[second].price) < self.price;
             if let Some(second) = second {
                 self.chosen[second] += u64::from(cheap);
