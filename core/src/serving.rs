@@ -122,6 +122,33 @@ pub fn cache_blocks(model: &Model, layers: Layers, kv: Bytes, serving: &Serving)
     u32::try_from(kv.0 / block).unwrap_or(u32::MAX)
 }
 
+/// Divides the cache of a stage over the routes that pass it: in proportion to their weights, but `least` blocks for each,
+/// so that a route that few requests take can hold the longest of them. None where the stage has fewer than that.
+#[must_use]
+pub fn divided_blocks(blocks: u32, weights: &[f64], least: u64) -> Option<Vec<u32>> {
+    let least_of_all = least.checked_mul(weights.len() as u64)?;
+    if least_of_all > u64::from(blocks) {
+        return None;
+    }
+    let mut short = vec![false; weights.len()];
+    // Whoever would have too few gets `least`, and the others divide what is left, until nobody else has too few.
+    loop {
+        let rest = u64::from(blocks) - least * short.iter().filter(|&&short| short).count() as u64;
+        let whole: f64 = weights.iter().zip(&short).filter(|(_, short)| !**short).map(|(weight, _)| weight).sum();
+        let part = |i: usize| match short[i] {
+            true => least as u32,
+            false if whole <= 0.0 => 0,
+            // The slack keeps a third of nine at three; it is too small to give out a block twice.
+            false => libm::floor(rest as f64 * (weights[i] / whole).min(1.0) + 1e-6) as u32,
+        };
+        let parts: Vec<u32> = (0..weights.len()).map(part).collect();
+        if parts.iter().all(|&part| u64::from(part) >= least) {
+            return Some(parts);
+        }
+        short = parts.iter().zip(short).map(|(&part, short)| short || u64::from(part) < least).collect();
+    }
+}
+
 /// What a batch does with one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {

@@ -172,16 +172,18 @@ pub enum SimulateError {
     },
     /// The longest request does not fit the cache of a stage.
     #[error(
-        "the longest request of the load needs {needed} cache blocks and device {device:?} has {blocks} for it; \
-         plan for this load, or for fewer routes through one stage"
+        "the longest request of the load needs {needed} cache blocks on each route, and device {device:?} has {blocks} \
+         for {routes}; plan for this load, or for fewer routes through one stage"
     )]
     CacheTooSmall {
         /// The device.
         device: String,
         /// Blocks that the longest request needs.
         needed: u64,
-        /// Blocks that the plan gives the route there.
+        /// Blocks that the plan gives the stage there.
         blocks: u32,
+        /// Routes that pass it.
+        routes: usize,
     },
     /// A plan caps the power of a device whose power is not known.
     #[error("the plan caps device {device:?} at {cap}, and its idle and busy power are not known; measure them")]

@@ -7,9 +7,9 @@ use crate::network::{LaneEnds, LaneId, Layout};
 use isotherm_core::figure::How;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::{InFlight, in_flight};
-use isotherm_core::plan::{Plan, Route, Stage};
+use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::problem::PlacementProblem;
-use isotherm_core::serving::{Resources, blocks_for, cache_blocks};
+use isotherm_core::serving::{Resources, blocks_for, cache_blocks, divided_blocks};
 use isotherm_core::units::{Bytes, Watts};
 use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
@@ -318,35 +318,39 @@ fn sets(problem: &PlacementProblem, servers: &mut [ServerSetup]) -> Vec<SetSetup
 }
 
 fn route_setup(
-    position: usize,
+    route_at: usize,
     plan: &Plan,
     problem: &PlacementProblem,
     workload: &Workload,
     (servers, on): (&[ServerSetup], &[usize]),
     in_flight: &[InFlight],
 ) -> Result<RouteSetup, SimulateError> {
-    let (route, own) = (&plan.routes[position], in_flight[position]);
+    let (route, own) = (&plan.routes[route_at], in_flight[route_at]);
     let serving = Serving { requests_max: own.requests, ..problem.serving };
     let longest = u64::from(workload.prompt_tokens.max) + u64::from(workload.output_tokens.max) - 1;
-    // Of recorded requests the longest prompt and the longest answer need not be of one: each is judged by itself.
     let recorded = matches!(workload.arrivals, Arrivals::Recorded { .. });
-    let needed = if recorded { 1 } else { blocks_for(longest, &serving) };
+    let needed = blocks_for(longest, &serving);
     let mut stops = Vec::with_capacity(route.stages.len());
     let mut kv_blocks = u32::MAX;
     for stop in &route.stages {
         let position = stop.stage as usize;
         let stage = plan.stages.get(position).ok_or(SimulateError::UnknownStage(stop.stage))?;
         // Routes that pass one stage divide its cache.
-        let passes = |other: &Route| other.stages.iter().any(|s| s.stage == stop.stage);
-        let through = plan.routes.iter().zip(in_flight).filter(|(other, _)| passes(other));
-        let weights: f64 = through.map(|(_, other)| other.weight).sum();
+        let passes = |&other: &usize| plan.routes[other].stages.iter().any(|s| s.stage == stop.stage);
+        let through: Vec<usize> = (0..plan.routes.len()).filter(passes).collect();
+        let weights: Vec<f64> = through.iter().map(|&other| in_flight[other].weight).collect();
         let blocks = cache_blocks(&problem.model, stage.layers, stage.bytes.kv, &serving);
-        // The slack keeps a third of nine at three; it is too small to give out a block twice.
-        let blocks = libm::floor(f64::from(blocks) * (own.weight / weights).min(1.0) + 1e-6) as u32;
-        if needed > u64::from(blocks) {
-            return Err(SimulateError::CacheTooSmall { device: servers[on[position]].name.clone(), needed, blocks });
-        }
-        kv_blocks = kv_blocks.min(blocks);
+        // Of recorded requests the longest prompt and the longest answer need not be of one: each is judged by itself.
+        let even = u64::from(blocks) / through.len() as u64;
+        let needed = if recorded { needed.min(even).max(1) } else { needed };
+        let divided = divided_blocks(blocks, &weights, needed).ok_or_else(|| SimulateError::CacheTooSmall {
+            device: servers[on[position]].name.clone(),
+            needed,
+            blocks,
+            routes: through.len(),
+        })?;
+        let of_own = through.iter().position(|&other| other == route_at).map_or(0, |at| divided[at]);
+        kv_blocks = kv_blocks.min(of_own);
         stops.push((on[position], stop.layers));
     }
     let (Some(&(first, _)), Some(&(last, _))) = (stops.first(), stops.last()) else {

@@ -266,3 +266,33 @@ proptest! {
         prop_assert_eq!(order, (0..count).map(RequestId).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_divided_cache_has_room_for_the_longest_request_on_every_route() {
+    assert_eq!(divided_blocks(9, &[1.0, 1.0, 1.0], 3), Some(vec![3, 3, 3]));
+    assert_eq!(divided_blocks(100, &[0.25, 0.75], 5), Some(vec![25, 75]), "whose share is enough, keeps it");
+    assert_eq!(divided_blocks(100, &[0.01, 0.99], 5), Some(vec![5, 95]));
+    assert_eq!(divided_blocks(12, &[0.2, 0.3, 0.5], 4), Some(vec![4, 4, 4]));
+    assert_eq!(divided_blocks(11, &[0.2, 0.3, 0.5], 4), None);
+    assert_eq!(divided_blocks(10, &[0.0, 0.0], 4), Some(vec![4, 4]), "a route without requests");
+    // Taking for the smallest can make the next too small.
+    assert_eq!(divided_blocks(100, &[0.01, 0.21, 0.78], 20), Some(vec![20, 20, 60]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(7), ..ProptestConfig::default() })]
+    #[test]
+    fn a_divided_cache_is_given_out_once_and_in_order_of_weights(
+        weights in prop::collection::vec(0.0..1.0_f64, 1..9), blocks in 0..5_000_u32, least in 0..600_u64,
+    ) {
+        let Some(parts) = divided_blocks(blocks, &weights, least) else {
+            prop_assert!(least * weights.len() as u64 > u64::from(blocks));
+            return Ok(());
+        };
+        prop_assert!(parts.iter().all(|&part| u64::from(part) >= least));
+        prop_assert!(parts.iter().sum::<u32>() <= blocks);
+        for (a, b) in weights.iter().zip(&parts).flat_map(|a| weights.iter().zip(&parts).map(move |b| (a, b))) {
+            prop_assert!(a.0 > b.0 || a.1 <= b.1);
+        }
+    }
+}

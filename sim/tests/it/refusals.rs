@@ -26,7 +26,7 @@ fn a_load_that_does_not_fit_the_plan_or_makes_no_sense_is_refused() {
     let plan = case.plan(&problem);
     let refused = |load| simulate(&plan, &problem, &load, &Options::default()).expect_err("refused");
     let long = refused(closed(1, 1, 30, 10));
-    assert_eq!(long, SimulateError::CacheTooSmall { device: "d0".into(), needed: 3, blocks: 2 });
+    assert_eq!(long, SimulateError::CacheTooSmall { device: "d0".into(), needed: 3, blocks: 2, routes: 1 });
     assert_eq!(refused(closed(0, 1, 1, 1)), SimulateError::Zero("workload.arrivals.clients"));
     assert_eq!(refused(closed(1, 0, 1, 1)), SimulateError::Zero("workload.requests"));
     assert_eq!(refused(closed(1, 1, 0, 1)), SimulateError::Zero("workload.prompt_tokens"));
@@ -37,6 +37,16 @@ fn a_load_that_does_not_fit_the_plan_or_makes_no_sense_is_refused() {
     let none = Options { seeds: 0, ..Options::default() };
     let refused = simulate(&plan, &problem, &case.workload, &none);
     assert_eq!(refused, Err(SimulateError::Zero("the number of seeds")));
+}
+
+#[test]
+fn a_route_of_few_requests_has_room_for_the_longest() {
+    let mut case = Case::single(Costs::fixed(1.0), closed(8, 200, 100, 10));
+    case.routes = vec![(vec![0], 0.99), (vec![0], 0.01)];
+    case.serving.requests_max = 8;
+    let problem = case.problem();
+    let report = simulate(&case.plan(&problem), &problem, &case.workload, &Options::default());
+    assert!(report.expect("room for both").metrics["e2e_seconds"].p99 >= 10.0e-3);
 }
 
 #[test]
