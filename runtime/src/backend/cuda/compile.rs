@@ -35,9 +35,10 @@ pub enum MakeError {
     },
 }
 
-/// The architecture to compile for.
-fn architecture(capability: u32) -> Result<u32, MakeError> {
-    KNOWN.into_iter().rev().find(|&known| known <= capability).ok_or(MakeError::TooOld { capability })
+/// The architecture to compile for, among those that the compiler makes PTX for, if it says which.
+fn architecture(capability: u32, made: Option<&[u32]>) -> Result<u32, MakeError> {
+    let fits = |known: &u32| *known <= capability && made.is_none_or(|made| made.contains(known));
+    KNOWN.into_iter().rev().find(fits).ok_or(MakeError::TooOld { capability })
 }
 
 /// PTX of a module for a card, from the cache where it is there.
@@ -45,14 +46,20 @@ fn architecture(capability: u32) -> Result<u32, MakeError> {
 /// # Errors
 /// As [`MakeError`] says.
 pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<String, MakeError> {
-    let architecture = architecture(capability)?;
+    let best = architecture(capability, None)?;
     let source = module.source();
-    let path = cache.map(|folder| folder.join(file_name(&source, architecture)));
-    if let Some(kept) = path.as_deref().and_then(read) {
+    let place = |architecture| cache.map(|folder| folder.join(file_name(&source, architecture)));
+    if let Some(kept) = place(best).as_deref().and_then(read) {
         return Ok(kept);
     }
     let compiler = library::compiler().ok_or(MakeError::NoCompiler)?;
-    let architecture = format!("--gpu-architecture=compute_{architecture}");
+    // An older compiler does not know every card; what it makes for an older one runs on a newer.
+    let known = architecture(capability, compiler.architectures())?;
+    let path = place(known);
+    if let Some(kept) = path.as_deref().filter(|_| known != best).and_then(read) {
+        return Ok(kept);
+    }
+    let architecture = format!("--gpu-architecture=compute_{known}");
     let text = compiler
         .ptx(&source, &format!("isotherm-{}.cu", module.name()), &[&architecture, "--std=c++17"])
         .map_err(|log| MakeError::Refused { module: module.name(), log })?;
@@ -64,7 +71,9 @@ pub fn ptx(module: Module, capability: u32, cache: Option<&Path>) -> Result<Stri
 
 /// Forgets a module's kept PTX: a driver would not load it, and another compiler may do better.
 pub fn forget(module: Module, capability: u32, cache: Option<&Path>) {
-    if let (Ok(architecture), Some(folder)) = (architecture(capability), cache) {
+    let Some(folder) = cache else { return };
+    let made = library::compiler().and_then(library::Compiler::architectures);
+    for architecture in [architecture(capability, None), architecture(capability, made)].into_iter().flatten() {
         // Where it cannot be removed it is found again, and refused again.
         let _ = std::fs::remove_file(folder.join(file_name(&module.source(), architecture)));
     }
@@ -117,10 +126,13 @@ mod tests {
 
     #[test]
     fn a_card_gets_the_newest_architecture_that_is_not_above_it() {
-        assert_eq!(architecture(75).unwrap(), 75);
-        assert_eq!(architecture(88).unwrap(), 87);
-        assert_eq!(architecture(250).unwrap(), 121);
-        assert!(matches!(architecture(70), Err(MakeError::TooOld { capability: 70 })));
+        assert_eq!(architecture(75, None).unwrap(), 75);
+        assert_eq!(architecture(88, None).unwrap(), 87);
+        assert_eq!(architecture(250, None).unwrap(), 121);
+        assert!(matches!(architecture(70, None), Err(MakeError::TooOld { capability: 70 })));
+        // CUDA 11.4 knows nothing above 8.7.
+        assert_eq!(architecture(90, Some(&[35, 50, 75, 80, 86, 87])).unwrap(), 87);
+        assert!(matches!(architecture(75, Some(&[80])), Err(MakeError::TooOld { capability: 75 })));
     }
 
     #[test]

@@ -39,6 +39,10 @@ type Text = unsafe extern "C" fn(Program, *mut c_char) -> c_int;
 type Version = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
 /// Releases a program.
 type Destroy = unsafe extern "C" fn(*mut Program) -> c_int;
+/// How many architectures it makes PTX for.
+type ArchitectureCount = unsafe extern "C" fn(*mut c_int) -> c_int;
+/// Which: compute capabilities times ten, rising.
+type Architectures = unsafe extern "C" fn(*mut c_int) -> c_int;
 
 /// The run-time compiler.
 pub struct Compiler {
@@ -50,6 +54,9 @@ pub struct Compiler {
     ptx_size: Size,
     ptx: Text,
     destroy: Destroy,
+    architectures: Option<Vec<u32>>,
+    /// Where the functions are; it is dropped after them.
+    _library: Library,
 }
 
 /// The run-time compiler, loaded once for the life of the process: from the system's search path, or from a place where
@@ -98,8 +105,8 @@ impl Compiler {
             return None;
         }
         // SAFETY: a library named like NVIDIA's compiler, in the search path or where its packages put it; its
-        // initialisers run. It stays loaded, so that the functions below stay where they are.
-        let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(path) }.ok()?));
+        // initialisers run. It is kept beside its functions, so that they stay where they are.
+        let library = unsafe { Library::new(path) }.ok()?;
         // SAFETY: the types are those of `nvrtc.h`, unchanged since these functions exist.
         unsafe {
             let (mut major, mut minor) = (0, 0);
@@ -115,8 +122,16 @@ impl Compiler {
                 ptx_size: *library.get::<Size>(b"nvrtcGetPTXSize\0").ok()?,
                 ptx: *library.get::<Text>(b"nvrtcGetPTX\0").ok()?,
                 destroy: *library.get::<Destroy>(b"nvrtcDestroyProgram\0").ok()?,
+                architectures: architectures(&library),
+                _library: library,
             })
         }
+    }
+
+    /// The architectures that it makes PTX for, compute capabilities times ten; none where it does not say, as before
+    /// CUDA 11.2.
+    pub fn architectures(&self) -> Option<&[u32]> {
+        self.architectures.as_deref()
     }
 
     /// PTX of a source.
@@ -159,6 +174,20 @@ impl Compiler {
             return None;
         }
         Some(CStr::from_bytes_until_nul(&buffer).ok()?.to_string_lossy().into_owned())
+    }
+}
+
+/// The architectures that a compiler names.
+fn architectures(library: &Library) -> Option<Vec<u32>> {
+    // SAFETY: the types are those of `nvrtc.h`; the second function writes as many numbers as the first one said.
+    unsafe {
+        let mut count = 0;
+        if (library.get::<ArchitectureCount>(b"nvrtcGetNumSupportedArchs\0").ok()?)(&raw mut count) != 0 {
+            return None;
+        }
+        let mut known: Vec<c_int> = vec![0; usize::try_from(count).ok()?];
+        let list = library.get::<Architectures>(b"nvrtcGetSupportedArchs\0").ok()?;
+        (list(known.as_mut_ptr()) == 0).then(|| known.into_iter().filter_map(|one| u32::try_from(one).ok()).collect())
     }
 }
 
