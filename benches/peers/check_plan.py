@@ -137,7 +137,7 @@ class Problem:
     def stage_bytes(self, name, start, end):
         keys = ("weights", "kv", "activations", "reserve")
         if self.timing(name) == "rates":
-            return dict.fromkeys((*keys, "total"), 0)
+            return dict.fromkeys((*keys, "total", "away", "away_layers"), 0)
         m, w, s = self.model, self.workload, self.serving
         longest = w["prompt_tokens"]["max"] + w["output_tokens"]["max"]
         tokens = -(-longest // s["kv_block_tokens"]) * s["kv_block_tokens"] * s["requests_max"]
@@ -145,7 +145,40 @@ class Problem:
         attention = m["head_size"] * (2 * m["heads"] + 2 * m["kv_heads"])
         row = 3 * m["hidden"] + attention + 3 * m["feed_forward"] + (m["vocabulary"] if end == self.layers else 0)
         parts = (self.weight_bytes(name, start, end), kv, 4 * row * s["step_tokens_max"], self.limits["reserve_bytes"])
-        return dict(zip(keys, parts), total=sum(parts))
+        return self.offloaded(name, start, end, dict(zip(keys, parts), total=sum(parts), away=0, away_layers=0))
+
+    # -- layers that a device brings from elsewhere -------------------------------------------------------------------
+    def offload(self, name):
+        """The place where a device may leave layers: not where memory is shared, and not for groups."""
+        pool = self.devices[name].get("memory_pool")
+        shared = pool and sum(d.get("memory_pool") == pool for d in self.devices.values()) > 1
+        allowed = self.limits.get("choices", {}).get("offload", False) and self.degree.get(name, 1) == 1
+        return self.devices[name].get("offload") if allowed and not shared else None
+
+    def offloaded(self, name, start, end, whole):
+        """As few layers away as surely make the largest stage of so many layers fit; spread evenly, through two buffers."""
+        place, memory = self.offload(name), self.memory(name)
+        if not place or memory is None or end > self.layers:
+            return whole
+        all_layers, count = self.layer_bytes(self.format[name]), end - start
+        each, room = all_layers[start:end], value(place.get("room_bytes"))
+        body, rest = sum(each), whole["total"] - sum(each)
+        most = max(sum(all_layers[s : s + count]) for s in range(self.layers - count + 1))
+        left = memory - rest
+        if not 0 <= left < most or min(2, count) * max(all_layers) > left or room is not None and most > room:
+            return whole
+        surely = lambda n: n >= count or most - n * min(all_layers) + min(2, n) * max(all_layers) <= left
+        n = next(n for n in range(1, count + 1) if surely(n))
+        away = [each[(2 * i + 1) * count // (2 * n)] for i in range(n)]
+        held = body - sum(away) + min(2, n) * max(away)
+        return dict(whole, weights=whole["weights"] - body + held, total=rest + held, away=sum(away), away_layers=n)
+
+    def bringing(self, name, start, end):
+        place, all_layers = self.offload(name), self.layer_bytes(self.format[name])
+        if not place:
+            return Q(0)
+        count = self.stage_bytes(name, start, end)["away_layers"]
+        return Q(sum(all_layers), self.layers) * count / Q(place["bandwidth_bytes_per_second"]["value"])
 
     # -- times ------------------------------------------------------------------------------------------------------
     def profile_of(self, device, format):
@@ -206,7 +239,7 @@ class Problem:
             total += curve_at(p["embedding_seconds"], tokens)
         if end == self.layers and sequences:
             total += curve_at(p["head_seconds"], sequences)
-        return total
+        return max(total, self.bringing(name, start, end))
 
     def context(self):
         return mean(self.workload["prompt_tokens"]) + mean(self.workload["output_tokens"]) / 2
@@ -490,6 +523,8 @@ def form(plan):
         need(isinstance(stage.get("bytes"), dict), "stage.bytes")
         for key in ("weights", "kv", "activations", "reserve", "total"):
             count(stage["bytes"].get(key), U64, "stage.bytes")
+        for key in ("away", "away_layers"):
+            count(stage["bytes"].get(key, 0), U64, "stage.bytes")
         optional(stage.get("power_cap_watts"), number, "stage.power_cap_watts")
     for route in plan["routes"]:
         need(isinstance(route, dict) and isinstance(route.get("stages"), list), "route")
@@ -1226,10 +1261,12 @@ class Walks:
         self.pinned = set(limits.get("pinned", []))
         self.memory, self.size = {}, {}
         for names in problem.pools():
-            usable = [n for n in names if n in self.devices]
-            if len(usable) > 1:
-                sizes, pool = [problem.memory(n) for n in names], problem.devices[usable[0]]["memory_pool"]
-                self.size[pool] = 0 if None in sizes else min(sizes)
+            usable, sizes = [n for n in names if n in self.devices], [problem.memory(n) for n in names]
+            size = 0 if None in sizes else min(sizes)
+            # A device that holds nothing may still say that their memory is smaller.
+            if len(usable) > 1 or usable and len(names) > 1 and size != problem.memory(usable[0]):
+                pool = problem.devices[usable[0]]["memory_pool"]
+                self.size[pool] = size
                 self.memory.update(dict.fromkeys(usable, pool))
         exact, most = limits.get("stages_exact"), limits.get("stages_max")
         self.exact = exact is not None
@@ -1472,7 +1509,7 @@ def structure_faults(problem, plan):
         if stage["quantisation"] not in problem.formats:
             wrong.append(f"{where} is in another format")
         need = problem.stage_bytes(name, start, end)
-        if any(stage["bytes"][key] != need[key] for key in need):
+        if any(stage["bytes"].get(key, 0) != need[key] for key in need):
             wrong.append(f"{where} states other bytes than it needs")
         if not problem.fits(name, start, end):
             wrong.append(f"{where} does not fit {name}")

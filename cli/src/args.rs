@@ -193,6 +193,10 @@ pub struct Probe {
     /// devices. May be repeated.
     #[arg(long, value_name = "DEVICE=FACTOR", value_parser = slowed)]
     pub slow: Vec<(String, f64)>,
+    /// Also measure how quickly layers come to the processor from a file in this folder, which should be on a disk, and to
+    /// cards from the host's memory. Plans may then leave layers there (`[choices]` of a scenario, `offload = true`).
+    #[arg(long, value_name = "DIR")]
+    pub offload: Option<PathBuf>,
     /// Arithmetic that layers are timed in, and that plans made with this file are run in.
     #[arg(long, value_enum, default_value_t = ArithmeticName::F32)]
     pub arithmetic: ArithmeticName,

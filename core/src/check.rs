@@ -247,6 +247,7 @@ impl<'a> Check<'a> {
             ("activations", stated.activations, needed.activations),
             ("reserve", stated.reserve, needed.reserve),
             ("total", stated.total, needed.total),
+            ("layers elsewhere", stated.away, needed.away),
         ] {
             if stated != expected {
                 let (stated, expected) = (stated.0, expected.0);

@@ -2,6 +2,7 @@
 
 use crate::cost::OperatorProfile;
 use crate::figure::Figure;
+use crate::offload::Offload;
 use crate::thermal::ThermalRecord;
 use crate::thermal::governor::{Battery, Governor};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, TokensPerSecond, Watts};
@@ -80,6 +81,9 @@ pub struct Device {
     /// Rate of floating-point work at the model's arithmetic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_flops_per_second: Option<Figure<FlopsPerSecond>>,
+    /// Where weights may lie that do not fit its memory; absent where there is no such place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
     /// Power drawn when idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_watts: Option<Figure<Watts>>,
@@ -143,6 +147,7 @@ impl Device {
             memory_pool: None,
             memory_bandwidth_bytes_per_second: None,
             compute_flops_per_second: None,
+            offload: None,
             idle_watts: None,
             busy_watts: None,
             thermal: None,

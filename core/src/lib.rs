@@ -16,6 +16,7 @@ pub mod ids;
 pub mod import;
 pub mod model;
 pub mod objective;
+pub mod offload;
 pub mod percentile;
 pub mod plan;
 pub mod problem;

@@ -5,6 +5,7 @@
 mod choices;
 mod goals;
 mod groups;
+mod offload;
 mod points;
 mod power;
 mod steady;
@@ -96,6 +97,18 @@ pub struct StageBytes {
     pub reserve: Bytes,
     /// Sum of the above.
     pub total: Bytes,
+    /// Layers whose weights lie elsewhere, see [`crate::offload`]; `weights` has the buffers through which they pass.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub away_layers: u32,
+    /// Bytes of those layers, which every step brings. Not in the sum.
+    #[serde(default, skip_serializing_if = "Bytes::is_zero")]
+    pub away: Bytes,
+}
+
+// Serde's skip condition takes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A placement problem, validated.
@@ -199,6 +212,12 @@ pub enum ProblemError {
         /// Requests admitted at once.
         requests_max: u32,
     },
+    /// Two choices that exclude each other.
+    #[error(
+        "choices.offload and limits.partial are both true: which layers a stage brings follows from all that it holds, and a \
+         request that enters in the middle needs only some; keep one of them"
+    )]
+    OffloadPartial,
     /// A format that may be chosen, whose bytes do not follow from the model's.
     #[error(
         "choices.quantisations names {format:?}, whose bytes do not follow from those of the model, which is in {from:?}; \
@@ -282,6 +301,9 @@ impl PlacementProblem {
         }
         errors.extend(choices::errors(&limits.choices, &model, serving.requests_max));
         errors.extend(power::errors(&limits, &graph));
+        if limits.partial && limits.choices.offload {
+            errors.push(ProblemError::OffloadPartial);
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -373,12 +395,14 @@ impl PlacementProblem {
         }
     }
 
-    /// Time of one step; none where only rates are known.
+    /// Time of one step; none where only rates are known. Layers that lie elsewhere are brought while others are
+    /// computed: the longer of both counts.
     #[must_use]
     pub fn step(&self, device: DeviceId, layers: Layers, shape: &StepShape) -> Option<Seconds> {
         let time = self.profile(device)?.step(layers, self.layers(), shape);
         // A division by 1 changes nothing.
-        Some(Seconds::new(time.value() / self.speed(device)).unwrap_or(Seconds::of(f64::MAX)))
+        let computing = Seconds::new(time.value() / self.speed(device)).unwrap_or(Seconds::of(f64::MAX));
+        Some(self.bringing(device, layers).map_or(computing, |bringing| computing.max(bringing)))
     }
 
     /// Time of one decode step of a request that has the device to itself, at its mean context
@@ -438,7 +462,8 @@ impl PlacementProblem {
         let activations = self.model.activation_bytes(layers, self.serving.step_tokens_max.into());
         let reserve = self.limits.reserve_bytes;
         let total = [weights, kv, activations, reserve].into_iter().sum();
-        StageBytes { weights, kv, activations, reserve, total }
+        let whole = StageBytes { weights, kv, activations, reserve, total, ..StageBytes::default() };
+        self.offloaded(device, layers, whole)
     }
 
     /// Memory of a device that plans may use; none where unknown (then nothing fits, unless only rates are known).

@@ -202,6 +202,12 @@ impl Bytes {
     /// No bytes.
     pub const ZERO: Self = Self(0);
 
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// The sum, or the largest count where it would overflow: a saturated need never fits, so no plan is wrongly
     /// accepted.
     #[must_use]

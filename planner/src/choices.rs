@@ -144,6 +144,9 @@ fn costs(problem: &PlacementProblem, device: DeviceId) -> Option<Vec<f64>> {
     if !problem.usable(device) {
         return None;
     }
+    // Where layers are brought from elsewhere, fewer bytes and shorter computing make everything less.
+    let mut computing = problem.clone();
+    computing.limits.choices.offload = false;
     let layers = problem.layers();
     let mut costs: Vec<f64> =
         (0..layers).map(|layer| problem.weight_bytes(device, Layers::new(layer, layer + 1)).0 as f64).collect();
@@ -157,7 +160,7 @@ fn costs(problem: &PlacementProblem, device: DeviceId) -> Option<Vec<f64>> {
     let ends = [(0, 1), (0, last), (last, layers), (1, layers), (0, layers), (1, 2), (1, last)];
     for (start, end) in ends.into_iter().filter(|(start, end)| start < end && *end <= layers) {
         for shape in &shapes {
-            costs.push(problem.step(device, Layers::new(start, end), shape).map_or(0.0, |time| time.value()));
+            costs.push(computing.step(device, Layers::new(start, end), shape).map_or(0.0, |time| time.value()));
         }
     }
     Some(costs)

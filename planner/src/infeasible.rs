@@ -278,6 +278,9 @@ fn without_rules(problem: &PlacementProblem) -> Vec<Nearest> {
             rules.push((words, changed));
         }
     };
+    let elsewhere = problem.graph.devices().iter().any(|device| device.offload.is_some());
+    let held = "holding all layers in memory (write offload = true under [choices])".to_owned();
+    rule(elsewhere && !limits.choices.offload && !limits.partial, held, &|p| p.limits.choices.offload = true);
     rule(limits.stages_exact.is_some(), "the exact number of stages".to_owned(), &|p| p.limits.stages_exact = None);
     rule(limits.stages_max.is_some(), "the limit on stages".to_owned(), &|p| p.limits.stages_max = None);
     for (i, name) in limits.pinned.iter().enumerate() {

@@ -185,7 +185,7 @@ fn shared(sizes: &[(usize, Option<u64>)], candidates: &mut [Candidate]) -> Vec<P
 
 fn same_timing(problem: &PlacementProblem, a: DeviceId, b: DeviceId) -> bool {
     let paces = |id| (problem.speed(id), problem.duty(id));
-    if problem.format(a) != problem.format(b) || paces(a) != paces(b) {
+    if problem.format(a) != problem.format(b) || paces(a) != paces(b) || problem.offload(a) != problem.offload(b) {
         return false;
     }
     match (problem.profile(a), problem.profile(b)) {

@@ -263,6 +263,7 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
                     rows_max: orders.serving.step_tokens_max as usize,
                     positions_max: positions,
                     cache_blocks: cache_blocks(orders, stage, positions, together),
+                    away: stage.bytes.away_layers as usize,
                 },
             })
         })

@@ -38,7 +38,7 @@ mod tally;
 mod world;
 
 use isotherm_core::check::FeasiblePlan;
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Choices, PlacementProblem};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::serving::ServingError;
 use isotherm_core::units::Watts;
@@ -376,7 +376,8 @@ pub fn rehearse(
     asked: Asked<'_>,
     options: &Options,
 ) -> Result<SimulationReport, SimulateError> {
-    if !problem.limits.choices.is_none() {
+    // What lies elsewhere follows from the layers, and is no choice.
+    if !(Choices { offload: false, ..problem.limits.choices.clone() }).is_none() {
         return Err(SimulateError::FallbackChoices);
     }
     replications(plan, Some(fallback), problem, asked, options)

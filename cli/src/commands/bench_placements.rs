@@ -216,8 +216,14 @@ impl Subject {
         slow: &[(String, f64)],
         file: &str,
     ) -> Result<DevicesFile, Failure> {
-        let wanted =
-            probe::Wanted { split: 3, backends: &args.backends, logical: 1, slow, arithmetic: ArithmeticName::F32 };
+        let wanted = probe::Wanted {
+            split: 3,
+            backends: &args.backends,
+            logical: 1,
+            slow,
+            arithmetic: ArithmeticName::F32,
+            offload: None,
+        };
         let output = args.output.join(file);
         probe::measure(ui, identity, None, model, &wanted, args.budget, &output).map(|(devices, _)| devices)
     }

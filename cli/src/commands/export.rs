@@ -82,6 +82,10 @@ pub fn run(ui: &Ui, args: &Export) -> Done {
         Engine::Mlx => ("MLX distributed", engines::mlx(&chain)),
     };
     lost.append(&mut written.lost);
+    let away: u32 = feasible.plan().stages.iter().map(|stage| stage.bytes.away_layers).sum();
+    if away > 0 {
+        lost.push(format!("{away} layers that lie elsewhere and are brought while others are computed."));
+    }
     let script = commented(engine, &question.problem.name, &written.script, &lost, &written.notes);
     if let Some(path) = &args.output {
         files::write(path, script.as_bytes())?;

@@ -16,7 +16,8 @@ use crate::{files, interrupt, trust};
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::objective::evaluate;
-use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Status};
+use isotherm_core::offload::Store;
+use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Stage, Status};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::spending::spent;
 use isotherm_core::units::Seconds;
@@ -233,6 +234,20 @@ pub fn certificate_words(plan: &Plan) -> String {
     }
 }
 
+/// The layers that a stage leaves where they are brought from, in words.
+fn away(stage: &Stage, problem: &PlacementProblem) -> String {
+    let bytes = &stage.bytes;
+    if bytes.away_layers == 0 {
+        return "-".to_owned();
+    }
+    let place = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.offload(id));
+    let place = place.map_or("", |place| match place.store {
+        Store::HostMemory => " in its host's memory",
+        Store::Disk => " on its disk",
+    });
+    format!("{} layers, {}{place}", bytes.away_layers, bytes.away)
+}
+
 /// A plan as text: verdict, stages, unused devices, figures.
 pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
     let (Some(value), Some(certificate)) = (plan.objective_value, &plan.certificate) else { return String::new() };
@@ -245,8 +260,10 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         text.push_str(&format!("; solved in {}", Seconds::of(seconds)));
     }
     text.push_str("\n\n");
-    let heading =
+    let elsewhere = plan.stages.iter().any(|stage| stage.bytes.away_layers > 0);
+    let mut heading =
         ["stage", "device", "layers", "format", "weights", "cache", "total", "of"].map(str::to_owned).to_vec();
+    heading.extend(elsewhere.then(|| "left elsewhere".to_owned()));
     let mut rows = vec![heading];
     for (i, stage) in plan.stages.iter().enumerate() {
         let memory = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.memory(id));
@@ -260,6 +277,9 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
             stage.bytes.total.to_string(),
             memory.map_or_else(|| "unknown".to_owned(), |m| m.to_string()),
         ]);
+        if let Some(row) = rows.last_mut().filter(|_| elsewhere) {
+            row.push(away(stage, problem));
+        }
     }
     text.push_str(&table(&rows, &[0, 4, 5, 6, 7]));
     if plan.routes.len() > 1 {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 mod into;
 mod link;
+mod offload;
 mod plan_memory;
 mod thermal;
 
@@ -45,7 +46,8 @@ pub fn run(ui: &Ui, args: &Probe) -> Done {
     let model = models::open(ui, &args.model)?;
     let identity = trust::identity(ui)?;
     let (backends, arithmetic) = (args.backends.as_slice(), args.arithmetic);
-    let wanted = Wanted { split: args.split, backends, logical: args.logical, slow: &args.slow, arithmetic };
+    let (split, logical, offload) = (args.split, args.logical, args.offload.as_deref());
+    let wanted = Wanted { split, backends, logical, slow: &args.slow, arithmetic, offload };
     let guest = Guest::open(&identity, &args.guest)?;
     let (file, _) = measure(ui, &identity, guest.as_ref(), &model, &wanted, args.budget, &args.output)?;
     files::write_json(&registry::last_devices()?, &file)?;
@@ -97,6 +99,9 @@ pub fn measure(
             device.support = standing.of_measured(&routes, device);
         }
     }
+    if let Some(folder) = wanted.offload {
+        offload::measure(&mut probed.devices, &devices, model, folder, (memory(&host, &now), &now))?;
+    }
     let file = DevicesFile {
         header: Header::new(DEVICES_SCHEMA, model.model.digest.into_iter().collect()),
         host: facts(&host),
@@ -124,6 +129,8 @@ pub struct Wanted<'a> {
     pub logical: u32,
     /// Devices to slow on purpose, and by which factor.
     pub slow: &'a [(String, f64)],
+    /// A folder from which layers may be brought.
+    pub offload: Option<&'a Path>,
 }
 
 impl Wanted<'_> {

@@ -120,7 +120,14 @@ impl Bench {
             &identity,
             None,
             &model,
-            &probe::Wanted { split, backends: &[], logical: 1, slow: &[], arithmetic: ArithmeticName::F32 },
+            &probe::Wanted {
+                split,
+                backends: &[],
+                logical: 1,
+                slow: &[],
+                arithmetic: ArithmeticName::F32,
+                offload: None,
+            },
             Seconds::of(PROBE_SECONDS),
             &folder.join("devices.json"),
         )?;

@@ -73,6 +73,7 @@ fn kinds<'a>(all: &[Holder<'a>]) -> Vec<Holder<'a>> {
                 && variant.format(known) == problem.format(device)
                 && variant.profile(known) == problem.profile(device)
                 && variant.speed(known) == problem.speed(device)
+                && variant.offload(known) == problem.offload(device)
         };
         if !kinds.iter().any(like) {
             kinds.push((problem, device));

@@ -234,12 +234,14 @@ impl<'a> Walks<'a> {
         Ok(walks)
     }
 
-    /// The memories that more than one device draws from. One of unknown size holds nothing.
+    /// The memories that more than one device draws from, or that are smaller than a device itself says since one that
+    /// holds nothing says so. One of unknown size holds nothing.
     fn share_memories(&mut self) {
         for (members, size) in self.problem.memory_pools() {
             let position = |member| self.devices.iter().position(|device| *device == member);
             let members: Vec<usize> = members.into_iter().filter_map(position).collect();
-            let Some(&first) = members.first().filter(|_| members.len() > 1) else { continue };
+            let own = members.first().and_then(|&first| self.problem.memory(self.devices[first]));
+            let Some(&first) = members.first().filter(|_| members.len() > 1 || own != size) else { continue };
             let name = self.problem.graph.device(self.devices[first]).memory_pool.clone().unwrap_or_default();
             members.into_iter().for_each(|member| self.memory_of[member] = Some(self.memories.len()));
             self.memories.push(Memory { name, size: size.map_or(0, |bytes| bytes.0) });

@@ -26,6 +26,10 @@ pub struct Choices {
     /// Requests that a batch may have, at most `requests_max`; where empty, see [`PlacementProblem::batches`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<u32>,
+    /// Whether stages may leave layers where their device brings them from while it computes: as few as make the stage
+    /// fit the device's memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub offload: bool,
 }
 
 impl Choices {
@@ -130,6 +134,14 @@ impl PlacementProblem {
             self.formats().contains(&stage.quantisation).then_some(stage.quantisation.as_str())
         };
         Cow::Owned(self.in_formats(of))
+    }
+
+    /// Bytes of each of these layers, in the device's format.
+    pub(super) fn layer_bytes(&self, device: DeviceId, layers: Layers) -> Vec<u64> {
+        let (model, format) = (&self.model, self.format(device));
+        let range = layers.start as usize..(layers.end as usize).min(model.layer_bytes.len());
+        let held = model.layer_bytes.get(range).unwrap_or_default();
+        held.iter().map(|bytes| rescaled(bytes.0, &model.quantisation, format).unwrap_or(bytes.0)).collect()
     }
 
     /// Bytes of the weights that a device holds with these layers, in its format; each member of a group holds its part

@@ -7,7 +7,8 @@ use super::tables::Tables;
 use crate::cost::{Curve, Experts, Grid, IterationTable, MIXED_FACTOR_MAX, OperatorProfile, TableError};
 use crate::device::{Device, DeviceKind};
 use crate::figure::How;
-use crate::units::{Seconds, TokensPerSecond};
+use crate::offload::{Offload, Store};
+use crate::units::{BytesPerSecond, Seconds, TokensPerSecond};
 
 /// Most devices of a scenario.
 pub(super) const DEVICES_MAX: u32 = 10_000;
@@ -120,6 +121,7 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
     set!(memory_pool, reader.name("memory_pool").map(|p| Some(p.value)));
     set!(memory_bandwidth_bytes_per_second, reader.figure("memory_bandwidth", &says).map(Some));
     set!(compute_flops_per_second, reader.figure("compute", &says).map(Some));
+    set!(offload, reader.table("offload").and_then(|reader| offload(reader, &says)).map(Some));
     set!(idle_watts, reader.figure("idle_power", &says).map(Some));
     set!(busy_watts, reader.figure("busy_power", &says).map(Some));
     set!(thermal, reader.table("thermal").and_then(|reader| heat::thermal(reader, &says)).map(Some));
@@ -135,6 +137,21 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
         reader.tables("profiles").into_iter().filter_map(|reader| profile(reader, &says, tables)).collect();
     set!(profiles, (!profiles.is_empty()).then_some(profiles));
     changed
+}
+
+/// `offload = { store = "host memory", bandwidth = "20 GB/s", room = "64 GiB" }`.
+fn offload(reader: Reader<'_, '_>, says: &Says) -> Option<Offload> {
+    let store = reader.word("store", &[("host memory", Store::HostMemory), ("disk", Store::Disk)]);
+    let bandwidth = reader.figure("bandwidth", says);
+    for (key, example) in [("store", "store = \"disk\""), ("bandwidth", "bandwidth = \"3 GB/s\"")] {
+        if !reader.has(key) {
+            reader.missing(key, example);
+        }
+    }
+    let bandwidth = heat::above_zero(&reader, "bandwidth", bandwidth, BytesPerSecond::value);
+    let room_bytes = reader.figure("room", says);
+    reader.done();
+    Some(Offload { store: store?, bandwidth_bytes_per_second: bandwidth?, room_bytes })
 }
 
 /// Operator times of one model. Times are numbers of milliseconds per layer; what is left out takes no time of its

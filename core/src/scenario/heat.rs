@@ -75,7 +75,7 @@ fn fan(reader: Reader<'_, '_>, says: &Says) -> Option<Fan> {
 }
 
 /// A figure that must be above zero, or its fault.
-fn above_zero<T: Copy + std::fmt::Display>(
+pub(super) fn above_zero<T: Copy + std::fmt::Display>(
     reader: &Reader<'_, '_>,
     key: &str,
     figure: Option<Figure<T>>,

@@ -409,7 +409,7 @@ fn enumeration_accepts_the_least_of_all_chains_and_refuses_any_bound_above_it() 
     let (mut certified, mut refused) = (0, 0);
     for _ in 0..250 {
         let problem = crate::peer::draw_problem(&mut draw);
-        if problem.objective == Objective::Throughput || !problem.limits.choices.is_none() {
+        if problem.objective == Objective::Throughput || problem.may_group() || problem.formats().len() > 1 {
             continue;
         }
         let chains = every_chain(&problem);

@@ -9,6 +9,7 @@ use isotherm_core::device::Device;
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
+use isotherm_core::offload::{Offload, Store};
 use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
@@ -61,7 +62,9 @@ pub fn agreement(test: &str, cases: &[(PlacementProblem, Value)]) -> Option<usiz
 
 /// A problem of some devices of every kind, with ways that may be missing.
 pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
-    let mut model = model(2 + draw.below(4));
+    // Two buffers have to pay: that takes many layers.
+    let elsewhere = draw.one_in(4);
+    let mut model = model(if elsewhere { 4 + draw.below(5) } else { 2 + draw.below(4) });
     let twins = draw.one_in(6);
     if twins && !draw.one_in(5) {
         model.kv_heads = 2;
@@ -112,6 +115,11 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
         if draw.one_in(10) {
             device.formats = vec!["Q4_0".into()];
         }
+        device.offload = (elsewhere && !draw.one_in(4)).then(|| Offload {
+            store: Store::Disk,
+            bandwidth_bytes_per_second: Figure::declared(BytesPerSecond::of(draw.between(300.0, 1e5)), "test"),
+            room_bytes: draw.one_in(3).then(|| Figure::declared(Bytes(1_000 + draw.below(9_000) as u64), "test")),
+        });
         devices.push(device);
     }
     let mut links = Vec::new();
@@ -148,7 +156,8 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
     parts.workload.output_tokens = Length { min: 1, max: 1 + draw.below(9) as u32 };
     parts.serving.step_tokens_max = 1 + draw.below(7) as u32;
     parts.serving.requests_max = 1 + draw.below(4) as u32;
-    parts.limits.partial = draw.one_in(3);
+    parts.limits.partial = !elsewhere && draw.one_in(3);
+    parts.limits.choices.offload = elsewhere;
     if twins {
         parts.limits.choices.tensor_parallel = vec![1, 2];
     }

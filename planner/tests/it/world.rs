@@ -7,6 +7,7 @@ use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::{Figure, How};
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind, SharedCapacity};
 use isotherm_core::model::Model;
+use isotherm_core::offload::{Offload, Store};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
@@ -226,6 +227,32 @@ pub fn problem(seed: u64, recipe: Recipe) -> PlacementProblem {
         inputs: Vec::new(),
     })
     .expect("a well-formed problem")
+}
+
+/// The same problem where most devices may bring layers from elsewhere, in about the time that one takes.
+pub fn with_offload(seed: u64, mut problem: PlacementProblem) -> PlacementProblem {
+    let random = &mut Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(3));
+    let mut file = problem.graph.file().clone();
+    for i in 0..file.devices.len() {
+        let twin = i > 0 && file.devices[i].profiles == file.devices[i - 1].profiles;
+        let offload = random.chance(80).then(|| Offload {
+            store: Store::HostMemory,
+            bandwidth_bytes_per_second: Figure::declared(BytesPerSecond::of(random.real(2e5, 2e6)), "test"),
+            room_bytes: random.chance(30).then(|| Figure::declared(Bytes(random.whole(2000, 9000)), "test")),
+        });
+        // Memory for some layers and the buffers, so that most of what is held is weights.
+        let memory = random.chance(70).then(|| Figure::declared(Bytes(random.whole(12_000, 32_000)), "test"));
+        let (before, device) = (i.checked_sub(1).map(|i| file.devices[i].clone()), &mut file.devices[i]);
+        device.memory_bytes = memory.or(device.memory_bytes.take());
+        device.offload = offload;
+        if let Some(before) = before.filter(|_| twin) {
+            (device.memory_bytes, device.offload) = (before.memory_bytes, before.offload);
+        }
+    }
+    problem.serving.kv_blocks = Some(1);
+    problem.graph = DeviceGraph::new(file).expect("as it was");
+    problem.limits.choices.offload = true;
+    problem
 }
 
 /// The plan of an outcome that leaves no gap, whoever vouches for its bound.

@@ -138,7 +138,8 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
             let (weights, kv) = (model().weight_bytes(layers), Bytes(u64::from(layers.len()) << 21));
             let reserve = Bytes(64 << 20);
             let total = [weights, kv, Bytes(9 << 20), reserve].into_iter().sum();
-            let bytes = StageBytes { weights, kv, activations: Bytes(9 << 20), reserve, total };
+            let bytes =
+                StageBytes { weights, kv, activations: Bytes(9 << 20), reserve, total, ..StageBytes::default() };
             Stage { devices: vec![(*device).into()], layers, quantisation: "Q4_1".into(), bytes, power_cap_watts: None }
         })
         .collect();

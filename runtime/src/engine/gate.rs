@@ -75,6 +75,7 @@ pub(crate) fn check(card: &Card, gguf: &Gguf, geometry: &Geometry, spec: &StageS
         rows_max: ROWS,
         positions_max: ROWS,
         cache_blocks: 1,
+        away: 0,
         isa: spec.isa,
         arithmetic: spec.arithmetic,
     };

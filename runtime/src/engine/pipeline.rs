@@ -9,7 +9,7 @@ use super::device::CpuDevice;
 use super::device_stage::DeviceStage;
 use super::gate::{self, GateError};
 use super::pass::Pass;
-use super::shelf::{self, Offload};
+use super::shelf::{self, Away, Offload};
 use super::stage::{Stage, StageSpec};
 use super::weights::packed_bytes;
 use crate::backend::{Counters, DeviceError};
@@ -284,25 +284,31 @@ fn shares(
     places: &[StagePlace],
     offload: Option<&Offload>,
 ) -> Result<Vec<Option<Offload>>, StartError> {
-    let Some(offload) = offload else { return Ok(vec![None; places.len()]) };
+    let Some(offload) = offload else { return Ok(places.iter().map(planned).collect()) };
     let weights = |place: &StagePlace| packed_bytes(gguf, geometry, &place.spec.layers);
     let own: Vec<Option<(Vec<usize>, usize)>> =
         places.iter().map(|place| place.device.card.is_none().then(|| weights(place))).collect();
     let bytes = |(layers, head): &(Vec<usize>, usize)| layers.iter().sum::<usize>() + head;
     let all: usize = own.iter().flatten().map(bytes).sum();
-    if all <= offload.budget {
+    let Away::Within(budget) = offload.away else { return Ok(vec![Some(offload.clone()); places.len()]) };
+    if all <= budget {
         return Ok(vec![None; places.len()]);
     }
     let share = |(place, own): (&StagePlace, &Option<(Vec<usize>, usize)>)| {
-        let Some(own) = own else { return Ok(None) };
-        let budget = (offload.budget as u128 * bytes(own) as u128 / all.max(1) as u128) as usize;
+        let Some(own) = own else { return Ok(planned(place)) };
+        let budget = (budget as u128 * bytes(own) as u128 / all.max(1) as u128) as usize;
         let least = shelf::least(&own.0) + own.1;
         if budget < least {
             return Err(StartError::Budget { device: place.device.name.clone(), budget, least });
         }
-        Ok(Some(Offload { budget, folder: offload.folder.clone() }))
+        Ok(Some(Offload { away: Away::Within(budget), folder: offload.folder.clone() }))
     };
     places.iter().zip(&own).map(share).collect()
+}
+
+/// What the plan leaves elsewhere of a stage. A card brings it from memory and needs no folder.
+fn planned(place: &StagePlace) -> Option<Offload> {
+    (place.spec.away > 0).then(|| Offload { away: Away::Layers(place.spec.away), folder: std::env::temp_dir() })
 }
 
 /// A layer in a file that could not be read.

@@ -9,25 +9,42 @@
 //! The file has no name: it vanishes with the process, however that ends.
 
 use crate::cpu::memory;
+use isotherm_core::offload::{self, BUFFERS};
 use memmap2::MmapMut;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Buffers between which reading and computing alternate.
-const BUFFERS: usize = 2;
-
-/// How much of a stage's weights may be in memory, and where the rest goes.
+/// Which of a stage's weights are not in memory, and where they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Offload {
-    /// Bytes of packed weights in memory at most, buffers included.
-    pub(crate) budget: usize,
-    /// A folder on a disk with room for the rest.
+    /// Which they are.
+    pub(crate) away: Away,
+    /// A folder on a disk with room for them.
     pub(crate) folder: PathBuf,
+}
+
+/// Which layers are not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// As few as leave this many bytes of packed weights in memory at most, buffers and output head included.
+    Within(usize),
+    /// So many.
+    Layers(usize),
+}
+
+impl Offload {
+    /// The layers that are away, of layers of these sizes beside an output head of so many bytes; in rising order.
+    pub(crate) fn layers(&self, bytes: &[usize], head: usize) -> Vec<usize> {
+        match self.away {
+            Away::Within(budget) => spread(bytes, budget.saturating_sub(head)),
+            Away::Layers(count) => offload::spread(bytes.len(), count),
+        }
+    }
 }
 
 /// What offloading did, all stages together.
@@ -64,25 +81,17 @@ impl Offloaded {
 
 /// Which layers of these sizes are put away so that the others and the buffers fit `budget`: as few as possible, spread
 /// evenly, in rising order. All of them where nothing less is enough.
-pub(crate) fn spread(bytes: &[usize], budget: usize) -> Vec<usize> {
-    let all: usize = bytes.iter().sum();
-    if all <= budget {
-        return Vec::new();
-    }
-    let layers = bytes.len();
-    for count in 1..layers {
-        let away: Vec<usize> = (0..count).map(|i| (2 * i + 1) * layers / (2 * count)).collect();
-        if held(bytes, &away) <= budget {
-            return away;
-        }
-    }
-    (0..layers).collect()
+fn spread(bytes: &[usize], budget: usize) -> Vec<usize> {
+    offload::spread(bytes.len(), offload::fewest(&wide(bytes), budget as u64))
 }
 
 /// Bytes in memory while these layers are away.
-fn held(bytes: &[usize], away: &[usize]) -> usize {
-    let gone: usize = away.iter().map(|&layer| bytes[layer]).sum();
-    bytes.iter().sum::<usize>() - gone + buffers(away.len()) * largest(bytes, away)
+fn held(bytes: &[usize], away: &[usize]) -> u64 {
+    offload::held(&wide(bytes), away)
+}
+
+fn wide(bytes: &[usize]) -> Vec<u64> {
+    bytes.iter().map(|&bytes| bytes as u64).collect()
 }
 
 /// Buffers that so many layers need.
@@ -97,7 +106,7 @@ fn largest(bytes: &[usize], away: &[usize]) -> usize {
 /// The smallest budget that these layers can be run with.
 pub(crate) fn least(bytes: &[usize]) -> usize {
     let all: Vec<usize> = (0..bytes.len()).collect();
-    held(bytes, &all).min(bytes.iter().sum())
+    usize::try_from(held(bytes, &all)).unwrap_or(usize::MAX).min(bytes.iter().sum())
 }
 
 /// What the reading thread has done.
@@ -128,12 +137,12 @@ impl Shelf {
     /// # Errors
     /// When the operating system gives no file, no room in it, no memory or no thread.
     pub(crate) fn fill(
-        offload: &Offload,
+        folder: &Path,
         away: &[usize],
         bytes: &[usize],
         pack: impl Fn(usize, &mut [u8]),
     ) -> io::Result<Self> {
-        let mut file = tempfile::tempfile_in(&offload.folder)?;
+        let mut file = tempfile::tempfile_in(folder)?;
         let size = largest(bytes, away);
         let mut places = Vec::new();
         let mut start = 0;
@@ -159,7 +168,7 @@ impl Shelf {
         let figures = Offloaded {
             layers: bytes.len(),
             away: away.len(),
-            held_bytes: held(bytes, away) as u64,
+            held_bytes: held(bytes, away),
             pass_bytes: start,
             ..Offloaded::default()
         };
@@ -273,7 +282,7 @@ mod tests {
             let away = spread(&bytes, budget);
             // Each layer put away frees its bytes, and two buffers take those of two.
             assert_eq!(away.len(), (12 - budget / 10 + 2).min(12), "{budget}");
-            assert!(held(&bytes, &away) <= budget && away.is_sorted());
+            assert!(held(&bytes, &away) <= budget as u64 && away.is_sorted());
             let gaps: Vec<usize> = away.windows(2).map(|pair| pair[1] - pair[0]).collect();
             assert!(gaps.iter().max().unwrap_or(&1) - gaps.iter().min().unwrap_or(&1) <= 1, "{away:?}");
         }
@@ -289,9 +298,8 @@ mod tests {
         let matrices =
             |layer: usize| vec![RowMajor { format: BlockFormat::F32, rows: 16, columns: 4, bytes: &rows[layer] }];
         let bytes: Vec<usize> = (0..5).map(|layer| Packed::bytes_of(&matrices(layer))).collect();
-        let offload = Offload { budget: 0, folder: std::env::temp_dir() };
-        let mut shelf = Shelf::fill(&offload, &[1, 3, 4], &bytes, |layer, to| Packed::write(&matrices(layer), to))
-            .expect("a file and a thread");
+        let pack = |layer: usize, to: &mut [u8]| Packed::write(&matrices(layer), to);
+        let mut shelf = Shelf::fill(&std::env::temp_dir(), &[1, 3, 4], &bytes, pack).expect("a file and a thread");
         assert!(shelf.has(3) && !shelf.has(2));
         for layer in [1, 3, 4, 1, 3, 4, 1] {
             let memory = shelf.take(layer).expect("the file is read");

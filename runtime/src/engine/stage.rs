@@ -44,6 +44,8 @@ pub(crate) struct StageSpec {
     pub(crate) positions_max: usize,
     /// Blocks of its cache, of sixteen positions each.
     pub(crate) cache_blocks: usize,
+    /// Layers whose weights are not held, but brought when their turn comes.
+    pub(crate) away: usize,
 }
 
 /// A loaded stage. Whoever calls [`Stage::run`] is the first worker of its team.

@@ -5,7 +5,7 @@ use super::device::{CpuDevice, Kernels};
 use super::pass::Pass;
 use super::pipeline::{Pipeline, StagePlace, StartError};
 use super::sampling::Sampling;
-use super::shelf::{Offload, Offloaded};
+use super::shelf::{Away, Offload, Offloaded};
 use super::stage::{StageSpec, supported};
 use crate::backend::{Counters, DeviceError};
 use crate::model::Geometry;
@@ -128,11 +128,12 @@ impl Runner {
                     rows_max: chunk,
                     positions_max: room,
                     cache_blocks: blocks_for(room),
+                    away: 0,
                 },
             })
             .collect();
         let offload = budget.map(|(bytes, folder)| Offload {
-            budget: usize::try_from(bytes).unwrap_or(usize::MAX),
+            away: Away::Within(usize::try_from(bytes).unwrap_or(usize::MAX)),
             folder: folder.to_owned(),
         });
         let pipeline = Pipeline::start_within(gguf, geometry, &places, offload.as_ref())?;

@@ -2,7 +2,7 @@
 //!
 //! Layers are held, or lie on a shelf and are brought one after another, see [`super::shelf`].
 
-use super::shelf::{Offload, Shelf, spread};
+use super::shelf::{Offload, Shelf};
 use crate::cpu::memory::zeroed;
 use crate::cpu::pack::{Packed, RowMajor};
 use crate::model::Geometry;
@@ -168,7 +168,7 @@ impl Weights {
         offload: Option<&Offload>,
     ) -> std::io::Result<Self> {
         let (each, head) = packed_bytes(gguf, geometry, &layers);
-        let away = offload.map_or_else(Vec::new, |offload| spread(&each, offload.budget.saturating_sub(head)));
+        let away = offload.map_or_else(Vec::new, |offload| offload.layers(&each, head));
         let mut all: Vec<RowMajor<'_>> = Vec::new();
         for layer in (0..layers.len()).filter(|layer| !away.contains(layer)) {
             all.extend(matrices_of(gguf, geometry, layers.start + layer));
@@ -177,7 +177,7 @@ impl Weights {
         let shelf = match offload {
             Some(offload) if !away.is_empty() => {
                 let file = |layer: usize| matrices_of(gguf, geometry, layers.start + layer);
-                Some(Shelf::fill(offload, &away, &each, |layer, to| pack(gguf, &file(layer), to))?)
+                Some(Shelf::fill(&offload.folder, &away, &each, |layer, to| pack(gguf, &file(layer), to))?)
             }
             _ => None,
         };

@@ -4,7 +4,7 @@ use super::{Arriving, Ending, ExecuteError, Executed, Orders, Prompt, Token, Ver
 use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
-use crate::engine::shelf::Offload;
+use crate::engine::shelf::{Away, Offload};
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, Work};
 use isotherm_core::trace::{DeviceRecord, LinkRecord, Origin, RequestRecord, StageRecord, Trace};
@@ -50,7 +50,7 @@ impl<'a> Driver<'a> {
             in_flight_max: orders.plan.plan().batches_of_one_route(orders.serving.requests_max),
         })?;
         let offload = orders.weights_budget.as_ref().map(|budget| Offload {
-            budget: usize::try_from(budget.bytes.0).unwrap_or(usize::MAX),
+            away: Away::Within(usize::try_from(budget.bytes.0).unwrap_or(usize::MAX)),
             folder: budget.folder.clone(),
         });
         let pipeline = Pipeline::start_within(orders.gguf, orders.geometry, places, offload.as_ref())?;

@@ -8,6 +8,7 @@
 mod contention;
 mod memory;
 mod now;
+pub mod offload;
 mod profile;
 mod samples;
 mod shapes;

@@ -85,6 +85,7 @@ pub(super) fn start(
                 rows_max: rows,
                 positions_max: positions,
                 cache_blocks: blocks,
+                away: 0,
             },
         })
         .collect();

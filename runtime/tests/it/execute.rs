@@ -7,6 +7,7 @@ use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
 use isotherm_core::ids::Layers;
 use isotherm_core::objective::evaluate;
+use isotherm_core::offload::{Offload, Store};
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::trace::{Origin, Trace};
@@ -189,6 +190,29 @@ fn prompts() -> Vec<Prompt> {
         .into_iter()
         .map(|(length, output_tokens)| request(small_text(length), output_tokens))
         .collect()
+}
+
+#[test]
+fn layers_that_a_plan_leaves_on_a_disk_are_brought_and_change_no_token() {
+    let mut planned = planned(1, 3, 200, &core());
+    let expected = planned.execute(&prompts(), &Arriving::Clients(3)).expect("it runs");
+    assert_eq!(expected.offloaded, None);
+    let stage = &planned.plan.plan().stages[0];
+    let (whole, layer) = (stage.bytes.total, planned.problem.model.layer_bytes[0]);
+    let mut file = planned.problem.graph.file().clone();
+    file.devices[0].memory_bytes = declared(Bytes(whole.0 - layer.0));
+    let rate = declared(BytesPerSecond::of(1e9)).expect("a figure");
+    file.devices[0].offload = Some(Offload { store: Store::Disk, bandwidth_bytes_per_second: rate, room_bytes: None });
+    planned.problem.graph = DeviceGraph::new(file).expect("as before");
+    planned.problem.limits.choices.offload = true;
+    planned.plan = chain(&planned.problem, &["cpu0".to_owned()]);
+    let bytes = planned.plan.plan().stages[0].bytes;
+    assert!(bytes.away_layers > 1 && bytes.total.0 <= whole.0 - layer.0, "{bytes:?}");
+    let found = planned.execute(&prompts(), &Arriving::Clients(3)).expect("it runs");
+    assert_eq!(found.answers, expected.answers);
+    let brought = found.offloaded.expect("layers were brought");
+    assert_eq!(brought.away, bytes.away_layers as usize);
+    assert!(brought.read_bytes >= brought.pass_bytes && brought.pass_bytes > 0, "{brought:?}");
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! Layers whose weights are not held in a device's memory: which they are, and what that takes.
+//!
+//! A pass visits the layers of a stage in a circle. Those held are always the same, and those brought from elsewhere are
+//! spread evenly between them, so that one of two buffers is filled while a layer from the other is computed. A pass then
+//! takes the longer of computing and bringing.
+
+use crate::figure::Figure;
+use crate::units::{Bytes, BytesPerSecond};
+use serde::{Deserialize, Serialize};
+
+/// Buffers between which bringing and computing alternate.
+pub const BUFFERS: usize = 2;
+
+/// Where weights lie that a device does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Store {
+    /// Memory of its host.
+    #[serde(rename = "host memory")]
+    HostMemory,
+    /// A disk of its host.
+    #[serde(rename = "disk")]
+    Disk,
+}
+
+impl std::fmt::Display for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::HostMemory => "host memory",
+            Self::Disk => "disk",
+        })
+    }
+}
+
+/// The place from which a device brings weights that it does not hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Offload {
+    /// What kind of place it is.
+    pub store: Store,
+    /// Rate at which layers come from there, whole layers one after another.
+    pub bandwidth_bytes_per_second: Figure<BytesPerSecond>,
+    /// Its room: the layers of a stage that leaves some there have no more bytes than this. Absent where it is ample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_bytes: Option<Figure<Bytes>>,
+}
+
+/// Which of `layers` layers are away when `count` are: spread evenly, in rising order.
+#[must_use]
+pub fn spread(layers: usize, count: usize) -> Vec<usize> {
+    let count = count.min(layers);
+    (0..count).map(|i| (2 * i + 1) * layers / (2 * count)).collect()
+}
+
+/// Bytes in memory while these layers are away: those held, and the buffers.
+#[must_use]
+pub fn held(bytes: &[u64], away: &[usize]) -> u64 {
+    let gone: u64 = away.iter().map(|&layer| bytes[layer]).sum();
+    let largest = away.iter().map(|&layer| bytes[layer]).max().unwrap_or(0);
+    bytes.iter().sum::<u64>() - gone + BUFFERS.min(away.len()) as u64 * largest
+}
+
+/// How many layers of these sizes are away so that what is held and the buffers fit `budget`: as few as possible; all
+/// where nothing less is enough.
+#[must_use]
+pub fn fewest(bytes: &[u64], budget: u64) -> usize {
+    let all: u64 = bytes.iter().sum();
+    if all <= budget {
+        return 0;
+    }
+    // Each layer away saves no more than the largest.
+    let largest = bytes.iter().copied().max().unwrap_or(0).max(1);
+    let least = usize::try_from((all - budget).div_ceil(largest)).unwrap_or(usize::MAX);
+    let fits = |&count: &usize| held(bytes, &spread(bytes.len(), count)) <= budget;
+    (least..bytes.len()).find(fits).unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_few_layers_as_possible_are_away_and_they_are_spread() {
+        assert_eq!(fewest(&[10; 8], 80), 0);
+        // One away needs a buffer of its own, and two need two: only the third saves anything.
+        assert_eq!(fewest(&[10; 8], 79), 3);
+        assert_eq!(fewest(&[10; 8], 70), 3);
+        assert_eq!(fewest(&[10; 8], 30), 7);
+        assert_eq!(fewest(&[10; 8], 20), 8);
+        assert_eq!(fewest(&[10; 8], 1), 8, "what is least, although it does not fit");
+        assert_eq!(spread(8, 3), [1, 4, 6]);
+        assert_eq!(spread(8, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert!(spread(0, 1).is_empty());
+    }
+
+    #[test]
+    fn no_smaller_number_fits() {
+        let bytes = [30, 10, 25, 40, 10, 10, 35];
+        for budget in 0..200 {
+            let dumb = (0..=bytes.len()).find(|&count| held(&bytes, &spread(bytes.len(), count)) <= budget);
+            assert_eq!(fewest(&bytes, budget), dumb.unwrap_or(bytes.len()), "{budget}");
+        }
+    }
+}
