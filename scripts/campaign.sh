@@ -36,6 +36,14 @@ devices() {
     ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it backend -- --nocapture &&
         ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-runtime --locked --test it device_stage -- --nocapture
 }
+# Tokens a second of the real model on a software rasteriser, beside llama.cpp through Vulkan there, where npm is.
+rasteriser() {
+    command -v npm >/dev/null || { say "npm is not installed; llama.cpp was NOT run beside"; return 0; }
+    mkdir -p "$target/peer" && npm install --silent --no-audit --no-fund --ignore-scripts --omit=optional --prefix "$target/peer" \
+        node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64-vulkan@3.22.1 &&
+        "$target/debug/isotherm" bench runtime --speed --device wgpu0 --peer "$target/peer" --model smollm2 --prompt-tokens 8 \
+            --output-tokens 4 --rounds 1
+}
 # Shaped links, to three percent.
 links() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-cli --locked --test it links -- --nocapture; }
 
@@ -65,6 +73,7 @@ step "queueing theory" theory
 step "digests of an unoptimised build" unoptimised
 step "devices" devices
 step "host-emulated driver" host_emulated
+step "llama.cpp through Vulkan on the same rasteriser" rasteriser
 step "shards in a Slurm array" slurm_array
 step "every scenario" whole_corpus
 step "property tests and repeated runs" property_rounds

@@ -303,6 +303,16 @@ pub trait Backend: Send {
     /// [`DeviceError::OutOfMemory`] when there is not so much left; the device stays usable.
     fn load(&mut self, matrix: Matrix, packed: &[u8]) -> Result<u64, DeviceError>;
 
+    /// A matrix of this format and shape in the layout that it has on the device, for [`refill`](Self::refill).
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8>;
+
+    /// Puts another matrix of the same format and shape in the place of one. It is there for whatever is launched later;
+    /// what was launched before with the matrix still sees the old one. Work that does not use it need not wait.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError>;
+
     /// Releases a matrix, as [`free`](Self::free).
     ///
     /// # Errors

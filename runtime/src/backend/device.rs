@@ -37,6 +37,24 @@ pub struct Allocation {
     pub since: Option<SystemTime>,
 }
 
+/// A matrix in the host's memory, in the layout of one device.
+#[derive(Clone, Debug)]
+pub struct LaidOut {
+    device: u64,
+    format: BlockFormat,
+    rows: u32,
+    columns: u32,
+    bytes: Vec<u8>,
+}
+
+impl LaidOut {
+    /// Its size.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
 /// What is allocated, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Live {
@@ -159,6 +177,41 @@ impl Device {
         self.counters.bytes_in += bytes;
         self.keep(id, bytes, true);
         Ok(matrix)
+    }
+
+    /// A matrix as it lies on this device, to be put in the place of one of its format and shape.
+    ///
+    /// # Errors
+    /// The bytes are not those of such a matrix.
+    pub fn laid_out(&self, like: Matrix, packed: &[u8]) -> Result<LaidOut, DeviceError> {
+        self.own_matrix(like)?;
+        if like.packed_bytes() != packed.len() as u64 {
+            let (rows, columns, format) = (like.rows, like.columns, like.format);
+            let why = format!("{} bytes do not hold {rows} rows of {columns} values as {format}", packed.len());
+            return Err(self.refused(Refusal::Shape { op: "lay out", why }));
+        }
+        let bytes = self.backend.laid_out(like, packed);
+        Ok(LaidOut { device: self.serial, format: like.format, rows: like.rows, columns: like.columns, bytes })
+    }
+
+    /// Puts another matrix in the place of one: whatever is launched later sees it, and what was launched before does
+    /// not. Work that does not use the matrix may go on meanwhile.
+    ///
+    /// # Errors
+    /// It is of another device, format or shape, or what the driver says.
+    pub fn refill(&mut self, matrix: Matrix, by: &LaidOut) -> Result<(), DeviceError> {
+        self.alive()?;
+        self.own_matrix(matrix)?;
+        if (by.device, by.format, by.rows, by.columns) != (self.serial, matrix.format, matrix.rows, matrix.columns) {
+            let why = format!(
+                "{} rows of {} values as {} do not stand where {} rows of {} values as {} do",
+                by.rows, by.columns, by.format, matrix.rows, matrix.columns, matrix.format
+            );
+            return Err(self.refused(Refusal::Shape { op: "refill", why }));
+        }
+        self.counters.bytes_in += by.bytes.len() as u64;
+        let answer = self.backend.refill(matrix.id, &by.bytes);
+        self.noted(answer)
     }
 
     /// Releases a matrix.

@@ -60,6 +60,14 @@ impl Backend for Faulty {
         self.inner.load(matrix, packed)
     }
 
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
+        self.inner.laid_out(matrix, packed)
+    }
+
+    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+        self.inner.refill(id, laid_out)
+    }
+
     fn unload(&mut self, id: MatrixId) -> Result<(), DeviceError> {
         self.inner.unload(id)
     }

@@ -35,7 +35,7 @@ pub use contract::{
     Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
     Platform, Readings,
 };
-pub use device::{Allocation, Device, Live};
+pub use device::{Allocation, Device, LaidOut, Live};
 pub use error::{DeviceError, Refusal};
 pub use faulty::{altering, clipping, losing};
 pub use op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};

@@ -258,6 +258,17 @@ pub enum Op {
 }
 
 impl Op {
+    /// The matrices that it reads.
+    pub fn matrices(&self) -> impl Iterator<Item = Matrix> + '_ {
+        let (one, several): ([Option<Matrix>; 2], &[(Matrix, View)]) = match self {
+            Self::Lookup { table, .. } => ([Some(*table), None], &[]),
+            Self::Product { outs, .. } => ([None, None], outs),
+            Self::Gated { gate, up, .. } => ([Some(*gate), Some(*up)], &[]),
+            _ => ([None, None], &[]),
+        };
+        one.into_iter().flatten().chain(several.iter().map(|(matrix, _)| *matrix))
+    }
+
     /// Names of all operations, in the order of the variants.
     pub const NAMES: [&'static str; 11] =
         ["lookup", "norm", "product", "gated", "rotate", "remember", "attend", "gate", "add", "copy", "argmax"];

@@ -376,6 +376,16 @@ impl Backend for Scalar {
         Ok(packed.len() as u64)
     }
 
+    fn laid_out(&self, _: Matrix, packed: &[u8]) -> Vec<u8> {
+        packed.to_vec()
+    }
+
+    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+        self.alive("refill")?;
+        self.matrices.insert(id, laid_out.to_vec());
+        Ok(())
+    }
+
     fn unload(&mut self, id: MatrixId) -> Result<(), DeviceError> {
         self.matrices.remove(&id);
         Ok(())

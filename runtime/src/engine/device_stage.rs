@@ -4,7 +4,9 @@
 //! (tokens, places, blocks), launches one batch of operations, and reads back what the next stage or the choice of
 //! tokens needs: the residual stream, the logits, or only the largest one of each row.
 
+use super::brought::{Brought, Matrices, PARTS};
 use super::pass::Pass;
+use super::shelf::Offloaded;
 use super::stage::StageSpec;
 use crate::backend::{
     Arithmetic, Buffer, CACHE_BLOCK, Cache, Device, DeviceError, Event, Heads, Input, Matrix, NormBy, Op, Places, Rope,
@@ -13,6 +15,8 @@ use crate::backend::{
 use crate::model::Geometry;
 use crate::model::geometry::{EMBEDDING, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::Gguf;
+use isotherm_core::offload;
+use std::ops::Range;
 use std::time::Instant;
 
 /// Most rows whose logits are computed at a time.
@@ -21,14 +25,9 @@ const HEAD_ROWS: usize = 32;
 /// One layer on the device.
 struct Layer {
     attention_norm: Buffer,
-    query: Matrix,
-    key: Matrix,
-    value: Matrix,
-    attention_output: Matrix,
     feed_forward_norm: Buffer,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
+    /// Its matrices; none where they are brought.
+    held: Option<Matrices>,
     keys: Buffer,
     values: Buffer,
 }
@@ -63,6 +62,8 @@ pub(crate) struct DeviceStage {
     geometry: Geometry,
     embedding: Option<Matrix>,
     layers: Vec<Layer>,
+    /// Layers that are brought.
+    brought: Option<Brought>,
     head: Option<Head>,
     scratch: Scratch,
     /// Bytes on their way to the device.
@@ -75,25 +76,49 @@ pub(crate) struct DeviceStage {
 struct Parts {
     embedding: Option<Matrix>,
     layers: Vec<Layer>,
+    brought: Option<Brought>,
     head: Option<Head>,
     scratch: Scratch,
 }
 
 impl Parts {
     fn on(self, device: Device, geometry: &Geometry, spec: StageSpec) -> DeviceStage {
-        let Self { embedding, layers, head, scratch } = self;
-        let geometry = geometry.clone();
-        DeviceStage { device, spec, geometry, embedding, layers, head, scratch, words: Vec::new(), read: Vec::new() }
+        let Self { embedding, layers, brought, head, scratch } = self;
+        let (geometry, words, read) = (geometry.clone(), Vec::new(), Vec::new());
+        DeviceStage { device, spec, geometry, embedding, layers, brought, head, scratch, words, read }
     }
 }
 
+/// What the operations of a step need to know of its pass.
+#[derive(Clone, Copy)]
+struct Told {
+    rows: usize,
+    blocks: usize,
+    seen_max: u32,
+}
+
 /// Loads weights of a file into a device.
-struct Loader<'a> {
-    device: &'a mut Device,
-    gguf: &'a Gguf,
+pub(super) struct Loader<'a> {
+    pub(super) device: &'a mut Device,
+    pub(super) gguf: &'a Gguf,
 }
 
 impl Loader<'_> {
+    /// The matrices of a layer of the model.
+    pub(super) fn matrices(&mut self, layer: usize) -> Result<Matrices, DeviceError> {
+        let of = |part: &str| self.matrix(&format!("blk.{layer}.{part}.weight"));
+        let [query, key, value, attention_output, gate, up, down] = PARTS.map(of);
+        Ok(Matrices {
+            query: query?,
+            key: key?,
+            value: value?,
+            attention_output: attention_output?,
+            gate: gate?,
+            up: up?,
+            down: down?,
+        })
+    }
+
     fn matrix(&mut self, name: &str) -> Result<Matrix, DeviceError> {
         let tensor = self.gguf.tensor(name).expect("a geometry is read from a file with all its tensors");
         let narrow = |count: u64| u32::try_from(count).expect("a geometry's counts fit in 32 bits");
@@ -162,20 +187,17 @@ impl DeviceStage {
         let logits_bytes_max = device.limits().operand_bytes_max;
         let mut loader = Loader { device: &mut *device, gguf };
         let embedding = if first { Some(loader.matrix(EMBEDDING)?) } else { None };
+        let away = offload::spread(spec.layers.len(), spec.away);
+        let brought = if away.is_empty() { None } else { Some(Brought::load(&mut loader, &away, spec.layers.start)?) };
         let mut layers = Vec::new();
         for layer in spec.layers.clone() {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             let numbers = spec.cache_blocks * CACHE_BLOCK * keys;
+            let is_away = away.contains(&(layer - spec.layers.start));
             layers.push(Layer {
                 attention_norm: loader.norm(&name("attn_norm"))?,
-                query: loader.matrix(&name("attn_q"))?,
-                key: loader.matrix(&name("attn_k"))?,
-                value: loader.matrix(&name("attn_v"))?,
-                attention_output: loader.matrix(&name("attn_output"))?,
                 feed_forward_norm: loader.norm(&name("ffn_norm"))?,
-                gate: loader.matrix(&name("ffn_gate"))?,
-                up: loader.matrix(&name("ffn_up"))?,
-                down: loader.matrix(&name("ffn_down"))?,
+                held: if is_away { None } else { Some(loader.matrices(layer)?) },
                 keys: loader.room(numbers)?,
                 values: loader.room(numbers)?,
             });
@@ -221,7 +243,7 @@ impl DeviceStage {
             rotations: loader.numbers(&rotations)?,
         };
         device.synchronise()?;
-        Ok(Parts { embedding, layers, head, scratch })
+        Ok(Parts { embedding, layers, brought, head, scratch })
     }
 
     /// The operations of a pass through the layers, one by one, after the device was told what they are about.
@@ -230,7 +252,8 @@ impl DeviceStage {
     /// What the device says.
     pub(crate) fn steps(&mut self, pass: &Pass) -> Result<Vec<Op>, DeviceError> {
         let (mut ops, seen_max) = self.tell(pass)?;
-        self.layers_of(&mut ops, pass.rows(), pass.blocks.len(), seen_max);
+        let told = Told { rows: pass.rows(), blocks: pass.blocks.len(), seen_max };
+        self.layers_of(&mut ops, 0..self.layers.len(), told, None);
         Ok(ops)
     }
 
@@ -263,7 +286,18 @@ impl DeviceStage {
         assert!(rows <= self.spec.rows_max, "{rows} rows of at most {}", self.spec.rows_max);
         let (ops, seen_max) = self.tell(pass)?;
         let mut ops = ops;
-        self.layers_of(&mut ops, rows, pass.blocks.len(), seen_max);
+        let told = Told { rows, blocks: pass.blocks.len(), seen_max };
+        let mut from = 0;
+        while let Some(next) = self.brought.as_ref().and_then(|brought| brought.next_from(from)) {
+            let (layer, matrices) = next;
+            self.layers_of(&mut ops, from..layer + 1, told, Some(matrices));
+            self.device.launch(&ops)?;
+            ops.clear();
+            let Self { brought, device, .. } = self;
+            brought.as_mut().map_or(Ok(()), |brought| brought.done(device))?;
+            from = layer + 1;
+        }
+        self.layers_of(&mut ops, from..self.layers.len(), told, None);
         match self.head.is_some() {
             true if pass.apart => {
                 self.device.launch(&ops)?;
@@ -330,8 +364,14 @@ impl DeviceStage {
         Ok((ops, seen_max))
     }
 
-    /// Six operations for each layer.
-    fn layers_of(&self, ops: &mut Vec<Op>, rows: usize, blocks: usize, seen_max: u32) {
+    /// What bringing layers did; none where all are held.
+    pub(crate) fn offloaded(&self) -> Option<Offloaded> {
+        self.brought.as_ref().map(|brought| Offloaded { layers: self.layers.len(), ..brought.figures })
+    }
+
+    /// Six operations for each of some layers, of which the last may be one that was brought.
+    fn layers_of(&self, ops: &mut Vec<Op>, layers: Range<usize>, told: Told, brought: Option<Matrices>) {
+        let Told { rows, blocks, seen_max } = told;
         let (g, s) = (&self.geometry, &self.scratch);
         let narrow = |count: usize| u32::try_from(count).expect("a geometry's counts fit in 32 bits");
         let heads = Heads { query: narrow(g.heads), kv: narrow(g.kv_heads), size: narrow(g.head_size) };
@@ -354,13 +394,15 @@ impl DeviceStage {
             norm: Some(NormBy { weight: weight.into(), epsilon: g.norm_epsilon }),
         };
         let plain = |numbers: Buffer| Input { numbers: numbers.into(), norm: None };
-        for layer in &self.layers {
+        for layer in &self.layers[layers] {
+            let Matrices { query, key, value, attention_output, gate, up, down } =
+                layer.held.or(brought).expect("only the last of these layers is brought");
             let cache =
                 Cache { keys: layer.keys.into(), values: layer.values.into(), blocks: narrow(self.spec.cache_blocks) };
             ops.push(Op::Product {
                 input: hidden(layer.attention_norm),
                 rows,
-                outs: vec![(layer.query, s.query.into()), (layer.key, s.key.into()), (layer.value, s.value.into())],
+                outs: vec![(query, s.query.into()), (key, s.key.into()), (value, s.value.into())],
                 store: Store::Set,
                 arithmetic,
             });
@@ -387,22 +429,22 @@ impl DeviceStage {
             ops.push(Op::Product {
                 input: plain(s.attended),
                 rows,
-                outs: vec![(layer.attention_output, s.hidden.into())],
+                outs: vec![(attention_output, s.hidden.into())],
                 store: Store::Add,
                 arithmetic,
             });
             ops.push(Op::Gated {
                 input: hidden(layer.feed_forward_norm),
                 rows,
-                gate: layer.gate,
-                up: layer.up,
+                gate,
+                up,
                 out: s.gated.into(),
                 arithmetic,
             });
             ops.push(Op::Product {
                 input: plain(s.gated),
                 rows,
-                outs: vec![(layer.down, s.hidden.into())],
+                outs: vec![(down, s.hidden.into())],
                 store: Store::Add,
                 arithmetic,
             });

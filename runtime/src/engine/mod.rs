@@ -1,5 +1,6 @@
 //! Executes a model in stages: one range of layers per device, activations handed from one to the next.
 
+mod brought;
 pub(crate) mod cache;
 mod channel;
 mod device;

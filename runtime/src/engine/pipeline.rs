@@ -355,7 +355,12 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
                     pass.offloaded.get_or_insert_default().add(&figures);
                 }
             }
-            Kind::Card(stage) => pass.failed = stage.run(pass).err().map(Box::new),
+            Kind::Card(stage) => {
+                pass.failed = stage.run(pass).err().map(Box::new);
+                if let Some(figures) = stage.offloaded() {
+                    pass.offloaded.get_or_insert_default().add(&figures);
+                }
+            }
         }
         if stage.held > 0 {
             hold(begin, stage.held);

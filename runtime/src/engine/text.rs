@@ -100,6 +100,33 @@ impl Runner {
         geometry: &Geometry,
         kernels: Kernels,
         cuts: &[Cut],
+        room: (usize, usize),
+        budget: Option<(u64, &Path)>,
+    ) -> Result<Self, RunnerError> {
+        Self::begin(gguf, geometry, kernels, (cuts, &[]), room, budget)
+    }
+
+    /// As [`Self::start`], for sequences of `room.0` tokens in chunks of `room.1`, with so many layers of each stage not
+    /// held but brought when their turn comes: to a card from memory, to the processor from a file in the folder for
+    /// temporary files.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; and when a card does not take layers in so many formats.
+    pub fn start_bringing(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        kernels: Kernels,
+        cuts: (&[Cut], &[usize]),
+        room: (usize, usize),
+    ) -> Result<Self, RunnerError> {
+        Self::begin(gguf, geometry, kernels, cuts, room, None)
+    }
+
+    fn begin(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        kernels: Kernels,
+        (cuts, away): (&[Cut], &[usize]),
         (positions, chunk): (usize, usize),
         budget: Option<(u64, &Path)>,
     ) -> Result<Self, RunnerError> {
@@ -119,7 +146,8 @@ impl Runner {
         let chunk = chunk.clamp(1, room);
         let places: Vec<StagePlace> = cuts
             .iter()
-            .map(|cut| StagePlace {
+            .enumerate()
+            .map(|(i, cut)| StagePlace {
                 device: cut.device.clone(),
                 spec: StageSpec {
                     layers: cut.layers.clone(),
@@ -128,7 +156,7 @@ impl Runner {
                     rows_max: chunk,
                     positions_max: room,
                     cache_blocks: blocks_for(room),
-                    away: 0,
+                    away: away.get(i).copied().unwrap_or(0),
                 },
             })
             .collect();

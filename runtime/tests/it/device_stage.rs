@@ -125,6 +125,34 @@ fn a_model_in_stages_on_logical_wgpu_devices_gives_the_bits_of_the_whole() {
 }
 
 #[test]
+fn layers_that_are_brought_to_a_device_give_the_bits_of_those_that_it_holds() {
+    let test = "layers_that_are_brought_to_a_device_give_the_bits_of_those_that_it_holds";
+    let text = small_text(40);
+    let cards = std::iter::once(scalar()).chain(wgpu(test));
+    for platform in cards {
+        let geometry = Geometry { layers: 7, ..synth::named("tiny").expect("a known name") };
+        let (format, embedding) = (BlockFormat::Q4_1, BlockFormat::Q8_0);
+        let spec = SynthSpec { geometry: &geometry, format, embedding, seed: 5, tokenizer: SynthTokenizer::Small };
+        let gguf = Gguf::from_bytes(synth::bytes(&spec).expect("a sound specification")).expect("a sound file");
+        let cuts = [Cut { layers: 0..7, device: on(&platform, "card") }];
+        let kernels = kernels(Arithmetic::F32);
+        let mut whole = Runner::start(&gguf, &geometry, kernels, &cuts, 96, 16).expect("the stage loads");
+        let expected = bits(&logits(&mut whole, &text, 0));
+        // One place that is never refilled, two that take turns, an odd number of layers in them, and all layers.
+        for away in [1, 2, 3, 4, 7] {
+            let mut some =
+                Runner::start_bringing(&gguf, &geometry, kernels, (&cuts, &[away]), (96, 16)).expect("the stage loads");
+            for _ in 0..2 {
+                assert_eq!(bits(&logits(&mut some, &text, 0)), expected, "{away} layers away");
+            }
+            let brought = some.offloaded().expect("it says what was brought");
+            assert_eq!((brought.layers, brought.away), (7, away));
+            assert_eq!(brought.read_bytes > 0, away > 2, "{brought:?}");
+        }
+    }
+}
+
+#[test]
 fn one_pipeline_runs_over_processor_and_devices_of_several_kinds() {
     let Some(platform) = wgpu("one_pipeline_runs_over_processor_and_devices_of_several_kinds") else { return };
     let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);

@@ -67,6 +67,16 @@ fn inside_four_stages() {
     );
     assert_eq!(rows.len(), exact.len());
     assert!(apart < 2e-5, "{apart}");
+    // Layers that are brought beside what is computed give the bits of those that are held.
+    let alone = [Cut { layers: 0..8, device: devices[3].clone() }];
+    let mut bits = |away: usize| -> Vec<u32> {
+        let mut runner =
+            Runner::start_bringing(&gguf, &geometry, kernels, (&alone, &[away]), (96, 24)).expect("the gate passes");
+        let mut bits = Vec::new();
+        runner.logits(&tokens, 0, &mut |_, row| bits.extend(row.iter().map(|x| x.to_bits()))).expect("it fits");
+        bits
+    };
+    assert!(bits(0) == bits(5), "layers that are brought change results");
     // Two host-emulated devices reach one another as their driver says, and what is said is proven both ways.
     let open = |index| Device::open(&*cuda, index).expect("the stand-in has two devices");
     let (there, back) = prove(&mut open(0), &mut open(1), 3).expect("both ways carry");

@@ -4,13 +4,16 @@ use super::bench::{Bench, Test, each, same, text, within};
 use super::oracle::{EPS, Exact, Weights, gated, norm, plain};
 use super::{Check, Suite};
 use crate::backend::contract::Matrix;
+use crate::backend::device::Device;
+use crate::backend::error::{DeviceError, Refusal};
 use crate::backend::op::{Input, NormBy, Op, Store};
 use crate::cpu::Arithmetic;
 use crate::model::format::BlockFormat;
 
 pub(super) fn all(suite: &Suite<'_>, device: usize) -> Vec<Check> {
-    let tests: [(&'static str, Test); 5] = [
+    let tests: [(&'static str, Test); 6] = [
         ("lookup gives rows of every format as they are read, rounded once at most", lookups),
+        ("a matrix put in the place of another is seen by what is launched later and by nothing before", refills),
         ("products in single precision are within the bound of sums, for every format and shape", products_f32),
         ("products with rounded activations are within half a step per product", products_int8),
         ("a gated product is silu of one product times the other", gated_products),
@@ -55,6 +58,53 @@ fn lookups(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
                 bench.device.copy_in(indices.view.buffer, indices.view.offset, &[0xff; 8]).map_err(text)?;
                 bench.launch(&[Op::Lookup { table: matrix, indices: indices.view, rows: 4, out: out.view }])?;
                 within("lookup beside a wrong index", &bench.read(out)?[2 * columns..], &wanted[2 * columns..])?;
+                bench.device.unload(matrix).map_err(text)?;
+                bench.finish()
+            };
+            check.case(one().map_err(|why| format!("{format} {rows}x{columns}: {why}")));
+        }
+    }
+}
+
+/// Matrices put in the place of others: what was launched before sees the old one, what is launched later the new one,
+/// with nobody waiting in between.
+fn refills(suite: &Suite<'_>, bench: &mut Bench, check: &mut Check) {
+    for format in bench.device.limits().formats.clone() {
+        for (rows, columns) in shapes(suite, format) {
+            let mut one = || -> Result<(), String> {
+                let packed: Vec<Vec<u8>> = (0..3).map(|_| bench.draw.matrix(format, rows, columns)).collect();
+                let (r, c) = (u32::try_from(rows).map_err(text)?, u32::try_from(columns).map_err(text)?);
+                let matrix = bench.device.load(format, r, c, &packed[0]).map_err(text)?;
+                let laid = |device: &Device, bytes: &[u8]| device.laid_out(matrix, bytes).map_err(text);
+                let laid = [
+                    laid(&bench.device, &packed[0])?,
+                    laid(&bench.device, &packed[1])?,
+                    laid(&bench.device, &packed[2])?,
+                ];
+                let tokens: Vec<u32> = [rows - 1, 0, rows / 2].iter().map(|&row| row as u32).collect();
+                let indices = bench.words(&tokens)?;
+                let outs = (0..6).map(|_| bench.room(3 * columns)).collect::<Result<Vec<_>, _>>()?;
+                for (turn, out) in outs.iter().enumerate() {
+                    if turn > 0 {
+                        bench.device.refill(matrix, &laid[turn % 3]).map_err(text)?;
+                    }
+                    let op = Op::Lookup { table: matrix, indices: indices.view, rows: 3, out: out.view };
+                    bench.device.launch(&[op]).map_err(text)?;
+                }
+                let minimum =
+                    matches!(format, BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4K | BlockFormat::Q5K);
+                for (turn, out) in outs.into_iter().enumerate() {
+                    let weights = Weights::read(format, rows, columns, &packed[turn % 3]);
+                    let wanted: Vec<Exact> = tokens.iter().flat_map(|&t| weights.row(t as usize, minimum)).collect();
+                    within(&format!("matrix {turn} of one place"), &bench.read(out)?, &wanted)?;
+                }
+                let other = bench.device.load(format, r + 1, c, &bench.draw.matrix(format, rows + 1, columns));
+                let other = other.map_err(text)?;
+                match bench.device.refill(other, &laid[0]) {
+                    Err(DeviceError::Refused { refusal: Refusal::Shape { .. }, .. }) => {}
+                    answer => return Err(format!("a matrix of another shape was answered with {answer:?}")),
+                }
+                bench.device.unload(other).map_err(text)?;
                 bench.device.unload(matrix).map_err(text)?;
                 bench.finish()
             };

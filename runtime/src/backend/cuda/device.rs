@@ -22,7 +22,7 @@ const STAGES: usize = 4;
 /// Bytes of each part.
 const STAGE_BYTES: usize = 1 << 20;
 /// Steps whose launches are kept.
-const STEPS_MAX: usize = 32;
+const STEPS_MAX: usize = 256;
 /// Bytes of the copy that proves a way between two devices.
 const PROOF_BYTES: usize = 4096;
 
@@ -46,6 +46,14 @@ struct Step {
     recorded: Recording,
 }
 
+/// What orders the content of a matrix that changes.
+struct Refilled {
+    /// It is there; none once somebody has waited for it.
+    filled: Option<CudaEvent>,
+    /// The launch that used it last is done; none before there is one.
+    used: Option<CudaEvent>,
+}
+
 enum Recording {
     NotYet,
     Done(Recorded),
@@ -63,6 +71,8 @@ pub struct CudaDevice {
     driver: Driver,
     buffers: BTreeMap<BufferId, u64>,
     matrices: BTreeMap<MatrixId, u64>,
+    /// Matrices in whose place others were put.
+    refilled: BTreeMap<MatrixId, Refilled>,
     scratch: BTreeMap<Slot, (u64, u64)>,
     /// How often scratch memory was replaced by a larger piece.
     grown: u64,
@@ -106,6 +116,7 @@ impl CudaDevice {
             driver,
             buffers: BTreeMap::new(),
             matrices: BTreeMap::new(),
+            refilled: BTreeMap::new(),
             scratch: BTreeMap::new(),
             grown: 0,
             functions: BTreeMap::new(),
@@ -200,6 +211,35 @@ impl CudaDevice {
             }),
             Err(error) => Err(failed(&self.label, during, error)),
         }
+    }
+
+    /// Launches operations, as planned before where they were launched before.
+    fn launch_kept(&mut self, ops: &[Op]) -> Answer<()> {
+        let key: Vec<Op> = ops.iter().map(plan::key).collect();
+        if let Some(at) = self.steps.iter().position(|step| step.ops == key) {
+            let step = self.steps.remove(at);
+            self.steps.push(step);
+            return self.start(self.steps.len() - 1);
+        }
+        // A later operation may need more scratch memory than an earlier one has named; the second time there is
+        // enough.
+        let launches = loop {
+            let before = self.grown;
+            let mut planner = Planner { device: self, launches: Vec::new() };
+            for op in &key {
+                planner.add(op)?;
+            }
+            let launches = planner.launches;
+            if self.grown == before {
+                break launches;
+            }
+        };
+        self.start_all(&launches)?;
+        if self.steps.len() == STEPS_MAX {
+            self.steps.remove(0);
+        }
+        self.steps.push(Step { ops: key, launches, recorded: Recording::NotYet });
+        Ok(())
     }
 
     /// A part of the pinned memory that no copy uses any more.
@@ -328,8 +368,43 @@ impl Backend for CudaDevice {
         Ok(bytes)
     }
 
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
+        let mut laid = vec![0; packed.len()];
+        let put = |at: u64, piece: &[u8]| {
+            laid[at as usize..][..piece.len()].copy_from_slice(piece);
+            Ok::<(), std::convert::Infallible>(())
+        };
+        match planes::lay_out(matrix.format(), packed, put) {
+            Ok(()) => laid,
+        }
+    }
+
+    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Answer<()> {
+        const DURING: &str = "refilling weights";
+        self.alive(DURING)?;
+        // The launch that used it last, or whatever was launched where none is known.
+        let used = match self.refilled.remove(&id).and_then(|refilled| refilled.used) {
+            Some(used) => used,
+            None => self.driver.event(false).map_err(self.say(DURING))?,
+        };
+        self.driver.hold_aside(&used).map_err(self.say(DURING))?;
+        let address = self.matrices[&id];
+        for (i, piece) in laid_out.chunks(STAGE_BYTES).enumerate() {
+            let stage = self.stage(DURING)?;
+            let range = stage * STAGE_BYTES..stage * STAGE_BYTES + piece.len();
+            self.stage.bytes_mut()[range.clone()].copy_from_slice(piece);
+            let to = address + (i * STAGE_BYTES) as u64;
+            let copied = self.driver.copy_in_aside(to, &mut self.stage, range).map_err(self.say(DURING))?;
+            self.busy[stage] = Some(copied);
+        }
+        let filled = self.driver.mark_aside().map_err(self.say(DURING))?;
+        self.refilled.insert(id, Refilled { filled: Some(filled), used: None });
+        Ok(())
+    }
+
     fn unload(&mut self, id: MatrixId) -> Answer<()> {
         let Some(address) = self.matrices.remove(&id) else { return Ok(()) };
+        self.refilled.remove(&id);
         self.steps.clear();
         self.driver.free(address).map_err(self.say("releasing weights"))
     }
@@ -372,30 +447,21 @@ impl Backend for CudaDevice {
 
     fn launch(&mut self, ops: &[Op]) -> Answer<()> {
         self.alive("launching")?;
-        let key: Vec<Op> = ops.iter().map(plan::key).collect();
-        if let Some(at) = self.steps.iter().position(|step| step.ops == key) {
-            let step = self.steps.remove(at);
-            self.steps.push(step);
-            return self.start(self.steps.len() - 1);
+        if self.refilled.is_empty() {
+            return self.launch_kept(ops);
         }
-        // A later operation may need more scratch memory than an earlier one has named; the second time there is
-        // enough.
-        let launches = loop {
-            let before = self.grown;
-            let mut planner = Planner { device: self, launches: Vec::new() };
-            for op in &key {
-                planner.add(op)?;
-            }
-            let launches = planner.launches;
-            if self.grown == before {
-                break launches;
-            }
-        };
-        self.start_all(&launches)?;
-        if self.steps.len() == STEPS_MAX {
-            self.steps.remove(0);
+        const DURING: &str = "waiting for weights";
+        let ids: Vec<MatrixId> = ops.iter().flat_map(Op::matrices).map(|matrix| matrix.id()).collect();
+        let ids: Vec<MatrixId> = ids.into_iter().filter(|id| self.refilled.contains_key(id)).collect();
+        for id in &ids {
+            let filled = self.refilled.get_mut(id).and_then(|refilled| refilled.filled.take());
+            filled.map_or(Ok(()), |filled| self.driver.hold(&filled)).map_err(self.say(DURING))?;
         }
-        self.steps.push(Step { ops: key, launches, recorded: Recording::NotYet });
+        self.launch_kept(ops)?;
+        for id in ids {
+            let used = self.driver.event(false).map_err(self.say(DURING))?;
+            self.refilled.insert(id, Refilled { filled: None, used: Some(used) });
+        }
         Ok(())
     }
 

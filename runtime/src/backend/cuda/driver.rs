@@ -1,6 +1,6 @@
 //! The driver, as far as this backend asks it: the one file that calls it without a net.
 //!
-//! Everything here is ordered by one stream for each opened device. Device memory is an address; the caller sees to it
+//! Everything here is ordered by one stream for each opened device, but for copies aside, which events order with it. Device memory is an address; the caller sees to it
 //! that ranges lie inside allocations, and the tables of [`super::kernels`] that arguments are what a kernel takes.
 
 use super::kernels::{Kernel, Module};
@@ -156,6 +156,8 @@ pub fn facts(ordinal: usize) -> Result<Facts, DriverError> {
 pub struct Driver {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
+    /// For copies that go on beside what the first one does.
+    aside: Arc<CudaStream>,
 }
 
 impl Driver {
@@ -165,11 +167,11 @@ impl Driver {
     /// What the driver says.
     pub fn open(ordinal: usize) -> Result<Self, DriverError> {
         let context = CudaContext::new(ordinal)?;
-        // SAFETY: every use of memory is on this device's one stream, or ordered with it by an event; nothing needs
+        // SAFETY: every use of memory is on this device's first stream, or ordered with it by an event; nothing needs
         // tracking.
         unsafe { context.disable_event_tracking() };
-        let stream = context.new_stream()?;
-        Ok(Self { context, stream })
+        let (stream, aside) = (context.new_stream()?, context.new_stream()?);
+        Ok(Self { context, stream, aside })
     }
 
     /// Loads a module's kernels.
@@ -233,6 +235,49 @@ impl Driver {
         // SAFETY: the caller keeps `to` and `part.len()` inside an allocation and leaves the part alone until it is
         // copied.
         unsafe { result::memcpy_htod_async(to, part, self.stream.cu_stream()) }
+    }
+
+    /// The same beside everything launched: nothing but events orders it.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn copy_in_aside(
+        &self,
+        to: u64,
+        from: &mut Pinned,
+        range: std::ops::Range<usize>,
+    ) -> Result<CudaEvent, DriverError> {
+        self.context.bind_to_thread()?;
+        let part = &from.bytes_mut()[range];
+        // SAFETY: as for `copy_in`; the caller sees to it that nothing launched uses `to` meanwhile.
+        unsafe { result::memcpy_htod_async(to, part, self.aside.cu_stream()) }?;
+        self.mark_aside()
+    }
+
+    /// A mark at the end of all copies aside so far.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn mark_aside(&self) -> Result<CudaEvent, DriverError> {
+        let event = self.context.new_event(Some(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING))?;
+        event.record(&self.aside)?;
+        Ok(event)
+    }
+
+    /// Lets copies aside wait for a mark of the first stream.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn hold_aside(&self, until: &CudaEvent) -> Result<(), DriverError> {
+        self.aside.wait(until)
+    }
+
+    /// Lets whatever is launched later wait for a copy aside.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn hold(&self, until: &CudaEvent) -> Result<(), DriverError> {
+        self.stream.wait(until)
     }
 
     /// Copies to pinned memory without waiting.

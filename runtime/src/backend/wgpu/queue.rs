@@ -386,6 +386,23 @@ impl Backend for Wgpu {
         Ok(all * row_bytes)
     }
 
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
+        pack::lay_out(matrix.format(), matrix.columns() as usize, packed)
+    }
+
+    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+        self.sound("refill")?;
+        let placed = &self.matrices[&id];
+        let row_bytes = 4 * placed.layout.row as u64;
+        for piece in &placed.pieces {
+            let arena = self.arenas.iter().find(|arena| arena.id == piece.arena).expect("an arena outlives its pieces");
+            let from = piece.first * row_bytes;
+            let bytes = &laid_out[from as usize..(from + piece.rows * row_bytes) as usize];
+            self.queue.write_buffer(&arena.buffer, 4 * piece.word, bytes);
+        }
+        self.sound("refill")
+    }
+
     fn unload(&mut self, id: MatrixId) -> Result<(), DeviceError> {
         if let Some(placed) = self.matrices.remove(&id) {
             self.unload_pieces(&placed.pieces);
