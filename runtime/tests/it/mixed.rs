@@ -69,7 +69,7 @@ fn inside_four_stages() {
     assert!(apart < 2e-5, "{apart}");
     // Layers that are brought beside what is computed give the bits of those that are held.
     let alone = [Cut { layers: 0..8, device: devices[3].clone() }];
-    let mut bits = |away: usize| -> Vec<u32> {
+    let bits = |away: usize| -> Vec<u32> {
         let mut runner =
             Runner::start_bringing(&gguf, &geometry, kernels, (&alone, &[away]), (96, 24)).expect("the gate passes");
         let mut bits = Vec::new();
