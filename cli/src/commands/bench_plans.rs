@@ -162,7 +162,7 @@ fn ours(ui: &Ui, problem: &PlacementProblem, args: &BenchPlans) -> Result<Ours, 
         });
     }
     if problem.objective == Objective::Throughput && args.trials > 0 {
-        let (outcome, plan) = trials::take(ui, problem, args.trials, args.cap)?;
+        let (outcome, plan) = trials::take(ui, problem, args.trials, args.cap, 1e-6)?;
         let expected = plan.provenance.simulated.map(|simulated| simulated.tokens_per_second);
         return Ok(outcome.plan().cloned().map(|plan| (plan, expected)).ok_or_else(|| plan.reasons.join("; ")));
     }

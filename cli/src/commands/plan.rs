@@ -68,7 +68,9 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
                 isotherm_planner::goals::in_turn(problem, &objectives, args.goals.give, budget)
             })?
         }
-        (None, None) if asked.is_empty() && args.trials > 0 => trials::take(ui, problem, args.trials, args.time_limit)?,
+        (None, None) if asked.is_empty() && args.trials > 0 => {
+            trials::take(ui, problem, args.trials, args.time_limit, args.gap)?
+        }
         (None, None) if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
         (None, None) => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
     };

@@ -11,7 +11,9 @@ use isotherm_planner::refine::RefineError;
 use isotherm_planner::trial::{Trial, Tried, fastest};
 use isotherm_planner::{Budget, Outcome};
 use isotherm_sim::{Options, SimulateError};
-use std::time::Instant;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Runs of the plan that is taken, on other seeds than the one on which it was chosen.
 const SEEDS: u32 = 4;
@@ -20,35 +22,80 @@ const AGAIN: u64 = 0x7121a1;
 /// Most plans that are shown.
 const SHOWN: usize = 12;
 
-/// The plan of most output tokens per second in simulation, of so many that are tried.
-pub fn take(ui: &Ui, problem: &PlacementProblem, trials: usize, limit: Seconds) -> Result<(Outcome, Plan), Failure> {
+/// Raised when there is no time for simulations any more: they know no clock themselves.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Share of the time for choosing; what is left is for running the plan that is taken again.
+const CHOOSING: f64 = 0.85;
+
+/// The plan of most output tokens per second in simulation, of so many that are tried. When time or Ctrl-C ends it, the
+/// fastest so far.
+pub fn take(
+    ui: &Ui,
+    problem: &PlacementProblem,
+    trials: usize,
+    limit: Seconds,
+    gap: f64,
+) -> Result<(Outcome, Plan), Failure> {
     let begin = Instant::now();
-    let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
-    let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
-    let options = Options { interrupt: Some(interrupt::flag()), ..Options::default() };
-    let judge = |plan: &FeasiblePlan| match isotherm_sim::simulate(plan, problem, &problem.workload, &options) {
-        Ok(report) => Ok(report.metrics.get("tokens_per_second").map(|rate| rate.mean)),
-        Err(e @ (SimulateError::Interrupted { .. } | SimulateError::TooManyEvents { .. })) => Err(e),
-        // A plan that cannot be run is none to take.
-        Err(_) => Ok(None),
+    let left = |share: f64| Seconds::of(share * limit.value() - begin.elapsed().as_secs_f64());
+    let done = AtomicBool::new(false);
+    STOP.store(false, Ordering::Relaxed);
+    let watch = || {
+        while !done.load(Ordering::Relaxed) {
+            let ended = left(1.0).value() <= 0.0 || interrupt::flag().load(Ordering::Relaxed);
+            STOP.fetch_or(ended, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(watch);
+        let taken = chosen(ui, problem, trials, &|| left(CHOOSING), gap);
+        done.store(true, Ordering::Relaxed);
+        let (outcome, mut plan) = taken?;
+        plan.provenance.solve_seconds = Some(begin.elapsed().as_secs_f64());
+        plan.provenance.machine = Some(crate::trust::host_id());
+        Ok((outcome, plan))
+    })
+}
+
+fn chosen(
+    ui: &Ui,
+    problem: &PlacementProblem,
+    trials: usize,
+    remaining: &(dyn Fn() -> Seconds + Sync),
+    gap: f64,
+) -> Result<(Outcome, Plan), Failure> {
+    let (interrupt, gap_target) = (Some(interrupt::flag()), gap);
+    let budget = Budget { remaining: Some(remaining), interrupt, gap_target, ..Budget::default() };
+    let options = Options { interrupt: Some(&STOP), ..Options::default() };
+    // A plan that cannot be run, or not in time, is none to take.
+    let judge = |plan: &FeasiblePlan| {
+        let report = isotherm_sim::simulate(plan, problem, &problem.workload, &options).ok();
+        Ok::<_, Infallible>(report.and_then(|report| Some(report.metrics.get("tokens_per_second")?.mean)))
     };
     let Tried { outcome, trials } = fastest(problem, trials, &budget, judge).map_err(|e| match e {
         RefineError::Plan(e) => Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)),
-        RefineError::Judge(e) => Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))),
+        RefineError::Judge(never) => match never {},
     })?;
     ui.note(described(&trials));
     let mut plan = outcome.artefact(problem);
-    plan.provenance.solve_seconds = Some(begin.elapsed().as_secs_f64());
-    plan.provenance.machine = Some(crate::trust::host_id());
     if let Some(taken) = outcome.plan().filter(|_| !trials.is_empty()) {
         let again = Options { seeds: SEEDS, seed: AGAIN, ..options };
-        let report = isotherm_sim::simulate(taken, problem, &problem.workload, &again)
-            .map_err(|e| Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))))?;
-        plan.provenance.simulated = report.metrics.get("tokens_per_second").map(|rate| Simulated {
-            tokens_per_second: rate.mean,
-            seeds: SEEDS,
-            plans: u32::try_from(trials.len()).unwrap_or(u32::MAX),
-        });
+        match isotherm_sim::simulate(taken, problem, &problem.workload, &again) {
+            Ok(report) => {
+                plan.provenance.simulated = report.metrics.get("tokens_per_second").map(|rate| Simulated {
+                    tokens_per_second: rate.mean,
+                    seeds: SEEDS,
+                    plans: u32::try_from(trials.len()).unwrap_or(u32::MAX),
+                });
+            }
+            Err(SimulateError::Interrupted { .. }) => {
+                ui.note("  there was no time to simulate the plan on other seeds; the plan states no simulated rate");
+            }
+            Err(e) => {
+                return Err(Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))));
+            }
+        }
     }
     Ok((outcome, plan))
 }
