@@ -6,6 +6,9 @@ use crate::budget::{Budget, COLUMN_NODES_MAX, Limit, SLICE_NODES};
 use good_lp::solvers::highs::highs as on_highs;
 use good_lp::{Expression, ProblemVariables, SolverModel, constraint, variable};
 use highs::{HighsModelStatus, HighsSolutionStatus, Model};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// Seed of every HiGHS run.
 const SEED: i32 = 1;
@@ -81,7 +84,8 @@ pub(crate) fn solve(
         if let Some(limit) = budget.exhausted() {
             return Ok(Answer { assignment: start, bound, nodes, verdict: Verdict::Stopped(limit), duals: Vec::new() });
         }
-        let mut answer = run(program, start.as_deref(), gap, slice, budget.seconds_left())?;
+        let Some(answer) = watched(program, start.as_deref(), gap, slice, budget) else { continue };
+        let mut answer = answer?;
         nodes += answer.nodes;
         answer.nodes = nodes;
         bound = if program.maximise { bound.min(answer.bound) } else { bound.max(answer.bound) };
@@ -98,6 +102,53 @@ pub(crate) fn solve(
                 slice = (2 * slice).min(nodes_max);
             }
             _ => return Ok(answer),
+        }
+    }
+}
+
+/// How often an interrupt is looked for while HiGHS runs.
+const LOOK: Duration = Duration::from_millis(20);
+/// Columns of a continuous program up to which nobody would notice the wait for it.
+const BRIEF_COLUMNS: usize = 2_000;
+/// Stack of the thread that it runs on, as large as a main thread's.
+const STACK: usize = 8 << 20;
+
+/// One run; none where an interrupt came meanwhile. HiGHS hears of interrupts by a callback in C alone, so where one may
+/// come it runs on a thread of its own, and what nobody waits for any more is left to its limits.
+fn watched(
+    program: &Program,
+    start: Option<&[f64]>,
+    gap: f64,
+    nodes_max: u64,
+    budget: &Budget<'_>,
+) -> Option<Result<Answer, SolverFault>> {
+    let seconds = budget.seconds_left();
+    let brief = program.columns.len() <= BRIEF_COLUMNS && !program.columns.iter().any(|column| column.integer);
+    let Some(interrupt) = budget.interrupt.filter(|_| !brief) else {
+        return Some(run(program, start, gap, nodes_max, seconds));
+    };
+    let (tell, told) = channel();
+    let (own, from) = (program.clone(), start.map(<[f64]>::to_vec));
+    let search = move || {
+        // Nobody listens after an interrupt.
+        let _ = tell.send(run(&own, from.as_deref(), gap, nodes_max, seconds));
+    };
+    let Ok(thread) = std::thread::Builder::new().name("highs".to_owned()).stack_size(STACK).spawn(search) else {
+        return Some(run(program, start, gap, nodes_max, seconds));
+    };
+    loop {
+        match told.recv_timeout(LOOK) {
+            Ok(answer) => {
+                // It has said all it had to say.
+                let _ = thread.join();
+                return Some(answer);
+            }
+            Err(RecvTimeoutError::Timeout) if interrupt.load(Ordering::Relaxed) => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => return Some(run(program, start, gap, nodes_max, seconds)),
+            },
         }
     }
 }
@@ -298,6 +349,28 @@ mod tests {
         let answer = solve(&program, None, 0.0, &Budget::default()).expect("solves");
         assert!((answer.bound - 11.0).abs() < 1e-9);
         assert!((answer.duals[0] - 2.0).abs() < 1e-9 && (answer.duals[1] - 1.0).abs() < 1e-9, "{:?}", answer.duals);
+    }
+
+    #[test]
+    fn an_interrupt_is_heard_while_the_solver_runs() {
+        // A knapsack of equal ratios, which takes branch and bound for ever.
+        let mut program = Program { maximise: true, ..Program::default() };
+        let terms = (0..60).map(|i| (program.column(f64::from(1001 + 2 * i), 0.0, 1.0, true), f64::from(1001 + 2 * i)));
+        let terms = terms.collect();
+        program.row(terms, Relation::AtMost, 30_001.5);
+        program.row(vec![(0, 1.0), (1, 1.0), (2, 1.0)], Relation::AtMost, 2.0);
+        let raised = std::sync::atomic::AtomicBool::new(false);
+        let budget = Budget { interrupt: Some(&raised), nodes_max: u64::MAX, ..Budget::default() };
+        let answer = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                raised.store(true, Ordering::Relaxed);
+            });
+            solve(&program, None, 0.0, &budget)
+        });
+        // A quick machine may have ended before.
+        let verdict = answer.expect("runs").verdict;
+        assert!(matches!(verdict, Verdict::Stopped(Limit::Interrupt) | Verdict::Optimal), "{verdict:?}");
     }
 
     #[test]
