@@ -60,7 +60,7 @@ pub fn least_squares(start: Vec<f64>, steps: &[f64], residuals: &mut dyn FnMut(&
 }
 
 /// `Jᵀ J` and `Jᵀ r`.
-fn normal_equations(
+pub fn normal_equations(
     point: &[f64],
     here: &[f64],
     steps: &[f64],

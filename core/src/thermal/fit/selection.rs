@@ -1,13 +1,14 @@
 //! From logs to a chosen model: fits, cross-validation, refusals, baselines.
 
 use super::candidate::Name;
-use super::optimise::{Found, least_squares};
+use super::optimise::{Found, least_squares, normal_equations};
 use super::power::PowerModel;
 use super::replay::replay;
 use super::{
     BTreeMap, Baseline, Course, Fit, FitError, Named, Offer, Predicted, Score, Search, Shape, Start, ThermalLog, Tried,
     Values, inverted, label,
 };
+use crate::thermal::matrix::{cholesky, inverse_diagonal};
 
 /// Samples that say as much about a parameter as one independent one.
 const SAMPLES_ALIKE: f64 = 40.0;
@@ -19,6 +20,16 @@ const SIMPLER: f64 = 1.01;
 /// A resistance or capacity whose 95 % interval ends at more than this many times where it begins is not determined:
 /// it may as well be ten times as large or as small.
 const INTERVAL_RATIO_MAX: f64 = 100.0;
+
+/// How many times wider than in the fit expectations are for intervals.
+const DOUBT: f64 = 2.0;
+
+/// Distances, in the logarithm, at which the profile of what a die stores is looked at.
+const PROFILE: [f64; 4] = [-1.5, -0.75, 0.75, 1.5];
+/// How stiffly it is held there.
+const PIN: f64 = 1e3;
+/// Of one degree of freedom.
+const CHI_SQUARED_95: f64 = 3.84;
 
 /// A shape fitted to some logs.
 struct Fitted {
@@ -66,12 +77,12 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
     for shape in Shape::ALL {
         let all: Vec<usize> = (0..whole.logs.len()).collect();
         let fitted = whole.best(shape, &all);
-        let errors: Vec<Vec<f64>> = all.iter().map(|&i| errors(shape, &fitted.values, &whole.courses[i])).collect();
+        let errors: Vec<Vec<f64>> = all.iter().map(|&i| errors_of(shape, &fitted.values, &whole.courses[i])).collect();
         let folds = bench.folds(shape);
         let searches = shape.searches(whole.offer, &whole.start);
         let train = score(&errors);
         let mut refused = whole.faults(&searches, &fitted);
-        refused.extend(undetermined(&whole.intervals(&searches, &fitted, &errors)));
+        refused.extend(undetermined(&whole.of_fit(&searches, &fitted, &errors)));
         let together: Vec<Vec<f64>> = folds.iter().map(|(_, errors)| errors.clone()).collect();
         if train.mae_celsius >= constant.train.mae_celsius {
             refused.push("it is no better than a constant temperature".to_owned());
@@ -101,10 +112,10 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
     let (shape, fitted, train_errors, folds) = &kept[chosen];
     let searches = shape.searches(whole.offer, &whole.start);
     let courses: Vec<Course> = test.iter().map(|(_, log)| Course::of(log, log.watts.clone())).collect();
-    let test_errors: Vec<Vec<f64>> = courses.iter().map(|course| errors(*shape, &fitted.values, course)).collect();
+    let test_errors: Vec<Vec<f64>> = courses.iter().map(|course| errors_of(*shape, &fitted.values, course)).collect();
     let test_names: Vec<String> = test.iter().map(|(name, _)| name.clone()).collect();
     let one = &kept[0];
-    let one_test: Vec<Vec<f64>> = courses.iter().map(|course| errors(one.0, &one.1.values, course)).collect();
+    let one_test: Vec<Vec<f64>> = courses.iter().map(|course| errors_of(one.0, &one.1.values, course)).collect();
     let some = |errors: &[Vec<f64>]| Score::of(&errors.concat());
     baselines.push(Baseline {
         name: "one-node",
@@ -122,7 +133,7 @@ pub fn fit(train: &[(String, ThermalLog)], test: &[(String, ThermalLog)]) -> Res
     Ok(Fit {
         model: shape.name(),
         parameters: candidates[chosen].parameters.clone(),
-        intervals: whole.intervals(&searches, fitted, train_errors),
+        intervals: whole.intervals(*shape, &searches, fitted, train_errors),
         train: candidates[chosen].train,
         train_files: named(&whole.names, train_errors),
         cross_validation: candidates[chosen].cross_validation,
@@ -193,7 +204,7 @@ fn named(names: &[String], errors: &[Vec<f64>]) -> Vec<Named> {
 }
 
 /// Predicted less measured temperature. A prediction that left all bounds counts as far off.
-fn errors(shape: Shape, values: &Values, course: &Course) -> Vec<f64> {
+fn errors_of(shape: Shape, values: &Values, course: &Course) -> Vec<f64> {
     let error = |(predicted, measured): (&f64, &f64)| {
         let error = predicted - measured;
         if error.is_finite() { error.clamp(-500.0, 500.0) } else { 500.0 }
@@ -294,7 +305,7 @@ impl<'l> Bench<'l> {
             let values = Values::at(&searches, point);
             let mut all: Vec<f64> = Vec::with_capacity(samples + point.len());
             for &i in logs {
-                all.extend(errors(shape, &values, &self.courses[i]));
+                all.extend(errors_of(shape, &values, &self.courses[i]));
             }
             all.extend(searches.iter().zip(point).map(|(search, &x)| weight * search.surprise(x)));
             all
@@ -311,7 +322,7 @@ impl<'l> Bench<'l> {
             .map(|out| {
                 let others: Vec<usize> = (0..self.logs.len()).filter(|&i| i != out).collect();
                 let values = self.best(shape, &others).values;
-                (values, errors(shape, &values, &self.courses[out]))
+                (values, errors_of(shape, &values, &self.courses[out]))
             })
             .collect()
     }
@@ -340,26 +351,81 @@ impl<'l> Bench<'l> {
         faults
     }
 
-    /// 95 % intervals of the parameters.
+    /// 95 % intervals of the parameters: what the errors say, as many of which as are alike count as one, together with what
+    /// is expected, no more certain than it is. In the fit the latter weighs more, so that it decides what logs leave open;
+    /// an interval reaches from where the parameter would be without that weight, or is, whichever is further.
     fn intervals(
         &self,
+        shape: Shape,
         searches: &[Search],
         fitted: &Fitted,
         errors: &[Vec<f64>],
     ) -> BTreeMap<&'static str, (f64, f64)> {
+        let n = searches.len();
+        let steps: Vec<f64> = searches.iter().map(Search::step).collect();
+        let squares = errors.iter().flatten().map(|e| e * e).sum::<f64>();
+        let freedom = errors.iter().map(Vec::len).sum::<usize>().saturating_sub(n).max(1) as f64;
+        let weight = (squares / freedom * alike(errors)).max(f64::MIN_POSITIVE).sqrt();
+        let mut residuals = |point: &[f64]| -> Vec<f64> {
+            let values = Values::at(searches, point);
+            let of_logs = self.courses.iter().flat_map(|course| errors_of(shape, &values, course));
+            of_logs.chain(searches.iter().zip(point).map(|(search, &x)| weight / DOUBT * search.surprise(x))).collect()
+        };
+        let free = least_squares(fitted.found.point.clone(), &steps, &mut residuals);
+        let here = residuals(&free.point);
+        let (normal, _) = normal_equations(&free.point, &here, &steps, &mut residuals);
+        let Some(lower) = cholesky(&normal, n) else { return BTreeMap::new() };
+        let halves: Vec<f64> =
+            inverse_diagonal(&lower, n).into_iter().map(|inverse| 1.96 * weight * inverse.sqrt()).collect();
+        let mut points = vec![fitted.found.point.clone(), free.point.clone()];
+        // What the die stores hardly shows, and everything else bends with it: others are as far as they go with whatever
+        // of it the errors do not speak against (its profile likelihood).
+        if let Some(die) = searches.iter().position(|search| search.name == Name::DieCapacity) {
+            for away in PROFILE {
+                let target = free.point[die] + away;
+                let mut start = free.point.clone();
+                start[die] = target;
+                let mut pinned = |point: &[f64]| {
+                    let mut all = residuals(point);
+                    all.push(PIN * weight * (point[die] - target));
+                    all
+                };
+                let found = least_squares(start, &steps, &mut pinned);
+                if 2.0 * (found.cost - free.cost) <= CHI_SQUARED_95 * weight * weight {
+                    points.push(found.point);
+                }
+            }
+        }
+        let end = |i: usize, sign: f64| {
+            let reach = points.iter().map(|point| sign * point[i] + halves[i]).fold(f64::NEG_INFINITY, f64::max);
+            sign * reach
+        };
+        self.named(searches, (0..n).map(|i| (end(i, -1.0), end(i, 1.0))))
+    }
+
+    /// The same as the fit itself weighs things, from which follows what logs do not determine.
+    fn of_fit(&self, searches: &[Search], fitted: &Fitted, errors: &[Vec<f64>]) -> BTreeMap<&'static str, (f64, f64)> {
         let samples: usize = errors.iter().map(Vec::len).sum();
         let freedom = samples.saturating_sub(searches.len()).max(1) as f64;
         let variance = 2.0 * fitted.found.cost / freedom * alike(errors);
         let Some(inverse) = &fitted.found.inverse else { return BTreeMap::new() };
-        let one = |((search, &x), &inverse): ((&Search, &f64), &f64)| {
+        let ends = fitted.found.point.iter().zip(inverse).map(|(&x, &inverse)| {
             let half = 1.96 * (variance * inverse).sqrt();
-            let (mut low, mut high) = (search.value(x - half), search.value(x + half));
+            (x - half, x + half)
+        });
+        self.named(searches, ends)
+    }
+
+    /// Intervals between coordinates of the search, by the names of the parameters.
+    fn named(&self, searches: &[Search], ends: impl Iterator<Item = (f64, f64)>) -> BTreeMap<&'static str, (f64, f64)> {
+        let one = |(search, (low, high)): (&Search, (f64, f64))| {
+            let (mut low, mut high) = (search.value(low), search.value(high));
             if inverted(search.name) {
                 (low, high) = (1.0 / high, 1.0 / low);
             }
             (label(search.name, self.offer.ambient, self.offer.fan), (low, high))
         };
-        searches.iter().zip(&fitted.found.point).zip(inverse).map(one).collect()
+        searches.iter().zip(ends).map(one).collect()
     }
 
     fn baselines(&self, whole: &Self, test: &[&ThermalLog]) -> Vec<Baseline> {
@@ -392,7 +458,7 @@ impl<'l> Bench<'l> {
     ) -> Option<Predicted> {
         let model = PowerModel::fit(&whole.logs)?;
         let run = |model: &PowerModel, values: &Values, log: &ThermalLog| {
-            Some(errors(shape, values, &Course::of(log, model.predict(log)?)))
+            Some(errors_of(shape, values, &Course::of(log, model.predict(log)?)))
         };
         let train: Vec<Vec<f64>> =
             whole.logs.iter().map(|log| run(&model, &fitted.values, log)).collect::<Option<_>>()?;

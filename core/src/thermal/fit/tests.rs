@@ -145,3 +145,49 @@ fn exchanged_columns_are_refused() {
         assert!(refused.contains("constant temperature") || refused.contains("do not determine"), "{refused}");
     }
 }
+
+#[test]
+fn most_intervals_hold_the_truth_of_made_up_cards() {
+    // SplitMix64 (Steele, Lea, Flood 2014).
+    let mut state = 11_u64;
+    let mut real = |low: f64, high: f64| {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        low + (high - low) * (z >> 11) as f64 / (1_u64 << 53) as f64
+    };
+    let (mut held, mut all, mut missed) = (0, 0, Vec::new());
+    for card in 0..12 {
+        let made = Card {
+            die: (real(0.05, 0.15), real(5.0, 60.0)),
+            sink: real(150.0, 900.0),
+            conductance: real(1.2, 3.0),
+            slope: 0.0,
+            air: real(18.0, 32.0),
+        };
+        let mut steps =
+            || -> Vec<(usize, f64)> { (0..6).map(|_| (real(100.0, 400.0) as usize, real(15.0, 140.0))).collect() };
+        let logs = vec![steps(), steps()];
+        let logs = logs.iter().map(|steps| log(&made, steps, made.air + 6.0)).collect();
+        let Ok(fit) = fit(&named(logs), &[]) else { continue };
+        let truth = [
+            ("reference_celsius", made.air),
+            ("resistance_kelvin_per_watt", 1.0 / made.conductance),
+            ("capacity_joules_per_kelvin", made.sink),
+            ("die_resistance_kelvin_per_watt", made.die.0),
+            ("die_capacity_joules_per_kelvin", made.die.1),
+        ];
+        // A model of another shape means other things by these names.
+        for (name, value) in truth.into_iter().filter(|_| fit.model == "two-node") {
+            let (low, high) = fit.intervals[name];
+            all += 1;
+            held += usize::from(low <= value && value <= high);
+            if !(low <= value && value <= high) {
+                missed.push(format!("card {card}: {name} is {value:.3}, interval {low:.3} to {high:.3}"));
+            }
+        }
+    }
+    assert!(all >= 30 && held * 100 >= all * 70, "{held} of {all}: {missed:#?}");
+}
