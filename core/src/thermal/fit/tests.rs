@@ -169,7 +169,7 @@ fn most_intervals_hold_the_truth_of_made_up_cards() {
         };
         let mut steps =
             || -> Vec<(usize, f64)> { (0..6).map(|_| (real(100.0, 400.0) as usize, real(15.0, 140.0))).collect() };
-        let logs = vec![steps(), steps()];
+        let logs = [steps(), steps()];
         let logs = logs.iter().map(|steps| log(&made, steps, made.air + 6.0)).collect();
         let Ok(fit) = fit(&named(logs), &[]) else { continue };
         let truth = [
