@@ -173,12 +173,16 @@ class Problem:
         held = body - sum(away) + min(2, n) * max(away)
         return dict(whole, weights=whole["weights"] - body + held, total=rest + held, away=sum(away), away_layers=n)
 
-    def bringing(self, name, start, end):
+    def with_bringing(self, name, start, end, computing):
+        """The longer of computing and bringing where they go on beside each other, else their sum."""
         place, all_layers = self.offload(name), self.layer_bytes(self.format[name])
-        if not place:
-            return Q(0)
-        count = self.stage_bytes(name, start, end)["away_layers"]
-        return Q(sum(all_layers), self.layers) * count / Q(place["bandwidth_bytes_per_second"]["value"])
+        count = self.stage_bytes(name, start, end)["away_layers"] if place else 0
+        if not count:
+            return computing
+        rate = Q(place["bandwidth_bytes_per_second"]["value"])
+        bringing = Q(sum(all_layers), self.layers) * count / rate if rate > 0 else Q(sys.float_info.max)
+        beside = place.get("beside", True) and (place["store"] == "disk" or len(set(all_layers)) == 1)
+        return max(computing, bringing) if beside else computing + bringing
 
     # -- times ------------------------------------------------------------------------------------------------------
     def profile_of(self, device, format):
@@ -239,7 +243,7 @@ class Problem:
             total += curve_at(p["embedding_seconds"], tokens)
         if end == self.layers and sequences:
             total += curve_at(p["head_seconds"], sequences)
-        return max(total, self.bringing(name, start, end))
+        return self.with_bringing(name, start, end, total)
 
     def context(self):
         return mean(self.workload["prompt_tokens"]) + mean(self.workload["output_tokens"]) / 2

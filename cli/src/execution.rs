@@ -19,7 +19,7 @@ use isotherm_core::check::FeasiblePlan;
 use isotherm_core::device::Device;
 use isotherm_core::digest::Digest;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
-use isotherm_core::plan::{PLAN_SCHEMA, Plan};
+use isotherm_core::plan::{PLAN_SCHEMA, Plan, Stage};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, metrics};
 use isotherm_core::units::Celsius;
@@ -60,6 +60,19 @@ pub struct Ready {
     quiet: bool,
     /// How much memory the weights may take; as much as they want where absent.
     pub weights_budget: Option<WeightsBudget>,
+    /// Where layers lie that the plan leaves on a disk; the folder for temporary files where absent.
+    pub weights_folder: Option<PathBuf>,
+}
+
+impl Ready {
+    /// How many layers the plan leaves on a disk of the processor's.
+    pub fn on_disk(&self) -> u32 {
+        let on_cpu = |stage: &&Stage| {
+            let id = stage.devices.first().and_then(|name| self.problem.graph.find(name));
+            id.is_some_and(|id| self.problem.graph.device(id).backend == "cpu")
+        };
+        self.plan.plan().stages.iter().filter(on_cpu).map(|stage| stage.bytes.away_layers).sum()
+    }
 }
 
 /// What to run.
@@ -113,6 +126,7 @@ pub fn ready(ui: &Ui, opened: &Opened) -> Result<Ready, Failure> {
         temperature_max: None,
         quiet: ui.quiet,
         weights_budget: None,
+        weights_folder: None,
     })
 }
 
@@ -205,6 +219,7 @@ fn admitted(
         cancels: None,
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
         weights_budget: ready.weights_budget.clone(),
+        weights_folder: ready.weights_folder.clone(),
     };
     let mut stopped = None;
     let pace = Pace::default();

@@ -248,6 +248,7 @@ impl<'a> Check<'a> {
             ("reserve", stated.reserve, needed.reserve),
             ("total", stated.total, needed.total),
             ("layers elsewhere", stated.away, needed.away),
+            ("number of layers elsewhere", Bytes(stated.away_layers.into()), Bytes(needed.away_layers.into())),
         ] {
             if stated != expected {
                 let (stated, expected) = (stated.0, expected.0);

@@ -38,9 +38,22 @@ pub struct Offload {
     pub store: Store,
     /// Rate at which layers come from there, whole layers one after another.
     pub bandwidth_bytes_per_second: Figure<BytesPerSecond>,
+    /// Whether layers come while others are computed; else a step takes both one after the other.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub beside: bool,
     /// Its room: the layers of a stage that leaves some there have no more bytes than this. Absent where it is ample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_bytes: Option<Figure<Bytes>>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+// Serde's skip condition takes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_yes(flag: &bool) -> bool {
+    *flag
 }
 
 /// Which of `layers` layers are away when `count` are: spread evenly, in rising order.
@@ -53,16 +66,21 @@ pub fn spread(layers: usize, count: usize) -> Vec<usize> {
 /// Bytes in memory while these layers are away: those held, and the buffers.
 #[must_use]
 pub fn held(bytes: &[u64], away: &[usize]) -> u64 {
-    let gone: u64 = away.iter().map(|&layer| bytes[layer]).sum();
     let largest = away.iter().map(|&layer| bytes[layer]).max().unwrap_or(0);
-    bytes.iter().sum::<u64>() - gone + BUFFERS.min(away.len()) as u64 * largest
+    let kept = (0..bytes.len()).filter(|layer| away.binary_search(layer).is_err()).map(|layer| bytes[layer]);
+    total(kept).saturating_add(largest.saturating_mul(BUFFERS.min(away.len()) as u64))
+}
+
+/// The sum, or the largest number there is: such a need never fits.
+pub(crate) fn total(bytes: impl IntoIterator<Item = u64>) -> u64 {
+    bytes.into_iter().fold(0, u64::saturating_add)
 }
 
 /// How many layers of these sizes are away so that what is held and the buffers fit `budget`: as few as possible; all
 /// where nothing less is enough.
 #[must_use]
 pub fn fewest(bytes: &[u64], budget: u64) -> usize {
-    let all: u64 = bytes.iter().sum();
+    let all = total(bytes.iter().copied());
     if all <= budget {
         return 0;
     }

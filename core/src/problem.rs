@@ -395,14 +395,13 @@ impl PlacementProblem {
         }
     }
 
-    /// Time of one step; none where only rates are known. Layers that lie elsewhere are brought while others are
-    /// computed: the longer of both counts.
+    /// Time of one step, bringing layers that lie elsewhere included; none where only rates are known.
     #[must_use]
     pub fn step(&self, device: DeviceId, layers: Layers, shape: &StepShape) -> Option<Seconds> {
         let time = self.profile(device)?.step(layers, self.layers(), shape);
         // A division by 1 changes nothing.
         let computing = Seconds::new(time.value() / self.speed(device)).unwrap_or(Seconds::of(f64::MAX));
-        Some(self.bringing(device, layers).map_or(computing, |bringing| computing.max(bringing)))
+        Some(self.with_bringing(device, layers, computing))
     }
 
     /// Time of one decode step of a request that has the device to itself, at its mean context

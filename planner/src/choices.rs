@@ -131,7 +131,8 @@ fn undominated(variants: &[Cow<'_, PlacementProblem>], device: DeviceId) -> Vec<
             let ahead = j < i || own != other;
             j != i && ahead && other.iter().zip(own).all(|(a, b)| a <= b)
         };
-        if !costs.iter().enumerate().any(beats) {
+        // How many layers lie elsewhere hangs on more than these figures.
+        if variants[i].offload(device).is_some() || !costs.iter().enumerate().any(beats) {
             kept.push(i);
         }
     }
@@ -144,9 +145,6 @@ fn costs(problem: &PlacementProblem, device: DeviceId) -> Option<Vec<f64>> {
     if !problem.usable(device) {
         return None;
     }
-    // Where layers are brought from elsewhere, fewer bytes and shorter computing make everything less.
-    let mut computing = problem.clone();
-    computing.limits.choices.offload = false;
     let layers = problem.layers();
     let mut costs: Vec<f64> =
         (0..layers).map(|layer| problem.weight_bytes(device, Layers::new(layer, layer + 1)).0 as f64).collect();
@@ -160,7 +158,7 @@ fn costs(problem: &PlacementProblem, device: DeviceId) -> Option<Vec<f64>> {
     let ends = [(0, 1), (0, last), (last, layers), (1, layers), (0, layers), (1, 2), (1, last)];
     for (start, end) in ends.into_iter().filter(|(start, end)| start < end && *end <= layers) {
         for shape in &shapes {
-            costs.push(computing.step(device, Layers::new(start, end), shape).map_or(0.0, |time| time.value()));
+            costs.push(problem.step(device, Layers::new(start, end), shape).map_or(0.0, |time| time.value()));
         }
     }
     Some(costs)

@@ -53,6 +53,9 @@ pub struct Orders<'a> {
     pub memory_available: Option<Bytes>,
     /// How much memory the processor's weights may take; as much as they want where absent.
     pub weights_budget: Option<WeightsBudget>,
+    /// A folder with room for the layers that the plan leaves on a disk, in a file without a name; the one for temporary
+    /// files where absent.
+    pub weights_folder: Option<PathBuf>,
 }
 
 /// How much memory weights may take, and where those go that do not fit.
@@ -238,7 +241,12 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
     if let Some(request) = prompts.iter().position(|prompt| length(prompt) > context) {
         return Err(ExecuteError::TooLong { request, tokens: length(&prompts[request]), context });
     }
-    let needed: Bytes = plan.stages.iter().map(|stage| stage.bytes.total).sum();
+    // What a card does not hold lies in the host's memory.
+    let elsewhere = |stage: &Stage| {
+        let known = stage.devices.first().and_then(|name| orders.graph.find(name)).map(|id| orders.graph.device(id));
+        if known.is_some_and(|device| device.backend == "cpu") { Bytes::ZERO } else { stage.bytes.away }
+    };
+    let needed: Bytes = plan.stages.iter().map(|stage| stage.bytes.total.saturating_add(elsewhere(stage))).sum();
     // Of the weights no more than the budget is held.
     let weights: Bytes = plan.stages.iter().map(|stage| stage.bytes.weights).sum();
     let spared = orders.weights_budget.as_ref().map_or(0, |budget| weights.0.saturating_sub(budget.bytes.0));
@@ -264,6 +272,7 @@ fn places(orders: &Orders<'_>, prompts: &[Prompt]) -> Result<Vec<StagePlace>, Ex
                     positions_max: positions,
                     cache_blocks: cache_blocks(orders, stage, positions, together),
                     away: stage.bytes.away_layers as usize,
+                    folder: orders.weights_folder.clone(),
                 },
             })
         })

@@ -16,6 +16,23 @@ use serde::Serialize;
 
 pub use self::sensors::{EnergyCounter, PowerSensor, Sensors, TemperatureSensor};
 
+/// Whether a folder lies in memory (tmpfs, ramfs) as far as the system says.
+#[must_use]
+pub fn is_in_memory(folder: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        /// As `linux/magic.h` numbers them.
+        const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+        let kind = rustix::fs::statfs(folder).ok().and_then(|known| u64::try_from(known.f_type).ok());
+        kind.is_some_and(|kind| IN_MEMORY.contains(&kind))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        false
+    }
+}
+
 /// Bytes of a kernel file that are looked at.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// Processors in a kernel list beyond which it is taken for damaged.

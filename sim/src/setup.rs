@@ -121,13 +121,17 @@ impl<'a> Setup<'a> {
             None => Vec::new(),
         };
         let heat = warmth::heat(problem, &mut servers)?;
+        let whole = |prompt: u32, output: u32| (u64::from(prompt) + u64::from(output)).saturating_sub(1);
+        let recorded_longest = recording
+            .and_then(|recording| recording.requests().iter().map(|r| whole(r.prompt_tokens, r.output_tokens)).max());
+        let longest = recorded_longest.unwrap_or_else(|| whole(workload.prompt_tokens.max, workload.output_tokens.max));
         let sets = sets(problem, &mut servers);
-        let mut routes = plan_routes(plan, problem, workload, &servers, &(0..primary).collect::<Vec<_>>())?;
+        let mut routes = plan_routes(plan, problem, workload, &servers, &(0..primary).collect::<Vec<_>>(), longest)?;
         if routes.is_empty() {
             return Err(SimulateError::NoRoute);
         }
         if let Some(fallback) = fallback {
-            let prepared = plan_routes(fallback, problem, workload, &servers, &on)?;
+            let prepared = plan_routes(fallback, problem, workload, &servers, &on, longest)?;
             routes.extend(prepared.into_iter().map(|route| RouteSetup { prepared: true, ..route }));
         }
         let mut lanes = lanes(problem, &servers, &mut routes);
@@ -207,9 +211,12 @@ fn plan_routes(
     workload: &Workload,
     servers: &[ServerSetup],
     on: &[usize],
+    longest: u64,
 ) -> Result<Vec<RouteSetup>, SimulateError> {
     let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
-    (0..plan.routes.len()).map(|r| route_setup(r, plan, problem, workload, (servers, on), &in_flight)).collect()
+    (0..plan.routes.len())
+        .map(|r| route_setup(r, plan, problem, workload, (servers, on, longest), &in_flight))
+        .collect()
 }
 
 /// The weights that stages of a prepared plan need beyond those that their devices hold, each with its lane from the
@@ -322,12 +329,11 @@ fn route_setup(
     plan: &Plan,
     problem: &PlacementProblem,
     workload: &Workload,
-    (servers, on): (&[ServerSetup], &[usize]),
+    (servers, on, longest): (&[ServerSetup], &[usize], u64),
     in_flight: &[InFlight],
 ) -> Result<RouteSetup, SimulateError> {
     let (route, own) = (&plan.routes[route_at], in_flight[route_at]);
     let serving = Serving { requests_max: own.requests, ..problem.serving };
-    let longest = u64::from(workload.prompt_tokens.max) + u64::from(workload.output_tokens.max) - 1;
     let recorded = matches!(workload.arrivals, Arrivals::Recorded { .. });
     let needed = blocks_for(longest, &serving);
     let mut stops = Vec::with_capacity(route.stages.len());
@@ -340,7 +346,7 @@ fn route_setup(
         let through: Vec<usize> = (0..plan.routes.len()).filter(passes).collect();
         let weights: Vec<f64> = through.iter().map(|&other| in_flight[other].weight).collect();
         let blocks = cache_blocks(&problem.model, stage.layers, stage.bytes.kv, &serving);
-        // Of recorded requests the longest prompt and the longest answer need not be of one: each is judged by itself.
+        // What is recorded may be longer than any plan allows for: each request is judged by itself.
         let even = u64::from(blocks) / through.len() as u64;
         let needed = if recorded { needed.min(even).max(1) } else { needed };
         let divided = divided_blocks(blocks, &weights, needed).ok_or_else(|| SimulateError::CacheTooSmall {

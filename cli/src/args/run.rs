@@ -96,10 +96,12 @@ pub struct Run {
     /// File to write the run record to; by default beside the manifest.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Hold at most so much of the weights in memory, such as `600 MiB`; the other layers lie in a file without a name in the
-    /// folder for temporary files and are read while the layer before them is computed.
+    /// Hold at most so much of the weights in memory, such as `600 MiB`; the other layers lie in a file without a name and are read while the layer before them is computed.
     #[arg(long, value_name = "SIZE")]
     pub weights_budget: Option<Bytes>,
+    /// Folder on a disk for the layers that the plan or the budget leaves there; by default that for temporary files.
+    #[arg(long, value_name = "DIR")]
+    pub weights_folder: Option<PathBuf>,
     /// Number of distinct trusted keys that must have signed; never less than `isotherm keys threshold` says.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub threshold: u32,

@@ -314,6 +314,7 @@ impl Placed<'_> {
             cancels: None,
             memory_available: Host::discover(&Roots::default()).memory_available_bytes,
             weights_budget: None,
+            weights_folder: None,
         };
         let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
             if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }

@@ -29,7 +29,18 @@ pub fn run(ui: &Ui, args: &Run) -> Done {
     let mut ready = execution::ready(ui, &opened)?;
     ready.remembered = Some(opened.manifest.predicate.counter);
     ready.temperature_max = args.temperature_max;
-    ready.weights_budget = args.weights_budget.map(|bytes| WeightsBudget { bytes, folder: std::env::temp_dir() });
+    let folder = args.weights_folder.clone().unwrap_or_else(std::env::temp_dir);
+    let on_disk = ready.on_disk();
+    if args.weights_budget.is_some() && on_disk > 0 {
+        let what = format!("--weights-budget, and a plan that leaves {on_disk} layers on a disk as it is");
+        return Err(Failure::new(Code::Usage, what).remedy("leave --weights-budget out"));
+    }
+    if (args.weights_budget.is_some() || on_disk > 0) && isotherm_runtime::host::is_in_memory(&folder) {
+        let what = format!("{} is in memory, so that layers put there save none", folder.display());
+        return Err(Failure::new(Code::Usage, what).remedy("name a folder on a disk with --weights-folder"));
+    }
+    ready.weights_budget = args.weights_budget.map(|bytes| WeightsBudget { bytes, folder: folder.clone() });
+    ready.weights_folder = Some(folder);
     let identity = trust::identity(ui)?;
     ready.guest = Guest::open(&identity, &args.guest)?;
     let output = args.output.clone().unwrap_or_else(|| fresh(&args.manifest));
@@ -203,13 +214,13 @@ fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, prompt: &str, raw: bool) ->
     Ok(tokens)
 }
 
-/// What bringing layers from a file did, in one line; none where all weights were held.
+/// What bringing layers did, in one line; none where all weights were held.
 pub fn brought(executed: &Executed) -> Option<String> {
     let figures = executed.offloaded.as_ref()?;
     let seconds = figures.reading.as_secs_f64();
     let rate = if seconds > 0.0 { figures.read_bytes as f64 / seconds * 1e-9 } else { 0.0 };
     Some(format!(
-        "{} of {} layers were read from a file at each pass: {} in memory at most, {} read at {rate:.1} GB/s, waited {:.2} s \
+        "{} of {} layers were brought at each pass: {} of weights held at most, {} brought at {rate:.1} GB/s, waited {:.2} s \
          for them",
         figures.away,
         figures.layers,

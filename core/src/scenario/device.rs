@@ -149,9 +149,9 @@ fn offload(reader: Reader<'_, '_>, says: &Says) -> Option<Offload> {
         }
     }
     let bandwidth = heat::above_zero(&reader, "bandwidth", bandwidth, BytesPerSecond::value);
-    let room_bytes = reader.figure("room", says);
+    let (room_bytes, beside) = (reader.figure("room", says), reader.boolean("beside").unwrap_or(true));
     reader.done();
-    Some(Offload { store: store?, bandwidth_bytes_per_second: bandwidth?, room_bytes })
+    Some(Offload { store: store?, bandwidth_bytes_per_second: bandwidth?, beside, room_bytes })
 }
 
 /// Operator times of one model. Times are numbers of milliseconds per layer; what is left out takes no time of its

@@ -114,7 +114,7 @@ pub struct Fit {
     pub model: &'static str,
     /// Its parameters, with their units in their names.
     pub parameters: BTreeMap<&'static str, f64>,
-    /// About 95 % intervals of the parameters: Gauss-Newton, widened by the correlation of the errors in time, by doubt about
+    /// Intervals of the parameters, meant for 95 %: Gauss-Newton, widened by the correlation of the errors in time, by doubt about
     /// what is expected, and along the profile of what the die stores.
     pub intervals: BTreeMap<&'static str, (f64, f64)>,
     /// On the logs it was fitted to.

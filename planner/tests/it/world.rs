@@ -236,7 +236,8 @@ pub fn with_offload(seed: u64, mut problem: PlacementProblem) -> PlacementProble
     for i in 0..file.devices.len() {
         let twin = i > 0 && file.devices[i].profiles == file.devices[i - 1].profiles;
         let offload = random.chance(80).then(|| Offload {
-            store: Store::HostMemory,
+            store: if random.chance(50) { Store::HostMemory } else { Store::Disk },
+            beside: random.chance(75),
             bandwidth_bytes_per_second: Figure::declared(BytesPerSecond::of(random.real(2e5, 2e6)), "test"),
             room_bytes: random.chance(30).then(|| Figure::declared(Bytes(random.whole(2000, 9000)), "test")),
         });

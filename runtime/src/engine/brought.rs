@@ -1,10 +1,10 @@
 //! Layers of a stage on a device whose weights lie in the host's memory, in the device's layout, and are brought when their
 //! turn comes.
 //!
-//! Layers of equal formats take turns in two places on the device. Once a layer is launched, the place that it was computed
-//! from is refilled with the layer after the next, beside whatever runs: the device waits with the refill until the layer is
-//! done, and with the next layer until that is there. In a file of two mixtures of formats, as K-quants are, each mixture has
-//! one place, so that memory stays the same and bringing is not hidden.
+//! Layers of equal formats take turns in two places on the device. Once the next layer is launched too, the place that a layer
+//! was computed from is refilled with the one after that: the device waits with the refill until the layer is done, and with
+//! the layer that it brings until that is there, so that one layer is computed while another comes. In a file of two mixtures
+//! of formats, as K-quants are, each mixture has one place, so that memory stays the same and bringing is not hidden.
 
 use super::device_stage::Loader;
 use super::shelf::Offloaded;
@@ -55,6 +55,8 @@ pub(super) struct Brought {
     lane_of: Vec<usize>,
     /// The layer whose turn it is, a position in `layers`.
     turn: usize,
+    /// A layer that was launched and whose place is to be refilled: its lane and visit.
+    waiting: Option<(usize, usize)>,
     /// What was brought.
     pub(super) figures: Offloaded,
 }
@@ -105,36 +107,68 @@ impl Brought {
             pass_bytes: (0..away.len()).map(bytes).sum(),
             ..Offloaded::default()
         };
-        Ok(Self { layers: away.to_vec(), laid_out, lanes, lane_of, turn: 0, figures })
+        Ok(Self { layers: away.to_vec(), laid_out, lanes, lane_of, turn: 0, waiting: None, figures })
+    }
+
+    /// Whether a pass may begin: the one before came to its end.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.turn == 0 && self.waiting.is_none()
     }
 
     /// The next layer that is brought, from layer `from` of the stage on, and where its matrices are; none where all that
-    /// follow are held.
-    pub(super) fn next_from(&self, from: usize) -> Option<(usize, Matrices)> {
-        let layer = *self.layers.get(self.turn)?;
-        let lane = &self.lanes[self.lane_of[self.turn]];
-        (layer >= from).then(|| (layer, lane.places[lane.visits % lane.places.len()]))
-    }
-
-    /// The layer whose turn it was is launched: its place is refilled.
+    /// follow are held. What its place waits for is brought.
     ///
     /// # Errors
     /// What the device says.
-    pub(super) fn done(&mut self, device: &mut Device) -> Result<(), DeviceError> {
-        let lane = &mut self.lanes[self.lane_of[self.turn]];
-        let (count, places) = (lane.layers.len(), lane.places.len());
-        if count > places {
-            let begin = Instant::now();
-            let next = lane.layers[(lane.visits + places) % count];
-            let place = lane.places[lane.visits % places].all();
-            for (matrix, by) in place.into_iter().zip(&self.laid_out[next]) {
-                device.refill(matrix, by)?;
-                self.figures.read_bytes += by.bytes();
-            }
-            self.figures.reading += begin.elapsed();
+    pub(super) fn next_from(
+        &mut self,
+        from: usize,
+        device: &mut Device,
+    ) -> Result<Option<(usize, Matrices)>, DeviceError> {
+        let layer = self.layers[self.turn];
+        if layer < from {
+            return Ok(None);
+        }
+        let own = self.lane_of[self.turn];
+        if self.waiting.is_some_and(|(lane, _)| lane == own && self.lanes[own].places.len() == 1) {
+            self.refill(device)?;
+        }
+        let lane = &self.lanes[own];
+        Ok(Some((layer, lane.places[lane.visits % lane.places.len()])))
+    }
+
+    /// The layer whose turn it was is launched, and the place of the one before is refilled.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(super) fn launched(&mut self, device: &mut Device) -> Result<(), DeviceError> {
+        self.refill(device)?;
+        let own = self.lane_of[self.turn];
+        let lane = &mut self.lanes[own];
+        if lane.layers.len() > lane.places.len() {
+            self.waiting = Some((own, lane.visits));
         }
         lane.visits += 1;
         self.turn = (self.turn + 1) % self.layers.len();
+        Ok(())
+    }
+
+    /// Refills the place that waits for it, if one does.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(super) fn refill(&mut self, device: &mut Device) -> Result<(), DeviceError> {
+        let Some((lane, visit)) = self.waiting.take() else { return Ok(()) };
+        let lane = &self.lanes[lane];
+        let (count, places) = (lane.layers.len(), lane.places.len());
+        let begin = Instant::now();
+        let next = lane.layers[(visit + places) % count];
+        let place = lane.places[visit % places].all();
+        for (matrix, by) in place.into_iter().zip(&self.laid_out[next]) {
+            device.refill(matrix, by)?;
+            self.figures.read_bytes += by.bytes();
+        }
+        self.figures.reading += begin.elapsed();
         Ok(())
     }
 }

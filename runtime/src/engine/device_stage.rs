@@ -288,14 +288,10 @@ impl DeviceStage {
         let mut ops = ops;
         let told = Told { rows, blocks: pass.blocks.len(), seen_max };
         let mut from = 0;
-        while let Some(next) = self.brought.as_ref().and_then(|brought| brought.next_from(from)) {
-            let (layer, matrices) = next;
-            self.layers_of(&mut ops, from..layer + 1, told, Some(matrices));
-            self.device.launch(&ops)?;
-            ops.clear();
-            let Self { brought, device, .. } = self;
-            brought.as_mut().map_or(Ok(()), |brought| brought.done(device))?;
-            from = layer + 1;
+        if let Some(mut brought) = self.brought.take() {
+            let launched = self.launch_brought(&mut brought, &mut ops, told);
+            self.brought = Some(brought);
+            from = launched?;
         }
         self.layers_of(&mut ops, from..self.layers.len(), told, None);
         match self.head.is_some() {
@@ -362,6 +358,30 @@ impl DeviceStage {
             }
         }
         Ok((ops, seen_max))
+    }
+
+    /// Launches everything up to the last layer that is brought, and the held ones after it; gives the number of layers.
+    fn launch_brought(&mut self, brought: &mut Brought, ops: &mut Vec<Op>, told: Told) -> Result<usize, DeviceError> {
+        if !brought.is_whole() {
+            return Err(DeviceError::Driver {
+                device: self.device.label(),
+                during: "bringing layers",
+                why: "the pass before failed halfway; load the stage anew".to_owned(),
+            });
+        }
+        let mut from = 0;
+        while let Some((layer, matrices)) = brought.next_from(from, &mut self.device)? {
+            self.layers_of(ops, from..layer + 1, told, Some(matrices));
+            self.device.launch(ops)?;
+            ops.clear();
+            brought.launched(&mut self.device)?;
+            from = layer + 1;
+        }
+        self.layers_of(ops, from..self.layers.len(), told, None);
+        self.device.launch(ops)?;
+        ops.clear();
+        brought.refill(&mut self.device)?;
+        Ok(self.layers.len())
     }
 
     /// What bringing layers did; none where all are held.

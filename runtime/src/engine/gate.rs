@@ -76,6 +76,7 @@ pub(crate) fn check(card: &Card, gguf: &Gguf, geometry: &Geometry, spec: &StageS
         positions_max: ROWS,
         cache_blocks: 1,
         away: 0,
+        folder: None,
         isa: spec.isa,
         arithmetic: spec.arithmetic,
     };

@@ -308,7 +308,8 @@ fn shares(
 
 /// What the plan leaves elsewhere of a stage. A card brings it from memory and needs no folder.
 fn planned(place: &StagePlace) -> Option<Offload> {
-    (place.spec.away > 0).then(|| Offload { away: Away::Layers(place.spec.away), folder: std::env::temp_dir() })
+    let folder = || place.spec.folder.clone().unwrap_or_else(std::env::temp_dir);
+    (place.spec.away > 0).then(|| Offload { away: Away::Layers(place.spec.away), folder: folder() })
 }
 
 /// A layer in a file that could not be read.

@@ -52,17 +52,17 @@ impl Offload {
 pub struct Offloaded {
     /// Layers of the model.
     pub layers: usize,
-    /// Those that lie in a file.
+    /// Those that lie in a file, or a card's in the host's memory.
     pub away: usize,
     /// Bytes of packed weights in memory at most, buffers included.
     pub held_bytes: u64,
-    /// Bytes that a pass over all layers reads.
+    /// Bytes that a pass over all layers brings.
     pub pass_bytes: u64,
-    /// Bytes read so far.
+    /// Bytes brought so far.
     pub read_bytes: u64,
-    /// How long reading took; it goes on beside computing.
+    /// How long that took; it goes on beside computing. For a card, how long handing the bytes over took.
     pub reading: Duration,
-    /// How long computing waited for it.
+    /// How long computing waited for it; not known of cards.
     pub waiting: Duration,
 }
 

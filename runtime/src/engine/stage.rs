@@ -20,6 +20,7 @@ use crate::model::geometry::EMBEDDING;
 use crate::model::gguf::Gguf;
 use feed_forward::{Choice, Wide};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Instant;
 use view::View;
 
@@ -46,6 +47,8 @@ pub(crate) struct StageSpec {
     pub(crate) cache_blocks: usize,
     /// Layers whose weights are not held, but brought when their turn comes.
     pub(crate) away: usize,
+    /// Where the processor's lie meanwhile; the folder for temporary files where none is named.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// A loaded stage. Whoever calls [`Stage::run`] is the first worker of its team.

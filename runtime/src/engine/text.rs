@@ -157,6 +157,7 @@ impl Runner {
                     positions_max: room,
                     cache_blocks: blocks_for(room),
                     away: away.get(i).copied().unwrap_or(0),
+                    folder: None,
                 },
             })
             .collect();

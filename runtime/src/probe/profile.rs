@@ -86,6 +86,7 @@ pub(super) fn start(
                 positions_max: positions,
                 cache_blocks: blocks,
                 away: 0,
+                folder: None,
             },
         })
         .collect();

@@ -155,6 +155,7 @@ impl Planned {
             cancels: None,
             memory_available: None,
             weights_budget: None,
+            weights_folder: None,
         }
     }
 
@@ -202,7 +203,8 @@ fn layers_that_a_plan_leaves_on_a_disk_are_brought_and_change_no_token() {
     let mut file = planned.problem.graph.file().clone();
     file.devices[0].memory_bytes = declared(Bytes(whole.0 - layer.0));
     let rate = declared(BytesPerSecond::of(1e9)).expect("a figure");
-    file.devices[0].offload = Some(Offload { store: Store::Disk, bandwidth_bytes_per_second: rate, room_bytes: None });
+    file.devices[0].offload =
+        Some(Offload { store: Store::Disk, bandwidth_bytes_per_second: rate, beside: true, room_bytes: None });
     planned.problem.graph = DeviceGraph::new(file).expect("as before");
     planned.problem.limits.choices.offload = true;
     planned.plan = chain(&planned.problem, &["cpu0".to_owned()]);

@@ -11,7 +11,6 @@ use isotherm_planner::refine::RefineError;
 use isotherm_planner::trial::{Trial, Tried, fastest};
 use isotherm_planner::{Budget, Outcome};
 use isotherm_sim::{Options, SimulateError};
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,13 +48,23 @@ pub fn take(
     };
     std::thread::scope(|scope| {
         scope.spawn(watch);
-        let taken = chosen(ui, problem, trials, &|| left(CHOOSING), gap);
-        done.store(true, Ordering::Relaxed);
-        let (outcome, mut plan) = taken?;
+        let (outcome, mut plan) = {
+            let _raised = Raised(&done);
+            chosen(ui, problem, trials, &|| left(CHOOSING), gap)?
+        };
         plan.provenance.solve_seconds = Some(begin.elapsed().as_secs_f64());
         plan.provenance.machine = Some(crate::trust::host_id());
         Ok((outcome, plan))
     })
+}
+
+/// Raises a flag when it goes, however that comes about.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 fn chosen(
@@ -68,14 +77,15 @@ fn chosen(
     let (interrupt, gap_target) = (Some(interrupt::flag()), gap);
     let budget = Budget { remaining: Some(remaining), interrupt, gap_target, ..Budget::default() };
     let options = Options { interrupt: Some(&STOP), ..Options::default() };
-    // A plan that cannot be run, or not in time, is none to take.
-    let judge = |plan: &FeasiblePlan| {
-        let report = isotherm_sim::simulate(plan, problem, &problem.workload, &options).ok();
-        Ok::<_, Infallible>(report.and_then(|report| Some(report.metrics.get("tokens_per_second")?.mean)))
+    let judge = |plan: &FeasiblePlan| match isotherm_sim::simulate(plan, problem, &problem.workload, &options) {
+        Ok(report) => Ok(report.metrics.get("tokens_per_second").map(|rate| rate.mean)),
+        Err(e @ SimulateError::TooManyEvents { .. }) => Err(e),
+        // A plan that cannot be run, or not in time, is none to take.
+        Err(_) => Ok(None),
     };
     let Tried { outcome, trials } = fastest(problem, trials, &budget, judge).map_err(|e| match e {
         RefineError::Plan(e) => Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)),
-        RefineError::Judge(never) => match never {},
+        RefineError::Judge(e) => Failure::io(format!("failed to simulate {}: {}", problem.name, models::causes(&e))),
     })?;
     ui.note(described(&trials));
     let mut plan = outcome.artefact(problem);

@@ -21,8 +21,8 @@ use std::time::Duration;
 const STAGES: usize = 4;
 /// Bytes of each part.
 const STAGE_BYTES: usize = 1 << 20;
-/// Steps whose launches are kept.
-const STEPS_MAX: usize = 256;
+/// Steps whose launches are kept; more where layers are brought, for a pass then has a step for each of them.
+const STEPS_MAX: [usize; 2] = [32, 256];
 /// Bytes of the copy that proves a way between two devices.
 const PROOF_BYTES: usize = 4096;
 
@@ -235,7 +235,7 @@ impl CudaDevice {
             }
         };
         self.start_all(&launches)?;
-        if self.steps.len() == STEPS_MAX {
+        if self.steps.len() >= STEPS_MAX[usize::from(!self.refilled.is_empty())] {
             self.steps.remove(0);
         }
         self.steps.push(Step { ops: key, launches, recorded: Recording::NotYet });
@@ -525,6 +525,7 @@ impl Drop for CudaDevice {
     fn drop(&mut self) {
         // Nothing can be done about a driver that does not take memory back; what it holds ends with the process.
         self.steps.clear();
+        let _ = self.driver.synchronise_aside();
         let _ = self.driver.synchronise();
         let scratch = self.scratch.values().map(|(address, _)| address);
         for &address in self.buffers.values().chain(self.matrices.values()).chain(scratch) {

@@ -1,7 +1,8 @@
 //! The driver, as far as this backend asks it: the one file that calls it without a net.
 //!
-//! Everything here is ordered by one stream for each opened device, but for copies aside, which events order with it. Device memory is an address; the caller sees to it
-//! that ranges lie inside allocations, and the tables of [`super::kernels`] that arguments are what a kernel takes.
+//! Everything here is ordered by one stream for each opened device, but for copies aside, which events order with it.
+//! Device memory is an address; the caller sees to it that ranges lie inside allocations, and the tables of
+//! [`super::kernels`] that arguments are what a kernel takes.
 
 use super::kernels::{Kernel, Module};
 use cudarc::driver::result;
@@ -406,6 +407,14 @@ impl Driver {
         let event = self.context.new_event(Some(flags))?;
         event.record(&self.stream)?;
         Ok(event)
+    }
+
+    /// Waits for copies aside.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn synchronise_aside(&self) -> Result<(), DriverError> {
+        self.aside.synchronize()
     }
 
     /// Waits for everything launched.
