@@ -17,7 +17,7 @@ use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::replay::Carried;
 use crate::throughput::worths::Worths;
-use crate::throughput::{BestFlow, Depth, Flows, Proof, best_flow};
+use crate::throughput::{Before, BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::check::open_batches;
 use isotherm_core::plan::{BatchEvidence, Case, EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
@@ -153,10 +153,14 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         networks.push(networks.first().map_or_else(|| Network::new(tables, &life), |known| known.again(tables, &life)));
     }
     if let ([network], [batch]) = (networks.as_slice(), problem.batches().as_slice()) {
-        return Ok((best_flow(&Flows::new(tables, network), None, Depth::Full, budget)?, *batch, Vec::new()));
+        return Ok((
+            best_flow(&Flows::new(tables, network), Before::default(), Depth::Full, budget)?,
+            *batch,
+            Vec::new(),
+        ));
     }
     // What is quickly found for each batch; then the most promising first: what it reaches rules out others.
-    let quick = |network: &Network| best_flow(&Flows::new(tables, network), None, Depth::Quick, budget);
+    let quick = |network: &Network| best_flow(&Flows::new(tables, network), Before::default(), Depth::Quick, budget);
     let mut open: Vec<(BestFlow, u32, &Network)> = Vec::new();
     for (batch, network) in problem.batches().into_iter().zip(&networks) {
         open.push((quick(network)?, batch, network));
@@ -173,13 +177,14 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
     let mut proofs: Vec<BatchProof> = Vec::new();
     for (quickly, batch, network) in open {
         let rate = placement.as_ref().map_or(0.0, |(_, rate)| *rate);
-        let needless = quickly.bound <= rate * (1.0 + GAP_NONE);
+        let needless = quickly.bound <= rate * (1.0 + budget.gap_target.max(GAP_NONE));
         let exhausted = budget.exhausted().filter(|_| found.is_some() && !needless);
         let flow = if needless || exhausted.is_some() {
             BestFlow { stopped: quickly.stopped.or(exhausted), ..quickly }
         } else {
             let known = placement.as_ref().map(|(known, _)| known.as_slice());
-            best_flow(&Flows::new(tables, network), known, Depth::Full, budget)?
+            let before = Before { placement: known, rate, quickly: Some(&quickly) };
+            best_flow(&Flows::new(tables, network), before, Depth::Full, budget)?
         };
         if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {
             placement = Some((known.clone(), carried.rate));

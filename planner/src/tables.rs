@@ -24,9 +24,29 @@ impl<T: Copy + Default> Intervals<T> {
         Self { layers, values }
     }
 
+    /// The values of a function that depends on how many layers an interval has and on which ends of the model are in
+    /// it, and on nothing else: asked once for each.
+    pub fn of_lengths(layers: usize, mut value: impl FnMut(usize, usize) -> T) -> Self {
+        let mut known: Vec<Option<T>> = vec![None; (layers + 1) * 4];
+        Self::of(layers, |start, end| {
+            let ends = usize::from(start == 0) + 2 * usize::from(end == layers);
+            *known[(end - start) * 4 + ends].get_or_insert_with(|| value(start, end))
+        })
+    }
+
     /// The value of `start..end`.
     pub fn at(&self, start: usize, end: usize) -> T {
         self.values[start * (self.layers + 1) + end]
+    }
+}
+
+impl Intervals<f64> {
+    /// The same, and zero where a kind cannot hold the layers.
+    pub fn where_held(mut self, kind: &Kind) -> Self {
+        for (start, &reach) in kind.reach.iter().enumerate() {
+            self.values[start * (self.layers + 1)..][reach + 1..=self.layers].fill(0.0);
+        }
+        self
     }
 }
 

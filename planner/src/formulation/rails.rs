@@ -15,6 +15,7 @@
 use super::program::{Program, Relation};
 use super::solve::{SolverFault, Verdict, solve};
 use crate::budget::Budget;
+use crate::throughput::blocks::handed;
 
 /// Rates of the rails of a region; they add to the rate asked for.
 pub(crate) type Rails = Vec<f64>;
@@ -62,18 +63,7 @@ impl Stock {
 /// Whether rails of one site can hand everything to rails of another, each pair of devices by a way of `rate`: no cut
 /// of the complete bipartite network between them is smaller than the whole.
 pub(crate) fn hands_over(from: &[f64], to: &[f64], rate: f64) -> bool {
-    let whole: f64 = from.iter().sum();
-    let inside = |set: u32, i: usize| set >> i & 1 == 1;
-    let part = |rails: &[f64], set: u32, of: bool| -> f64 {
-        rails.iter().enumerate().filter(|(i, _)| inside(set, *i) == of).map(|(_, r)| r).sum()
-    };
-    (0..1_u32 << from.len()).all(|x| {
-        (0..1_u32 << to.len()).all(|y| {
-            let crossing = f64::from(x.count_ones()) * (to.len() as f64 - f64::from(y.count_ones()));
-            let ways = if crossing > 0.0 { crossing * rate } else { 0.0 };
-            part(from, x, false) + part(to, y, true) + ways >= whole * (1.0 - 1e-9)
-        })
-    })
+    handed(from, to, rate) >= from.iter().sum::<f64>() * (1.0 - 1e-9)
 }
 
 /// Regions that cover all layers at the rate that `kinds` were made for, sites in this order; none where none were

@@ -415,7 +415,7 @@ impl Dives {
                 self.high = f64::midpoint(low, above);
             }
             let target = f64::midpoint(low, self.high);
-            let mut found = None;
+            let (mut found, before) = (None, left);
             'orders: for at in 0..self.orders.len() {
                 let order = self.orders[at].clone();
                 let Some(row) = Row::new(&self.yard, &order, target) else { continue };
@@ -446,6 +446,8 @@ impl Dives {
                 }
                 None => self.high = target,
             }
+            // A rate that no order of the sites passes counts as a dive: where there are only such, the search ends too.
+            left -= u64::from(left == before);
         }
         Ok(best)
     }

@@ -110,12 +110,21 @@ pub(crate) struct BestFlow {
     pub nodes: u64,
     /// What ended the search early.
     pub stopped: Option<Limit>,
+    /// What a plan for other batches carries, for which slower ones are of no use; zero where there is none.
+    pub beaten: f64,
+    /// The bound with a price on requests in flight, where it was looked for.
+    pub priced: Option<Priced>,
 }
 
 impl BestFlow {
     /// What the placement carries; zero without one.
     pub fn rate(&self) -> f64 {
         self.placement.as_ref().map_or(0.0, |(_, carried)| carried.rate)
+    }
+
+    /// What the placement carries or one for other batches does: only what is faster is of use.
+    pub fn reach(&self) -> f64 {
+        self.rate().max(self.beaten)
     }
 
     /// States another bound.
@@ -136,12 +145,23 @@ impl BestFlow {
     }
 
     fn closed(&self) -> bool {
-        self.rate() > 0.0 && relative_gap(self.rate(), self.bound) <= GAP_NONE
+        self.near(GAP_NONE)
     }
 
     /// Whether the search may end.
     fn enough(&self, budget: &Budget<'_>) -> bool {
-        self.closed() || (self.rate() > 0.0 && relative_gap(self.rate(), self.bound) <= budget.gap_target)
+        self.near(budget.gap_target.max(GAP_NONE))
+    }
+
+    /// Whether no plan is faster than what is reached by more than this share.
+    fn near(&self, gap: f64) -> bool {
+        let reached = self.reach();
+        reached > 0.0 && (self.bound <= reached || relative_gap(reached, self.bound) <= gap)
+    }
+
+    /// The rate from which on nothing more is asked for.
+    fn goal(&self, budget: &Budget<'_>) -> f64 {
+        self.bound / (1.0 + budget.gap_target.max(0.0))
     }
 
     fn report(&self, budget: &Budget<'_>) {
@@ -224,11 +244,21 @@ pub(crate) enum Depth {
     Full,
 }
 
+/// What is known before a search.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Before<'a> {
+    /// A placement that is good for another batch.
+    pub placement: Option<&'a [Link]>,
+    /// What it carries there.
+    pub rate: f64,
+    /// What a quick look has found.
+    pub quickly: Option<&'a BestFlow>,
+}
+
 /// Finds the best placement.
-/// `known` is a placement that is good for another batch.
 pub(crate) fn best_flow(
     flows: &Flows<'_>,
-    known: Option<&[Link]>,
+    before: Before<'_>,
     depth: Depth,
     budget: &Budget<'_>,
 ) -> Result<BestFlow, SolverFault> {
@@ -243,11 +273,13 @@ pub(crate) fn best_flow(
         method: "none",
         nodes: 0,
         stopped: None,
+        beaten: before.rate,
+        priced: before.quickly.and_then(|found| found.priced),
     };
     if bound <= 0.0 {
         return Ok(best);
     }
-    if let Some(placement) = known {
+    if let Some(placement) = before.placement {
         let carried = flows.carried(placement)?;
         best.offer(placement.to_vec(), carried, "placement for other batches");
     }
@@ -278,7 +310,7 @@ pub(crate) fn best_flow(
             best.lower(weighed, Proof::Worths(Worths { bound: weighed, worth, weights }));
             covers = Covers::new(&counts, &spans, network.layers, weights);
         }
-        if let Some(found) = covers.bound(best.rate(), best.bound * (1.0 + GAP_NONE), budget)?
+        if let Some(found) = covers.bound(best.reach(), best.bound * (1.0 + GAP_NONE), budget)?
             && found.bound <= best.bound
         {
             best.lower(found.bound, Proof::Worths(found));
@@ -345,10 +377,11 @@ fn in_flight(flows: &Flows<'_>, counts: &[usize], best: &mut BestFlow, budget: &
         let carried = flows.carried(&chain)?;
         best.offer(chain, carried, "chain of least residence");
     }
-    if !best.closed()
-        && let Some(found) = priced::bound(flows.tables, flows.network, stay, counts)
-        && found.bound < best.bound * (1.0 - GAP_NONE)
-    {
+    if best.closed() {
+        return Ok(());
+    }
+    best.priced = best.priced.or_else(|| priced::bound(flows.tables, flows.network, stay, counts));
+    if let Some(found) = best.priced.filter(|found| found.bound < best.bound * (1.0 - GAP_NONE)) {
         best.lower(found.bound, Proof::InFlight(found));
     }
     Ok(())
@@ -380,7 +413,9 @@ fn plans(
         let least = budget.remaining.map_or(0.0, |left| left().value() * (1.0 - PROFILES));
         let share = || Seconds::of((budget.remaining.map_or(f64::INFINITY, |left| left().value()) - least).max(0.0));
         let limited = if budget.remaining.is_some() { Budget { remaining: Some(&share), ..*budget } } else { *budget };
-        if let Some((placement, carried)) = profiles::search(flows, spans, best.rate(), best.bound, round, &limited)? {
+        if let Some((placement, carried)) =
+            profiles::search(flows, spans, best.reach(), best.goal(budget), round, &limited)?
+        {
             best.offer(placement, carried, "sites side by side");
             best.report(budget);
         }
@@ -389,7 +424,7 @@ fn plans(
         }
         if count >= DIVES_DEVICES_MIN
             && (!late || round > 0)
-            && let Some((placement, carried)) = dives.search(flows, best.rate(), best.bound, DIVES, budget)?
+            && let Some((placement, carried)) = dives.search(flows, best.reach(), best.goal(budget), DIVES, budget)?
         {
             best.offer(placement, carried, "dives over blocks");
             best.report(budget);
@@ -408,7 +443,7 @@ fn plans(
         if flows.tables.candidates.len() > RAILS_DEVICES_MAX {
             continue;
         }
-        if let Some((placement, carried)) = rails::search(flows, covers, best.rate(), best.bound, budget)? {
+        if let Some((placement, carried)) = rails::search(flows, covers, best.reach(), best.goal(budget), budget)? {
             best.offer(placement, carried, "regions of rails");
             best.report(budget);
         }
@@ -446,7 +481,7 @@ fn by_cases(
         _ => Weights::PLAIN,
     };
     let (tables, network) = (flows.tables, flows.network);
-    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
+    let sites = Sites::apart(network, best.reach().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
     let devices = tables.candidates.len();
     let cases = looks.cases.min(CASE_DEVICES_MAX / devices.max(1));
     let mut division = Division::new((tables, network), sites, spans, weights, best.bound);
@@ -456,11 +491,12 @@ fn by_cases(
     // Near the bound a rate is soon proved impossible, near the plan it may take all cases to see that it is not: so from
     // above by strides, and by halving from the first rate that is not proved. Where the plan is near the bound, it may
     // itself be the best.
-    let (mut low, mut steps) = (best.rate(), 0);
-    let near_by = best.rate() > 0.0 && relative_gap(best.rate(), best.bound) <= STRIDE / 3.0;
+    let (mut low, mut steps) = (best.reach(), 0);
+    let near_by = best.near(STRIDE / 3.0);
     let mut target = if near_by { low } else { low.max(best.bound / (1.0 + STRIDE)) };
     let mut missed = false;
-    while best.bound > low * (1.0 + GAP_NONE) && steps < looks.halvings && budget.exhausted().is_none() {
+    let open = |best: &BestFlow, low: f64| best.bound > low * (1.0 + GAP_NONE) && !best.enough(budget);
+    while open(best, low) && steps < looks.halvings && budget.exhausted().is_none() {
         match division.impossible(target, cases, budget)? {
             Some(found) => {
                 best.lower(found.bound, Proof::Cases(found));
@@ -488,7 +524,7 @@ fn crossing(
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
-    let sites = Sites::apart(network, best.rate().max(best.bound * 1e-3) * (1.0 + 1e-9));
+    let sites = Sites::apart(network, best.reach().max(best.bound * 1e-3) * (1.0 + 1e-9));
     if sites.members.len() < 2 || sites.fastest >= best.bound {
         return Ok(());
     }
@@ -499,7 +535,7 @@ fn crossing(
     };
     let by_site = sites.members.iter().map(of_site).collect();
     let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
-    if let Some(found) = covers.bound(best.rate().max(sites.fastest), best.bound, budget)? {
+    if let Some(found) = covers.bound(best.reach().max(sites.fastest), best.bound, budget)? {
         best.lower(found.bound, Proof::Crossing(found, sites));
     }
     Ok(())

@@ -65,11 +65,8 @@ impl<'a> Stated<'a> {
 /// Rate of a stage, by kind; zero where the layers do not fit.
 fn stages(tables: &Tables<'_>, life: &Life) -> Vec<Intervals<f64>> {
     let rates = |kind: &Kind| {
-        Intervals::of(tables.layers, |s, e| {
-            let fits = e <= kind.reach[s];
-            let rate = || tables.problem.rate(kind.example, interval(s, e), life).map(TokensPerSecond::value);
-            fits.then(rate).flatten().unwrap_or(0.0)
-        })
+        let rate = |s, e| tables.problem.rate(kind.example, interval(s, e), life).map_or(0.0, TokensPerSecond::value);
+        Intervals::of_lengths(tables.layers, rate).where_held(kind)
     };
     tables.kinds.iter().map(rates).collect()
 }
@@ -132,14 +129,15 @@ impl Network {
         let mut uses: BTreeMap<(&str, &str), Use> = BTreeMap::new();
         let ids: Vec<DeviceId> = tables.candidates.iter().map(|c| c.id).collect();
         for (i, &from) in ids.iter().enumerate() {
+            let paths = graph.paths_from(from, row);
             for (j, &to) in ids.iter().enumerate().filter(|(j, _)| *j != i) {
                 if let Some(rate) = stated.rate(tables.name(i), tables.name(j)) {
                     self.pair[i][j] = rate;
                     continue;
                 }
-                let Some(path) = graph.device_path(from, to, row) else { continue };
+                let Some(path) = &paths[to.index()] else { continue };
                 self.pair[i][j] = path.bandwidth.map_or(f64::INFINITY, |rate| rate.value() / bytes);
-                for id in path.links {
+                for &id in &path.links {
                     let link = graph.link(id);
                     if let Some(bandwidth) = &link.bandwidth_bytes_per_second {
                         let entry = uses.entry((&link.from, &link.to));

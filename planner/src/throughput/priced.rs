@@ -13,8 +13,12 @@ use isotherm_core::check::WAYS_DEVICES_MAX;
 
 /// Halvings of the interval that holds the bound.
 const HALVINGS: usize = 56;
-/// Steps of one search for a price or a weight, each leaving two thirds.
-const THIRDS: usize = 40;
+/// The same where bounds are only compared.
+const HALVINGS_COMPARED: usize = 34;
+/// Steps of one search for a price or a weight, each leaving the golden section.
+const STEPS: usize = 34;
+/// What a step leaves of the interval: with it, one of the two points inside is an end or a point of the next.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 /// Searches for all of them in turn.
 const ROUNDS: usize = 3;
 /// Most that an end of the model may weigh, in layers of the model.
@@ -88,13 +92,13 @@ impl Question<'_> {
         covered + price * self.in_flight - weights.whole(self.layers) * at
     }
 
-    /// The largest rate that is not ruled out.
-    fn largest(&self, most: f64, asked: &Priced) -> f64 {
+    /// The largest rate up to `most` that is not ruled out, from above.
+    fn largest(&self, most: f64, asked: &Priced, halvings: usize) -> f64 {
         let (mut low, mut high) = (0.0, most);
         if self.over(high, asked.price, asked.weights) >= 0.0 {
             return high;
         }
-        for _ in 0..HALVINGS {
+        for _ in 0..halvings {
             let middle = f64::midpoint(low, high);
             if self.over(middle, asked.price, asked.weights) >= 0.0 { low = middle } else { high = middle }
         }
@@ -109,13 +113,28 @@ impl Question<'_> {
 
     fn better(&self, best: &mut Priced, most: f64, high: f64, with: impl Fn(Priced, f64) -> Priced) {
         let (mut low, mut high) = (0.0, high);
-        let value = |at: f64| self.largest(most, &with(*best, at));
-        for _ in 0..THIRDS {
-            let (a, b) = (low + (high - low) / 3.0, high - (high - low) / 3.0);
-            if value(a) <= value(b) { high = b } else { low = a }
+        // What the known one of two points reaches is enough to ask of the other: most often one look tells that it is
+        // no better.
+        let value = |at: f64, known: f64| {
+            let found = self.largest(known, &with(*best, at), HALVINGS_COMPARED);
+            if found < known || known >= most { found } else { f64::INFINITY }
+        };
+        let inside = |low: f64, high: f64| (high - GOLDEN * (high - low), low + GOLDEN * (high - low));
+        let (mut a, mut b) = inside(low, high);
+        let mut reached = (value(a, most), value(b, most));
+        for _ in 0..STEPS {
+            if reached.0 <= reached.1 {
+                high = b;
+                (a, b) = (inside(low, high).0, a);
+                reached = (value(a, reached.0), reached.0);
+            } else {
+                low = a;
+                (a, b) = (b, inside(low, high).1);
+                reached = (reached.1, value(b, reached.1));
+            }
         }
         let found = with(*best, f64::midpoint(low, high));
-        let bound = self.largest(most, &found);
+        let bound = self.largest(most, &found, HALVINGS);
         if bound < best.bound {
             *best = Priced { bound, ..found };
         }

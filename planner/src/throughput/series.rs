@@ -81,17 +81,22 @@ impl Piece {
     }
 }
 
-/// How the cheapest piece of a table entry is made.
+/// A piece that stands beside others: not itself made of pieces side by side, and as wide as its price allows.
 #[derive(Debug, Clone, Copy)]
-enum How {
-    Nothing,
-    Device(u32),
-    /// Layers of the first.
-    Then(u32),
-    /// Parts of the first.
-    Beside(u32),
-    /// As for so many more parts.
-    Wider(u32),
+struct Lane {
+    /// Parts of the rate that it passes.
+    parts: usize,
+    price: f32,
+    made: Made,
+}
+
+/// How a lane is made.
+#[derive(Debug, Clone, Copy)]
+enum Made {
+    /// A device, by position of its type.
+    Device(usize),
+    /// One piece after another: the layers of the first.
+    Then(usize),
 }
 
 /// What each type of device passes with so many layers, in parts of a rate. Not always less with more of them: a piece that
@@ -117,8 +122,10 @@ pub(crate) struct Series {
     layers: usize,
     /// Parts of the whole rate.
     whole: usize,
+    /// By layers and parts: what passes at least so much.
     price: Vec<f32>,
-    how: Vec<How>,
+    /// By layers: the lanes that no narrower ones side by side undercut, narrowest first.
+    lanes: Vec<Vec<Lane>>,
 }
 
 /// Prices that differ by less are the same.
@@ -133,42 +140,42 @@ impl Series {
             layers,
             whole,
             price: vec![f32::INFINITY; (layers + 1) * width],
-            how: vec![How::Nothing; (layers + 1) * width],
+            lanes: vec![Vec::new(); layers + 1],
         };
+        // What one lane costs, by parts.
+        let mut alone = vec![f32::INFINITY; width];
         for l in 1..=layers {
             let (before, rest) = made.price.split_at_mut(l * width);
-            let (price, how) = (&mut rest[..width], &mut made.how[l * width..(l + 1) * width]);
+            let row = |of: usize| &before[of * width..(of + 1) * width];
+            alone.fill(f32::INFINITY);
             for (t, of_type) in prices.iter().enumerate() {
                 let Some(of_type) = of_type.map(|price| price as f32 + NEAR) else { continue };
-                for x in 1..=holds.parts[t].get(l).copied().map_or(0, usize::from) {
-                    if of_type < price[x] {
-                        (price[x], how[x]) = (of_type, How::Device(t as u32));
-                    }
-                }
+                let parts = holds.parts[t].get(l).copied().map_or(0, usize::from);
+                alone[1..=parts].iter_mut().for_each(|price| *price = price.min(of_type));
             }
             for first in 1..=l / 2 {
-                let (a, b) = (&before[first * width..(first + 1) * width], &before[(l - first) * width..][..width]);
-                for x in 1..=whole {
-                    let sum = a[x] + b[x];
-                    if sum < price[x] - NEAR {
-                        (price[x], how[x]) = (sum, How::Then(first as u32));
-                    }
+                for ((price, a), b) in alone.iter_mut().zip(row(first)).zip(row(l - first)) {
+                    *price = price.min(a + b);
                 }
             }
-            // The same prices backwards, so that both parts of a pair lie in a row.
-            let mut back: Vec<f32> = price.iter().rev().copied().collect();
-            for x in 2..=whole {
-                let (near, far) = (&price[1..=x / 2], &back[width - x..][..x / 2]);
-                if let Some((sum, first)) = cheapest_pair(near, far, price[x] - NEAR) {
-                    (price[x], how[x]) = (sum, How::Beside(first as u32 + 1));
-                    back[whole - x] = sum;
+            let price = &mut rest[..width];
+            for parts in 1..=whole {
+                let wider = parts < whole && alone[parts + 1] <= alone[parts];
+                if wider || alone[parts] >= price[parts] - NEAR || alone[parts].is_infinite() {
+                    continue;
                 }
-            }
-            for x in (1..whole).rev() {
-                if price[x + 1] < price[x] - NEAR {
-                    let wider = if let How::Wider(wider) = how[x + 1] { wider } else { x as u32 + 1 };
-                    (price[x], how[x]) = (price[x + 1], How::Wider(wider));
-                }
+                let device = |t: &usize| {
+                    let fits = holds.parts[*t].get(l).is_some_and(|held| usize::from(*held) >= parts);
+                    fits && prices[*t].is_some_and(|of_type| of_type as f32 + NEAR <= alone[parts])
+                };
+                let made_so = (0..prices.len()).find(device).map(Made::Device).or_else(|| {
+                    let sum = |first: usize| row(first)[parts] + row(l - first)[parts];
+                    (1..=l / 2).find(|&first| sum(first) <= alone[parts]).map(Made::Then)
+                });
+                let Some(made_so) = made_so else { continue };
+                let lane = Lane { parts, price: alone[parts], made: made_so };
+                beside(price, lane);
+                made.lanes[l].push(lane);
             }
         }
         made
@@ -210,19 +217,44 @@ impl Series {
 
     /// The cheapest piece of so many layers for so many parts of the rate.
     pub fn made(&self, layers: usize, parts: usize) -> Option<Piece> {
-        Some(match self.how[layers * (self.whole + 1) + parts] {
-            How::Nothing => return None,
-            How::Device(t) => Piece::Device(t as usize, layers),
-            How::Then(first) => {
-                let first = first as usize;
-                Piece::Then(Box::new(self.made(first, parts)?), Box::new(self.made(layers - first, parts)?))
-            }
-            How::Beside(first) => {
-                let first = first as usize;
-                Piece::Beside(Box::new(self.made(layers, first)?), Box::new(self.made(layers, parts - first)?))
-            }
-            How::Wider(wider) => self.made(layers, wider as usize)?,
-        })
+        let row = &self.price[layers * (self.whole + 1)..][..=self.whole];
+        let lanes = &self.lanes[layers];
+        let (mut left, mut made) = (parts, None);
+        while left > 0 {
+            let cost = |lane: &Lane| if lane.parts < left { lane.price + row[left - lane.parts] } else { lane.price };
+            let lane = lanes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b)))?;
+            let passed = lane.parts.min(left);
+            let piece = match lane.made {
+                Made::Device(t) => Piece::Device(t, layers),
+                Made::Then(first) => {
+                    let (a, b) = (self.made(first, passed)?, self.made(layers - first, passed)?);
+                    Piece::Then(Box::new(a), Box::new(b))
+                }
+            };
+            made = Some(match made {
+                None => piece,
+                Some(others) => Piece::Beside(Box::new(others), Box::new(piece)),
+            });
+            left -= passed;
+        }
+        made
+    }
+}
+
+/// Takes up a lane, as often as it is of use, beside those narrower ones of which `price` tells: the least price of what
+/// passes so many parts at least.
+fn beside(price: &mut [f32], lane: Lane) {
+    let cheaper = |price: &mut f32, other: f32| *price = price.min(other);
+    let narrow = (lane.parts + 1).min(price.len());
+    price[1..narrow].iter_mut().for_each(|price| cheaper(price, lane.price));
+    // By so many entries at a time none depends on another.
+    let mut from = narrow;
+    while from < price.len() {
+        let to = (from + lane.parts).min(price.len());
+        let (before, after) = price.split_at_mut(from);
+        let rest = &before[from - lane.parts..];
+        after[..to - from].iter_mut().zip(rest).for_each(|(price, rest)| cheaper(price, lane.price + rest));
+        from = to;
     }
 }
 
@@ -261,26 +293,6 @@ impl Rails<'_> {
         }
         piece
     }
-}
-
-/// Sums looked at side by side.
-const LANES: usize = 16;
-
-/// The least `near[a] + far[a]`, and where; none where none is below a price.
-fn cheapest_pair(near: &[f32], far: &[f32], below: f32) -> Option<(f32, usize)> {
-    let mut lanes = [f32::INFINITY; LANES];
-    let (a, b) = (near.chunks_exact(LANES), far.chunks_exact(LANES));
-    let rest = a.remainder().iter().zip(b.remainder());
-    let mut least = rest.fold(f32::INFINITY, |least, (a, b)| least.min(a + b));
-    for (a, b) in a.zip(b) {
-        for i in 0..LANES {
-            let sum = a[i] + b[i];
-            lanes[i] = if sum < lanes[i] { sum } else { lanes[i] };
-        }
-    }
-    least = lanes.into_iter().fold(least, f32::min);
-    let at = || near.iter().zip(far).position(|(a, b)| a + b <= least);
-    if least < below { at().map(|at| (least, at)) } else { None }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How long a request stays where, and what Little's law makes of it: no more than `requests_max` requests are in
 //! flight, so rate times residence cannot exceed them. It is one row, linear in what flows where.
 
-use super::replay::{Carried, Path};
+use super::replay::{self, Carried};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::best_chain;
@@ -9,6 +9,7 @@ use crate::latency::chains::{Band, Chains, Link, StageCount};
 use crate::latency::costs::{Costs, Steps};
 use crate::tables::{Intervals, Kind, Tables, interval};
 use crate::throughput::network::Network;
+use isotherm_core::graph::Path;
 use isotherm_core::ids::DeviceId;
 use isotherm_core::problem::Life;
 use isotherm_core::units::Seconds;
@@ -43,14 +44,14 @@ impl Stay {
             return None;
         }
         let row = problem.model.boundary_bytes_per_token();
-        let way = |from: DeviceId, to: DeviceId| {
-            let path = problem.graph.device_path(from, to, row).filter(|_| from != to);
-            path.map_or((0.0, 0.0), |path| {
-                (path.latency.value(), path.bandwidth.map_or(0.0, |rate| (row / rate).value()))
-            })
-        };
         let ids: Vec<DeviceId> = tables.candidates.iter().map(|candidate| candidate.id).collect();
-        let ways = ids.iter().map(|&from| ids.iter().map(|&to| way(from, to)).collect()).collect();
+        let spent = |path: &Path| (path.latency.value(), path.bandwidth.map_or(0.0, |rate| (row / rate).value()));
+        let ways_from = |&from: &DeviceId| {
+            let paths = problem.graph.paths_from(from, row);
+            let way = |to: &DeviceId| paths[to.index()].as_ref().filter(|_| from != *to).map_or((0.0, 0.0), spent);
+            ids.iter().map(way).collect()
+        };
+        let ways = ids.iter().map(ways_from).collect();
         Some(Self::of(tables, life, ways))
     }
 
@@ -62,9 +63,8 @@ impl Stay {
     fn of(tables: &Tables<'_>, life: &Life, ways: Vec<Vec<(f64, f64)>>) -> Self {
         let problem = tables.problem;
         let stage = |kind: &Kind| {
-            Intervals::of(tables.layers, |s, e| {
-                if e > kind.reach[s] { 0.0 } else { seconds(problem.residence(kind.example, interval(s, e), life)) }
-            })
+            let time = |s, e| seconds(problem.residence(kind.example, interval(s, e), life));
+            Intervals::of_lengths(tables.layers, time).where_held(kind)
         };
         let (count, tokens) = (life.count(), life.tokens());
         let spent = |&(latency, moving): &(f64, f64)| latency * count + moving * tokens;
@@ -89,7 +89,7 @@ impl Stay {
 
     /// Whether what is carried would need more requests in flight than there may be.
     pub fn exceeded(&self, tables: &Tables<'_>, placement: &[Link], carried: &Carried) -> bool {
-        let needed = |path: &Path| {
+        let needed = |path: &replay::Path| {
             let route: Vec<Link> = path.stops.iter().map(|&stop| placement[stop]).collect();
             path.rate * self.of_route(tables, &route)
         };
