@@ -19,15 +19,17 @@ pub use prepare::{BATCH_SCHEMA, Description};
 pub use rows::{RESULTS_SCHEMA, SOLVE_SCHEMA};
 pub use store::{Success, parts};
 
-use crate::args::{Batch, BatchCommand, Format};
+use crate::args::{Batch, BatchCommand, BatchHow, Format};
 use crate::failure::{Code, Done, Failure};
 use crate::interrupt;
 use crate::ui::{Ui, table};
+use isotherm_core::digest::Digest;
 use points::Points;
 use progress::Progress;
 use rayon::prelude::*;
 use rows::Kept;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
@@ -35,6 +37,8 @@ use store::Store;
 
 /// Failures that are listed by name; the table has all.
 const LISTED_MAX: usize = 20;
+/// Points that are put in order before the first of them is planned.
+const WINDOW: usize = 4096;
 /// Points up to which a row of each is printed.
 const SHOWN_MAX: u64 = 60;
 
@@ -53,7 +57,7 @@ pub fn run(ui: &Ui, args: &Batch) -> Done {
 #[derive(Debug, Serialize)]
 struct Summary {
     schema: &'static str,
-    batch: isotherm_core::digest::Digest,
+    batch: Digest,
     #[serde(skip_serializing_if = "Option::is_none")]
     shard: Option<String>,
     points: u64,
@@ -62,14 +66,68 @@ struct Summary {
     /// The largest gap of a plan; absent where no plan has one.
     gap_max: Option<f64>,
     /// Digest over the files of results.
-    results: isotherm_core::digest::Digest,
+    results: Digest,
     folder: String,
     wall_seconds: f64,
     points_per_second: f64,
     failures: Vec<String>,
 }
 
+/// Points that share a placement problem, of which the first is planned and the others take its plan: those that are
+/// likely to take longest first, so that none is left to run alone at the end. Points that nothing is known of come by
+/// themselves.
+fn queue(window: &[u64], foresee: impl Fn(u64) -> Option<point::Foreseen> + Sync) -> Vec<(Option<Digest>, Vec<u64>)> {
+    let foreseen: Vec<Option<point::Foreseen>> = window.par_iter().map(|&order| foresee(order)).collect();
+    let mut groups: Vec<(u64, Option<Digest>, Vec<u64>)> = Vec::new();
+    let mut known: BTreeMap<Digest, usize> = BTreeMap::new();
+    for (&order, foreseen) in window.iter().zip(foreseen) {
+        let Some(foreseen) = foreseen else {
+            groups.push((0, None, vec![order]));
+            continue;
+        };
+        let at = *known.entry(foreseen.placement).or_insert(groups.len());
+        match groups.get_mut(at) {
+            Some((.., orders)) => orders.push(order),
+            None => groups.push((foreseen.effort, Some(foreseen.placement), vec![order])),
+        }
+    }
+    groups.sort_by(|a, b| b.0.cmp(&a.0));
+    groups.into_iter().map(|(_, placement, orders)| (placement, orders)).collect()
+}
+
 fn all(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Done {
+    let (summary, shown) = made(ui, args, directory, output)?;
+    tell(ui, &summary, &shown)
+}
+
+/// What a batch took that was run to see how long it takes.
+pub struct Timed {
+    /// Seconds from first to last.
+    pub wall_seconds: f64,
+    /// How many points there were.
+    pub points: u64,
+    /// Why points had no answer.
+    pub failures: Vec<String>,
+}
+
+/// Runs a batch in silence with so many workers.
+pub fn timed(directory: &Path, output: &Path, how: BatchHow, jobs: usize) -> Result<Timed, Failure> {
+    let ui = Ui { quiet: true, format: Format::Text };
+    let (directory, output) = (directory.to_owned(), output.to_owned());
+    let args = Batch {
+        command: None,
+        directory: Some(directory.clone()),
+        output: Some(output.clone()),
+        how,
+        jobs: Some(jobs),
+        shard: None,
+    };
+    let (summary, _) = made(&ui, &args, &directory, &output)?;
+    Ok(Timed { wall_seconds: summary.wall_seconds, points: summary.points, failures: summary.failures })
+}
+
+/// Makes all points and their table; what became of them, and rows to print.
+fn made(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Result<(Summary, Vec<Vec<String>>), Failure> {
     let how = prepare::how(&args.how)?;
     let shard = args.shard.map(shards::resolve).transpose()?;
     let points = Points::read(directory)?;
@@ -85,22 +143,33 @@ fn all(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Done {
     let progress = Progress::begin(ui, mine.len() as u64);
     let solver = point::Solver::new(&store, &how);
     let stopped: Mutex<Option<Failure>> = Mutex::new(None);
-    pool.install(|| {
-        mine.par_iter().with_max_len(1).for_each(|&order| {
-            let raised = interrupt::flag().load(Ordering::Relaxed);
-            if raised || stopped.lock().is_ok_and(|stopped| stopped.is_some()) {
-                return;
-            }
-            match solver.point(&points, order) {
-                Ok(Some(done)) => progress.done(&done),
-                Ok(None) => {}
-                Err(failure) => {
-                    if let Ok(mut stopped) = stopped.lock() {
-                        stopped.get_or_insert(failure);
-                    }
+    let ended = || interrupt::flag().load(Ordering::Relaxed) || stopped.lock().is_ok_and(|stopped| stopped.is_some());
+    let make = |order: u64, placement: Option<Digest>| {
+        if ended() {
+            return;
+        }
+        match solver.point(&points, order, placement) {
+            Ok(Some(done)) => progress.done(&done),
+            Ok(None) => {}
+            Err(failure) => {
+                if let Ok(mut stopped) = stopped.lock() {
+                    stopped.get_or_insert(failure);
                 }
             }
-        });
+        }
+    };
+    // In which order points are made changes no row of theirs.
+    pool.install(|| {
+        for window in mine.chunks(WINDOW) {
+            queue(window, |order| if ended() { None } else { solver.foresee(&points, order) })
+                .into_iter()
+                .par_bridge()
+                .for_each(|(placement, orders)| {
+                    let Some((first, others)) = orders.split_first() else { return };
+                    make(*first, placement);
+                    others.par_iter().for_each(|order| make(*order, placement));
+                });
+        }
     });
     if let Ok(Some(failure)) = stopped.into_inner() {
         return Err(failure);
@@ -133,7 +202,7 @@ fn all(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Done {
         points_per_second: computed as f64 / wall_seconds.max(1e-9),
         failures: seen.failures,
     };
-    tell(ui, &summary, &seen.shown)
+    Ok((summary, seen.shown))
 }
 
 /// What is counted while rows pass.

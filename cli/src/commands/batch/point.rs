@@ -13,13 +13,14 @@ use isotherm_core::device::Device;
 use isotherm_core::digest::Digest;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{Plan, Provenance, Status};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::record::{Attribution, Part, SimulationReport};
 use isotherm_core::scenario::Prices;
+use isotherm_core::sustained::{self, Envelope};
 use isotherm_core::sweep;
 use isotherm_planner::Budget;
 use isotherm_sim::Options;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -66,9 +67,10 @@ impl<'a> Solver<'a> {
         Self { store, how, machine: crate::trust::host_id(), options, remembered: Mutex::default() }
     }
 
-    /// Makes one point's row and keeps it, unless it is there; none where an interrupt came first. A point that cannot
+    /// Makes one point's row and keeps it, unless it is there; none where an interrupt came first. `placement` is what was
+    /// foreseen of it, where something was. A point that cannot
     /// be answered has a row that says so: only what cannot be written is an error.
-    pub fn point(&self, points: &Points, order: u64) -> Result<Option<Done>, Failure> {
+    pub fn point(&self, points: &Points, order: u64, placement: Option<Digest>) -> Result<Option<Done>, Failure> {
         let named = points.name(order);
         let asked = self.asked(&named);
         let key = self.key(&named, asked.as_ref());
@@ -93,7 +95,7 @@ impl<'a> Solver<'a> {
                 self.store.tables(named.path, &named.point)?;
                 // One point that meets a fault of the program must not take the others with it.
                 let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    self.answer(&named, &asked, &mut row, &mut solve)
+                    self.answer(&named, (&asked, placement), &mut row, &mut solve)
                 }));
                 match answer {
                     Ok(answer) => answer?,
@@ -168,11 +170,17 @@ impl<'a> Solver<'a> {
         Digest::of(format!("{}\n{}\n{inputs}", named.id, self.options).as_bytes())
     }
 
-    fn answer(&self, named: &Named<'_>, asked: &Asked, row: &mut Row, solve: &mut Solve) -> Result<(), Failure> {
+    fn answer(
+        &self,
+        named: &Named<'_>,
+        (asked, placement): (&Asked, Option<Digest>),
+        row: &mut Row,
+        solve: &mut Solve,
+    ) -> Result<(), Failure> {
         let problem = &asked.problem;
         describe(asked, row);
         let (begin, cpu) = (Instant::now(), thread_seconds());
-        let planned = self.plan(problem);
+        let planned = self.plan(problem, placement);
         solve.plan_seconds = Some(begin.elapsed().as_secs_f64());
         solve.plan_cpu_seconds = Some(thread_seconds() - cpu);
         let (plan, feasible, reused) = match planned {
@@ -215,17 +223,25 @@ impl<'a> Solver<'a> {
     }
 
     /// The plan of a problem, and whether it was taken from a point with the same placement problem.
-    fn plan(&self, problem: &PlacementProblem) -> Result<(Plan, Option<FeasiblePlan>, bool), String> {
-        let placement = placement(problem);
-        let known = placement.as_ref().and_then(|digest| self.remembered.lock().ok()?.0.get(digest).cloned());
+    fn plan(
+        &self,
+        problem: &PlacementProblem,
+        foreseen: Option<Digest>,
+    ) -> Result<(Plan, Option<FeasiblePlan>, bool), String> {
+        let placement = foreseen.unwrap_or_else(|| placement(problem));
+        let known = self.remembered.lock().ok().and_then(|remembered| remembered.0.get(&placement).cloned());
         if let Some(known) = known {
-            let plan = Plan {
+            let mut plan = Plan {
                 header: Header { inputs: problem.inputs.clone(), ..known.header.clone() },
                 scenario: problem.name.clone(),
                 ..known
             };
             if matches!(plan.status, Status::Infeasible | Status::Unknown) {
                 return Ok((plan, None, true));
+            }
+            // Temperatures are those of this point's air, also where they limit nothing.
+            if plan.sustained.is_some() {
+                plan.sustained = sustained::state(&plan, problem);
             }
             // What holds for the same placement problem holds here, and the checker says so again.
             if let Ok(feasible) = plan.clone().check(problem) {
@@ -241,10 +257,11 @@ impl<'a> Solver<'a> {
         let outcome = isotherm_planner::plan(problem, &budget).map_err(|e| format!("failed to plan: {e}"))?;
         let mut plan = outcome.artefact(problem);
         plan.provenance = Provenance::default();
-        if let (Some(digest), Ok(mut remembered)) = (placement, self.remembered.lock())
-            && remembered.0.insert(digest, plan.clone()).is_none()
+        if !interrupt::flag().load(Ordering::Relaxed)
+            && let Ok(mut remembered) = self.remembered.lock()
+            && remembered.0.insert(placement, plan.clone()).is_none()
         {
-            remembered.1.push_back(digest);
+            remembered.1.push_back(placement);
             if remembered.1.len() > REMEMBERED_MAX
                 && let Some(oldest) = remembered.1.pop_front()
             {
@@ -253,22 +270,50 @@ impl<'a> Solver<'a> {
         }
         Ok((plan, outcome.plan().cloned(), false))
     }
+
+    /// Which placement problem a point asks, and about how long planning takes; none where it cannot be read.
+    pub fn foresee(&self, points: &Points, order: u64) -> Option<Foreseen> {
+        let asked = self.asked(&points.name(order)).ok()?;
+        let problem = &asked.problem;
+        let devices = problem.graph.devices();
+        let classes: BTreeSet<&str> = devices.iter().map(|device| device.class.as_str()).collect();
+        let sites: BTreeSet<Option<&str>> = devices.iter().map(|device| device.site.as_deref()).collect();
+        let each = if problem.objective == Objective::Tpot || problem.objective == Objective::Ttft { 1 } else { 8 };
+        let effort = each * devices.len() * classes.len() * sites.len();
+        Some(Foreseen { placement: placement(problem), effort: effort as u64 })
+    }
 }
 
-/// Digest over everything that planning sees: two problems with the same differ in name and conditions alone.
-fn placement(problem: &PlacementProblem) -> Option<Digest> {
+/// What is known of a point's search before it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Points of the same have the same plan.
+    pub placement: Digest,
+    /// The more, the longer it takes, as far as one can tell: only the order of the work depends on it.
+    pub effort: u64,
+}
+
+/// Digest over everything that planning sees: two problems with the same differ in name, load's pace and conditions
+/// alone.
+fn placement(problem: &PlacementProblem) -> Digest {
+    // Air and chassis are seen where heat or power limits something, prices where something is paid for.
+    let limited = !Envelope::of(problem).is_empty();
+    let paid = problem.objective.spends() || !problem.limits.goals.is_empty();
     let mut devices = problem.graph.file().clone();
     devices.header.inputs.clear();
-    Digest::of_json(&serde_json::json!({
+    let seen = serde_json::json!({
         "devices": devices,
         "model": problem.model,
-        "workload": problem.workload,
+        "prompt_tokens": problem.workload.prompt_tokens,
+        "output_tokens": problem.workload.output_tokens,
         "serving": problem.serving,
         "objective": problem.objective,
         "limits": problem.limits,
-        "ambient": problem.ambient,
-    }))
-    .ok()
+        "air": limited.then(|| sustained::hottest_air(problem)),
+        "chassis": limited.then_some(&problem.conditions.chassis),
+        "prices": paid.then(|| format!("{:?}", problem.prices)),
+    });
+    Digest::of_json(&seen).expect("a JSON value has a canonical form")
 }
 
 /// What is known before planning.
