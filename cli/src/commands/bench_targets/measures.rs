@@ -1,5 +1,7 @@
 //! What each target's measurement does. Each gives one value a run, or says why it cannot here.
 
+mod points;
+
 use isotherm_access::{Authority, Directory, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, Seed};
 use isotherm_audit::log::{Event, EventKind, Log, OnLock};
@@ -22,7 +24,7 @@ use std::time::Instant;
 
 /// Every measurement there is.
 #[cfg(test)]
-pub const NAMES: [&str; 18] = [
+pub const NAMES: [&str; 20] = [
     "slow_link",
     "discovery",
     "stages_overhead",
@@ -41,6 +43,8 @@ pub const NAMES: [&str; 18] = [
     "scale_users",
     "audit_rate",
     "availability",
+    "batch",
+    "batch_threads",
 ];
 
 type Values = Result<Vec<f64>, String>;
@@ -84,6 +88,8 @@ pub fn measure(name: &str, runs: u32) -> Values {
         "audit_rate" => audit_rate(runs),
         "stages_overhead" => stages_overhead(runs),
         "availability" => availability(),
+        "batch" => points::thousand(runs),
+        "batch_threads" => points::faster(runs),
         other => Err(format!("there is no measurement {other:?}")),
     }
 }

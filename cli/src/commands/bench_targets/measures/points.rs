@@ -1,0 +1,64 @@
+//! How long many points of a batch take: a draw of 16 from sweeps over 24 to 60 devices, a new one in each run.
+
+use super::Values;
+use crate::args::BatchHow;
+use crate::commands::batch::{Timed, timed};
+use std::path::Path;
+
+/// Scenarios of which each run draws points: racks, rows, sites and volunteers, for every objective in time or rate.
+const SCENARIOS: [(&str, &str); 8] = [
+    ("first-token", include_str!("../batch/first-token.toml")),
+    ("mixed-rack", include_str!("../batch/mixed-rack.toml")),
+    ("models", include_str!("../batch/models.toml")),
+    ("small-cards", include_str!("../batch/small-cards.toml")),
+    ("three-sites", include_str!("../batch/three-sites.toml")),
+    ("two-rows", include_str!("../batch/two-rows.toml")),
+    ("volunteers", include_str!("../batch/volunteers.toml")),
+    ("volunteers-latency", include_str!("../batch/volunteers-latency.toml")),
+];
+
+/// Points that the target speaks of.
+const POINTS: f64 = 1000.0;
+/// Workers that it speaks of.
+const JOBS: usize = 2;
+/// Requests simulated at each point.
+const REQUESTS: u32 = 1000;
+/// Most branch-and-bound nodes of one search: the default of `isotherm batch`.
+const NODES: u64 = 20_000;
+
+/// One draw with so many workers. Errors: a point had no answer.
+fn drawn(folder: &Path, draw: u32, jobs: usize) -> Result<Timed, String> {
+    let (from, to) = (folder.join(format!("draw-{draw}")), folder.join(format!("results-{draw}-{jobs}")));
+    for (name, text) in SCENARIOS {
+        let text = text.replace("seed = 1", &format!("seed = {draw}"));
+        crate::files::write(&from.join(format!("{name}.toml")), text.as_bytes()).map_err(|failure| failure.message)?;
+    }
+    let how = BatchHow { seeds: 1, requests: Some(REQUESTS), gap: super::GAP, nodes: NODES, part_rows: 4096 };
+    let found = timed(&from, &to, how, jobs).map_err(|failure| failure.message)?;
+    found.failures.first().map_or(Ok(()), |why| Err(format!("a point has no answer: {why}")))?;
+    Ok(found)
+}
+
+fn cores() -> Result<(), String> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if cores < JOBS { Err(format!("needs {JOBS} cores, and there are {cores}")) } else { Ok(()) }
+}
+
+/// Seconds for a thousand such points with two workers.
+pub(super) fn thousand(runs: u32) -> Values {
+    cores()?;
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let seconds = |found: Timed| found.wall_seconds * POINTS / found.points.max(1) as f64;
+    (1..=runs).map(|draw| drawn(folder.path(), draw, JOBS).map(seconds)).collect()
+}
+
+/// How many times faster two workers are than one, on the same draw.
+pub(super) fn faster(runs: u32) -> Values {
+    cores()?;
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let ratio = |draw: u32| {
+        let alone = drawn(folder.path(), draw, 1)?.wall_seconds;
+        Ok(alone / drawn(folder.path(), draw, JOBS)?.wall_seconds)
+    };
+    (1..=runs).map(ratio).collect()
+}
