@@ -19,6 +19,7 @@ use super::cover::{Shape, clipped, tabulable};
 use super::holds;
 use super::in_flight::{self, WAYS_DEVICES_MAX};
 use crate::exact::{Exact, exact, larger, mean, nearest, whole};
+use crate::graph::Path;
 use crate::ids::{DeviceId, Layers};
 use crate::plan::EndWeights;
 use crate::problem::{Life, PlacementProblem};
@@ -61,10 +62,12 @@ pub(super) fn prove(problem: &PlacementProblem, bound: f64, above: &Exact, claim
     };
     let tokens = whole(problem.serving.requests_max.into()) * mean(problem.workload.output_tokens);
     let all = weight((problem.layers(), true, true));
+    let paths = paths(&variants);
     let covered = |life: &Life| {
+        let mut tables = Tables { variants: &variants, life, paths: &paths, known: Vec::new() };
         let mut classes: BTreeMap<Vec<(Shape, Bits)>, u64> = BTreeMap::new();
         for device in problem.graph.device_ids() {
-            *classes.entry(table(&variants, device, life).into_iter().collect()).or_default() += 1;
+            *classes.entry(tables.table(device).into_iter().collect()).or_default() += 1;
         }
         let gains = |(shape, (rate, stay)): &(Shape, Bits)| {
             let (rate, stay) = (exact(f64::from_bits(*rate))?, exact(f64::from_bits(*stay))?);
@@ -88,24 +91,40 @@ pub(super) fn prove(problem: &PlacementProblem, bound: f64, above: &Exact, claim
     lives.iter().filter_map(refuted).collect()
 }
 
-/// For each shape that fits, the greatest rate and the least stay of a device in any format.
-fn table(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, life: &Life) -> BTreeMap<Shape, Bits> {
-    let mut table: BTreeMap<Shape, Bits> = BTreeMap::new();
-    for problem in variants.iter().filter(|problem| problem.usable(device)) {
-        let total = problem.layers();
-        let Ways { entry, between, exit } = Ways::of(problem, variants.len(), device, life);
-        let mut seen: BTreeSet<Shape> = BTreeSet::new();
-        for k in 1..=total {
-            for start in 0..=total - k {
-                let layers = Layers::new(start, start + k);
-                let shape = (k, start == 0, layers.end == total);
-                if seen.contains(&shape) || !holds(problem, device, layers) {
-                    continue;
-                }
-                seen.insert(shape);
-                let Some(rate) = problem.rate(device, layers, life).map(|rate| rate.value()) else { continue };
-                let stage = problem.residence(device, layers, life).map_or(0.0, Seconds::value);
-                let way = (if start == 0 { entry } else { between }) + (if shape.2 { exit } else { 0.0 });
+/// Shapes that a device holds, each with the rate and the seconds that a request stays.
+type Held = Vec<(Shape, f64, f64)>;
+
+/// Tables of devices in batches of one life. What devices of the same time and memory hold is found once.
+struct Tables<'a> {
+    variants: &'a [Cow<'a, PlacementProblem>],
+    life: &'a Life,
+    /// By variant, the quickest ways from each device to every other; nothing where there are too many.
+    paths: &'a [Vec<Vec<Option<Path>>>],
+    known: Vec<(usize, DeviceId, Held)>,
+}
+
+/// The quickest ways of each variant, where there are few enough devices to look at them.
+fn paths(variants: &[Cow<'_, PlacementProblem>]) -> Vec<Vec<Vec<Option<Path>>>> {
+    let of = |problem: &Cow<'_, PlacementProblem>| {
+        let usable = problem.graph.device_ids().filter(|&other| problem.usable(other)).count();
+        if usable * variants.len() > WAYS_DEVICES_MAX {
+            return Vec::new();
+        }
+        let row = problem.model.boundary_bytes_per_token();
+        problem.graph.device_ids().map(|from| problem.graph.paths_from(from, row)).collect()
+    };
+    variants.iter().map(of).collect()
+}
+
+impl Tables<'_> {
+    /// For each shape that fits, the greatest rate and the least stay of a device in any format.
+    fn table(&mut self, device: DeviceId) -> BTreeMap<Shape, Bits> {
+        let mut table: BTreeMap<Shape, Bits> = BTreeMap::new();
+        for variant in (0..self.variants.len()).filter(|&v| self.variants[v].usable(device)) {
+            let Ways { entry, between, exit } =
+                Ways::of(&self.variants[variant], &self.paths[variant], device, self.life);
+            for &(shape, rate, stage) in self.held(variant, device) {
+                let way = (if shape.1 { entry } else { between }) + (if shape.2 { exit } else { 0.0 });
                 if rate <= 0.0 || way.is_infinite() {
                     continue;
                 }
@@ -116,8 +135,46 @@ fn table(variants: &[Cow<'_, PlacementProblem>], device: DeviceId, life: &Life) 
                 *known = (known.0.max(rate.to_bits()), known.1.min(stay.to_bits()));
             }
         }
+        table
     }
-    table
+
+    /// What a device holds: of each shape the first interval that fits, since time and rate depend on the shape alone.
+    fn held(&mut self, variant: usize, device: DeviceId) -> &Held {
+        let problem = &self.variants[variant];
+        let alike = |other: DeviceId| {
+            problem.memory(other) == problem.memory(device)
+                && problem.format(other) == problem.format(device)
+                && problem.degree(other) == problem.degree(device)
+                && problem.profile(other) == problem.profile(device)
+                && problem.graph.device(other).rates == problem.graph.device(device).rates
+                && (problem.speed(other), problem.duty(other)) == (problem.speed(device), problem.duty(device))
+        };
+        let known = self.known.iter().position(|(of, other, _)| *of == variant && alike(*other));
+        let at = known.unwrap_or_else(|| {
+            self.known.push((variant, device, held(problem, device, self.life)));
+            self.known.len() - 1
+        });
+        &self.known[at].2
+    }
+}
+
+fn held(problem: &PlacementProblem, device: DeviceId, life: &Life) -> Held {
+    let total = problem.layers();
+    let mut held = Held::new();
+    let mut seen: BTreeSet<Shape> = BTreeSet::new();
+    for k in 1..=total {
+        for start in 0..=total - k {
+            let layers = Layers::new(start, start + k);
+            let shape = (k, start == 0, layers.end == total);
+            if seen.contains(&shape) || !holds(problem, device, layers) {
+                continue;
+            }
+            seen.insert(shape);
+            let Some(rate) = problem.rate(device, layers, life).map(|rate| rate.value()) else { continue };
+            held.push((shape, rate, problem.residence(device, layers, life).map_or(0.0, Seconds::value)));
+        }
+    }
+    held
 }
 
 /// The least that ways to and from a device take, in seconds; infinite where there is none.
@@ -128,17 +185,19 @@ struct Ways {
 }
 
 impl Ways {
-    fn of(problem: &PlacementProblem, formats: usize, device: DeviceId, life: &Life) -> Self {
-        let usable = || problem.graph.device_ids().filter(|&other| problem.usable(other));
-        if usable().count() * formats > WAYS_DEVICES_MAX {
+    fn of(problem: &PlacementProblem, paths: &[Vec<Option<Path>>], device: DeviceId, life: &Life) -> Self {
+        if paths.is_empty() {
             return Self { entry: 0.0, between: 0.0, exit: 0.0 };
         }
         let known = |time: Option<Seconds>| time.map_or(f64::INFINITY, Seconds::value);
-        let others = usable().filter(|&other| other != device);
-        let between = others.map(|from| known(problem.hop_residence(from, device, life)));
+        let others = problem.graph.device_ids().filter(|&other| problem.usable(other) && other != device);
+        let way = |from: DeviceId| {
+            let path = paths[from.index()][device.index()].as_ref();
+            known(problem.residence_on(path, (from, device), life))
+        };
         Self {
             entry: known(problem.entry_residence(device, life)),
-            between: between.fold(f64::INFINITY, f64::min),
+            between: others.map(way).fold(f64::INFINITY, f64::min),
             exit: known(problem.exit_residence(device, life)),
         }
     }

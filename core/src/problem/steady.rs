@@ -176,8 +176,22 @@ impl PlacementProblem {
     #[must_use]
     pub fn hop_residence(&self, from: DeviceId, to: DeviceId, life: &Life) -> Option<Seconds> {
         let row = self.model.boundary_bytes_per_token();
-        match self.graph.device_path(from, to, row) {
-            Some(path) => spent(&path, life.count(), row.0 as f64 * life.tokens()),
+        self.residence_on(self.graph.device_path(from, to, row).as_ref(), (from, to), life)
+    }
+
+    /// The same by a way that is known, as [`crate::graph::DeviceGraph::paths_from`] gives it for one token's
+    /// activations.
+    pub(crate) fn residence_on(
+        &self,
+        path: Option<&Path>,
+        (from, to): (DeviceId, DeviceId),
+        life: &Life,
+    ) -> Option<Seconds> {
+        match path {
+            Some(path) => {
+                let row = self.model.boundary_bytes_per_token();
+                spent(path, life.count(), row.0 as f64 * life.tokens())
+            }
             None => {
                 let (a, b) = (&self.graph.device(from).name, &self.graph.device(to).name);
                 self.stated_rate(a, b).map(|_| Seconds::ZERO)
