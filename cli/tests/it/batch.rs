@@ -48,6 +48,18 @@ fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).expect("JSON on standard output")
 }
 
+/// What a question over a batch is answered.
+fn asked(place: &Place, folder: &str, question: &str) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_isotherm"))
+        .args(["-q", "query", folder, question, "--format", "json"])
+        .current_dir(place.path(""))
+        .env("ISOTHERM_HOME", place.path("home"))
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    json(&String::from_utf8_lossy(&output.stdout))
+}
+
 #[test]
 fn a_batch_has_a_row_for_every_point_and_isolates_what_fails() {
     let place = scenarios();
@@ -56,16 +68,7 @@ fn a_batch_has_a_row_for_every_point_and_isolates_what_fails() {
     assert_eq!((summary["points"].as_u64(), summary["failed"].as_u64()), (Some(POINTS), Some(4)), "{summary}");
     assert!(summary["failures"][0].as_str().is_some_and(|why| why.contains("-400 °C")), "{summary}");
     assert_eq!(results(&place, "out").len(), 3, "thirteen rows in files of five");
-    let ask = |question: &str| {
-        let output = Command::new(env!("CARGO_BIN_EXE_isotherm"))
-            .args(["-q", "query", "out", question, "--format", "json"])
-            .current_dir(place.path(""))
-            .env("ISOTHERM_HOME", place.path("home"))
-            .output()
-            .expect("the program starts");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        json(&String::from_utf8_lossy(&output.stdout))
-    };
+    let ask = |question: &str| asked(&place, "out", question);
     let rows = ask("select status, count(*) as n group by status order by n desc");
     assert_eq!(rows[0]["n"], 8.0, "{rows}");
     let cheapest =
@@ -92,6 +95,43 @@ fn a_finished_batch_is_taken_as_it_is_and_a_changed_scenario_alone_is_done_again
     let changed = json(&place.expect(0, &format!("-q batch in -o out {HOW} --format json")).0);
     assert_eq!(changed["resumed"].as_u64(), Some(POINTS - 4), "{changed}");
     assert_ne!(first["results"], changed["results"]);
+}
+
+#[test]
+fn points_that_planning_cannot_tell_apart_share_one_plan_that_holds_for_each() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("in")).expect("writable");
+    let (fixed, _) = PILE.split_once("[sweep").expect("a sweep");
+    let sweep = "[sweep.vary]\n\"devices.big.count\" = [1, 2]\n\"workload.rate\" = [\"1 /s\", \"2 /s\", \"4 /s\"]\n";
+    place.write("in/pace.toml", &format!("{fixed}{sweep}"));
+    for jobs in [1, 2] {
+        place.expect(0, &format!("-q batch in -o out{jobs} {HOW} --jobs {jobs}"));
+    }
+    assert_eq!(results(&place, "out1"), results(&place, "out2"));
+    let shared = asked(&place, "out2", "select count(*) as n from solve where reused = 'true'");
+    assert_eq!(shared[0]["n"], 4.0, "two of six are planned: {shared}");
+    place.expect(0, "-q batch extract out2 pace#2 -o point");
+    place.expect(0, "-q check point/plan.json point/scenario.toml --devices point/devices.json");
+}
+
+/// What joins the sites is slower than any rate in question, so no dive over all sites in a row can begin.
+#[test]
+fn a_search_ends_where_no_row_of_sites_passes_the_rate_asked_for() {
+    let place = Place::new();
+    std::fs::create_dir_all(place.path("in")).expect("writable");
+    place.write(
+        "in/apart.toml",
+        "name = \"apart\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-70b-q4_0\"\n[[devices]]\n\
+         table = \"nvidia-l40s\"\nname = \"a\"\ncount = 7\nsite = \"e\"\n[[devices]]\ntable = \"nvidia-a10\"\n\
+         name = \"b\"\ncount = 7\nsite = \"w\"\n[network]\n\
+         within_site = { latency = \"0.1 ms\", bandwidth = \"25 Gbit/s\", kind = \"socket\" }\n\
+         between_sites = { latency = \"20 ms\", bandwidth = \"60 Mbit/s\", kind = \"socket\" }\n[workload]\n\
+         rate = \"8 /s\"\nprompt_tokens = { min = 64, max = 1024 }\noutput_tokens = { min = 32, max = 256 }\n\
+         requests = 10\n[objective]\nmaximise = \"throughput\"\n[serving]\nrequests_max = 32\n\
+         step_tokens_max = 512\n",
+    );
+    let (out, _) = place.expect(0, "-q batch in -o out --gap 0.001 --nodes 800 --seeds 1 --format json");
+    assert_eq!(json(&out)["failed"].as_u64(), Some(0), "{out}");
 }
 
 /// Kills the batch at moments spread over its run; whatever the moment, the next run goes on and ends with the same

@@ -423,3 +423,34 @@ pub fn read_again(path: &std::path::Path) -> Result<PlacementProblem, Failure> {
     let scenario = question::parse(path, &files::read_text(path)?)?;
     question::of_scenario(path, &scenario)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const TEXT: &str = "name = \"a\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\n\
+        table = \"rtx-4090\"\n[workload]\nrate = \"2 /s\"\nprompt_tokens = 128\noutput_tokens = 32\n[objective]\n\
+        OBJECTIVE\n[environment]\nambient = \"20 °C\"\n[prices]\ncurrency = \"USD\"\nelectricity_per_kwh = 0.3\n";
+
+    fn asked(objective: &str, change: (&str, &str)) -> Digest {
+        let text = TEXT.replace("OBJECTIVE", objective).replace(change.0, change.1);
+        let path = Path::new("a.toml");
+        let scenario = question::parse(path, &text).expect("a scenario");
+        placement(&question::of_scenario(path, &scenario).expect("a problem"))
+    }
+
+    #[test]
+    fn points_ask_the_same_placement_problem_where_planning_sees_no_difference_and_else_do_not() {
+        let (fast, cheap) = ("maximise = \"throughput\"", "minimise = \"money\"");
+        let none = ("", "");
+        let rate = ("2 /s", "5 /s");
+        let price = ("kwh = 0.3", "kwh = 0.2");
+        let air = ("20 °C", "45 °C");
+        assert_eq!(asked(fast, none), asked(fast, rate));
+        assert_eq!(asked(fast, none), asked(fast, price));
+        assert_ne!(asked(cheap, none), asked(cheap, price), "what is paid for is seen");
+        assert_ne!(asked(fast, none), asked(fast, air), "the card throttles at a temperature");
+        assert_ne!(asked(fast, none), asked(fast, ("output_tokens = 32", "output_tokens = 64")));
+    }
+}
