@@ -2,7 +2,9 @@
 
 use crate::html::{Html, element, element_with, seq};
 use crate::report::Report;
-use crate::sections::{certificates, devices, environment, evidence, plans, requests, series, thermal, truth};
+use crate::sections::{
+    attribution, certificates, devices, environment, evidence, plans, requests, series, thermal, truth,
+};
 use crate::verdict;
 
 const STYLE: &str = include_str!("style.css");
@@ -19,6 +21,7 @@ pub fn render(report: &Report) -> String {
         ("plan", "Plans", plans::plans(report)),
         ("truth", "Predicted and measured", truth::truth(report)),
         ("stages", "Stages", truth::busy_time(report)),
+        ("attribution", "What holds requests up", attribution::attribution(report)),
         ("requests", "Runs", requests::requests(report)),
         ("temperature", "Temperature", thermal::temperature(report)),
         ("series", "Devices over time", series::series(report)),

@@ -2,6 +2,7 @@
 
 pub(crate) mod busy;
 pub(crate) mod canvas;
+pub(crate) mod parts;
 pub(crate) mod plan;
 pub(crate) mod requests;
 pub(crate) mod series;

@@ -6,6 +6,7 @@ use crate::report::{Report, Step};
 use isotherm_core::digest::Digest;
 use std::collections::BTreeSet;
 
+pub(crate) mod attribution;
 pub(crate) mod certificates;
 pub(crate) mod devices;
 pub(crate) mod environment;
@@ -39,6 +40,7 @@ pub(crate) fn legend(marks: &[(Mark, &'static str)]) -> Html {
             let (class, symbol) = match mark {
                 Mark::Diamond => ("key ink-predicted", "◇"),
                 Mark::Outline => ("key ink-predicted", "▭"),
+                Mark::Filled => ("key ink-predicted", "▬"),
                 Mark::Line => ("key ink-predicted", "━"),
                 Mark::Dot => ("key ink-measured", "●"),
                 Mark::Bar => ("key ink-measured", "▬"),
@@ -60,6 +62,8 @@ pub(crate) enum Mark {
     Diamond,
     /// A predicted time as a bar.
     Outline,
+    /// A second predicted figure as a bar, filled.
+    Filled,
     /// A predicted curve.
     Line,
     /// One run or one request.

@@ -3,6 +3,7 @@
 use crate::reading::Page;
 use crate::sample::{self, Noise};
 use isotherm_core::plan::BoundKind;
+use isotherm_core::record::{Attribution, Cause, Part};
 use isotherm_core::units::Celsius;
 use isotherm_reports::{Command, Event, Step, render};
 use std::collections::BTreeSet;
@@ -235,4 +236,33 @@ fn every_simulated_device_is_drawn_over_time_in_the_figures_it_has_and_no_others
     let drawn = document.descendants().find(|n| n.attribute("id") == Some("series")).expect("the section");
     let drawings = drawn.descendants().filter(|n| n.tag_name().name() == "svg").count();
     assert_eq!(drawings, devices.min(8), "one drawing for each, of the busiest eight");
+}
+
+#[test]
+fn what_holds_requests_up_is_told_part_by_part_and_where_nobody_asked_nothing_is_told() {
+    let mut report = sample::sample();
+    assert!(Page::of(&report).section("attribution").is_none());
+    let part = |cause, place: &str, ttft_seconds, tpot_seconds| Part {
+        cause,
+        place: place.to_owned(),
+        ttft_seconds,
+        tpot_seconds,
+    };
+    let parts = vec![
+        part(Cause::Admission, "", 0.030, 0.0),
+        part(Cause::Compute, "cpu-0", 0.060, 0.009),
+        part(Cause::Link, "cpu-0 -> cpu-1", 0.010, 0.001),
+    ];
+    let simulation = report.cases[1].simulation.as_mut().expect("a simulation");
+    simulation.value.attribution = Some(Attribution { parts });
+    let page = Page::of(&report);
+    assert!(page.section("attribution").is_some_and(|text| text.contains("admission")));
+    let table = page.table("Where the time of requests goes").expect("rows");
+    // The greatest share of either time first: nine tenths of TPOT, three tenths of TTFT, a tenth of both.
+    let shares: Vec<(&str, &str, &str)> =
+        table[1..].iter().map(|row| (row[1].as_str(), row[4].as_str(), row[6].as_str())).collect();
+    assert_eq!(
+        shares,
+        [("compute", "60.0 %", "90.0 %"), ("admission", "30.0 %", "0.0 %"), ("link", "10.0 %", "10.0 %")]
+    );
 }
