@@ -405,6 +405,8 @@ fn plans(
         best.report(budget);
     }
     let mut dives = Dives::new(flows, spans, best.bound);
+    // Between which rates regions of rails were looked for last.
+    let mut railed = None;
     for round in 0..ROUNDS {
         let before = best.rate();
         // At several sites, annealing gets further in the same time.
@@ -443,7 +445,11 @@ fn plans(
         if flows.tables.candidates.len() > RAILS_DEVICES_MAX {
             continue;
         }
-        if let Some((placement, carried)) = rails::search(flows, covers, best.reach(), best.goal(budget), budget)? {
+        // Between the same rates the same would be found.
+        let rates = Some((best.reach(), best.goal(budget)));
+        if std::mem::replace(&mut railed, rates) != rates
+            && let Some((placement, carried)) = rails::search(flows, covers, best.reach(), best.goal(budget), budget)?
+        {
             best.offer(placement, carried, "regions of rails");
             best.report(budget);
         }

@@ -433,8 +433,16 @@ mod tests {
         table = \"rtx-4090\"\n[workload]\nrate = \"2 /s\"\nprompt_tokens = 128\noutput_tokens = 32\n[objective]\n\
         OBJECTIVE\n[environment]\nambient = \"20 °C\"\n[prices]\ncurrency = \"USD\"\nelectricity_per_kwh = 0.3\n";
 
+    const WARM: &str = "table = \"rtx-4090\"\nidle_power = \"20 W\"\nhow = \"estimated\"\nsource = \"test\"\n\
+        thermal = { resistance = \"0.125 K/W\", capacity = \"900 J/K\", throttle_at = \"83 °C\", \
+        resume_at = \"78 °C\", throttled_speed = 0.7 }\n";
+
     fn asked(objective: &str, change: (&str, &str)) -> Digest {
-        let text = TEXT.replace("OBJECTIVE", objective).replace(change.0, change.1);
+        asked_of(TEXT, objective, change)
+    }
+
+    fn asked_of(text: &str, objective: &str, change: (&str, &str)) -> Digest {
+        let text = text.replace("OBJECTIVE", objective).replace(change.0, change.1);
         let path = Path::new("a.toml");
         let scenario = question::parse(path, &text).expect("a scenario");
         placement(&question::of_scenario(path, &scenario).expect("a problem"))
@@ -450,7 +458,9 @@ mod tests {
         assert_eq!(asked(fast, none), asked(fast, rate));
         assert_eq!(asked(fast, none), asked(fast, price));
         assert_ne!(asked(cheap, none), asked(cheap, price), "what is paid for is seen");
-        assert_ne!(asked(fast, none), asked(fast, air), "the card throttles at a temperature");
+        assert_eq!(asked(fast, none), asked(fast, air), "nothing is known of how the card warms");
+        let warm = TEXT.replace("table = \"rtx-4090\"\n", WARM);
+        assert_ne!(asked_of(&warm, fast, none), asked_of(&warm, fast, air), "the card throttles at a temperature");
         assert_ne!(asked(fast, none), asked(fast, ("output_tokens = 32", "output_tokens = 64")));
     }
 }
