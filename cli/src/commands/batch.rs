@@ -91,7 +91,7 @@ fn queue(window: &[u64], foresee: impl Fn(u64) -> Option<point::Foreseen> + Sync
             None => groups.push((foreseen.effort, Some(foreseen.placement), vec![order])),
         }
     }
-    groups.sort_by(|a, b| b.0.cmp(&a.0));
+    groups.sort_by_key(|(effort, ..)| std::cmp::Reverse(*effort));
     groups.into_iter().map(|(_, placement, orders)| (placement, orders)).collect()
 }
 
