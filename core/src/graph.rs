@@ -346,11 +346,7 @@ impl DeviceGraph {
         self.paths_from(from, size).into_iter().map(|path| Some(path?.time(size))).collect()
     }
 
-    /// The quickest ways for a message of `size` bytes from one device to every device, each as [`Self::device_path`]
-    /// gives it, in order of their identifiers; found in one search instead of one for each.
-    ///
-    /// # Panics
-    /// If the identifier is of another graph.
+    /// The ways themselves. Panics as [`Self::times_from`] does.
     #[must_use]
     pub fn paths_from(&self, from: DeviceId, size: Bytes) -> Vec<Option<Path>> {
         let places = || self.file.devices.iter().map(|device| self.place_of.get(&device.name).copied());
