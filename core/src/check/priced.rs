@@ -146,6 +146,7 @@ impl Tables<'_> {
                 && problem.format(other) == problem.format(device)
                 && problem.degree(other) == problem.degree(device)
                 && problem.profile(other) == problem.profile(device)
+                && problem.offload(other) == problem.offload(device)
                 && problem.graph.device(other).rates == problem.graph.device(device).rates
                 && (problem.speed(other), problem.duty(other)) == (problem.speed(device), problem.duty(device))
         };
