@@ -16,7 +16,7 @@ pub use analysis::Analysis;
 pub use batch::{
     Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
 };
-pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchTargets};
+pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchProbe, BenchTargets};
 pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
 pub use heat::{FitThermal, PowerSource};
 pub use run::{ArithmeticName, BenchRuntime, Run};
@@ -517,6 +517,8 @@ pub enum BenchCommand {
     },
     /// Many placements on unequal devices, each predicted from the probe and run: errors, order, the planner's choice.
     Placements(BenchPlacements),
+    /// The probe repeated: how well its times agree, and what they say of steps that it did not time.
+    Probe(BenchProbe),
     /// Planners side by side on the same instances: value, bound, time to an equal certified gap.
     Planner(BenchPlanner),
     /// What plans come to in simulation, this planner's and those of others in the same runs.

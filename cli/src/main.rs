@@ -66,6 +66,7 @@ fn run(cli: &Cli) -> Done {
         Command::Bench(BenchCommand::Placements(args)) => commands::bench_placements::run(&ui, args),
         Command::Bench(BenchCommand::Planner(args)) => commands::bench_planner::run(&ui, args),
         Command::Bench(BenchCommand::Plans(args)) => commands::bench_plans::run(&ui, args),
+        Command::Bench(BenchCommand::Probe(args)) => commands::bench_probe::run(&ui, args),
         Command::Bench(BenchCommand::Device(args)) => commands::bench_device::run(&ui, args),
         Command::Bench(BenchCommand::Runtime(args)) => commands::bench_runtime::run(&ui, args),
         Command::Bench(BenchCommand::Cuda(args)) => commands::bench_cuda::run(&ui, args),

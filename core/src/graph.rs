@@ -68,7 +68,7 @@ pub struct SharedCapacity {
 }
 
 /// Devices that slow one another when busy at once: cores on one memory bus, cards under one power limit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CoRun {
     /// Name, unique in the graph.
     pub name: String,
@@ -77,6 +77,18 @@ pub struct CoRun {
     /// Time of a step with 1, 2, 3 ... of them busy over its time alone; the first is 1. More busy devices than
     /// entries take the last.
     pub slowdown: Vec<Figure<f64>>,
+    /// The same for single devices, where they do not slow one another alike: one of two threads that shares one of its
+    /// cores loses less than one that has no other. Whoever is not named takes `slowdown`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub slowdown_of: BTreeMap<String, Vec<Figure<f64>>>,
+}
+
+impl CoRun {
+    /// The factors of a device with 1, 2, 3 ... of the set busy.
+    #[must_use]
+    pub fn factors_of(&self, device: &str) -> &[Figure<f64>] {
+        self.slowdown_of.get(device).unwrap_or(&self.slowdown)
+    }
 }
 
 /// A device graph as it stands in `devices.json`.
@@ -244,10 +256,12 @@ impl DeviceGraph {
             });
         }
         for set in &file.co_run {
-            for device in set.devices.iter().filter(|d| !file.devices.iter().any(|known| &known.name == *d)) {
+            let named = set.devices.iter().chain(set.slowdown_of.keys());
+            for device in named.filter(|d| !file.devices.iter().any(|known| &known.name == *d)) {
                 errors.push(unknown(format!("co-run set {:?}", set.name), device));
             }
-            for factor in set.slowdown.iter().filter(|f| !(f.value.is_finite() && f.value >= 0.5)) {
+            let factors = set.slowdown.iter().chain(set.slowdown_of.values().flatten());
+            for factor in factors.filter(|f| !(f.value.is_finite() && f.value >= 0.5)) {
                 errors.push(GraphError::OutOfRange {
                     what: "slowdown",
                     name: set.name.clone(),

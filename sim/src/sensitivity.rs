@@ -165,6 +165,7 @@ fn apply(file: &mut DevicesFile, what: What, factor: f64) -> Option<()> {
             name: "moved".to_owned(),
             devices: vec![file.devices[device].name.clone()],
             slowdown: vec![Figure::declared(factor, "moved")],
+            ..CoRun::default()
         }),
         What::Bandwidth(link) => {
             let figure = file.links[link].bandwidth_bytes_per_second.as_mut()?;

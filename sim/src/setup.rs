@@ -34,6 +34,8 @@ pub struct ServerSetup {
     pub timing: How,
     /// Co-run sets it belongs to, as positions in [`Setup::sets`].
     pub sets: Vec<usize>,
+    /// For each of these, the time of a step with 1, 2 ... of the set busy over its time alone.
+    pub slowdowns: Vec<Vec<f64>>,
 }
 
 /// Devices that slow one another, those of the plan.
@@ -41,8 +43,6 @@ pub struct ServerSetup {
 pub struct SetSetup {
     /// Positions in [`Setup::servers`].
     pub members: Vec<usize>,
-    /// Time of a step with 1, 2 ... of them busy over its time alone.
-    pub slowdown: Vec<f64>,
 }
 
 /// A route: a chain of stops.
@@ -305,7 +305,7 @@ fn server(stage: &Stage, problem: &PlacementProblem) -> Result<ServerSetup, Simu
         (None, None) => return Err(SimulateError::NoTimes(name.clone())),
     };
     let (name, power_cap) = (name.clone(), stage.power_cap_watts);
-    Ok(ServerSetup { device, name, source: String::new(), power_cap, timing, sets: Vec::new() })
+    Ok(ServerSetup { device, name, source: String::new(), power_cap, timing, sets: Vec::new(), slowdowns: Vec::new() })
 }
 
 /// The co-run sets among the plan's devices; devices that hold nothing are never busy.
@@ -317,9 +317,14 @@ fn sets(problem: &PlacementProblem, servers: &mut [ServerSetup]) -> Vec<SetSetup
             continue;
         }
         for &member in &members {
-            servers[member].sets.push(sets.len());
+            let server = &mut servers[member];
+            // What says nothing of a device does not slow it.
+            let factors = set.factors_of(&server.name).iter().map(|figure| figure.value);
+            let factors: Vec<f64> = factors.collect();
+            server.slowdowns.push(if factors.is_empty() { vec![1.0] } else { factors });
+            server.sets.push(sets.len());
         }
-        sets.push(SetSetup { members, slowdown: set.slowdown.iter().map(|f| f.value).collect() });
+        sets.push(SetSetup { members });
     }
     sets
 }

@@ -125,3 +125,32 @@ pub struct BenchPlacements {
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     pub seed: u64,
 }
+
+/// Arguments of `isotherm bench probe`.
+#[derive(Debug, Args)]
+pub struct BenchProbe {
+    /// Folder for the devices of each probe and probe.json.
+    #[arg(short, long, value_name = "DIR", default_value = "isotherm-probe")]
+    pub output: PathBuf,
+    /// Model whose layers are timed.
+    #[arg(long, value_name = "FILE|NAME", default_value = "smollm2")]
+    pub model: String,
+    /// Probes.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub runs: u32,
+    /// CPU devices beside `cpu`, as for `isotherm probe`.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub split: u32,
+    /// Time of each probe.
+    #[arg(long, value_name = "TIME", default_value = "30 s")]
+    pub budget: Seconds,
+    /// Time for which each device is looked at apart after each probe, through all layers and again through half of them.
+    #[arg(long, value_name = "TIME", default_value = "3 s")]
+    pub look: Seconds,
+    /// Backends to measure, as for `isotherm probe`.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub backends: Vec<String>,
+    /// Slow a device, as for `isotherm probe`: `cpu0=2`.
+    #[arg(long, value_name = "DEVICE=FACTOR", value_parser = super::slowed)]
+    pub slow: Vec<(String, f64)>,
+}

@@ -7,7 +7,8 @@
 use crate::access::Wish;
 use crate::args::{ArithmeticName, BenchPlacements};
 use crate::commands::access::{PROBING, pass};
-use crate::commands::{plan, probe};
+use crate::commands::others::Ticks;
+use crate::commands::{bench_load, plan, probe};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
 use crate::ui::{Ui, percent, table};
@@ -46,6 +47,11 @@ const SCHEMA: &str = "isotherm.placements/v1";
 /// The device that is slowed, and beside it those of one thread.
 const SLOWED: &str = "cpu2";
 
+/// Share of the cores beyond which what other programs took of them disturbs a run.
+const OTHERS_MAX: f64 = 0.05;
+/// Most runs of a placement, in multiples of those asked for: disturbed ones are made again.
+const AGAIN: u32 = 3;
+
 /// A load: clients, tokens of a prompt, tokens of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Load {
@@ -77,10 +83,14 @@ struct Row {
     chosen: bool,
     /// Seconds of an output token.
     predicted: f64,
-    /// The same, measured: median of the runs.
+    /// The same, measured: median of the runs that nothing disturbed, or of all where there is none.
     measured: f64,
+    /// Half the range of those runs.
+    apart: f64,
     /// Each run.
     runs: Vec<f64>,
+    /// Share of the cores that other programs took during each; absent where the system does not tell.
+    others: Vec<Option<f64>>,
     /// `predicted / measured - 1`.
     error: f64,
     /// What layers over devices say, scaled so that its median error is none.
@@ -121,12 +131,14 @@ pub fn run(ui: &Ui, args: &BenchPlacements) -> Done {
     let total = placed.len() as u64 * u64::from(args.runs);
     let mut bar = ui.bar(total, "running");
     let mut done = 0;
-    // Run after run of all of them, so that a disturbance spoils one run of each.
-    for run in 0..args.runs {
-        for one in &mut placed {
-            let run = one.run(u64::from(run) ^ args.seed)?;
-            one.runs.push(run);
-            done += 1;
+    // Run after run of all of them, so that a disturbance spoils one run of each; and again where too many were.
+    for run in 0..args.runs.saturating_mul(AGAIN) {
+        for one in placed.iter_mut().filter(|one| one.calm().count() < args.runs as usize) {
+            let before = Ticks::now();
+            let seconds = one.run(u64::from(run) ^ args.seed)?;
+            let others = before.zip(Ticks::now()).and_then(|(before, now)| now.others_since(before));
+            one.runs.push((seconds, others));
+            done = (done + 1).min(total);
             bar.at(done, total);
         }
     }
@@ -183,7 +195,8 @@ struct Placed<'a> {
     stages: Vec<(String, Layers)>,
     chosen: bool,
     predicted: f64,
-    runs: Vec<f64>,
+    /// Seconds of a token, and the share of the cores that others took meanwhile.
+    runs: Vec<(f64, Option<f64>)>,
 }
 
 impl Subject {
@@ -324,15 +337,19 @@ impl Placed<'_> {
         if executed.interrupted { Err(Failure::io("interrupted")) } else { Ok(executed) }
     }
 
+    /// Runs during which nobody else took much of the processor; where that is unknown, it is taken for granted.
+    fn calm(&self) -> impl Iterator<Item = f64> {
+        let calm = |others: &Option<f64>| others.is_none_or(|share| share <= OTHERS_MAX);
+        self.runs.iter().filter(move |(_, others)| calm(others)).map(|(seconds, _)| *seconds)
+    }
+
     fn row(&self) -> Row {
-        let mut sorted = self.runs.clone();
-        sorted.sort_by(f64::total_cmp);
-        let measured = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
-        let measured = if sorted.len().is_multiple_of(2) && !sorted.is_empty() {
-            f64::midpoint(sorted[sorted.len() / 2 - 1], measured)
-        } else {
-            measured
-        };
+        let mut counting: Vec<f64> = self.calm().collect();
+        if counting.is_empty() {
+            counting = self.runs.iter().map(|(seconds, _)| *seconds).collect();
+        }
+        let measured = bench_load::median(&counting).unwrap_or(0.0);
+        let (least, most) = counting.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &run| (a.min(run), b.max(run)));
         Row {
             model: self.subject.model.model.name.clone(),
             load: self.load,
@@ -340,7 +357,9 @@ impl Placed<'_> {
             chosen: self.chosen,
             predicted: self.predicted,
             measured,
-            runs: self.runs.clone(),
+            apart: (most - least).max(0.0) / 2.0,
+            runs: self.runs.iter().map(|(seconds, _)| *seconds).collect(),
+            others: self.runs.iter().map(|(_, others)| *others).collect(),
             error: self.predicted / measured - 1.0,
             null: 0.0,
         }

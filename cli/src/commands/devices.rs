@@ -215,6 +215,10 @@ pub fn describe(file: &DevicesFile) -> String {
         let factors: Vec<String> = set.slowdown.iter().map(|f| format!("{:.2}", f.value)).collect();
         let devices = set.devices.join(", ");
         text.push_str(&format!("\n  {devices} busy together: a step takes {} times as long\n", factors.join(", ")));
+        for (device, own) in &set.slowdown_of {
+            let factors: Vec<String> = own.iter().map(|f| format!("{:.2}", f.value)).collect();
+            text.push_str(&format!("    of {device}: {}\n", factors.join(", ")));
+        }
     }
     text
 }

@@ -28,6 +28,9 @@ mod link;
 mod offload;
 mod plan_memory;
 mod thermal;
+mod witness;
+
+pub use witness::witnessed;
 
 /// Runs the command.
 pub fn run(ui: &Ui, args: &Probe) -> Done {

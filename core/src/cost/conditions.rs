@@ -30,6 +30,10 @@ pub struct Conditions {
     /// How many such shapes there were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shapes_between: Option<u32>,
+    /// Share of the timed passes during which other programs took the device's cores; those count only where there are too
+    /// few others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbed: Option<f64>,
     /// Factor by which the device was slowed on purpose; absent where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowed: Option<f64>,

@@ -160,6 +160,8 @@ impl PlacementProblem {
         let mut co_run = file.co_run.clone();
         for set in &mut co_run {
             set.devices = set.devices.iter().filter_map(|device| rename(device)).collect();
+            let own = std::mem::take(&mut set.slowdown_of).into_iter();
+            set.slowdown_of = own.filter_map(|(device, factors)| Some((rename(&device)?, factors))).collect();
         }
         let graph = DeviceGraph::new(DevicesFile { devices, links, coordinator, co_run, ..file.clone() }).ok()?;
         let mut limits = self.limits.clone();

@@ -435,7 +435,7 @@ fn co_run(root: &Reader<'_, '_>, devices: &[At<Device>], network: &mut Network) 
         let figure = |value| Figure { how: says.how, ..Figure::declared(value, says.source.clone()) };
         let slowdown = slowdown.map(figure).collect();
         if let Some(name) = name {
-            network.co_run.push(CoRun { name: name.value, devices: names, slowdown });
+            network.co_run.push(CoRun { name: name.value, devices: names, slowdown, ..CoRun::default() });
         } else {
             require(&reader, &["name"]);
         }

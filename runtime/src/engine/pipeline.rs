@@ -113,31 +113,47 @@ const CAPACITY: usize = 64;
 
 impl Pipeline {
     /// Loads all stages, each on its own device at the same time. The calling thread becomes the first worker of the
-    /// first stage's device, and is bound to its core.
+    /// first stage's device, and is bound to its core. Threads wait as if other stages were on these other cores besides.
     ///
     /// # Errors
     /// When a device gives no memory or threads.
     ///
     /// # Panics
     /// When there is no stage, or a device has no cores.
-    pub(crate) fn start(gguf: &Gguf, geometry: &Geometry, places: &[StagePlace]) -> Result<Self, StartError> {
-        Self::start_within(gguf, geometry, places, None)
+    pub(crate) fn start_beside(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        places: &[StagePlace],
+        others: &[usize],
+    ) -> Result<Self, StartError> {
+        Self::start_all(gguf, geometry, places, None, others)
     }
 
-    /// As [`Self::start`], with no more weights of the processor's stages in memory than an offload allows, all stages
+    /// As [`Self::start_beside`], with no more weights of the processor's stages in memory than an offload allows, all stages
     /// together; each gets a share by the size of its weights.
     ///
     /// # Errors
-    /// When a stage's share is too small for it, and as for [`Self::start`].
+    /// When a stage's share is too small for it, and as for [`Self::start_beside`].
     ///
     /// # Panics
-    /// As [`Self::start`].
+    /// As [`Self::start_beside`].
     pub(crate) fn start_within(
         gguf: &Gguf,
         geometry: &Geometry,
         places: &[StagePlace],
         offload: Option<&Offload>,
     ) -> Result<Self, StartError> {
+        Self::start_all(gguf, geometry, places, offload, &[])
+    }
+
+    fn start_all(
+        gguf: &Gguf,
+        geometry: &Geometry,
+        places: &[StagePlace],
+        offload: Option<&Offload>,
+        others: &[usize],
+    ) -> Result<Self, StartError> {
+        let patience = |index, otherwise| patience(places, others, index, otherwise);
         let mut shares = shares(gguf, geometry, places, offload)?.into_iter();
         let first_share = shares.next().flatten();
         let shares: Vec<Option<Offload>> = shares.collect();
@@ -145,10 +161,10 @@ impl Pipeline {
         let mut threads = Vec::new();
         let (ready, started) = std::sync::mpsc::channel();
         // From the last stage to the second: each is given the way to the one after it.
-        let (mut to, last) = bounded(CAPACITY, patience(places, 0, Patience::Sleep));
+        let (mut to, last) = bounded(CAPACITY, patience(0, Patience::Sleep));
         for (index, place) in places.iter().enumerate().skip(1).rev() {
-            let (to_this, inbox) = bounded(CAPACITY, patience(places, index, Patience::Sleep));
-            let helpers = patience(places, index, Patience::Glance);
+            let (to_this, inbox) = bounded(CAPACITY, patience(index, Patience::Sleep));
+            let helpers = patience(index, Patience::Glance);
             let outbox = std::mem::replace(&mut to, to_this);
             let (gguf, geometry, place, ready) = (gguf.clone(), geometry.clone(), place.clone(), ready.clone());
             let device = place.device.name.clone();
@@ -168,7 +184,7 @@ impl Pipeline {
                 .map_err(|source| StartError::Threads { device, source })?;
             threads.push(thread);
         }
-        let first = load(gguf, geometry, head, patience(places, 0, Patience::Glance), first_share.as_ref())?;
+        let first = load(gguf, geometry, head, patience(0, Patience::Glance), first_share.as_ref())?;
         for _ in rest {
             started.recv().expect("a stage reports before it ends")?;
         }
@@ -235,15 +251,17 @@ impl Drop for Pipeline {
     }
 }
 
-/// How the threads of stage `index` wait: on cores that no other stage uses they watch; on others, `otherwise`.
-fn patience(places: &[StagePlace], index: usize, otherwise: Patience) -> Patience {
+/// How the threads of stage `index` wait: on cores that no other stage uses, nor anybody else that is named, they watch;
+/// on others, `otherwise`.
+fn patience(places: &[StagePlace], elsewhere: &[usize], index: usize, otherwise: Patience) -> Patience {
     let own = &places[index].device.cores;
     // A card's thread has no core of its own, and one that watches would take another stage's.
     if own.is_empty() {
         return Patience::Sleep;
     }
     let mut others = places.iter().enumerate().filter(|(other, _)| *other != index);
-    let shared = others.any(|(_, place)| place.device.cores.iter().any(|core| own.contains(core)));
+    let shared = others.any(|(_, place)| place.device.cores.iter().any(|core| own.contains(core)))
+        || elsewhere.iter().any(|core| own.contains(core));
     if shared { otherwise } else { Patience::Watch }
 }
 

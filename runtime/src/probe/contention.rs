@@ -1,7 +1,7 @@
 //! What devices cost each other: hand-over between two of them, and the slowdown when both are busy.
 
-use super::profile::{sound, start};
-use super::samples::{Samples, median};
+use super::profile::{sound, start, start_beside};
+use super::samples::Samples;
 use super::{COORDINATOR, ProbeError, Request, on_own_thread};
 use crate::backend::peers::{Proof, prove};
 use crate::engine::cache::blocks_for;
@@ -21,7 +21,9 @@ const CONTEXT: usize = 128;
 /// Fewest passes of one measurement, and most.
 const PASSES: std::ops::Range<u32> = 8..40;
 
-/// Measures every pair of devices. One device alone has a way to the coordinator and nothing else.
+/// Measures every pair of devices. One device alone has a way to the coordinator, which costs nothing, and nothing else.
+///
+/// A chain of three stages waits three times, and its two links say four: they are measured in pairs.
 pub(super) fn pairs(
     request: &Request<'_>,
     known: &[Device],
@@ -31,13 +33,12 @@ pub(super) fn pairs(
     let count = devices.len();
     let each = Duration::from_secs_f64(share.value().max(0.0) / (count * count).max(1) as f64);
     let (mut links, mut co_run) = (Vec::new(), Vec::new());
-    let mut waits: Vec<Vec<f64>> = vec![Vec::new(); count];
     for a in 0..count {
         for b in a + 1..count {
             let wait = on_own_thread(|| hand_over(request, &devices[a], &devices[b], each))??;
-            let latency = wait.median() / 2.0;
-            waits[a].push(latency);
-            waits[b].push(latency);
+            // There and back. The driver runs the first stage itself, so that one stage alone has no way at all, and no
+            // way leads to the driver for nothing: what a pass waits on its way back stands with its way there.
+            let latency = wait.dense();
             let proofs = peers(&devices[a], &devices[b])?;
             for (from, to, proof) in [(a, b, proofs.map(|both| both.0)), (b, a, proofs.map(|both| both.1))] {
                 let names = (devices[from].name.as_str(), devices[to].name.as_str());
@@ -47,11 +48,10 @@ pub(super) fn pairs(
             co_run.push(together(request, &devices[a], &devices[b], each)?);
         }
     }
-    for (i, device) in devices.iter().enumerate() {
-        let wait = median(std::mem::take(&mut waits[i]));
+    for device in devices {
         let none = Samples::default();
         links.push(link(request, known, (COORDINATOR, &device.name), 0.0, &none));
-        links.push(link(request, known, (&device.name, COORDINATOR), wait, &none));
+        links.push(link(request, known, (&device.name, COORDINATOR), 0.0, &none));
     }
     Ok((links, co_run))
 }
@@ -133,12 +133,15 @@ fn hand_over(
     Ok(samples)
 }
 
-/// Slowdown of two devices that decode at the same time: the mean over both of time together over time alone.
+/// Slowdown of two devices that decode at the same time: of each, time together over time alone. Their threads wait as
+/// they do as stages of one pipeline.
 fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: Duration) -> Result<CoRun, ProbeError> {
     let layers = request.geometry.layers;
     let (gate, stop) = (Barrier::new(2), AtomicBool::new(false));
     let side = |device: &CpuDevice, leads: bool| -> Result<f64, ProbeError> {
-        let pipeline = start(request, &[(device, 0..layers)], request.kernels, 1, CONTEXT, blocks_for(CONTEXT));
+        let others = if leads { &second.cores } else { &first.cores };
+        let places = [(device, 0..layers)];
+        let pipeline = start_beside(request, &places, others, request.kernels, (1, CONTEXT, blocks_for(CONTEXT)));
         // Both must pass every gate, or the other would wait for ever.
         let (mut alone, mut both, mut pass) = (Samples::default(), Samples::default(), Pass::default());
         let mut pipeline = pipeline.inspect_err(|_| stop.store(true, Ordering::SeqCst));
@@ -162,7 +165,7 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
             }
         }
         sound(device, &mut pass)?;
-        pipeline.map(|_| if alone.median() > 0.0 && both.count() > 0 { both.median() / alone.median() } else { 1.0 })
+        pipeline.map(|_| if alone.dense() > 0.0 && both.count() > 0 { both.median() / alone.dense() } else { 1.0 })
     };
     let (one, two) = std::thread::scope(|scope| {
         let other = scope.spawn(|| side(second, false));
@@ -173,16 +176,18 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
         side.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     };
     let (one, two) = (ratio(one)?, ratio(two)?);
-    let slowdown = f64::midpoint(one, two).max(1.0);
-    let spread = (one - two).abs() / slowdown;
-    let when = Some(request.when.to_owned());
+    let spread = (one - two).abs() / f64::midpoint(one, two).max(1.0);
+    let factors = |slowdown: f64, spread| {
+        let when = Some(request.when.to_owned());
+        let together = Figure::measured(slowdown.max(1.0), "decoding at the same time", PASSES.start, spread, when);
+        vec![Figure::declared(1.0, "alone"), together]
+    };
+    let own = [(first, one), (second, two)].map(|(device, factor)| (device.name.clone(), factors(factor, 0.0)));
     Ok(CoRun {
         name: format!("{} and {}", first.name, second.name),
         devices: vec![first.name.clone(), second.name.clone()],
-        slowdown: vec![
-            Figure::declared(1.0, "alone"),
-            Figure::measured(slowdown, "decoding at the same time", PASSES.start, spread, when),
-        ],
+        slowdown: factors(f64::midpoint(one, two), spread),
+        slowdown_of: own.into(),
     })
 }
 

@@ -6,6 +6,7 @@
 //! after round, so that a disturbance spoils one sample of each instead of every sample of one.
 
 mod contention;
+mod disturbance;
 mod memory;
 mod now;
 pub mod offload;
@@ -15,10 +16,12 @@ mod shapes;
 mod step;
 mod tables;
 mod truth;
+mod witness;
 
 pub use now::conditions;
 pub use step::{Step, StepError, StepSample, power_step};
 pub use truth::{Held, TruthError, memory_truth};
+pub use witness::{Witnessed, witness};
 
 use crate::backend::peers::PeerError;
 use crate::backend::{DeviceError, Hardware};

@@ -1,6 +1,7 @@
 //! Step times of one device, and the cost tables made of them.
 
-use super::samples::Samples;
+use super::disturbance::Look;
+use super::samples::{Samples, median};
 use super::shapes::{Between, Knots, Shape};
 use super::{ProbeError, Request, tables};
 use crate::cpu::Isa;
@@ -15,9 +16,12 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Fewest samples of a shape, and most: the spread of so many is known well enough.
-const SAMPLES: Range<u32> = 2..80;
-/// Samples of a shape between knots before the tables are judged by it.
-const SAMPLES_BETWEEN: u32 = 6;
+const SAMPLES: Range<u32> = 3..80;
+/// Rounds in which a shape between two knots is timed in turn with both, before the tables are judged by it.
+const ROUNDS_BETWEEN: usize = 6;
+/// The part of the layers that long passes are timed with: one in so many, and so many at least.
+const PART: usize = 4;
+const PART_MIN: usize = 2;
 /// Share by which tables may miss a shape between two knots; beyond it the shape becomes a knot itself.
 const MISS_MAX: f64 = 0.02;
 /// Share of the time after which no further shape is looked at: what is left makes the times of all of them sure.
@@ -26,6 +30,8 @@ const LOOKING: f64 = 0.7;
 const FIRST: f64 = 0.35;
 /// The step of one decoding sequence decides how fast a plan answers; it gets so many times the time of another shape.
 const FAVOUR: f64 = 3.0;
+/// A long shape among those that warm up.
+const WARM_LONG: Shape = Shape::Prefill { tokens: 64, cached: 0 };
 /// Passes before and in the measurement of what a card's pass costs beside its layers.
 const FIXED_WARM: u32 = 5;
 const FIXED_SAMPLES: u32 = 25;
@@ -43,19 +49,21 @@ pub(super) struct Timed {
     pub(super) around: Samples,
     /// Seconds of a pass through all layers that are there however few layers there are.
     pub(super) fixed: f64,
+    /// All layers over those that it was timed with.
+    of_all: f64,
     /// Time spent on it.
     spent: Duration,
 }
 
 impl Timed {
-    fn new(shape: Shape, fixed: f64) -> Self {
+    fn new(shape: Shape, fixed: f64, of_all: f64) -> Self {
         let none = Samples::default;
-        Self { shape, layers: none(), head: none(), around: none(), fixed, spent: Duration::ZERO }
+        Self { shape, layers: none(), head: none(), around: none(), fixed, of_all, spent: Duration::ZERO }
     }
 
     /// Seconds that all layers take.
     pub(super) fn work(&self) -> f64 {
-        (self.layers.typical() - self.fixed).max(0.0)
+        (self.layers.typical() - self.fixed).max(0.0) * self.of_all
     }
 
     /// How much of its share of the time it has had.
@@ -74,6 +82,17 @@ pub(super) fn start(
     positions: usize,
     blocks: usize,
 ) -> Result<Pipeline, ProbeError> {
+    start_beside(request, places, &[], kernels, (rows, positions, blocks))
+}
+
+/// The same, whose threads wait as beside other stages on these cores; `most` are rows, positions and cache blocks.
+pub(super) fn start_beside(
+    request: &Request<'_>,
+    places: &[(&CpuDevice, Range<usize>)],
+    others: &[usize],
+    kernels: Kernels,
+    most: (usize, usize, usize),
+) -> Result<Pipeline, ProbeError> {
     let places: Vec<StagePlace> = places
         .iter()
         .map(|(device, layers)| StagePlace {
@@ -82,20 +101,22 @@ pub(super) fn start(
                 layers: layers.clone(),
                 isa: kernels.isa,
                 arithmetic: kernels.arithmetic,
-                rows_max: rows,
-                positions_max: positions,
-                cache_blocks: blocks,
+                rows_max: most.0,
+                positions_max: most.1,
+                cache_blocks: most.2,
                 away: 0,
                 folder: None,
             },
         })
         .collect();
-    Ok(Pipeline::start(request.gguf, request.geometry, &places)?)
+    Ok(Pipeline::start_beside(request.gguf, request.geometry, &places, others)?)
 }
 
 /// A device under measurement.
 struct Bench {
     pipeline: Pipeline,
+    /// The first of the layers alone, for long passes, and all layers over these; none of a model of few layers.
+    part: Option<(Pipeline, f64)>,
     pass: Pass,
     begin: Instant,
     /// Time there is.
@@ -115,24 +136,34 @@ impl Bench {
         let mut next = std::mem::take(&mut self.pass);
         shape.fill(&mut next);
         next.apart = apart;
-        self.pipeline.send(next);
-        self.pass = self.pipeline.receive();
+        let pipeline = match &mut self.part {
+            Some((part, _)) if shape.is_long() => part,
+            _ => &mut self.pipeline,
+        };
+        pipeline.send(next);
+        self.pass = pipeline.receive();
     }
 
-    /// One more sample of a shape.
-    fn sample(&mut self, entry: &mut Timed) {
+    /// One more sample of a shape; the seconds that its layers took, all of them.
+    fn sample(&mut self, entry: &mut Timed) -> f64 {
+        let before = Look::now();
         let wall = Instant::now();
         self.run(entry.shape, false);
         let elapsed = wall.elapsed();
+        let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        // What computes behind a card's interface on the processor has more threads than cores, which wait for each other.
+        let clean = before.undisturbed_until(Look::now(), elapsed_ns, self.is_card);
         let work = self.pass.busy_ns.iter().sum::<u64>();
         if self.is_card {
             self.run(entry.shape, true);
         }
         let head = self.pass.head_ns;
-        entry.layers.add(work.saturating_sub(head));
-        entry.head.add(head);
-        entry.around.add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).saturating_sub(work));
+        let layers = work.saturating_sub(head);
+        entry.layers.add_if(clean, layers);
+        entry.head.add_if(clean, head);
+        entry.around.add_if(clean, elapsed_ns.saturating_sub(work));
         entry.spent += wall.elapsed();
+        (layers as f64 * 1e-9 - entry.fixed).max(0.0) * entry.of_all
     }
 
     fn left(&self, share: f64) -> bool {
@@ -154,44 +185,61 @@ impl Bench {
 
     /// Looks between the knots while there is time. Where the tables miss a shape there, it becomes a knot, and its own
     /// neighbourhood is looked at next; where they hold, it stays as a witness.
-    fn look_between(&mut self, request: &Request<'_>, knots: &mut Knots) -> Result<(), ProbeError> {
+    fn look_between(&mut self, knots: &mut Knots) {
         let mut seen: Vec<Between> = Vec::new();
         while self.left(LOOKING) {
             // What is quick to time comes first, so that the time goes far.
             let open = knots.between().into_iter().filter(|(place, _)| !seen.contains(place));
             let Some((place, shape)) = open.min_by_key(|(_, shape)| shape.tokens()) else { break };
             seen.push(place);
-            let entry = self.timed(shape);
-            let profile = tables::tables(request, knots, &self.timed)?;
-            if tables::miss(&profile, &entry, request.geometry.layers).abs() <= MISS_MAX {
+            let Some((around, share)) = knots.around(place) else { continue };
+            let (entry, misses) = self.in_turn(shape, around, share);
+            if !is_missed(&misses) {
                 self.between.push(entry);
                 continue;
             }
             knots.insert(place);
             self.timed.push(entry);
             let missing: Vec<Shape> = knots.shapes().into_iter().filter(|shape| !self.has(*shape)).collect();
-            for shape in missing {
-                let entry = self.timed(shape);
-                self.timed.push(entry);
-            }
+            let new: Vec<Timed> = missing.into_iter().map(|shape| self.entry(shape)).collect();
+            self.timed.extend(new);
         }
-        Ok(())
     }
 
-    /// A shape with enough samples to judge by it.
-    fn timed(&mut self, shape: Shape) -> Timed {
-        let mut entry = Timed::new(shape, self.fixed);
-        // A long pass averages over disturbances by itself.
-        let enough = if shape.tokens() >= 64 { SAMPLES_BETWEEN / 2 } else { SAMPLES_BETWEEN };
-        while entry.layers.count() < enough {
-            self.sample(&mut entry);
+    /// Times a shape in turn with the knots on both sides of it, so that a disturbance meets all three. Gives it, and by
+    /// how much the line between the two misses it in each round, as a share of what it takes.
+    fn in_turn(&mut self, shape: Shape, around: [Shape; 2], share: f64) -> (Timed, Vec<f64>) {
+        let mut entry = self.entry(shape);
+        let mut misses = Vec::new();
+        let mut timed = std::mem::take(&mut self.timed);
+        for _ in 0..ROUNDS_BETWEEN {
+            let mut side = |wanted: Shape| timed.iter_mut().find(|known| known.shape == wanted).map(|e| self.sample(e));
+            let (Some(low), Some(high)) = (side(around[0]), side(around[1])) else { break };
+            let own = self.sample(&mut entry);
+            if own > 0.0 {
+                misses.push((low * (1.0 - share) + high * share) / own - 1.0);
+            }
         }
-        entry
+        self.timed = timed;
+        (entry, misses)
+    }
+
+    fn entry(&self, shape: Shape) -> Timed {
+        let part = self.part.as_ref().filter(|_| shape.is_long());
+        Timed::new(shape, self.fixed, part.map_or(1.0, |(_, of_all)| *of_all))
     }
 
     fn has(&self, shape: Shape) -> bool {
         self.timed.iter().any(|entry| entry.shape == shape)
     }
+}
+
+/// Whether misses of several rounds tell a miss of the tables, and no chance: their median is too large, and all rounds
+/// but one lie on its side.
+fn is_missed(misses: &[f64]) -> bool {
+    let middle = median(misses.to_vec());
+    let agree = misses.iter().filter(|miss| miss.signum() == middle.signum()).count();
+    middle.abs() > MISS_MAX && agree + 1 >= misses.len()
 }
 
 /// Measures one device alone, within a time.
@@ -208,27 +256,40 @@ pub(super) fn measure(
     let (rows, blocks) = (Knots::rows_max(), Knots::blocks_max(room));
     let fixed = if device.card.is_some() { fixed(request, device) } else { 0.0 };
     let pipeline = start(request, &[(device, 0..layers)], request.kernels, rows, room, blocks)?;
+    let some = layers.div_ceil(PART).max(PART_MIN);
+    let part = if some < layers {
+        // Where there is no room for them a second time, long passes go through all layers too.
+        let part = start(request, &[(device, 0..some)], request.kernels, rows, room, blocks).ok();
+        part.map(|part| (part, layers as f64 / some as f64))
+    } else {
+        None
+    };
     let mut bench = Bench {
         pipeline,
+        part,
         pass: Pass::default(),
         begin: Instant::now(),
         time: share.value(),
-        timed: knots.shapes().into_iter().map(|shape| Timed::new(shape, fixed)).collect(),
+        timed: Vec::new(),
         between: Vec::new(),
         is_card: device.card.is_some(),
         fixed,
     };
+    bench.timed = knots.shapes().into_iter().map(|shape| bench.entry(shape)).collect();
     // The first passes warm caches, pages and clock, and do not count.
-    for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16) {
+    for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16 || *shape == WARM_LONG) {
         bench.run(shape, false);
     }
     bench.begin = Instant::now();
     bench.sample_all(FIRST);
-    bench.look_between(request, &mut knots)?;
+    bench.look_between(&mut knots);
     bench.sample_all(1.0);
     sound(device, &mut bench.pass)?;
     let profile = tables::tables(request, &knots, &bench.timed)?;
-    let conditions = Conditions { slowed: device.slowdown(), ..conditions() };
+    let all: u32 = bench.timed.iter().map(|entry| entry.layers.count()).sum();
+    let disturbed: u32 = bench.timed.iter().map(|entry| entry.layers.disturbed()).sum();
+    let disturbed = Some(f64::from(disturbed) / f64::from(all.max(1)));
+    let conditions = Conditions { slowed: device.slowdown(), disturbed, ..conditions() };
     Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
 }
 

@@ -1,34 +1,53 @@
-//! Samples of a time, their median and their spread.
+//! Samples of a time, their middle and their spread.
+//!
+//! A machine is seldom one's own. Samples that other programs disturbed, as far as that is known, do not count where there
+//! are enough others; where there are not, the densest half of all of them does.
+
+/// Fewest undisturbed samples that are enough.
+const CLEAN: usize = 3;
 
 /// Times of one thing, in nanoseconds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Samples(Vec<u64>);
+pub(super) struct Samples {
+    clean: Vec<u64>,
+    disturbed: Vec<u64>,
+}
 
 impl Samples {
     /// One more sample.
     pub(super) fn add(&mut self, nanoseconds: u64) {
-        self.0.push(nanoseconds);
+        self.clean.push(nanoseconds);
     }
 
-    /// How many there are.
+    /// One more sample, of which is known whether anything disturbed it.
+    pub(super) fn add_if(&mut self, clean: bool, nanoseconds: u64) {
+        if clean { &mut self.clean } else { &mut self.disturbed }.push(nanoseconds);
+    }
+
+    /// How many there are, disturbed or not.
     pub(super) fn count(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.clean.len() + self.disturbed.len()).unwrap_or(u32::MAX)
     }
 
-    /// The sample below which this share of them lie, by linear interpolation; zero without samples.
-    fn quantile(&self, share: f64) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
-        let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-        let at = share * last as f64;
-        let (low, high) = (at.floor() as usize, at.ceil() as usize);
-        let (low, high) = (sorted[low] as f64, sorted[high] as f64);
-        low + (high - low) * at.fract()
+    /// How many of them were disturbed.
+    pub(super) fn disturbed(&self) -> u32 {
+        u32::try_from(self.disturbed.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Those that count, rising.
+    fn counting(&self) -> Vec<u64> {
+        let enough = self.disturbed.is_empty() || self.clean.len() >= CLEAN;
+        let mut counting = self.clean.clone();
+        if !enough {
+            counting.extend(&self.disturbed);
+        }
+        counting.sort_unstable();
+        if enough { counting } else { densest_half(&counting).to_vec() }
     }
 
     /// The median in seconds.
     pub(super) fn median(&self) -> f64 {
-        self.quantile(0.5) * 1e-9
+        quantile(&self.counting(), 0.5) * 1e-9
     }
 
     /// The mean in seconds, the lowest and the highest tenth left out; zero without samples.
@@ -36,18 +55,45 @@ impl Samples {
     /// What is predicted from it are means over many steps, which a disturbance now and then lengthens: a median would
     /// leave those out, a plain mean would let a single long one decide.
     pub(super) fn typical(&self) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_unstable();
+        let sorted = self.counting();
         let cut = sorted.len() / 10;
-        let kept = &sorted[cut..sorted.len() - cut];
-        if kept.is_empty() { 0.0 } else { kept.iter().map(|&t| t as f64).sum::<f64>() / kept.len() as f64 * 1e-9 }
+        mean(&sorted[cut..sorted.len() - cut])
+    }
+
+    /// The mean in seconds of the densest half; zero without samples. For times that nothing tells the disturbance of.
+    pub(super) fn dense(&self) -> f64 {
+        mean(densest_half(&self.counting()))
     }
 
     /// Interquartile range over median; zero where the median is.
     pub(super) fn spread(&self) -> f64 {
-        let median = self.quantile(0.5);
-        if median > 0.0 { (self.quantile(0.75) - self.quantile(0.25)) / median } else { 0.0 }
+        let counting = self.counting();
+        let median = quantile(&counting, 0.5);
+        if median > 0.0 { (quantile(&counting, 0.75) - quantile(&counting, 0.25)) / median } else { 0.0 }
     }
+}
+
+/// The mean in seconds; zero of none.
+fn mean(nanoseconds: &[u64]) -> f64 {
+    if nanoseconds.is_empty() {
+        return 0.0;
+    }
+    nanoseconds.iter().map(|&t| t as f64).sum::<f64>() / nanoseconds.len() as f64 * 1e-9
+}
+
+/// The shortest stretch of rising figures that holds more than half of them (the "shorth" of Andrews et al., Robust
+/// Estimates of Location, 1972): whatever the other half does, it does not move it far.
+fn densest_half(rising: &[u64]) -> &[u64] {
+    let held = rising.len() / 2 + 1;
+    rising.windows(held.min(rising.len().max(1))).min_by_key(|half| half[half.len() - 1] - half[0]).unwrap_or(rising)
+}
+
+/// The figure below which this share of rising ones lie, by linear interpolation; zero of none.
+fn quantile(rising: &[u64], share: f64) -> f64 {
+    let Some(last) = rising.len().checked_sub(1) else { return 0.0 };
+    let at = share * last as f64;
+    let (low, high) = (rising[at.floor() as usize] as f64, rising[at.ceil() as usize] as f64);
+    low + (high - low) * at.fract()
 }
 
 /// The middle of some figures; zero without any.
@@ -64,24 +110,54 @@ pub(super) fn median(mut figures: Vec<f64>) -> f64 {
 mod tests {
     use super::*;
 
+    fn of(nanoseconds: &[u64]) -> Samples {
+        let mut samples = Samples::default();
+        nanoseconds.iter().for_each(|&time| samples.add(time));
+        samples
+    }
+
     #[test]
     fn one_disturbed_sample_moves_neither_median_nor_quartiles_far() {
-        let mut samples = Samples::default();
-        for nanoseconds in [100, 101, 102, 103, 1_000_000] {
-            samples.add(nanoseconds);
-        }
+        let samples = of(&[100, 101, 102, 103, 1_000_000]);
         assert_eq!(samples.median(), 102e-9);
         assert!(samples.spread() < 0.03, "{}", samples.spread());
         assert_eq!(Samples::default().median(), 0.0);
         assert_eq!(Samples::default().typical(), 0.0);
+        assert_eq!(Samples::default().dense(), 0.0);
     }
 
     #[test]
     fn the_typical_time_is_a_mean_without_the_outer_tenths() {
-        let mut samples = Samples::default();
-        for nanoseconds in [1, 100, 100, 100, 100, 200, 200, 200, 200, 1_000_000] {
-            samples.add(nanoseconds);
-        }
+        let samples = of(&[1, 100, 100, 100, 100, 200, 200, 200, 200, 1_000_000]);
         assert!((samples.typical() - 150e-9).abs() < 1e-15);
+    }
+
+    #[test]
+    fn the_densest_half_is_the_shortest_stretch_of_all_that_hold_more_than_half() {
+        // By enumeration of all pairs that enclose enough.
+        let figures = [3_u64, 50, 51, 53, 54, 90, 400, 7000];
+        let mut best = (u64::MAX, 0, 0);
+        for from in 0..figures.len() {
+            for to in from..figures.len() {
+                if to - from + 1 > figures.len() / 2 {
+                    best = best.min((figures[to] - figures[from], from, to));
+                }
+            }
+        }
+        assert_eq!(densest_half(&figures), &figures[best.1..=best.2]);
+        assert_eq!(densest_half(&[7]), [7]);
+        assert!(densest_half(&[]).is_empty());
+    }
+
+    #[test]
+    fn disturbed_samples_count_only_where_there_are_too_few_others() {
+        let mut samples = of(&[100, 102]);
+        for time in [104, 900, 950] {
+            samples.add_if(false, time);
+        }
+        assert!((samples.typical() - 102e-9).abs() < 1e-15, "the densest half: {}", samples.typical());
+        samples.add_if(true, 104);
+        assert!((samples.typical() - 102e-9).abs() < 1e-15);
+        assert_eq!((samples.count(), samples.disturbed()), (6, 3));
     }
 }

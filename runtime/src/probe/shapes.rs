@@ -4,8 +4,9 @@ use crate::engine::cache::blocks_for;
 use crate::engine::pass::Pass;
 use crate::engine::sampling::Sampling;
 
-/// Decoding sequences that are timed in any case.
-const SEQUENCES: [u32; 4] = [1, 2, 4, 8];
+/// Decoding sequences that are timed in any case. Kernels take rows in groups, so that the time of a few is no line; it is
+/// these few that decide how fast answers come.
+const SEQUENCES: [u32; 7] = [1, 2, 3, 4, 5, 6, 8];
 /// Contexts of decoding sequences that are timed in any case, in tokens, the new one included: two, for the slope.
 const CONTEXTS: [u32; 2] = [16, 256];
 /// Longest context of a single one.
@@ -14,6 +15,9 @@ const CONTEXT_MAX: u32 = 1024;
 const CHUNKS: [u32; 3] = [16, 64, 256];
 /// Tokens cached before a chunk: none, and so many.
 pub(super) const CACHED: u32 = 512;
+/// Chunks of so many tokens are bound by arithmetic, so that it does not matter how cold a layer's weights are: they are
+/// timed with a part of the layers.
+const LONG: u32 = 64;
 /// Two knots whose quotient is below this are near enough.
 const NEAR: f64 = 1.3;
 
@@ -32,6 +36,11 @@ impl Shape {
             Self::Decode { sequences, .. } => sequences,
             Self::Prefill { tokens, .. } => tokens,
         }
+    }
+
+    /// Whether it says the same with a part of the layers.
+    pub(super) const fn is_long(self) -> bool {
+        self.tokens() >= LONG
     }
 
     fn positions(self) -> u32 {
@@ -129,7 +138,8 @@ impl Knots {
 
     /// Cache blocks that any shape needs.
     pub(super) fn blocks_max(room: usize) -> usize {
-        blocks_for(Self::positions_max(room)).max(SEQUENCES[3] as usize * blocks_for(CONTEXTS[1] as usize))
+        blocks_for(Self::positions_max(room))
+            .max(SEQUENCES[SEQUENCES.len() - 1] as usize * blocks_for(CONTEXTS[1] as usize))
     }
 
     /// The passes that make the tables.
@@ -163,6 +173,37 @@ impl Knots {
         found
     }
 
+    /// The shapes at the knots below and above a place, and how far it lies from the first to the second. Between them the
+    /// tables are linear.
+    pub(super) fn around(&self, between: Between) -> Option<([Shape; 2], f64)> {
+        let context = self.several().pop().unwrap_or(1);
+        let decode = |sequences, context| Shape::Decode { sequences, context };
+        let chunk = |tokens| Shape::Prefill { tokens, cached: 0 };
+        let pair = |knots: &[u32], knot: u32| {
+            let above = knots.partition_point(|&known| known < knot);
+            let (low, high) = (*knots.get(above.checked_sub(1)?)?, *knots.get(above)?);
+            Some((low, high, f64::from(knot - low) / f64::from(high - low)))
+        };
+        match between {
+            Between::Sequences(knot) => {
+                let (low, high, share) = pair(&self.sequences, knot)?;
+                Some(([decode(low, context), decode(high, context)], share))
+            }
+            Between::Contexts(knot) => {
+                let (low, high, share) = pair(&self.contexts, knot)?;
+                Some(([decode(1, low), decode(1, high)], share))
+            }
+            Between::Chunks(knot) => {
+                let most = self.sequences.last().copied();
+                let chunks: Vec<u32> = most.into_iter().chain(self.chunks.iter().copied()).collect();
+                let (low, high, share) = pair(&chunks, knot)?;
+                let first = self.several().first().copied().unwrap_or(1);
+                let below = if Some(low) == most { decode(low, first) } else { chunk(low) };
+                Some(([below, chunk(high)], share))
+            }
+        }
+    }
+
     /// Takes a knot in.
     pub(super) fn insert(&mut self, between: Between) {
         let (knots, knot) = match between {
@@ -185,13 +226,32 @@ mod tests {
         let mut knots = Knots::within(4096);
         assert_eq!(knots.contexts, [16, 256, 1024]);
         let all: Vec<Between> = knots.between().into_iter().map(|(between, _)| between).collect();
-        assert!(all.contains(&Between::Contexts(512)) && all.contains(&Between::Sequences(6)), "{all:?}");
+        assert!(all.contains(&Between::Contexts(512)) && all.contains(&Between::Sequences(7)), "{all:?}");
         assert!(all.contains(&Between::Chunks(128)) && all.contains(&Between::Chunks(11)), "{all:?}");
         knots.insert(Between::Chunks(128));
         knots.insert(Between::Chunks(128));
         assert_eq!(knots.chunks, [16, 64, 128, 256]);
         assert!(knots.shapes().contains(&Shape::Prefill { tokens: 128, cached: CACHED }));
         assert!(!knots.between().iter().any(|(between, _)| *between == Between::Chunks(128)));
+    }
+
+    #[test]
+    fn the_neighbours_of_a_place_are_timed_and_enclose_it() {
+        let mut knots = Knots::within(4096);
+        for _ in 0..4 {
+            let shapes = knots.shapes();
+            for (between, shape) in knots.between() {
+                let ([low, high], share) = knots.around(between).expect("a place between knots");
+                assert!(shapes.contains(&low) && shapes.contains(&high), "{low:?} {shape:?} {high:?}");
+                let size = |shape: Shape| match (shape, between) {
+                    (Shape::Decode { context, .. }, Between::Contexts(_)) => context,
+                    _ => shape.tokens(),
+                };
+                let expected = f64::from(size(low)) * (1.0 - share) + f64::from(size(high)) * share;
+                assert!((expected - f64::from(size(shape))).abs() < 1e-9, "{low:?} {shape:?} {high:?}: {share}");
+                knots.insert(between);
+            }
+        }
     }
 
     #[test]

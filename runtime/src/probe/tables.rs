@@ -22,6 +22,7 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
     // What one sequence's attention takes at each context beyond what it takes at none.
     let single: Vec<(u32, f64)> = {
         let times: Vec<(u32, f64)> = knots.contexts.iter().filter_map(|&c| Some((c, decode_at(1, c)?))).collect();
+        let times = rising(times);
         let near = near(decode_at(1, first), decode_at(1, last), (first, last));
         let base = times.first().map_or(0.0, |(_, time)| *time);
         times.iter().map(|(context, time)| (*context, (near + time - base).max(0.0))).collect()
@@ -82,6 +83,24 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
     })
 }
 
+/// The nearest times, by least squares, that do not fall while their counts rise: more context never takes less, so that
+/// where it seems to, samples erred on both sides (pool adjacent violators; Ayer et al., 1955).
+fn rising(times: Vec<(u32, f64)>) -> Vec<(u32, f64)> {
+    // Mean and number of what was pooled.
+    let mut pools: Vec<(f64, usize)> = Vec::new();
+    for &(_, time) in &times {
+        let mut pool = (time, 1);
+        while let Some(&(before, count)) = pools.last().filter(|(before, _)| *before > pool.0) {
+            let both = count + pool.1;
+            pool = ((before * count as f64 + pool.0 * pool.1 as f64) / both as f64, both);
+            pools.pop();
+        }
+        pools.push(pool);
+    }
+    let pooled = pools.into_iter().flat_map(|(time, count)| std::iter::repeat_n(time, count));
+    times.iter().zip(pooled).map(|(&(count, _), time)| (count, time)).collect()
+}
+
 /// What attention takes at the shorter of two contexts, by the line through both: it takes nothing at none.
 fn near(low: Option<f64>, high: Option<f64>, (first, last): (u32, u32)) -> f64 {
     let (Some(low), Some(high)) = (low, high) else { return 0.0 };
@@ -124,5 +143,36 @@ pub(super) fn judged(
         interpolation_error_median: worst.map(|_| median(misses)),
         shapes_between: worst.map(|_| u32::try_from(between.len()).unwrap_or(u32::MAX)),
         ..conditions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_fall_are_pooled_and_no_rising_line_is_nearer() {
+        let given = [(16, 5.0), (64, 4.0), (256, 6.0), (512, 5.5), (1024, 9.0)];
+        let found = rising(given.to_vec());
+        assert_eq!(found, [(16, 4.5), (64, 4.5), (256, 5.75), (512, 5.75), (1024, 9.0)]);
+        assert_eq!(rising(found.clone()), found);
+        // Of all rising sequences on a grid of quarters none is nearer by least squares.
+        let far = |times: &[f64]| times.iter().zip(given).map(|(t, (_, wanted))| (t - wanted).powi(2)).sum::<f64>();
+        let best = far(&found.iter().map(|(_, time)| *time).collect::<Vec<_>>());
+        let mut tried = vec![vec![]];
+        for _ in 0..given.len() {
+            tried = tried
+                .iter()
+                .flat_map(|times: &Vec<f64>| {
+                    let least = times.last().copied().unwrap_or(3.5);
+                    (14..=36).map(|q| f64::from(q) / 4.0).filter(move |t| *t >= least).map(|t| {
+                        let mut more = times.clone();
+                        more.push(t);
+                        more
+                    })
+                })
+                .collect();
+        }
+        assert!(tried.iter().all(|times| far(times) >= best - 1e-12));
     }
 }

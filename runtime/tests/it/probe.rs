@@ -9,7 +9,7 @@ use isotherm_core::ids::Layers;
 use isotherm_core::units::{Bytes, Seconds};
 use isotherm_runtime::engine::{CpuDevice, Kernels};
 use isotherm_runtime::model::format::BlockFormat;
-use isotherm_runtime::probe::{ProbeError, Request, probe};
+use isotherm_runtime::probe::{ProbeError, Request, probe, witness};
 use std::collections::BTreeMap;
 
 use crate::engine::small;
@@ -60,6 +60,38 @@ fn a_probe_gives_every_device_a_profile_of_the_model_and_a_way_to_every_other() 
             assert!(graph.path(from, to, Bytes(1000)).is_some(), "from {from} to {to}");
         }
     }
+}
+
+#[test]
+fn a_witness_times_every_shape_it_is_given_through_any_of_the_first_layers() {
+    let (gguf, geometry) = small(BlockFormat::Q4_1, BlockFormat::Q8_0);
+    let model = geometry.describe(&gguf, "small", 4, None);
+    let devices = [CpuDevice::new("a", [0])];
+    let request = Request {
+        gguf: &gguf,
+        geometry: &geometry,
+        model: &model,
+        devices: &devices,
+        kernels: Kernels::detect(),
+        host: "host",
+        memory: None,
+        budget: Seconds::ZERO,
+        when: "2026-01-01T00:00:00Z",
+        conditions: &|_| Conditions::default(),
+    };
+    let mixed = StepShape { prefills: vec![(20, 5)], decodes: 3, decode_context: 30.0, sequences: 4 };
+    let shapes = [StepShape::decode(1, 17.0), StepShape::decode(3, 40.0), mixed, StepShape::prefill(90, 0, false)];
+    for layers in [Layers::new(0, model.layers()), Layers::new(0, 1)] {
+        let found = witness(&request, &devices[0], layers, &shapes, Seconds::ZERO).expect("it measures");
+        let given: Vec<&StepShape> = found.iter().map(|one| &one.shape).collect();
+        assert_eq!(given, shapes.iter().collect::<Vec<_>>());
+        for one in &found {
+            assert!(one.seconds > Seconds::ZERO && one.again > Seconds::ZERO && one.samples >= one.disturbed);
+        }
+    }
+    let none = CpuDevice::new("none", []);
+    let refused = witness(&request, &none, Layers::new(0, 1), &shapes, Seconds::ZERO);
+    assert!(matches!(refused, Err(ProbeError::NoCores(_))));
 }
 
 #[test]

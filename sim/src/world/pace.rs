@@ -9,8 +9,8 @@ impl World<'_> {
     pub(super) fn speed(&self, server: usize) -> (f64, Speeds) {
         let clock = self.heat.clock(server);
         let (mut speed, mut co_run) = (clock, 1.0);
-        for &set in &self.setup.servers[server].sets {
-            let slowdown = &self.setup.sets[set].slowdown;
+        let setup = &self.setup.servers[server];
+        for (&set, slowdown) in setup.sets.iter().zip(&setup.slowdowns) {
             let factor = slowdown[self.busy[set].clamp(1, slowdown.len()) - 1];
             speed /= factor;
             co_run /= factor;

@@ -181,6 +181,7 @@ impl Case {
             name: "bus".into(),
             devices: devices.iter().map(|d| d.name.clone()).collect(),
             slowdown: self.co_run.iter().map(|&f| Figure::declared(f, "test")).collect(),
+            ..CoRun::default()
         };
         let file = DevicesFile {
             header: Header::new(DEVICES_SCHEMA, Vec::new()),

@@ -11,6 +11,14 @@ pub(super) struct Verdicts {
     worst_error: f64,
     /// Kendall's tau of predicted and measured times, over pairs of one model and load.
     tau: f64,
+    /// The same over pairs whose measured times lie farther apart than their runs scatter; absent without any.
+    tau_of_distinct: Option<f64>,
+    /// How many such pairs there are, and pairs at all.
+    distinct: usize,
+    pairs: usize,
+    /// Runs that other programs disturbed, of all runs.
+    runs_disturbed: usize,
+    runs: usize,
     null_median_error: f64,
     null_worst_error: f64,
     null_tau: f64,
@@ -47,14 +55,22 @@ pub(super) fn verdicts(rows: &[Row]) -> Verdicts {
             (chosen.model.clone(), chosen.load, chosen.measured / best - 1.0)
         })
         .collect();
+    let (tau_of_all, pairs) = tau(rows, |row| row.predicted, |_, _| true);
+    let (tau_of_distinct, distinct) = tau(rows, |row| row.predicted, are_distinct);
+    let others = rows.iter().flat_map(|row| &row.others);
     Verdicts {
         placements: rows.len(),
+        tau_of_distinct: (distinct > 0).then_some(tau_of_distinct),
+        distinct,
+        pairs,
+        runs_disturbed: others.flatten().filter(|share| **share > super::OTHERS_MAX).count(),
+        runs: rows.iter().map(|row| row.runs.len()).sum(),
         worst_error: worst(&ours),
         median_error: median(ours),
-        tau: tau(rows, |row| row.predicted),
+        tau: tau_of_all,
         null_worst_error: worst(&null),
         null_median_error: median(null),
-        null_tau: tau(rows, |row| row.null),
+        null_tau: tau(rows, |row| row.null, |_, _| true).0,
         choice_behind_best: choices.iter().map(|choice| choice.2).reduce(f64::max),
         choices,
     }
@@ -64,17 +80,23 @@ fn alike(one: &Row, other: &Row) -> bool {
     one.model == other.model && one.load == other.load
 }
 
-/// Kendall's tau-a: pairs in the same order less pairs in the opposite one, over all pairs; ties count for neither.
-fn tau(rows: &[Row], of: fn(&Row) -> f64) -> f64 {
-    let (mut order, mut pairs) = (0_i64, 0_i64);
+/// Whether what was measured of two lies farther apart than both scatter.
+fn are_distinct(one: &Row, other: &Row) -> bool {
+    (one.measured - other.measured).abs() > one.apart + other.apart
+}
+
+/// Kendall's tau-a: pairs in the same order less pairs in the opposite one, over all pairs; ties count for neither. Over
+/// the pairs that are asked for, and how many those are.
+fn tau(rows: &[Row], of: fn(&Row) -> f64, asked: fn(&Row, &Row) -> bool) -> (f64, usize) {
+    let (mut order, mut pairs) = (0_i64, 0_usize);
     for (i, one) in rows.iter().enumerate() {
-        for other in rows[i + 1..].iter().filter(|other| alike(one, other)) {
+        for other in rows[i + 1..].iter().filter(|other| alike(one, other) && asked(one, other)) {
             let (a, b) = (of(one).total_cmp(&of(other)) as i64, one.measured.total_cmp(&other.measured) as i64);
             order += a * b;
             pairs += 1;
         }
     }
-    if pairs == 0 { 1.0 } else { order as f64 / pairs as f64 }
+    (if pairs == 0 { 1.0 } else { order as f64 / pairs as f64 }, pairs)
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -90,14 +112,25 @@ impl Verdicts {
     pub(super) fn words(&self) -> String {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let behind = self.choice_behind_best.map_or_else(|| "unknown".to_owned(), percent);
+        let distinct = match self.tau_of_distinct {
+            Some(tau) => format!(
+                "{tau:.3} over the {} of {} pairs whose measured times lie farther apart than their runs scatter",
+                self.distinct, self.pairs
+            ),
+            None => "no two placements' measured times lie farther apart than their runs scatter".to_owned(),
+        };
         format!(
             "  {} placements: median error {}, worst {}, Kendall's tau {:.3}\n  \
+             {distinct}\n  \
+             {} of {} runs were disturbed by other programs\n  \
              layers / devices: median error {}, worst {}, Kendall's tau {:.3}\n  \
              the planner's choice is at most {behind} slower than the best measured",
             self.placements,
             percent(self.median_error),
             percent(self.worst_error),
             self.tau,
+            self.runs_disturbed,
+            self.runs,
             percent(self.null_median_error),
             percent(self.null_worst_error),
             self.null_tau,
@@ -117,7 +150,9 @@ mod tests {
             chosen,
             predicted,
             measured,
+            apart: measured * 0.04,
             runs: vec![measured],
+            others: vec![None],
             error: predicted / measured - 1.0,
             null: 0.0,
         }
@@ -134,6 +169,12 @@ mod tests {
         let found = verdicts(&all);
         // Of three pairs of `a` one is the wrong way round.
         assert!((found.tau - 1.0 / 3.0).abs() < 1e-12, "{found:?}");
+        // Times of 1.0 and 1.1 lie farther apart than 0.084, by which these runs scatter; 1.0 and 1.05 do not.
+        assert_eq!((found.distinct, found.pairs), (3, 3));
+        let near = rows(vec![row("a", 1.0, 1.05, 1, true), row("a", 2.0, 1.0, 2, false), row("a", 3.0, 3.0, 3, false)]);
+        let near = verdicts(&near);
+        assert!((near.tau - 1.0 / 3.0).abs() < 1e-12, "{near:?}");
+        assert_eq!((near.tau_of_distinct, near.distinct), (Some(1.0), 2));
         assert!((found.choice_behind_best.expect("chosen") - 0.1).abs() < 1e-12);
         assert!((found.worst_error - 1.0).abs() < 1e-12);
         assert_eq!(found.choices.len(), 2);

@@ -1,0 +1,136 @@
+//! An independent look at a device: steps of any shape, timed apart from every table, to hold predictions against.
+
+use super::disturbance::Look;
+use super::profile::{sound, start};
+use super::samples::Samples;
+use super::{ProbeError, Request, on_own_thread};
+use crate::engine::cache::blocks_for;
+use crate::engine::pass::Pass;
+use crate::engine::pipeline::Pipeline;
+use crate::engine::{CpuDevice, Sampling};
+use isotherm_core::cost::StepShape;
+use isotherm_core::ids::Layers;
+use isotherm_core::units::Seconds;
+use std::time::{Duration, Instant};
+
+/// Fewest rounds through all shapes: two halves of a few each.
+const ROUNDS: u32 = 6;
+/// Most rounds.
+const ROUNDS_MAX: u32 = 60;
+
+/// What one step took.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Witnessed {
+    /// Its shape.
+    pub shape: StepShape,
+    /// Seconds from handing it in to having it back, over every second round.
+    pub seconds: Seconds,
+    /// The same over the other rounds: what the two differ by is the machine's, and no model's.
+    pub again: Seconds,
+    /// Times it was taken.
+    pub samples: u32,
+    /// How many of them other programs disturbed; those count only where there are too few others.
+    pub disturbed: u32,
+}
+
+/// Times steps through the first `layers` of the model on a device by itself, all shapes in turn, round after round, until
+/// the time is over.
+///
+/// # Errors
+/// When the device does not take the layers or fails.
+pub fn witness(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    layers: Layers,
+    shapes: &[StepShape],
+    time: Seconds,
+) -> Result<Vec<Witnessed>, ProbeError> {
+    if device.is_empty() {
+        return Err(ProbeError::NoCores(device.name.clone()));
+    }
+    on_own_thread(|| timed(request, device, layers, shapes, Duration::from_secs_f64(time.value().max(0.0))))?
+}
+
+fn timed(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    layers: Layers,
+    shapes: &[StepShape],
+    time: Duration,
+) -> Result<Vec<Witnessed>, ProbeError> {
+    let most = |of: fn(&StepShape) -> usize| shapes.iter().map(of).max().unwrap_or(1).max(1);
+    let (rows, positions, blocks) = (most(|shape| shape.tokens() as usize), most(longest), most(blocks_of));
+    let places = [(device, layers.start as usize..layers.end as usize)];
+    let mut pipeline = start(request, &places, request.kernels, rows, positions, blocks)?;
+    let mut pass = Pass::default();
+    let mut halves: Vec<[Samples; 2]> = shapes.iter().map(|_| <[Samples; 2]>::default()).collect();
+    // The first round warms up and does not count.
+    for shape in shapes {
+        once(&mut pipeline, &mut pass, shape);
+    }
+    let begin = Instant::now();
+    let mut round = 0;
+    while round < ROUNDS || (round < ROUNDS_MAX && begin.elapsed() < time) {
+        for (shape, halves) in shapes.iter().zip(&mut halves) {
+            let before = Look::now();
+            let wall = Instant::now();
+            once(&mut pipeline, &mut pass, shape);
+            let nanoseconds = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let clean = before.undisturbed_until(Look::now(), nanoseconds, device.card.is_some());
+            halves[round as usize % 2].add_if(clean, nanoseconds);
+        }
+        round += 1;
+    }
+    sound(device, &mut pass)?;
+    let seconds = |samples: &Samples| Seconds::of(samples.typical());
+    let found = shapes.iter().zip(&halves).map(|(shape, [even, odd])| Witnessed {
+        shape: shape.clone(),
+        seconds: seconds(even),
+        again: seconds(odd),
+        samples: even.count() + odd.count(),
+        disturbed: even.disturbed() + odd.disturbed(),
+    });
+    Ok(found.collect())
+}
+
+/// Positions of a shape's longest sequence.
+fn longest(shape: &StepShape) -> usize {
+    let chunks = shape.prefills.iter().map(|&(tokens, cached)| (tokens + cached) as usize);
+    chunks.max().unwrap_or(0).max(context(shape))
+}
+
+fn context(shape: &StepShape) -> usize {
+    (shape.decode_context.round() as usize).max(1)
+}
+
+fn blocks_of(shape: &StepShape) -> usize {
+    let chunks = shape.prefills.iter().map(|&(tokens, cached)| blocks_for((tokens + cached) as usize));
+    chunks.sum::<usize>() + shape.decodes as usize * blocks_for(context(shape))
+}
+
+/// One pass of a shape: decoding sequences first, as the scheduler orders them.
+fn once(pipeline: &mut Pipeline, pass: &mut Pass, shape: &StepShape) {
+    let mut next = std::mem::take(pass);
+    next.clear();
+    let mut block = 0_u32;
+    let mut take = |positions: usize| {
+        let first = block;
+        block += u32::try_from(blocks_for(positions)).unwrap_or(0);
+        first..
+    };
+    for sequence in 0..shape.decodes {
+        next.push(context(shape) - 1, &[3 + sequence % 61], take(context(shape)), [0]);
+    }
+    let mut yields = shape.sequences.saturating_sub(shape.decodes);
+    for &(tokens, cached) in &shape.prefills {
+        let chunk: Vec<u32> = (0..tokens).map(|i| 3 + i % 61).collect();
+        let last = (yields > 0).then(|| tokens as usize - 1);
+        yields = yields.saturating_sub(1);
+        next.push(cached as usize, &chunk, take((tokens + cached) as usize), last);
+    }
+    for _ in 0..next.wanted.len() {
+        next.ask(Sampling::GREEDY, 1, std::iter::empty());
+    }
+    pipeline.send(next);
+    *pass = pipeline.receive();
+}
