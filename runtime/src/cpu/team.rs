@@ -36,6 +36,30 @@ struct Board {
     /// What a part panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     stop: AtomicBool,
+    /// The workers' cores.
+    cores: Vec<usize>,
+    /// Whether the leader is between the first job and the last of something.
+    at_work: AtomicBool,
+}
+
+/// Teams of this process that are at work on each core. Cores beyond it count as needed by others.
+static AT_WORK: [AtomicU32; 1024] = [const { AtomicU32::new(0) }; 1024];
+
+/// How many teams of this process are at work on a core now.
+pub(crate) fn at_work_on(core: usize) -> u32 {
+    AT_WORK.get(core).map_or(u32::MAX, |count| count.load(Ordering::SeqCst))
+}
+
+/// While it lives, a team is at work on its cores, and whoever waits there for something else leaves them to it.
+pub(crate) struct AtWork(Arc<Board>);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.at_work.store(false, Ordering::SeqCst);
+        for count in self.0.cores.iter().filter_map(|&core| AT_WORK.get(core)) {
+            count.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Board {
@@ -92,14 +116,15 @@ pub(crate) struct Team {
 /// How a thread waits.
 ///
 /// Watching memory answers within a microsecond, but occupies the core; being woken by the system takes several, and
-/// leaves the core to others meanwhile.
+/// leaves the core to others meanwhile. Where a core is shared with other stages, what counts is whether one of them is at
+/// work there: while none is, a thread watches, but lets others run at every look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// On a core of one's own: watch, then let others run now and then, and sleep after a long time only.
     Watch,
-    /// On a core that others need: watch for moments only, then sleep.
+    /// On a core that others may need: while they do, watch for moments only, then sleep.
     Glance,
-    /// On a core that others need, for waits that are long as a rule: sleep.
+    /// On a core that others may need, for waits that are long as a rule: while they do, sleep.
     Sleep,
 }
 
@@ -112,11 +137,11 @@ impl Patience {
         }
     }
 
-    /// How long others are let run after that, before sleep.
-    const fn yielding(self) -> Duration {
+    /// How long others are let run after that, before sleep; `needed` is whether others are at work on the core.
+    const fn yielding(self, needed: bool) -> Duration {
         match self {
-            Self::Watch => Duration::from_millis(20),
-            Self::Glance | Self::Sleep => Duration::ZERO,
+            Self::Glance | Self::Sleep if needed => Duration::ZERO,
+            Self::Watch | Self::Glance | Self::Sleep => Duration::from_millis(20),
         }
     }
 }
@@ -132,17 +157,28 @@ impl Team {
             sleeping: AtomicU32::new(0),
             panic: Mutex::new(None),
             stop: AtomicBool::new(false),
+            cores: cores.to_vec(),
+            at_work: AtomicBool::new(false),
         });
         let mut team = Self { board, helpers: Vec::new(), job_number: Cell::new(0), one_leader: PhantomData };
         for &core in cores.iter().skip(1) {
             let board = Arc::clone(&team.board);
             let helper = std::thread::Builder::new().name(format!("isotherm-core-{core}")).spawn(move || {
                 pin(core);
-                help(&board, patience);
+                help(&board, core, patience);
             })?;
             team.helpers.push(helper);
         }
         Ok(team)
+    }
+
+    /// Says that jobs will follow one another until what is returned is dropped.
+    pub(crate) fn begin(&self) -> AtWork {
+        for count in self.board.cores.iter().filter_map(|&core| AT_WORK.get(core)) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        self.board.at_work.store(true, Ordering::SeqCst);
+        AtWork(Arc::clone(&self.board))
     }
 
     /// Number of workers, the leader included.
@@ -176,7 +212,7 @@ impl Team {
         // Parts that are claimed are being worked on: this takes moments.
         let mut waiting = Waiting::new(Patience::Watch);
         while board.done.0.load(Ordering::Acquire) as usize != parts {
-            waiting.pause();
+            waiting.pause(false);
         }
         let panic = board.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -197,7 +233,7 @@ impl Drop for Team {
 }
 
 /// A helper's life: work, watch, yield, sleep.
-fn help(board: &Board, patience: Patience) {
+fn help(board: &Board, core: usize, patience: Patience) {
     loop {
         board.work();
         let mut waiting = Waiting::new(patience);
@@ -205,7 +241,8 @@ fn help(board: &Board, patience: Patience) {
             if board.stop.load(Ordering::SeqCst) {
                 return;
             }
-            if waiting.pause() {
+            let own = u32::from(board.at_work.load(Ordering::SeqCst));
+            if waiting.pause(at_work_on(core) > own) {
                 board.sleeping.fetch_add(1, Ordering::SeqCst);
                 if !board.has_work() && !board.stop.load(Ordering::SeqCst) {
                     std::thread::park();
@@ -229,14 +266,14 @@ impl Waiting {
         Self { patience, spins: 0, since: None }
     }
 
-    /// Waits a little. True when the caller should sleep until called.
-    pub(crate) fn pause(&mut self) -> bool {
+    /// Waits a little, on a core that others are at work on or not. True when the caller should sleep until called.
+    pub(crate) fn pause(&mut self, needed: bool) -> bool {
         if self.spins < self.patience.spins() {
             self.spins += 1;
             std::hint::spin_loop();
             return false;
         }
-        let yielding = self.patience.yielding();
+        let yielding = self.patience.yielding(needed);
         if yielding.is_zero() {
             return true;
         }
@@ -274,7 +311,7 @@ mod tests {
     fn sleeping_helpers_wake_for_a_job() {
         let team = Team::new(&[0, 0], Patience::Glance).expect("threads");
         for _ in 0..3 {
-            std::thread::sleep(2 * Patience::Watch.yielding());
+            std::thread::sleep(2 * Patience::Watch.yielding(false));
             let both = AtomicUsize::new(0);
             // Two parts that need each other can only finish when two workers run them.
             team.run(2, &|_| {
@@ -284,6 +321,37 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn a_core_is_needed_while_a_team_is_at_work_there_and_teams_count_apart() {
+        // Cores that no machine of a test has and no other test names.
+        let (one, other) = (1001, 1002);
+        let teams =
+            [Team::new(&[one], Patience::Sleep), Team::new(&[one], Patience::Sleep)].map(|t| t.expect("a team"));
+        let count = || [one, other].map(at_work_on);
+        assert_eq!(count(), [0, 0]);
+        let first = teams[0].begin();
+        let second = teams[1].begin();
+        assert_eq!(count(), [2, 0]);
+        drop(first);
+        assert_eq!(count(), [1, 0]);
+        drop(second);
+        assert_eq!((count(), at_work_on(usize::MAX)), ([0, 0], u32::MAX));
+    }
+
+    #[test]
+    fn whoever_waits_sleeps_at_once_only_where_the_core_is_needed() {
+        for (patience, needed, sleeps) in [
+            (Patience::Sleep, true, true),
+            (Patience::Sleep, false, false),
+            (Patience::Watch, true, false),
+            (Patience::Glance, true, false),
+        ] {
+            assert_eq!(Waiting::new(patience).pause(needed), sleeps, "{patience:?} {needed}");
+        }
+        let mut glance = Waiting::new(Patience::Glance);
+        assert_eq!((0..=Patience::Glance.spins()).filter(|_| glance.pause(true)).count(), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A pass changes hands by moving its buffers: nothing is copied. What a hand-over costs is the wake-up of the next stage
 //! and the cache lines it fetches; the probe measures it through this very queue.
 
-use crate::cpu::team::{Patience, Waiting};
+use crate::cpu::team::{Patience, Waiting, at_work_on};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ struct Shared<T> {
     capacity: usize,
     /// How the receiver waits.
     patience: Patience,
+    /// The core it waits on; where it has none of its own, others may always need it.
+    core: Option<usize>,
     changed: Condvar,
 }
 
@@ -50,6 +52,11 @@ impl<T> Shared<T> {
         }
     }
 
+    /// Whether others are at work where the receiver waits.
+    fn is_core_needed(&self) -> bool {
+        self.core.is_none_or(|core| at_work_on(core) > 0)
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
@@ -68,14 +75,15 @@ pub(crate) struct Sender<T>(Arc<Shared<T>>);
 /// The receiving end. Dropping it ends the channel.
 pub(crate) struct Receiver<T>(Arc<Shared<T>>);
 
-/// A channel that holds at most `capacity` values, whose receiver waits with `patience`.
-pub(crate) fn bounded<T>(capacity: usize, patience: Patience) -> (Sender<T>, Receiver<T>) {
+/// A channel that holds at most `capacity` values, whose receiver waits with `patience` on a core.
+pub(crate) fn bounded<T>(capacity: usize, patience: Patience, core: Option<usize>) -> (Sender<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State { queue: VecDeque::with_capacity(capacity), sleeping: 0 }),
         length: AtomicUsize::new(0),
         closed: AtomicBool::new(false),
         capacity,
         patience,
+        core,
         changed: Condvar::new(),
     });
     (Sender(Arc::clone(&shared)), Receiver(shared))
@@ -116,7 +124,7 @@ impl<T> Receiver<T> {
         let mut waiting = Waiting::new(shared.patience);
         let there = || shared.length.load(Ordering::SeqCst) > 0 || shared.is_closed();
         while !there() && Instant::now() < deadline {
-            if waiting.pause() {
+            if waiting.pause(shared.is_core_needed()) {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let mut state = shared.lock();
                 if state.queue.is_empty() && !shared.is_closed() {
@@ -134,7 +142,7 @@ impl<T> Receiver<T> {
         let shared = &*self.0;
         let mut waiting = Waiting::new(shared.patience);
         while shared.length.load(Ordering::SeqCst) == 0 && !shared.is_closed() {
-            if waiting.pause() {
+            if waiting.pause(shared.is_core_needed()) {
                 break;
             }
         }
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn values_arrive_in_order_through_a_channel_smaller_than_their_number() {
-        let (sender, receiver) = bounded(2, Patience::Sleep);
+        let (sender, receiver) = bounded(2, Patience::Sleep, None);
         let sending = std::thread::spawn(move || (0..1000).all(|i| sender.send(i)));
         for i in 0..1000 {
             assert_eq!(receiver.receive(), Some(i));
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn a_wait_ends_with_a_value_or_at_its_deadline() {
         for patience in [Patience::Watch, Patience::Glance, Patience::Sleep] {
-            let (sender, receiver) = bounded(1, patience);
+            let (sender, receiver) = bounded(1, patience, None);
             receiver.wait(Instant::now());
             assert_eq!(receiver.try_receive(), None::<u8>);
             let sending = std::thread::spawn(move || sender.send(7));
@@ -194,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_sender_learns_that_the_receiver_is_gone() {
-        let (sender, receiver) = bounded(1, Patience::Watch);
+        let (sender, receiver) = bounded(1, Patience::Watch, None);
         assert!(sender.send(1));
         drop(receiver);
         assert!(!sender.send(2));

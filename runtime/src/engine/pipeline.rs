@@ -154,6 +154,7 @@ impl Pipeline {
         others: &[usize],
     ) -> Result<Self, StartError> {
         let patience = |index, otherwise| patience(places, others, index, otherwise);
+        let core = |index: usize| places.get(index).and_then(|place| place.device.cores.first()).copied();
         let mut shares = shares(gguf, geometry, places, offload)?.into_iter();
         let first_share = shares.next().flatten();
         let shares: Vec<Option<Offload>> = shares.collect();
@@ -161,9 +162,9 @@ impl Pipeline {
         let mut threads = Vec::new();
         let (ready, started) = std::sync::mpsc::channel();
         // From the last stage to the second: each is given the way to the one after it.
-        let (mut to, last) = bounded(CAPACITY, patience(0, Patience::Sleep));
+        let (mut to, last) = bounded(CAPACITY, patience(0, Patience::Sleep), core(0));
         for (index, place) in places.iter().enumerate().skip(1).rev() {
-            let (to_this, inbox) = bounded(CAPACITY, patience(index, Patience::Sleep));
+            let (to_this, inbox) = bounded(CAPACITY, patience(index, Patience::Sleep), core(index));
             let helpers = patience(index, Patience::Glance);
             let outbox = std::mem::replace(&mut to, to_this);
             let (gguf, geometry, place, ready) = (gguf.clone(), geometry.clone(), place.clone(), ready.clone());
@@ -364,6 +365,11 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
     if let Some(left) = pass.left {
         pass.between_ns.push(nanoseconds(begin.saturating_duration_since(left)));
     }
+    // Until the stage has done with it, held or not, whoever waits on its cores leaves them to it.
+    let _at_work = match &stage.kind {
+        Kind::Processor(_, team) => Some(team.begin()),
+        Kind::Card(_) => None,
+    };
     // A pass that a stage could not take goes on to the end, untouched, so that whoever waits for it hears of it.
     if pass.failed.is_none() {
         let head_before = pass.head_ns;

@@ -153,6 +153,9 @@ mod tests {
             apart: measured * 0.04,
             runs: vec![measured],
             others: vec![None],
+            busy_predicted: Vec::new(),
+            busy_measured: Vec::new(),
+            between_measured: Vec::new(),
             error: predicted / measured - 1.0,
             null: 0.0,
         }
