@@ -22,7 +22,7 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
     // What one sequence's attention takes at each context beyond what it takes at none.
     let single: Vec<(u32, f64)> = {
         let times: Vec<(u32, f64)> = knots.contexts.iter().filter_map(|&c| Some((c, decode_at(1, c)?))).collect();
-        let times = rising(times);
+        let times = rising(&times);
         let near = near(decode_at(1, first), decode_at(1, last), (first, last));
         let base = times.first().map_or(0.0, |(_, time)| *time);
         times.iter().map(|(context, time)| (*context, (near + time - base).max(0.0))).collect()
@@ -85,10 +85,10 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
 
 /// The nearest times, by least squares, that do not fall while their counts rise: more context never takes less, so that
 /// where it seems to, samples erred on both sides (pool adjacent violators; Ayer et al., 1955).
-fn rising(times: Vec<(u32, f64)>) -> Vec<(u32, f64)> {
+fn rising(times: &[(u32, f64)]) -> Vec<(u32, f64)> {
     // Mean and number of what was pooled.
     let mut pools: Vec<(f64, usize)> = Vec::new();
-    for &(_, time) in &times {
+    for &(_, time) in times {
         let mut pool = (time, 1);
         while let Some(&(before, count)) = pools.last().filter(|(before, _)| *before > pool.0) {
             let both = count + pool.1;
@@ -153,9 +153,9 @@ mod tests {
     #[test]
     fn times_that_fall_are_pooled_and_no_rising_line_is_nearer() {
         let given = [(16, 5.0), (64, 4.0), (256, 6.0), (512, 5.5), (1024, 9.0)];
-        let found = rising(given.to_vec());
+        let found = rising(&given);
         assert_eq!(found, [(16, 4.5), (64, 4.5), (256, 5.75), (512, 5.75), (1024, 9.0)]);
-        assert_eq!(rising(found.clone()), found);
+        assert_eq!(rising(&found), found);
         // Of all rising sequences on a grid of quarters none is nearer by least squares.
         let far = |times: &[f64]| times.iter().zip(given).map(|(t, (_, wanted))| (t - wanted).powi(2)).sum::<f64>();
         let best = far(&found.iter().map(|(_, time)| *time).collect::<Vec<_>>());

@@ -15,6 +15,16 @@ fn devices_of_one_co_run_set_slow_each_other_only_while_both_are_busy() {
 }
 
 #[test]
+fn a_device_of_a_co_run_set_may_be_slowed_by_a_factor_of_its_own() {
+    // As above, but the first is slowed by 1.5 only: while the second does its 3 in 6, it does 4 of its 6.
+    let mut case = Case::replicas(&[Costs::fixed(6.0), Costs::fixed(3.0)], closed(2, 2, 1, 1));
+    case.co_run = vec![1.0, 2.0];
+    case.co_run_of = vec![(0, vec![1.0, 1.5])];
+    let ends: Vec<u64> = case.trace().requests.iter().map(|r| r.finished_ns.0 / UNIT).collect();
+    assert_eq!(ends, [8, 6]);
+}
+
+#[test]
 fn work_is_conserved_under_any_pattern_of_contention() {
     // Three devices with different steps, two requests in turn on each. Whatever the pattern, the time that a device
     // was busy, divided by the slowdown at each moment, is its work.

@@ -93,6 +93,8 @@ pub struct Case {
     pub links: bool,
     /// Slowdown of all devices together.
     pub co_run: Vec<f64>,
+    /// The same of single devices, by their position, where it is another for them.
+    pub co_run_of: Vec<(usize, Vec<f64>)>,
     /// Requests in a batch, where the plan states it.
     pub batch: Option<u32>,
     /// How much quicker links are than stated below.
@@ -122,6 +124,7 @@ impl Case {
             workload,
             links: true,
             co_run: Vec::new(),
+            co_run_of: Vec::new(),
             batch: None,
             haste: 1.0,
             adjust: |_, _| {},
@@ -177,11 +180,13 @@ impl Case {
             latency.iter_mut().for_each(|figure| figure.value = figure.value / self.haste);
             bandwidth.iter_mut().for_each(|figure| figure.value = figure.value * self.haste);
         }
+        let factors = |of: &[f64]| of.iter().map(|&f| Figure::declared(f, "test")).collect::<Vec<_>>();
+        let own = self.co_run_of.iter().map(|(device, of)| (devices[*device].name.clone(), factors(of)));
         let co_run = CoRun {
             name: "bus".into(),
             devices: devices.iter().map(|d| d.name.clone()).collect(),
-            slowdown: self.co_run.iter().map(|&f| Figure::declared(f, "test")).collect(),
-            ..CoRun::default()
+            slowdown: factors(&self.co_run),
+            slowdown_of: own.collect(),
         };
         let file = DevicesFile {
             header: Header::new(DEVICES_SCHEMA, Vec::new()),
