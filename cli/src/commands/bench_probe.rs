@@ -67,8 +67,14 @@ pub fn run(ui: &Ui, args: &BenchProbe) -> Done {
     std::fs::create_dir_all(&args.output).map_err(|e| Failure::file(&args.output, e))?;
     let model = models::open(ui, &args.model)?;
     let backends = args.backends.as_slice();
-    let wanted =
-        probe::Wanted { split: args.split, backends, logical: 1, slow: &args.slow, arithmetic: ArithmeticName::F32 };
+    let wanted = probe::Wanted {
+        split: args.split,
+        backends,
+        logical: 1,
+        slow: &args.slow,
+        arithmetic: ArithmeticName::F32,
+        offload: None,
+    };
     let total = model.model.layers();
     let parts = [Layers::new(0, total), Layers::new(0, total.div_ceil(2))];
     let quiet = Ui { quiet: true, ..*ui };
