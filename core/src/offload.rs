@@ -22,15 +22,6 @@ pub enum Store {
     Disk,
 }
 
-impl std::fmt::Display for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::HostMemory => "host memory",
-            Self::Disk => "disk",
-        })
-    }
-}
-
 /// The place from which a device brings weights that it does not hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Offload {
