@@ -17,6 +17,7 @@ use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::collections::VecDeque;
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -129,7 +130,7 @@ impl Pipeline {
         Self::start_all(gguf, geometry, places, None, others)
     }
 
-    /// As [`Self::start_beside`], with no more weights of the processor's stages in memory than an offload allows, all stages
+    /// As [`Self::start_beside`], with at most so many bytes of the processor's weights in memory, and the others in a folder, all stages
     /// together; each gets a share by the size of its weights.
     ///
     /// # Errors
@@ -141,21 +142,21 @@ impl Pipeline {
         gguf: &Gguf,
         geometry: &Geometry,
         places: &[StagePlace],
-        offload: Option<&Offload>,
+        budget: Option<(usize, &Path)>,
     ) -> Result<Self, StartError> {
-        Self::start_all(gguf, geometry, places, offload, &[])
+        Self::start_all(gguf, geometry, places, budget, &[])
     }
 
     fn start_all(
         gguf: &Gguf,
         geometry: &Geometry,
         places: &[StagePlace],
-        offload: Option<&Offload>,
+        budget: Option<(usize, &Path)>,
         others: &[usize],
     ) -> Result<Self, StartError> {
         let patience = |index, otherwise| patience(places, others, index, otherwise);
         let core = |index: usize| places.get(index).and_then(|place| place.device.cores.first()).copied();
-        let mut shares = shares(gguf, geometry, places, offload)?.into_iter();
+        let mut shares = shares(gguf, geometry, places, budget)?.into_iter();
         let first_share = shares.next().flatten();
         let shares: Vec<Option<Offload>> = shares.collect();
         let (head, rest) = places.split_first().expect("a pipeline has a stage");
@@ -301,15 +302,14 @@ fn shares(
     gguf: &Gguf,
     geometry: &Geometry,
     places: &[StagePlace],
-    offload: Option<&Offload>,
+    budget: Option<(usize, &Path)>,
 ) -> Result<Vec<Option<Offload>>, StartError> {
-    let Some(offload) = offload else { return Ok(places.iter().map(planned).collect()) };
+    let Some((budget, folder)) = budget else { return Ok(places.iter().map(planned).collect()) };
     let weights = |place: &StagePlace| packed_bytes(gguf, geometry, &place.spec.layers);
     let own: Vec<Option<(Vec<usize>, usize)>> =
         places.iter().map(|place| place.device.card.is_none().then(|| weights(place))).collect();
     let bytes = |(layers, head): &(Vec<usize>, usize)| layers.iter().sum::<usize>() + head;
     let all: usize = own.iter().flatten().map(bytes).sum();
-    let Away::Within(budget) = offload.away else { return Ok(vec![Some(offload.clone()); places.len()]) };
     if all <= budget {
         return Ok(vec![None; places.len()]);
     }
@@ -320,7 +320,7 @@ fn shares(
         if budget < least {
             return Err(StartError::Budget { device: place.device.name.clone(), budget, least });
         }
-        Ok(Some(Offload { away: Away::Within(budget), folder: offload.folder.clone() }))
+        Ok(Some(Offload { away: Away::Within(budget), folder: folder.to_owned() }))
     };
     places.iter().zip(&own).map(share).collect()
 }

@@ -5,7 +5,7 @@ use super::device::{CpuDevice, Kernels};
 use super::pass::Pass;
 use super::pipeline::{Pipeline, StagePlace, StartError};
 use super::sampling::Sampling;
-use super::shelf::{Away, Offload, Offloaded};
+use super::shelf::Offloaded;
 use super::stage::{StageSpec, supported};
 use crate::backend::{Counters, DeviceError};
 use crate::model::Geometry;
@@ -161,11 +161,8 @@ impl Runner {
                 },
             })
             .collect();
-        let offload = budget.map(|(bytes, folder)| Offload {
-            away: Away::Within(usize::try_from(bytes).unwrap_or(usize::MAX)),
-            folder: folder.to_owned(),
-        });
-        let pipeline = Pipeline::start_within(gguf, geometry, &places, offload.as_ref())?;
+        let budget = budget.map(|(bytes, folder)| (usize::try_from(bytes).unwrap_or(usize::MAX), folder));
+        let pipeline = Pipeline::start_within(gguf, geometry, &places, budget)?;
         Ok(Self { pipeline, pass: Pass::default(), room, chunk, vocabulary: geometry.vocabulary })
     }
 

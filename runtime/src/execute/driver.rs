@@ -1,10 +1,9 @@
 //! The coordinator: the scheduler's batches through the pipeline, in the order in which they were formed.
 
-use super::{Arriving, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict};
+use super::{Arriving, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict, WeightsBudget};
 use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
-use crate::engine::shelf::{Away, Offload};
 use isotherm_core::ids::RequestId;
 use isotherm_core::serving::{Batch, Request, Resources, Scheduler, Work};
 use isotherm_core::trace::{DeviceRecord, LinkRecord, Origin, RequestRecord, StageRecord, Trace};
@@ -49,11 +48,9 @@ impl<'a> Driver<'a> {
             kv_blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
             in_flight_max: orders.plan.plan().batches_of_one_route(orders.serving.requests_max),
         })?;
-        let offload = orders.weights_budget.as_ref().map(|budget| Offload {
-            away: Away::Within(usize::try_from(budget.bytes.0).unwrap_or(usize::MAX)),
-            folder: budget.folder.clone(),
-        });
-        let pipeline = Pipeline::start_within(orders.gguf, orders.geometry, places, offload.as_ref())?;
+        let bytes = |budget: &WeightsBudget| usize::try_from(budget.bytes.0).unwrap_or(usize::MAX);
+        let budget = orders.weights_budget.as_ref().map(|budget| (bytes(budget), budget.folder.as_path()));
+        let pipeline = Pipeline::start_within(orders.gguf, orders.geometry, places, budget)?;
         let stages = places
             .iter()
             .zip(orders.plan.plan().routes.iter().flat_map(|route| &route.stages))
