@@ -7,10 +7,11 @@
 //! `network.within_site.bandwidth`, `links.1.latency`. A key that holds a dot stands in quotes:
 //! `devices."rtx-4090.a".count`.
 //!
-//! Values are a list, or a range `{ from, to, steps, scale }` of whole numbers, numbers, or quantities of one unit. Three
-//! methods choose points: `grid` (every combination), `list` (the first of each, the second of each ...) and
-//! `latin_hypercube` (as many points as asked for, each value's range divided evenly among them). Several `[[sweep]]`
-//! sections multiply. The same text gives the same points in the same order on any machine.
+//! Values are a list, or a range `{ from, to, steps, scale }` of whole numbers, numbers, or quantities of one kind,
+//! whose points are written in the unit of `from`. Three methods choose points: `grid` (every combination), `list` (the
+//! first of each, the second of each ...) and `latin_hypercube` (as many points as asked for, each value's range divided
+//! evenly among them). Several `[[sweep]]` sections multiply. The same text gives the same points in the same order on any
+//! machine.
 
 mod draw;
 mod place;

@@ -72,22 +72,33 @@ pub(crate) fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 
 /// The value of a text that is some quantity, in that quantity's base unit; no unit belongs to two.
 pub(crate) fn base_value(text: &str) -> Option<f64> {
-    fn of<T: FromStr>(text: &str, value: impl Fn(T) -> f64) -> Option<f64> {
-        text.parse().ok().map(value)
+    quantity(text).map(|(_, value)| value)
+}
+
+/// How many of one unit make one of another, where both measure the same: 1000 of `Mbit/s` make one `Gbit/s`.
+pub(crate) fn units_in(unit: &str, other: &str) -> Option<f64> {
+    let ((one, size), (two, whole)) = (quantity(&format!("1 {unit}"))?, quantity(&format!("1 {other}"))?);
+    (one == two && size > 0.0).then_some(whole / size)
+}
+
+/// Which quantity a text is, as a number that stands for its kind, and its value in base units.
+fn quantity(text: &str) -> Option<(u8, f64)> {
+    fn of<T: FromStr>(kind: u8, text: &str, value: impl Fn(T) -> f64) -> Option<(u8, f64)> {
+        text.parse().ok().map(|quantity| (kind, value(quantity)))
     }
-    of(text, Seconds::value)
-        .or_else(|| of(text, |bytes: Bytes| bytes.0 as f64))
-        .or_else(|| of(text, BytesPerSecond::value))
-        .or_else(|| of(text, Celsius::value))
-        .or_else(|| of(text, Watts::value))
-        .or_else(|| of(text, Hertz::value))
-        .or_else(|| of(text, FlopsPerSecond::value))
-        .or_else(|| of(text, TokensPerSecond::value))
-        .or_else(|| of(text, Joules::value))
-        .or_else(|| of(text, Kelvin::value))
-        .or_else(|| of(text, KelvinPerWatt::value))
-        .or_else(|| of(text, WattsPerKelvin::value))
-        .or_else(|| of(text, JoulesPerKelvin::value))
+    of(0, text, Seconds::value)
+        .or_else(|| of(1, text, |bytes: Bytes| bytes.0 as f64))
+        .or_else(|| of(2, text, BytesPerSecond::value))
+        .or_else(|| of(3, text, Celsius::value))
+        .or_else(|| of(4, text, Watts::value))
+        .or_else(|| of(5, text, Hertz::value))
+        .or_else(|| of(6, text, FlopsPerSecond::value))
+        .or_else(|| of(7, text, TokensPerSecond::value))
+        .or_else(|| of(8, text, Joules::value))
+        .or_else(|| of(9, text, Kelvin::value))
+        .or_else(|| of(10, text, KelvinPerWatt::value))
+        .or_else(|| of(11, text, WattsPerKelvin::value))
+        .or_else(|| of(12, text, JoulesPerKelvin::value))
 }
 
 /// What texts a quantity accepts.

@@ -155,6 +155,17 @@ fn end(reader: &Reader<'_, '_>, key: &'static str) -> Option<(f64, Made)> {
     read
 }
 
+/// The upper end in what the lower one is made of, and what both are made of then; none where they are of two kinds.
+fn alike(made: Made, to: f64, other: Made) -> Option<(f64, Made)> {
+    match (made, other) {
+        (Made::Whole, Made::Number) | (Made::Number, Made::Whole) => Some((to, Made::Number)),
+        (Made::Quantity(unit), Made::Quantity(of)) if unit != of => {
+            Some((to * crate::text::units_in(&unit, &of)?, Made::Quantity(unit)))
+        }
+        (made, other) => (made == other).then_some((to, made)),
+    }
+}
+
 fn range(reader: Reader<'_, '_>) -> Option<Values> {
     let (from, to) = (end(&reader, "from"), end(&reader, "to"));
     let steps = reader.integer("steps", 2, VALUES_MAX);
@@ -163,14 +174,10 @@ fn range(reader: Reader<'_, '_>) -> Option<Values> {
         return None;
     }
     let ((from, made), (to, other)) = (from?, to?);
-    let made = match (made, other) {
-        (Made::Whole, Made::Number) | (Made::Number, Made::Whole) => Made::Number,
-        (made, other) if made == other => made,
-        _ => {
-            let what = format!("{} has ends of different kinds or units", reader.place);
-            reader.fault(Fault::Conflict { what, remedy: "write both ends in the same unit".to_owned() });
-            return None;
-        }
+    let Some((to, made)) = alike(made, to, other) else {
+        let what = format!("{} has ends of different kinds", reader.place);
+        reader.fault(Fault::Conflict { what, remedy: "write both ends in units of the same quantity".to_owned() });
+        return None;
     };
     let conflict = |what: String, remedy: &str| {
         reader.fault(Fault::Conflict { what, remedy: remedy.to_owned() });

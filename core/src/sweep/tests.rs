@@ -98,7 +98,9 @@ fn what_is_wrong_with_a_sweep_is_said_with_its_place() {
         ("[sweep.vary]\n\"a\" = [1, 1]\n", "1"),
         ("[sweep.vary]\n\"a\" = { from = 1, to = 2 }\n", "steps"),
         ("[sweep.vary]\n\"a\" = { from = 1, to = 2, steps = 9 }\n", "fewer whole numbers"),
-        ("[sweep.vary]\n\"a\" = { from = \"1 s\", to = \"2 ms\", steps = 2 }\n", "same unit"),
+        ("[sweep.vary]\n\"a\" = { from = \"1 s\", to = \"2 ms\", steps = 2 }\n", "does not rise"),
+        ("[sweep.vary]\n\"a\" = { from = \"1 s\", to = \"2 W\", steps = 2 }\n", "different kinds"),
+        ("[sweep.vary]\n\"a\" = { from = \"1 s\", to = \"2 parsec\", steps = 2 }\n", "different kinds"),
         ("[sweep.vary]\n\"a\" = { from = 0.0, to = 2.0, steps = 2, scale = \"log\" }\n", "above 0"),
         ("[sweep.vary]\n\"a.b\" = [1]\n\"a\" = [2]\n", "one inside the other"),
         ("[sweep.vary]\n\"sweep.points\" = [1]\n", "into the sweep itself"),
@@ -116,6 +118,26 @@ fn a_sweep_of_too_many_points_is_refused_before_any_is_made() {
     let axis = |name: &str| format!("\"{name}\" = {{ from = 1, to = 1000, steps = 1000 }}\n");
     let said = fault(&format!("[sweep.vary]\n{}{}{}", axis("a"), axis("b"), axis("c")));
     assert!(said.contains("10000000"), "{said}");
+}
+
+#[test]
+fn a_range_between_two_units_of_one_quantity_has_the_same_points_as_one_in_one_unit() {
+    let points = |from: &str, to: &str| {
+        let range = format!("{{ from = \"{from}\", to = \"{to}\", steps = 4, scale = \"log\" }}");
+        let sweep = sweep(&format!("[sweep.vary]\n\"a.x\" = {range}\n"));
+        let base = |number| base_value(&sweep.point(number).expect("a point").values[0].1).expect("a quantity");
+        (0..sweep.len()).map(base).collect::<Vec<f64>>()
+    };
+    for (from, to, same) in [
+        ("50 Mbit/s", "1 Gbit/s", "1000 Mbit/s"),
+        ("500 us", "2 s", "2000000 us"),
+        ("512 MiB", "4 GiB", "4096 MiB"),
+        ("30 /min", "2 /s", "120 /min"),
+    ] {
+        let (mixed, plain) = (points(from, to), points(from, same));
+        assert!(mixed.iter().zip(&plain).all(|(a, b)| (a / b - 1.0).abs() < 1e-9), "{mixed:?} {plain:?}");
+        assert_eq!(mixed.len(), 4);
+    }
 }
 
 #[test]
