@@ -11,6 +11,7 @@ pub mod digest;
 mod exact;
 pub mod figure;
 pub mod format;
+pub mod frontier;
 pub mod graph;
 pub mod ids;
 pub mod import;

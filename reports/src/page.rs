@@ -3,7 +3,7 @@
 use crate::html::{Html, element, element_with, seq};
 use crate::report::Report;
 use crate::sections::{
-    attribution, certificates, devices, environment, evidence, plans, requests, series, thermal, truth,
+    attribution, certificates, devices, environment, evidence, frontier, plans, requests, series, thermal, truth,
 };
 use crate::verdict;
 
@@ -19,6 +19,7 @@ const SCRIPT: &str = include_str!("page.js");
 pub fn render(report: &Report) -> String {
     let sections = [
         ("plan", "Plans", plans::plans(report)),
+        ("frontier", "Pareto frontier", frontier::frontier(report)),
         ("truth", "Predicted and measured", truth::truth(report)),
         ("stages", "Stages", truth::busy_time(report)),
         ("attribution", "What holds requests up", attribution::attribution(report)),

@@ -1,6 +1,7 @@
 //! What a page is made from: finished artefacts, filled in by the command line, which reads them.
 
 use isotherm_core::digest::Digest;
+use isotherm_core::frontier::Frontier;
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::model::Model;
 use isotherm_core::plan::Plan;
@@ -27,6 +28,8 @@ pub struct Report {
     pub run_statistic: RunStatistic,
     /// The plans, usually one per number of stages, in the order to show them.
     pub cases: Vec<Case>,
+    /// Plans of the same question of which none is better than another; absent where nobody asked.
+    pub frontier: Option<Stored<Frontier>>,
     /// Runs that were begun and gave no record.
     pub failures: Vec<Failure>,
     /// What was signed and logged.
@@ -35,6 +38,8 @@ pub struct Report {
     pub environment: Environment,
     /// The command lines that made the artefacts, in order.
     pub commands: Vec<Command>,
+    /// Whether nobody recorded them, so that they were put together from what the artefacts say.
+    pub commands_inferred: bool,
 }
 
 /// An artefact as it was stored.

@@ -5,6 +5,7 @@
 mod chart;
 mod markdown;
 
+pub(crate) use chart::figure;
 pub use markdown::markdown;
 
 use crate::html::{Html, element, element_with, seq};
@@ -130,7 +131,7 @@ pub fn render_sheet(sheet: &Sheet) -> String {
         body.push(element_with("ul", &[("class", "sentences")], sentences));
     }
     for (i, chart) in sheet.charts.iter().enumerate() {
-        body.push(section(&format!("chart-{i}"), &chart.title, chart::figure(chart)));
+        body.push(section(&format!("chart-{i}"), &chart.title, figure(chart)));
     }
     for (i, table) in sheet.tables.iter().enumerate() {
         body.push(section(&format!("table-{i}"), &table.title, grid(table)));

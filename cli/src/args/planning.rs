@@ -144,7 +144,8 @@ pub struct Frontier {
     /// In the place of one plan, those of which none is better than another by all of these figures.
     #[arg(long, value_enum, value_name = "FIGURES", value_delimiter = ',', conflicts_with_all = ["algorithm", "from"])]
     pub pareto: Vec<FrontierAxis>,
-    /// Folder to write these plans to: 1.json, 2.json ...
+    /// Folder to write these plans to: 1.json, 2.json ... and frontier.json, which the page of a run in the folder above
+    /// shows, as in `--pareto-out RUN/frontier`.
     #[arg(long, value_name = "DIR", requires = "pareto")]
     pub pareto_out: Option<PathBuf>,
 }
@@ -175,6 +176,24 @@ impl FrontierAxis {
             Self::Money => "per Mtok",
             Self::MoneyPerHour => "per h",
         }
+    }
+
+    /// What it is, in words, and its unit.
+    #[must_use]
+    pub const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Throughput => ("throughput", "tok/s"),
+            Self::Latency => ("time per token of a request by itself", "s"),
+            Self::Energy => ("energy per output token", "J"),
+            Self::Money => ("money per million output tokens", ""),
+            Self::MoneyPerHour => ("money per hour", ""),
+        }
+    }
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn option(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// A figure in words.

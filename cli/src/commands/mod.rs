@@ -33,6 +33,7 @@ pub mod probe;
 pub mod query;
 pub mod report;
 pub mod report_batch;
+pub mod report_commands;
 pub mod report_sheet;
 pub mod run;
 pub mod scenario;

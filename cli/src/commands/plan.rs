@@ -43,7 +43,7 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     let asked = promises::asked(&args.promises)?;
     let problem = &question.problem;
     if !args.frontier.pareto.is_empty() {
-        return pareto::show(ui, problem, &args.frontier, args.time_limit);
+        return pareto::show(ui, problem, args);
     }
     let otherwise = args.running.from.is_some() || args.guarded.robust.is_some() || !asked.is_empty();
     if args.trials > 0 && (otherwise || objectives.len() > 1) {

@@ -2,6 +2,7 @@
 
 use crate::args::Report as Args;
 use crate::commands::audit::identity_if_any;
+use crate::commands::report_commands::{Made, inferred};
 use crate::commands::report_sheet;
 use crate::commands::run::summary;
 use crate::failure::{Code, Done, Failure};
@@ -14,6 +15,7 @@ use isotherm_audit::statement::{MODEL, PLAN, SCENARIO};
 use isotherm_audit::{Inspected, figures};
 use isotherm_core::artefact::{Header, TOOL_VERSION};
 use isotherm_core::digest::Digest;
+use isotherm_core::frontier::{FRONTIER_SCHEMA, Frontier};
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan};
 use isotherm_core::record::{RUN_SCHEMA, RunRecord, SIMULATION_SCHEMA, SimulationReport, TruthRow};
@@ -87,6 +89,7 @@ struct Found {
     plans: Vec<Stored<Plan>>,
     simulations: Vec<Stored<SimulationReport>>,
     runs: Vec<Stored<RunRecord>>,
+    frontier: Option<Stored<Frontier>>,
     manifests: Vec<(String, Inspected<ExecutionManifest>)>,
     unverified: Vec<(String, Digest, String)>,
     session: Session,
@@ -103,6 +106,11 @@ impl Found {
         let mut found = Self::default();
         for path in paths {
             found.take(&path)?;
+        }
+        // Plans of a frontier have a folder of their own, so that none of them is taken for the plan that was made.
+        let frontier = directory.join("frontier").join("frontier.json");
+        if frontier.is_file() {
+            found.take(&frontier)?;
         }
         if found.plans.is_empty() {
             return Err(Failure::file(directory, "holds no plan; nothing to report").remedy(
@@ -138,6 +146,10 @@ impl Found {
                 let value = serde_json::from_slice(&bytes).map_err(damaged)?;
                 self.runs.push(Stored { file, digest, value });
             }
+            FRONTIER_SCHEMA => {
+                let value = serde_json::from_slice(&bytes).map_err(damaged)?;
+                self.frontier = Some(Stored { file, digest, value });
+            }
             session::SCHEMA => self.session = serde_json::from_slice(&bytes).map_err(damaged)?,
             _ if file.starts_with("manifest") => self.take_manifest(file, digest, &bytes),
             _ => {}
@@ -166,6 +178,9 @@ impl Found {
         })?;
         let mut cases: Vec<Case> = self.plans.iter().map(|plan| self.case(plan)).collect();
         cases.sort_by_key(|case| case.plan.stages.len());
+        let recorded = self.session.commands();
+        let commands_inferred = recorded.is_empty();
+        let commands = if commands_inferred { inferred(directory, &devices.file, &self.made()) } else { recorded };
         let first = &cases[0].plan;
         // What only was predicted did not happen on this host.
         let place =
@@ -181,9 +196,11 @@ impl Found {
             devices,
             run_statistic: RunStatistic::Mean,
             cases,
+            frontier: self.frontier.clone(),
             failures: Vec::new(),
             evidence: self.evidence()?,
-            commands: self.session.commands(),
+            commands,
+            commands_inferred,
         })
     }
 
@@ -197,6 +214,23 @@ impl Found {
             self.runs.iter().filter(|run| run.value.plan == digest && self.is_compared(&run.value)).cloned().collect();
         let truth = sealed.as_ref().map_or_else(Vec::new, |sealed| truth(&plan.value, sealed, &runs));
         Case { plan: plan.value.clone(), sealed, simulation, runs, truth }
+    }
+
+    /// What each plan's command lines are made of.
+    fn made(&self) -> Vec<Made<'_>> {
+        let one = |plan| {
+            let plan: &Stored<Plan> = plan;
+            let digest = plan.value.digest();
+            let simulation = self.simulations.iter().find(|simulation| simulation.value.plan == digest);
+            let manifest = self.manifests.iter().find(|(_, m)| m.statement.subject(PLAN) == Some(plan.digest));
+            Made {
+                plan,
+                simulation: simulation.map(|simulation| (simulation.file.as_str(), simulation.value.seeds)),
+                manifest: manifest.map(|(file, inspected)| (file.as_str(), model_file(&inspected.statement))),
+                runs: self.runs.iter().filter(|run| run.value.plan == digest).map(|run| run.file.as_str()).collect(),
+            }
+        };
+        self.plans.iter().map(one).collect()
     }
 
     /// Whether a run is set beside the prediction. One of another load than the predicted has nothing to be compared with.
@@ -282,6 +316,12 @@ impl Found {
         }
         Ok((entries, Some(view.note().to_owned())))
     }
+}
+
+/// Name of the model's file that a manifest pins, where it says so.
+fn model_file(statement: &Manifest) -> Option<&str> {
+    let hint = statement.subjects.iter().find(|subject| subject.name == MODEL)?.path_hint.as_deref()?;
+    Path::new(hint).file_name()?.to_str()
 }
 
 fn log_entry(entry: &Entry) -> LogEntry {

@@ -60,7 +60,7 @@ pub fn run(ui: &Ui, args: &Simulate) -> Done {
     let options =
         Options { policy: args.service.policy.into(), router: args.service.router.into(), ..of(count, args.seed) };
     let steps_max = if args.analysis.trace_out.is_some() { STEPS_MAX } else { 0 };
-    let options = Options { attribution: true, steps_max, ..options };
+    let options = Options { steps_max, ..options };
     let mut report = match &args.analysis.fallback {
         Some(kept) => {
             let other = args.analysis.fallback_scenario.clone();
@@ -149,7 +149,7 @@ fn keeps_promise(plan: &FeasiblePlan, problem: &PlacementProblem, report: &Simul
 }
 
 fn of(seeds: u32, seed: u64) -> Options {
-    Options { seeds, seed, trace: true, interrupt: Some(interrupt::flag()), ..Options::default() }
+    Options { seeds, seed, trace: true, attribution: true, interrupt: Some(interrupt::flag()), ..Options::default() }
 }
 
 /// The recorded load that the user names.

@@ -1,5 +1,5 @@
-//! One device over a simulated run: how busy it is, who waits, how full its cache is, its clock, power, temperature,
-//! energy and charge, each in a strip of its own over one time axis.
+//! One device over a run, simulated and measured: how busy it is, who waits, how full its cache is, its clock, power,
+//! temperature, energy and charge, each in a strip of its own over one time axis, with its limit where there is one.
 
 use super::canvas::{Anchor, Axis, Ink, drawing, fit, range, ticks, time_unit};
 use crate::html::Html;
@@ -23,6 +23,33 @@ struct Strip {
     share: bool,
 }
 
+/// What a device may not exceed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Limits {
+    /// Watts that the plan caps it at.
+    pub(crate) power: Option<f64>,
+    /// Degrees Celsius at which it slows itself.
+    pub(crate) temperature: Option<f64>,
+}
+
+impl Limits {
+    /// Whether there is one for the strip of this name.
+    pub(crate) fn known(self, name: &str) -> bool {
+        STRIPS.iter().any(|strip| strip.name == name && self.of(strip).is_some())
+    }
+
+    fn of(self, strip: &Strip) -> Option<f64> {
+        match strip.name {
+            "power, W" => self.power,
+            "temperature, °C" => self.temperature,
+            _ => None,
+        }
+    }
+}
+
+/// Measured points that are drawn of one strip.
+const DOTS_MAX: usize = 200;
+
 /// All strips, those without a value left out when drawn.
 const STRIPS: [Strip; 8] = [
     Strip { name: "utilisation", of: |s| s.utilisation, share: true },
@@ -45,26 +72,52 @@ pub(crate) fn known(record: &DeviceRecord) -> Vec<&'static str> {
     STRIPS.iter().filter(|strip| points(record, strip).len() > 1).map(|strip| strip.name).collect()
 }
 
-/// The drawing; nothing where the record has no figure over time.
-pub(crate) fn strips(record: &DeviceRecord, label: &str) -> Html {
-    let drawn: Vec<(&Strip, Vec<(f64, f64)>)> =
-        STRIPS.iter().map(|strip| (strip, points(record, strip))).filter(|(_, points)| points.len() > 1).collect();
-    let end = drawn.iter().flat_map(|(_, points)| points).map(|point| point.0).fold(0.0, f64::max);
+/// One strip and its points, simulated and measured.
+type Drawn<'a> = (&'a Strip, Vec<(f64, f64)>, Vec<(f64, f64)>);
+
+/// The drawing; nothing where neither record has a figure over time.
+pub(crate) fn strips(
+    simulated: Option<&DeviceRecord>,
+    measured: Option<&DeviceRecord>,
+    limits: Limits,
+    label: &str,
+) -> Html {
+    let of = |record: Option<&DeviceRecord>, strip| {
+        record.map_or_else(Vec::new, |record| points(record, strip)).into_iter().filter(|p| p.1.is_finite()).collect()
+    };
+    let both = STRIPS.iter().map(|strip| -> Drawn<'_> { (strip, of(simulated, strip), of(measured, strip)) });
+    let drawn: Vec<Drawn<'_>> = both.filter(|(_, line, dots)| line.len() > 1 || dots.len() > 1).collect();
+    let all = drawn.iter().flat_map(|(_, line, dots)| line.iter().chain(dots));
+    let end = all.map(|point| point.0).fold(0.0, f64::max);
     if drawn.is_empty() || end <= 0.0 {
         return Html::none();
     }
     let height = TOP + STRIP * drawn.len() as f64 + BOTTOM;
     let last = |points: &[(f64, f64)]| points.last().and_then(|point| show::number(point.1)).unwrap_or_default();
-    let words: Vec<String> =
-        drawn.iter().map(|(strip, points)| format!("{}: {} at the end", strip.name, last(points))).collect();
+    let words: Vec<String> = drawn
+        .iter()
+        .map(|(strip, line, dots)| {
+            let said = |what: &str, points: &[(f64, f64)]| match points.is_empty() {
+                true => String::new(),
+                false => format!(" {what} {}", last(points)),
+            };
+            let limit = limits.of(strip).and_then(show::number).map_or_else(String::new, |l| format!(", limit {l}"));
+            format!("{}, at the end:{}{}{limit}", strip.name, said("predicted", line), said("measured", dots))
+        })
+        .collect();
     drawing((WIDTH, height), &format!("{label} over time"), &words.join("; "), |canvas| {
         canvas.text(Ink::Text, 13.0, (0.0, 10.0), Anchor::Start, &fit(label, 13.0, WIDTH))?;
         let time = Axis { values: (0.0, end), pixels: (LEFT, WIDTH - RIGHT) };
         let (unit_name, unit) = time_unit(end);
-        for (row, (strip, points)) in drawn.iter().enumerate() {
+        for (row, (strip, points, dots)) in drawn.iter().enumerate() {
             let top = TOP + STRIP * row as f64;
             canvas.text(Ink::Muted, 11.0, (LEFT, top + 8.0), Anchor::Start, strip.name)?;
-            let found = range(points.iter().map(|point| point.1)).unwrap_or((0.0, 1.0));
+            // A limit far above all values would flatten them; it is then named instead of drawn.
+            let values = || points.iter().chain(dots).map(|point| point.1);
+            let highest = values().fold(0.0, f64::max);
+            let limit = limits.of(strip).filter(|limit| limit.is_finite());
+            let near = limit.filter(|limit| *limit <= 3.0 * highest);
+            let found = range(values().chain(near)).unwrap_or((0.0, 1.0));
             let values = if strip.share { (0.0, found.1.max(1.0)) } else { found };
             let axis = Axis { values, pixels: (top + 18.0 + CURVE, top + 18.0) };
             axis.grid(canvas, LEFT, WIDTH - RIGHT, 1.0, 2)?;
@@ -78,7 +131,19 @@ pub(crate) fn strips(record: &DeviceRecord, label: &str) -> Html {
                 }
                 line.push((x, y));
             }
-            canvas.polyline(Ink::Predicted, 1.5, line)?;
+            if let Some(limit) = limit {
+                let words = format!("limit {}", show::number(limit).unwrap_or_default());
+                canvas.text(Ink::Muted, 11.0, (WIDTH - RIGHT, top + 8.0), Anchor::End, &words)?;
+            }
+            if let Some(limit) = near {
+                canvas.dashed(Ink::Limit, 1.25, (LEFT, axis.at(limit)), (WIDTH - RIGHT, axis.at(limit)))?;
+            }
+            if line.len() > 1 {
+                canvas.polyline(Ink::Predicted, 1.5, line)?;
+            }
+            for &(at, value) in dots.iter().step_by(dots.len().div_ceil(DOTS_MAX).max(1)) {
+                canvas.dot(Ink::Measured, 0.8, (time.at(at), axis.at(value)), 1.6)?;
+            }
         }
         for tick in ticks(0.0, end / unit, 6) {
             let shown = format!("{} {unit_name}", show::number(tick).unwrap_or_default());

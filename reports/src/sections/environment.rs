@@ -48,7 +48,14 @@ pub(crate) fn commands(report: &Report) -> Html {
     } else {
         element("ol", items)
     };
-    section("commands", "Commands that remake every figure", list)
+    let inferred = if report.commands_inferred && !report.commands.is_empty() {
+        let words = "Nobody recorded the command lines of this folder. These were put together from what its artefacts \
+                     say of themselves, to be run in it; options that leave no trace in them are not there.";
+        element_with("p", &[("class", "note")], words)
+    } else {
+        Html::none()
+    };
+    section("commands", "Commands that remake every figure", seq![inferred, list])
 }
 
 /// What the terms mean.

@@ -98,6 +98,9 @@ fn index(report: &Report) -> BTreeMap<Digest, (String, String)> {
         add(file.digest, &file.role, &file.file);
     }
     add(report.devices.digest, "devices", &report.devices.file);
+    if let Some(frontier) = &report.frontier {
+        add(frontier.digest, "frontier", &frontier.file);
+    }
     for case in &report.cases {
         add(case.plan.digest(), "plan, without its provenance", "");
         if let Some(simulation) = &case.simulation {

@@ -11,6 +11,7 @@ pub(crate) mod certificates;
 pub(crate) mod devices;
 pub(crate) mod environment;
 pub(crate) mod evidence;
+pub(crate) mod frontier;
 pub(crate) mod plans;
 pub(crate) mod requests;
 pub(crate) mod series;

@@ -1,9 +1,9 @@
-//! What the simulated devices do over a run: utilisation, queue, cache, clock, power, temperature, energy.
+//! What the devices do over a run, simulated and measured: utilisation, queue, cache, clock, power, temperature, energy.
 
 use super::{Mark, cite_all, figures, legend, section};
-use crate::figures::series::{known, strips};
+use crate::figures::series::{Limits, known, strips};
 use crate::html::{Html, seq};
-use crate::report::{Report, Step};
+use crate::report::{Case, Report, Step};
 use crate::verdict::label;
 use isotherm_core::trace::DeviceRecord;
 use std::collections::BTreeSet;
@@ -15,13 +15,27 @@ const DEVICES_MAX: usize = 8;
 pub(crate) fn series(report: &Report) -> Html {
     let mut drawings: Vec<(u64, Html)> = Vec::new();
     let mut names: BTreeSet<&str> = BTreeSet::new();
+    let (mut sampled, mut limited) = (false, false);
     for (i, case) in report.cases.iter().enumerate() {
         let traced = case.simulation.iter().filter_map(|simulation| simulation.value.trace.as_ref());
-        for record in traced.flat_map(|trace| &trace.devices) {
-            let figure = strips(record, &format!("{}, {}", record.name, label(report, i)));
+        let simulated: Vec<&DeviceRecord> = traced.flat_map(|trace| &trace.devices).collect();
+        // The first run stands for all, as the first simulated one does.
+        let measured: Vec<&DeviceRecord> = case.runs.first().iter().flat_map(|run| &run.value.trace.devices).collect();
+        let mut seen = BTreeSet::new();
+        for device in simulated.iter().chain(&measured).map(|record| record.name.as_str()) {
+            if !seen.insert(device) {
+                continue;
+            }
+            let of = |records: &[&'_ DeviceRecord]| records.iter().position(|record| record.name == device);
+            let (line, dots) = (of(&simulated).map(|k| simulated[k]), of(&measured).map(|k| measured[k]));
+            let limits = limits(report, case, device);
+            let figure = strips(line, dots, limits, &format!("{device}, {}", label(report, i)));
             if !figure.is_empty() {
-                names.extend(known(record));
-                drawings.push((busy(record), figure));
+                names.extend([line, dots].into_iter().flatten().flat_map(known));
+                let heat = |record: &DeviceRecord| known(record).iter().any(|name| limits.known(name));
+                limited |= [line, dots].into_iter().flatten().any(heat);
+                sampled |= dots.is_some_and(|record| !known(record).is_empty());
+                drawings.push(([line, dots].into_iter().flatten().map(busy).max().unwrap_or(0), figure));
             }
         }
     }
@@ -36,6 +50,11 @@ pub(crate) fn series(report: &Report) -> Html {
     let said: Vec<&str> = names.into_iter().collect();
     let mut caption =
         Html::from(format!("The first simulated run of each plan, device by device: {}.", said.join("; ")));
+    caption.push(if sampled {
+        " Dots are the first run made, as far as the device has sensors."
+    } else {
+        " No sensor said anything of these over a run."
+    });
     if all > DEVICES_MAX {
         caption.push(format!(" The {DEVICES_MAX} busiest of {all}."));
     }
@@ -45,8 +64,22 @@ pub(crate) fn series(report: &Report) -> Html {
         caption.push(seq![" Simulations: ", cited, "."]);
     }
     let drawings = drawings.into_iter().map(|drawing| drawing.1).collect();
-    let inside = figures(report, drawings, legend(&[(Mark::Line, "predicted")]), caption, &[Step::Simulate]);
+    let mut marks = vec![(Mark::Line, "predicted")];
+    marks.extend(sampled.then_some((Mark::Dot, "measured")));
+    marks.extend(limited.then_some((Mark::Limit, "limit")));
+    let inside = figures(report, drawings, legend(&marks), caption, &[Step::Simulate, Step::Run]);
     if inside.is_empty() { inside } else { section("series", "Devices over time", inside) }
+}
+
+/// What a device of a plan may not exceed: the cap of its stage, where it slows itself.
+fn limits(report: &Report, case: &Case, device: &str) -> Limits {
+    let stage = case.plan.stages.iter().find(|stage| stage.devices.iter().any(|name| name == device));
+    let graph = &report.devices.value;
+    let throttle = graph.find(device).and_then(|id| graph.device(id).thermal.as_ref()?.throttle_celsius.as_ref());
+    Limits {
+        power: stage.and_then(|stage| stage.power_cap_watts).map(|watts| watts.value()),
+        temperature: throttle.map(|figure| figure.value.value()),
+    }
 }
 
 const fn busy(record: &DeviceRecord) -> u64 {

@@ -13,6 +13,8 @@ const TOP: f64 = 16.0;
 const BOTTOM: f64 = 46.0;
 /// Groups with a shape and colour of their own; the rest share the last.
 const GROUPS: usize = 5;
+/// The least that an axis spans, over its upper end.
+const SPAN_MIN: f64 = 0.05;
 /// Radius of a mark.
 const RADIUS: f64 = 4.2;
 
@@ -38,7 +40,13 @@ impl Scale {
         if !log && low >= 0.0 && low < 0.5 * high {
             low = 0.0;
         }
-        let margin = if high > low { 0.06 * (high - low) } else { high.abs().max(1.0) * 0.1 };
+        // Values that differ by less than a few percent shall look like it, and equal ones stand in the middle.
+        let least = if log { 0.1 } else { SPAN_MIN * high.abs() };
+        let middle = f64::midpoint(low, high);
+        if high - low < least {
+            (low, high) = (middle - 0.5 * least, middle + 0.5 * least);
+        }
+        let margin = if high > low { 0.06 * (high - low) } else { 1.0 };
         (low, high) = (if low == 0.0 && !log { 0.0 } else { low - margin }, high + margin);
         Some(Self { low, high, log, pixels })
     }
@@ -87,7 +95,7 @@ fn axis_words(axis: &Axis) -> String {
 }
 
 /// The figure, its legend and caption; a sentence where there is nothing to draw.
-pub(super) fn figure(chart: &Chart) -> Html {
+pub(crate) fn figure(chart: &Chart) -> Html {
     let xs = chart.marks.iter().map(|mark| mark.x).chain(chart.line.iter().map(|p| p.0));
     let ends = |mark: &Mark| mark.interval.map_or([mark.y, mark.y], |(low, high)| [low, high]);
     let ys = chart.marks.iter().flat_map(|m| ends(m).into_iter().chain([m.y])).chain(chart.line.iter().map(|p| p.1));

@@ -2,6 +2,7 @@
 
 mod absence;
 mod contradiction;
+mod frontier;
 mod hostile;
 mod page;
 mod reading;

@@ -416,6 +416,7 @@ pub fn report(devices: Stored<DeviceGraph>, cases: Vec<Case>) -> Report {
         evidence: evidence(devices.digest, &cases),
         devices,
         cases,
+        frontier: None,
         failures: Vec::new(),
         environment: Environment {
             tool_version: TOOL_VERSION.into(),
@@ -434,6 +435,7 @@ pub fn report(devices: Stored<DeviceGraph>, cases: Vec<Case>) -> Report {
             command(Step::Run, "isotherm run manifest.json --runs 5 -o measured"),
             command(Step::Report, "isotherm report . -o report.html"),
         ],
+        commands_inferred: false,
     }
 }
 

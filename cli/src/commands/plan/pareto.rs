@@ -1,9 +1,12 @@
 //! `isotherm plan --pareto`: plans of which none is better than another in every respect.
 
-use crate::args::planning::{Frontier, FrontierAxis};
+use crate::args::Plan as PlanArgs;
+use crate::args::planning::FrontierAxis;
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, interrupt};
+use isotherm_core::artefact::Header;
+use isotherm_core::frontier::{FRONTIER_SCHEMA, Frontier, FrontierPoint};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
 use isotherm_planner::Budget;
@@ -24,9 +27,10 @@ struct Row {
 }
 
 /// Shows the frontier, and writes its plans where asked.
-pub fn show(ui: &Ui, problem: &PlacementProblem, asked: &Frontier, limit: Seconds) -> Done {
+pub fn show(ui: &Ui, problem: &PlacementProblem, args: &PlanArgs) -> Done {
+    let asked = &args.frontier;
     let begin = Instant::now();
-    let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
+    let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
     let axes: Vec<Objective> = asked.pareto.iter().map(|axis| (*axis).into()).collect();
     let points = frontier(problem, &axes, &budget)
@@ -50,7 +54,53 @@ pub fn show(ui: &Ui, problem: &PlacementProblem, asked: &Frontier, limit: Second
             file: file.map(|file| file.display().to_string()),
         });
     }
+    if let Some(folder) = &asked.pareto_out {
+        files::write_json(&folder.join("frontier.json"), &stored(problem, args, &points))?;
+    }
     ui.result(&rows, || described(&asked.pareto, &points, &rows))
+}
+
+/// The frontier as an artefact, for pages.
+fn stored(problem: &PlacementProblem, args: &PlanArgs, points: &[Point]) -> Frontier {
+    let inputs = points.first().map_or_else(Vec::new, |point| point.plan.plan().header.inputs.clone());
+    let axis = |axis: &FrontierAxis| {
+        let (objective, (name, unit)) = (Objective::from(*axis), axis.words());
+        isotherm_core::frontier::FrontierAxis {
+            objective: objective.name().to_owned(),
+            name: name.to_owned(),
+            unit: unit.to_owned(),
+            maximise: objective.maximises(),
+        }
+    };
+    let point = |(i, point): (usize, &Point)| FrontierPoint {
+        file: format!("{}.json", i + 1),
+        plan: point.plan.plan().digest(),
+        figures: point.figures.clone(),
+        vouched: word(point.vouched).to_owned(),
+        gap: point.gap,
+        devices: point.plan.plan().stages.iter().flat_map(|stage| stage.devices.clone()).collect(),
+    };
+    Frontier {
+        header: Header::new(FRONTIER_SCHEMA, inputs),
+        scenario: problem.name.clone(),
+        axes: args.frontier.pareto.iter().map(axis).collect(),
+        points: points.iter().enumerate().map(point).collect(),
+        command: line(args),
+    }
+}
+
+/// The command line that makes it, by the names of files and not by where they lie on this machine.
+fn line(args: &PlanArgs) -> String {
+    let name = |path: &std::path::Path| path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut line = format!("isotherm plan {}", name(&args.scenario));
+    if let Some(devices) = &args.sources.devices {
+        line.push_str(&format!(" --devices {}", name(devices)));
+    }
+    if let Some(model) = &args.sources.model {
+        line.push_str(&format!(" --model {}", name(model.as_ref())));
+    }
+    let axes: Vec<String> = args.frontier.pareto.iter().map(|axis| axis.option()).collect();
+    format!("{line} --pareto {} --pareto-out frontier", axes.join(","))
 }
 
 const fn word(vouched: Vouched) -> &'static str {
