@@ -559,8 +559,8 @@ pub struct BenchDevice {
     /// cannot be had.
     #[arg(long, value_name = "MODEL", requires = "check")]
     pub model: Option<String>,
-    /// Folder for copies of the receipts.
-    #[arg(short, long, value_name = "DIR", requires = "check")]
+    /// Folder for device.json, which `isotherm report` shows; with `--check`, for copies of the receipts.
+    #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 }
 

@@ -83,9 +83,15 @@ pub struct BenchCompare {
 /// Arguments of `isotherm bench targets`.
 #[derive(Debug, Args)]
 pub struct BenchTargets {
-    /// Folder for targets.json and targets.md.
+    /// Folder for targets.json, targets.md and report.html.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
+    /// Only these targets; what the folder has of the others stays in its table.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub only: Vec<String>,
+    /// Keep rows of the folder that were taken of the same inputs, with as many runs, on the same machine and version.
+    #[arg(long, requires = "output")]
+    pub keep: bool,
     /// Runs of each measurement.
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub runs: u32,

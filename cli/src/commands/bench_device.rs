@@ -3,6 +3,7 @@
 use crate::args::BenchDevice;
 use crate::commands::check_cards;
 use crate::failure::{Code, Done, Failure};
+use crate::files;
 use crate::models;
 use crate::ui::{Ui, table};
 use isotherm_core::artefact::TOOL_VERSION;
@@ -103,6 +104,9 @@ pub fn run(ui: &Ui, args: &BenchDevice) -> Done {
     }
     let absent = found.absent.iter().map(|(backend, why)| (*backend, why.to_string())).collect();
     let record = Record { schema: "isotherm.device-bench/1", tool_version: TOOL_VERSION, devices, absent };
+    if let Some(folder) = &args.output {
+        files::write_json(&folder.join("device.json"), &record)?;
+    }
     ui.result(&record, || text(&record))
 }
 

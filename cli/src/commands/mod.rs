@@ -34,6 +34,7 @@ pub mod query;
 pub mod report;
 pub mod report_batch;
 pub mod report_commands;
+pub mod report_record;
 pub mod report_sheet;
 pub mod run;
 pub mod scenario;

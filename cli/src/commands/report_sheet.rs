@@ -1,6 +1,6 @@
 //! Pages of batches and benchmarks: found by what lies in the folder, written by the ending of the file's name.
 
-use super::{bench_load, query, report_batch};
+use super::{bench_load, bench_targets, query, report_batch, report_record};
 use crate::args::Report as Args;
 use crate::commands::report::write_table;
 use crate::failure::{Code, Done, Failure};
@@ -14,15 +14,20 @@ use std::path::Path;
 /// Schema of a sheet's largest table as Parquet.
 const TABLE_SCHEMA: &str = "isotherm.sheet-table/v1";
 
-/// The sheet of a folder; none where it holds neither a batch nor a benchmark.
+/// The sheet of a folder; none where it holds no batch and no benchmark.
 pub fn of(folder: &Path) -> Result<Option<Sheet>, Failure> {
     if folder.join("batch.json").is_file() {
         return report_batch::sheet(folder).map(Some);
     }
     if folder.join("bench.json").is_file() {
-        return bench_load::sheet(folder).map(Some);
+        let mut sheet = bench_load::sheet(folder)?;
+        report_record::beside(&mut sheet, folder)?;
+        return Ok(Some(sheet));
     }
-    Ok(None)
+    if folder.join(bench_targets::FILE).is_file() {
+        return bench_targets::sheet_of(folder).map(Some);
+    }
+    report_record::sheet(folder)
 }
 
 /// Writes a sheet in the form that the file's ending names.

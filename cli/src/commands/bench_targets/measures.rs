@@ -1,6 +1,12 @@
 //! What each target's measurement does. Each gives one value a run, or says why it cannot here.
 
+mod bounds;
 mod points;
+
+#[cfg(test)]
+pub use bounds::NAMES as BOUNDS;
+pub use bounds::bound;
+pub use points::texts as sweeps;
 
 use isotherm_access::{Authority, Directory, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, Seed};
@@ -20,11 +26,11 @@ use isotherm_runtime::host::{Host, Roots};
 use isotherm_runtime::model::{Geometry, gguf::Gguf};
 use std::hint::black_box;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Every measurement there is.
 #[cfg(test)]
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "slow_link",
     "discovery",
     "stages_overhead",
@@ -35,6 +41,7 @@ pub const NAMES: [&str; 20] = [
     "telemetry",
     "state_update",
     "memory_state",
+    "memory_device",
     "allocate",
     "synchronise",
     "monitor_query",
@@ -49,17 +56,44 @@ pub const NAMES: [&str; 20] = [
 
 type Values = Result<Vec<f64>, String>;
 
+/// What a measurement gave.
+pub struct Found {
+    /// One value a run.
+    pub values: Vec<f64>,
+    /// What was measured along with it and the bound of the same row needs.
+    beside: Option<f64>,
+}
+
+impl From<Vec<f64>> for Found {
+    fn from(values: Vec<f64>) -> Self {
+        Self { values, beside: None }
+    }
+}
+
 /// Gap that suffices for a plan here.
 const GAP: f64 = 0.01;
 /// Most seconds of one search: a target that is missed by more is missed.
 const LIMIT_SECONDS: f64 = 30.0;
+/// How long a run of short calls takes: a single one is shorter than what disturbs it.
+const RUN: Duration = Duration::from_millis(20);
+/// Graphs that are held before memory is counted, so that none lies in memory that was free, and of each run.
+const GRAPHS: (usize, usize) = (8, 4);
 /// Principals and devices of a permission check.
 const USERS: u8 = 100;
 /// Entries of one batch of the log.
 const ENTRIES: u64 = 4096;
 
 /// Measures one target in so many runs. Errors: why it cannot be measured here.
-pub fn measure(name: &str, runs: u32) -> Values {
+pub fn measure(name: &str, runs: u32) -> Result<Found, String> {
+    match name {
+        "audit_rate" => audit_rate(runs),
+        "stages_overhead" => stages_overhead(runs),
+        "batch" => points::thousand(runs),
+        _ => plain(name, runs).map(Found::from),
+    }
+}
+
+fn plain(name: &str, runs: u32) -> Values {
     match name {
         "slow_link" => slow_link().map(|ratio| vec![ratio]),
         "two_unlike" => two_unlike().map(|ratio| vec![ratio]),
@@ -75,7 +109,11 @@ pub fn measure(name: &str, runs: u32) -> Values {
             let file = pile("mesh100", 1)?.graph.file().clone();
             timed(runs, || drop(black_box(DeviceGraph::new(file.clone()))))
         }
-        "memory_state" => memory_state(),
+        "memory_state" => memory_state(runs),
+        "memory_device" => {
+            let devices = pile("mesh100", 1)?.graph.devices().len() as f64;
+            Ok(memory_state(runs)?.into_iter().map(|megabytes| megabytes / devices).collect())
+        }
         "allocate" => timed(runs, || drop(black_box(vec![1_u8; 1 << 20]))),
         "synchronise" => synchronise(runs),
         "permission" => permission(runs),
@@ -85,23 +123,26 @@ pub fn measure(name: &str, runs: u32) -> Values {
             let outcome = solved(&problem)?;
             outcome.plan().map(|_| vec![problem.graph.devices().len() as f64]).ok_or_else(|| "no plan".to_owned())
         }
-        "audit_rate" => audit_rate(runs),
-        "stages_overhead" => stages_overhead(runs),
         "availability" => availability(),
-        "batch" => points::thousand(runs),
         "batch_threads" => points::faster(runs),
         other => Err(format!("there is no measurement {other:?}")),
     }
 }
 
-/// Seconds of one call in each run, after one that does not count.
+/// Seconds of one call in each run, after one that does not count. A run makes as many calls as a moment holds.
 fn timed(runs: u32, mut call: impl FnMut()) -> Values {
     call();
     Ok((0..runs)
         .map(|_| {
-            let begin = Instant::now();
-            call();
-            begin.elapsed().as_secs_f64()
+            let (begin, mut calls) = (Instant::now(), 0_u32);
+            loop {
+                call();
+                calls += 1;
+                let spent = begin.elapsed();
+                if spent >= RUN {
+                    return spent.as_secs_f64() / f64::from(calls);
+                }
+            }
         })
         .collect())
 }
@@ -150,26 +191,33 @@ fn value(text: &str) -> Result<f64, String> {
     plan.and_then(|plan| plan.objective_value).ok_or_else(|| "there is no plan".to_owned())
 }
 
-fn slow_link() -> Result<f64, String> {
-    let at = |bandwidth: &str| {
-        value(&format!(
-            "name = \"slow\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-3060\"\n\
-             name = \"a\"\nmemory = \"4 GB\"\n[[devices]]\ntable = \"rtx-3060\"\nname = \"b\"\nmemory = \"4 GB\"\n[network]\n\
-             within_site = {{ latency = \"1 ms\", bandwidth = \"{bandwidth}\" }}\n[objective]\nminimise = \"tpot\"\n"
-        ))
-    };
-    Ok(at("10 Mbit/s")? / at("1 Gbit/s")?)
+/// Two small cards that hold half of a model each, at this bandwidth between them.
+fn halves(bandwidth: &str) -> String {
+    format!(
+        "name = \"slow\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-3060\"\n\
+         name = \"a\"\nmemory = \"4 GB\"\n[[devices]]\ntable = \"rtx-3060\"\nname = \"b\"\nmemory = \"4 GB\"\n[network]\n\
+         within_site = {{ latency = \"1 ms\", bandwidth = \"{bandwidth}\" }}\n[objective]\nminimise = \"tpot\"\n"
+    )
 }
 
+fn slow_link() -> Result<f64, String> {
+    Ok(value(&halves("10 Mbit/s"))? / value(&halves("1 Gbit/s"))?)
+}
+
+/// A fast card and these beside it, under a load that neither the requests that come nor those admitted limit.
+fn beside_a_fast_card(cards: &str) -> String {
+    format!(
+        "name = \"two\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-4090\"\n{cards}\
+         [network]\nwithin_site = {{ latency = \"0.1 ms\", bandwidth = \"10 Gbit/s\" }}\n[workload]\nrate = \"2000 /s\"\n\
+         prompt_tokens = 256\noutput_tokens = 128\n[serving]\nrequests_max = 256\n[objective]\nmaximise = \"throughput\"\n"
+    )
+}
+
+/// A slower card in the list of devices.
+const SLOW_CARD: &str = "[[devices]]\ntable = \"rtx-3060\"\n";
+
 fn two_unlike() -> Result<f64, String> {
-    let with = |cards: &str| {
-        value(&format!(
-            "name = \"two\"\nquestion = \"?\"\n[model]\nname = \"llama-3.1-8b-q4_0\"\n[[devices]]\ntable = \"rtx-4090\"\n{cards}\
-             [network]\nwithin_site = {{ latency = \"0.1 ms\", bandwidth = \"10 Gbit/s\" }}\n[workload]\nrate = \"20 /s\"\n\
-             prompt_tokens = 256\noutput_tokens = 128\n[serving]\nrequests_max = 16\n[objective]\nmaximise = \"throughput\"\n"
-        ))
-    };
-    Ok(with("[[devices]]\ntable = \"rtx-3060\"\n")? / with("")?)
+    Ok(value(&beside_a_fast_card(SLOW_CARD))? / value(&beside_a_fast_card(""))?)
 }
 
 fn resident_bytes() -> Option<f64> {
@@ -178,12 +226,22 @@ fn resident_bytes() -> Option<f64> {
     line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
 }
 
-fn memory_state() -> Values {
-    let before = resident_bytes().ok_or("this system does not say how much memory a process has")?;
-    let graph = pile("mesh100", 1)?.graph;
-    let after = resident_bytes().unwrap_or(before);
-    black_box(&graph);
-    Ok(vec![((after - before) / 1e6).max(0.0)])
+fn memory_state(runs: u32) -> Values {
+    let file = pile("mesh100", 1)?.graph.file().clone();
+    let mut held = Vec::new();
+    let mut more = |count: usize| {
+        held.extend((0..count).map(|_| DeviceGraph::new(file.clone())));
+        black_box(&held);
+        resident_bytes().ok_or_else(|| "this system does not say how much memory a process has".to_owned())
+    };
+    let mut before = more(GRAPHS.0)?;
+    let mut values = Vec::new();
+    for _ in 0..runs {
+        let after = more(GRAPHS.1)?;
+        values.push((after - before) / 1e6 / GRAPHS.1 as f64);
+        before = after;
+    }
+    Ok(values)
 }
 
 fn synchronise(runs: u32) -> Values {
@@ -212,8 +270,8 @@ fn identity(number: u8) -> Result<Identity, String> {
     Identity::from_seed(&Seed::from_bytes([number; 32])).map_err(|e| e.to_string())
 }
 
-fn permission(runs: u32) -> Values {
-    let now = now()?;
+/// A directory with principals and devices, and their keys.
+fn directory(now: Timestamp) -> Result<(Directory, Vec<Identity>), String> {
     let keys: Vec<Identity> = (1..=USERS).map(identity).collect::<Result<_, _>>()?;
     let mut directory = Directory::first("admin", keys[0].public(), now).map_err(|e| e.to_string())?;
     for (key, number) in keys.iter().zip(0..).skip(1) {
@@ -224,6 +282,12 @@ fn permission(runs: u32) -> Values {
         directory.principals.insert(key.id(), principal);
     }
     directory.pools.insert("lab".to_owned(), (0..USERS).map(|number| format!("gpu{number}")).collect());
+    Ok((directory, keys))
+}
+
+fn permission(runs: u32) -> Values {
+    let now = now()?;
+    let (directory, keys) = directory(now)?;
     let authority = Authority::new(directory, "").map_err(|e| e.to_string())?;
     let mut refused = 0;
     let mut turn = 0_usize;
@@ -244,7 +308,7 @@ fn permission(runs: u32) -> Values {
     if refused == 0 { values } else { Err(format!("{refused} decisions were refused that should not be")) }
 }
 
-fn audit_rate(runs: u32) -> Values {
+fn audit_rate(runs: u32) -> Result<Found, String> {
     let (now, key) = (now()?, identity(1)?);
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (mut log, _) =
@@ -256,17 +320,28 @@ fn audit_rate(runs: u32) -> Values {
         event
     };
     let events: Vec<Event> = (0..ENTRIES).map(event).collect();
-    let mut failed = None;
+    let (mut failed, mut batches) = (None, 0_u32);
+    let before = bounds::bytes_under(folder.path());
     let seconds = timed(runs, || {
+        batches += 1;
         if let Err(e) = log.append_all(&events) {
             failed = Some(e.to_string());
         }
     })?;
-    failed.map_or_else(|| Ok(seconds.into_iter().map(|seconds| ENTRIES as f64 / seconds).collect()), Err)
+    let grown = bounds::bytes_under(folder.path()).saturating_sub(before);
+    let values = seconds.into_iter().map(|seconds| ENTRIES as f64 / seconds).collect();
+    let beside = Some(grown as f64 / f64::from(batches.max(1)));
+    failed.map_or(Ok(Found { values, beside }), Err)
 }
 
-/// Seconds per token of a small model with these cuts, as the least of a few answers.
+/// Seconds per token of a small model with these cuts, as the least of a few answers. It works on a thread of its own: the
+/// thread that serves a single stage is bound to that stage's core, and all other rows are measured after it on this one.
 fn per_token(path: &Path, cuts: usize) -> Result<f64, String> {
+    let apart = std::thread::scope(|scope| scope.spawn(|| per_token_here(path, cuts)).join());
+    apart.map_err(|_| "the model's thread ended early".to_owned())?
+}
+
+fn per_token_here(path: &Path, cuts: usize) -> Result<f64, String> {
     let gguf = Gguf::open(path).map_err(|e| e.to_string())?;
     let geometry = Geometry::from_gguf(&gguf).map_err(|e| e.to_string())?;
     let cores = CpuDevice::host_cores();
@@ -298,12 +373,18 @@ fn per_token(path: &Path, cuts: usize) -> Result<f64, String> {
     Ok(best)
 }
 
-fn stages_overhead(runs: u32) -> Values {
+fn stages_overhead(runs: u32) -> Result<Found, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let path = folder.path().join("model.gguf");
     // A model whose layers take a while: of a tiny one, the hand-over is nearly all.
     crate::commands::model::synthesise("smollm2-135m", &path, "Q4_1", 1).map_err(|failure| failure.message)?;
-    (0..runs).map(|_| Ok(100.0 * (per_token(&path, 2)? / per_token(&path, 1)? - 1.0))).collect()
+    let (mut values, mut whole) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let (two, one) = (per_token(&path, 2)?, per_token(&path, 1)?);
+        values.push(100.0 * (two / one - 1.0));
+        whole.push(one);
+    }
+    Ok(Found { values, beside: super::median(&whole) })
 }
 
 fn availability() -> Values {
@@ -319,7 +400,7 @@ fn availability() -> Values {
         let options = isotherm_sim::Options { seed, ..isotherm_sim::Options::default() };
         let report = isotherm_sim::simulate(&plan, &problem, &problem.workload, &options).map_err(|e| e.to_string())?;
         let reliability = report.reliability.ok_or("nothing failed in the simulation")?;
-        Ok(100.0 * reliability.availability())
+        Ok(100.0 * (reliability.serving_seconds / reliability.total_seconds))
     };
     (1..=5).map(run).collect()
 }

@@ -1,8 +1,9 @@
 //! How long many points of a batch take: a draw of 16 from sweeps over 24 to 60 devices, a new one in each run.
 
-use super::Values;
+use super::{Found, Values};
 use crate::args::BatchHow;
 use crate::commands::batch::{Timed, timed};
+use crate::usage::Usage;
 use std::path::Path;
 
 /// Scenarios of which each run draws points: racks, rows, sites and volunteers, for every objective in time or rate.
@@ -26,6 +27,12 @@ const REQUESTS: u32 = 1000;
 /// Most branch-and-bound nodes of one search: the default of `isotherm batch`.
 const NODES: u64 = 20_000;
 
+/// What the draws are made from, so that a figure can say whether it is of the same.
+pub fn texts() -> String {
+    let texts: Vec<&str> = SCENARIOS.iter().flat_map(|(name, text)| [*name, *text]).collect();
+    format!("{POINTS} {JOBS} {REQUESTS} {NODES} {}\n{}", super::GAP, texts.join("\n"))
+}
+
 /// One draw with so many workers. Errors: a point had no answer.
 fn drawn(folder: &Path, draw: u32, jobs: usize) -> Result<Timed, String> {
     let (from, to) = (folder.join(format!("draw-{draw}")), folder.join(format!("results-{draw}-{jobs}")));
@@ -44,12 +51,19 @@ fn cores() -> Result<(), String> {
     if cores < JOBS { Err(format!("needs {JOBS} cores, and there are {cores}")) } else { Ok(()) }
 }
 
-/// Seconds for a thousand such points with two workers.
-pub(super) fn thousand(runs: u32) -> Values {
+/// Seconds for a thousand such points with two workers; beside them the processor's seconds over the workers.
+pub(super) fn thousand(runs: u32) -> Result<Found, String> {
     cores()?;
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let seconds = |found: Timed| found.wall_seconds * POINTS / found.points.max(1) as f64;
-    (1..=runs).map(|draw| drawn(folder.path(), draw, JOBS).map(seconds)).collect()
+    let (mut values, mut shared) = (Vec::new(), Vec::new());
+    for draw in 1..=runs {
+        let usage = Usage::begin();
+        let found = drawn(folder.path(), draw, JOBS)?;
+        let scale = POINTS / found.points.max(1) as f64;
+        shared.extend(usage.end().cpu_seconds.map(|seconds| seconds * scale / JOBS as f64));
+        values.push(found.wall_seconds * scale);
+    }
+    Ok(Found { values, beside: super::super::median(&shared) })
 }
 
 /// How many times faster two workers are than one, on the same draw.
