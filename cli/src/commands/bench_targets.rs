@@ -120,14 +120,13 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
     let mut record = Record { schema, tool_version, started, system, rows: Vec::new(), command: line(args) };
     let mut measured = 0;
     for target in targets {
-        if interrupt::flag().load(Ordering::Relaxed) {
-            return Err(Failure::new(Code::Limit, format!("interrupted after {measured} of the targets"))
-                .remedy("run it again with -o DIR --keep, and it goes on"));
-        }
+        interrupted(measured)?;
         let asked = args.only.is_empty() || args.only.contains(&target.id);
         let basis = basis(&target, args.runs, &record.system);
         let kept = before.iter().find(|row| row.id == target.id && row.basis == basis);
-        if let Some(row) = kept.filter(|_| args.keep || !asked) {
+        // What could not be measured is tried again, unless it never can be.
+        let kept = kept.filter(|row| !asked || (args.keep && (row.achieved.is_some() || target.measure.is_none())));
+        if let Some(row) = kept {
             record.rows.push(row.clone());
             continue;
         }
@@ -135,7 +134,10 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
             continue;
         }
         ui.note(format!("  {}", target.what));
-        record.rows.push(row(target, args.runs, basis, &record.system));
+        let row = row(target, args.runs, basis, &record.system);
+        // A row that was cut short is none.
+        interrupted(measured)?;
+        record.rows.push(row);
         measured += 1;
         // After each row, so that whoever is stopped keeps what was measured; rows yet to come are kept from before.
         if let Some(folder) = &args.output {
@@ -152,6 +154,15 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
         files::write(&folder.join("report.html"), render_sheet(&sheet).as_bytes())?;
     }
     ui.result(&record, || page::text(&record))
+}
+
+/// Errors: the user asked to stop.
+fn interrupted(measured: usize) -> Done {
+    if !interrupt::flag().load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(Failure::new(Code::Limit, format!("interrupted after {measured} of the targets"))
+        .remedy("run it again with -o DIR --keep, and it goes on"))
 }
 
 impl Record {

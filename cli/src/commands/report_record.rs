@@ -82,7 +82,7 @@ fn add(sheet: &mut Sheet, record: &Found, folder: &Path) {
             }
             // Sentences, as notes are.
             Value::Array(items) if items.iter().all(Value::is_string) => {
-                sheet.sentences.extend(items.iter().filter_map(Value::as_str).map(|note| made(note)));
+                sheet.sentences.extend(items.iter().filter_map(Value::as_str).map(made));
             }
             Value::Object(inside) if !inside.is_empty() => {
                 let note = format!("From {} {}. Remake: {remade}", record.file, record.digest.short());

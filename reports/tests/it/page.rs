@@ -17,6 +17,7 @@ fn the_verdict_comes_first_and_the_evidence_after_it() {
     let order = [
         "verdict",
         "plan",
+        "frontier",
         "truth",
         "stages",
         "requests",

@@ -89,14 +89,14 @@ pub fn measure(name: &str, runs: u32) -> Result<Found, String> {
         "audit_rate" => audit_rate(runs),
         "stages_overhead" => stages_overhead(runs),
         "batch" => points::thousand(runs),
+        "slow_link" => slow_link(),
+        "two_unlike" => two_unlike(),
         _ => plain(name, runs).map(Found::from),
     }
 }
 
 fn plain(name: &str, runs: u32) -> Values {
     match name {
-        "slow_link" => slow_link().map(|ratio| vec![ratio]),
-        "two_unlike" => two_unlike().map(|ratio| vec![ratio]),
         "discovery" | "telemetry" => timed(runs, || drop(black_box(Host::discover(&Roots::default())))),
         "telemetry_share" => {
             let seconds = timed(runs, || drop(black_box(Host::discover(&Roots::default()))))?;
@@ -186,9 +186,11 @@ fn planned(text: &str) -> Result<(PlacementProblem, Option<Plan>), String> {
     Ok((problem, plan))
 }
 
-fn value(text: &str) -> Result<f64, String> {
-    let (_, plan) = planned(text)?;
-    plan.and_then(|plan| plan.objective_value).ok_or_else(|| "there is no plan".to_owned())
+/// The value of a scenario's plan, and what the planner proves of all others.
+fn valued(text: &str) -> Result<(f64, Option<f64>), String> {
+    let plan = planned(text)?.1.ok_or("there is no plan")?;
+    let value = plan.objective_value.ok_or("the plan has no value")?;
+    Ok((value, plan.certificate.and_then(|certificate| certificate.bound)))
 }
 
 /// Two small cards that hold half of a model each, at this bandwidth between them.
@@ -200,8 +202,11 @@ fn halves(bandwidth: &str) -> String {
     )
 }
 
-fn slow_link() -> Result<f64, String> {
-    Ok(value(&halves("10 Mbit/s"))? / value(&halves("1 Gbit/s"))?)
+/// The slowdown, and beside it the least that the planner does not exclude.
+fn slow_link() -> Result<Found, String> {
+    let (slow, bound) = valued(&halves("10 Mbit/s"))?;
+    let (fast, _) = valued(&halves("1 Gbit/s"))?;
+    Ok(Found { values: vec![slow / fast], beside: bound.map(|bound| bound / fast) })
 }
 
 /// A fast card and these beside it, under a load that neither the requests that come nor those admitted limit.
@@ -216,8 +221,11 @@ fn beside_a_fast_card(cards: &str) -> String {
 /// A slower card in the list of devices.
 const SLOW_CARD: &str = "[[devices]]\ntable = \"rtx-3060\"\n";
 
-fn two_unlike() -> Result<f64, String> {
-    Ok(value(&beside_a_fast_card(SLOW_CARD))? / value(&beside_a_fast_card(""))?)
+/// The gain, and beside it the greatest that the planner does not exclude.
+fn two_unlike() -> Result<Found, String> {
+    let (both, bound) = valued(&beside_a_fast_card(SLOW_CARD))?;
+    let (alone, _) = valued(&beside_a_fast_card(""))?;
+    Ok(Found { values: vec![both / alone], beside: bound.map(|bound| bound / alone) })
 }
 
 fn resident_bytes() -> Option<f64> {

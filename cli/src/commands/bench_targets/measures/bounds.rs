@@ -1,9 +1,6 @@
 //! What is attainable at each target: proven by the planner, counted, or measured of the least that must happen anyway.
 
-use super::{
-    ENTRIES, Found, SLOW_CARD, USERS, Values, beside_a_fast_card, directory, halves, now, pile, piles, planned, timed,
-    value,
-};
+use super::{ENTRIES, Found, USERS, Values, directory, now, pile, piles, timed};
 use crate::commands::bench_targets::median;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_planner::Budget;
@@ -56,8 +53,6 @@ pub fn bound(name: &str, runs: u32, found: &Found) -> Result<f64, String> {
     let middle = |values: Values| median(&values?).ok_or_else(|| "nothing was measured".to_owned());
     let beside = || found.beside.ok_or_else(|| "this system does not count what it needs".to_owned());
     match name {
-        "slow_link" => Ok(proven(&halves("10 Mbit/s"))? / value(&halves("1 Gbit/s"))?),
-        "two_unlike" => Ok(proven(&beside_a_fast_card(SLOW_CARD))? / value(&beside_a_fast_card(""))?),
         "reads" => reads(runs),
         "reads_share" => reads(runs).map(|seconds| 100.0 * seconds),
         "stages_overhead" => Ok(100.0 * 2.0 * middle(super::synchronise(runs))? / beside()?),
@@ -83,16 +78,11 @@ pub fn bound(name: &str, runs: u32, found: &Found) -> Result<f64, String> {
             let (between, repair) = FAILURE_HOURS;
             Ok(100.0 * (1.0 - (repair / (between + repair)).powi(2)))
         }
-        "batch" => beside(),
+        // Both ratios rest on what the planner proved when it planned.
+        "slow_link" | "two_unlike" | "batch" => beside(),
         "batch_threads" => arithmetic(runs),
         other => Err(format!("there is no bound {other:?}")),
     }
-}
-
-/// The bound that the planner proves for a scenario's objective.
-fn proven(text: &str) -> Result<f64, String> {
-    let plan = planned(text)?.1.ok_or("there is no plan")?;
-    plan.certificate.and_then(|certificate| certificate.bound).ok_or_else(|| "nothing was proven".to_owned())
 }
 
 fn links() -> Result<f64, String> {
