@@ -47,12 +47,16 @@ impl Limits {
     }
 }
 
+/// Name of the strip whose points are shares of the time since the point before.
+const UTILISATION: &str = "utilisation";
+/// Stretches of time over which utilisation is averaged: a step is busy or not, and a curve of steps is a filled box.
+const STRETCHES: usize = 100;
 /// Measured points that are drawn of one strip.
 const DOTS_MAX: usize = 200;
 
 /// All strips, those without a value left out when drawn.
 const STRIPS: [Strip; 8] = [
-    Strip { name: "utilisation", of: |s| s.utilisation, share: true },
+    Strip { name: UTILISATION, of: |s| s.utilisation, share: true },
     Strip { name: "requests that wait", of: |s| s.waiting.map(f64::from), share: false },
     Strip { name: "share of cache held", of: |s| s.cache, share: true },
     Strip { name: "clock, share of full speed", of: |s| s.speed, share: true },
@@ -65,6 +69,32 @@ const STRIPS: [Strip; 8] = [
 /// Seconds and values of a strip.
 fn points(record: &DeviceRecord, strip: &Strip) -> Vec<(f64, f64)> {
     record.samples.iter().filter_map(|s| Some((s.at_ns.seconds().value(), (strip.of)(s)?))).collect()
+}
+
+/// Shares of the time since the point before as shares of even stretches of all the time, each at the end of its stretch;
+/// few points as they are.
+fn averaged(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
+    let stretch = (last.0 - first.0) / STRETCHES as f64;
+    if points.len() <= STRETCHES || stretch <= 0.0 {
+        return points.to_vec();
+    }
+    let mut busy = vec![0.0; STRETCHES];
+    let mut before = first.0;
+    for &(at, share) in points {
+        // What lies between two points counts in each stretch by how much of it lies there.
+        let mut from = before;
+        while from < at {
+            let k = (((from - first.0) / stretch) as usize).min(STRETCHES - 1);
+            let end = first.0 + stretch * (k + 1) as f64;
+            let to = if k + 1 == STRETCHES || end <= from { at } else { at.min(end) };
+            busy[k] += share * (to - from);
+            from = to;
+        }
+        before = at;
+    }
+    let point = |(k, busy): (usize, f64)| (first.0 + stretch * (k + 1) as f64, (busy / stretch).min(1.0));
+    busy.into_iter().enumerate().map(point).collect()
 }
 
 /// The names of the figures that a device has over time.
@@ -83,7 +113,9 @@ pub(crate) fn strips(
     label: &str,
 ) -> Html {
     let of = |record: Option<&DeviceRecord>, strip| {
-        record.map_or_else(Vec::new, |record| points(record, strip)).into_iter().filter(|p| p.1.is_finite()).collect()
+        let all = record.map_or_else(Vec::new, |record| points(record, strip));
+        let known: Vec<(f64, f64)> = all.into_iter().filter(|point| point.1.is_finite()).collect();
+        if strip.name == UTILISATION { averaged(&known) } else { known }
     };
     let both = STRIPS.iter().map(|strip| -> Drawn<'_> { (strip, of(simulated, strip), of(measured, strip)) });
     let drawn: Vec<Drawn<'_>> = both.filter(|(_, line, dots)| line.len() > 1 || dots.len() > 1).collect();
@@ -118,7 +150,13 @@ pub(crate) fn strips(
             let limit = limits.of(strip).filter(|limit| limit.is_finite());
             let near = limit.filter(|limit| *limit <= 3.0 * highest);
             let found = range(values().chain(near)).unwrap_or((0.0, 1.0));
-            let values = if strip.share { (0.0, found.1.max(1.0)) } else { found };
+            let values = match strip {
+                Strip { share: true, .. } => (0.0, found.1.max(1.0)),
+                // Counts and sums begin at nothing, and one that stays there has an axis all the same.
+                _ if ["requests", "energy"].iter().any(|word| strip.name.starts_with(word)) => (0.0, found.1.max(1.0)),
+                _ if found.1 - found.0 < 1e-3 * found.1.abs() => (found.0 - 0.5, found.1 + 0.5),
+                _ => found,
+            };
             let axis = Axis { values, pixels: (top + 18.0 + CURVE, top + 18.0) };
             axis.grid(canvas, LEFT, WIDTH - RIGHT, 1.0, 2)?;
             // A figure that goes in steps keeps its value until the next sample says another.
@@ -151,4 +189,27 @@ pub(crate) fn strips(
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averaged_shares_keep_the_busy_time() {
+        // Steps of uneven length, busy every other time.
+        let mut at = 0.0;
+        let mut points = vec![(0.0, 0.0)];
+        for i in 0..5000_u32 {
+            at += 0.001 * f64::from(1 + i % 7);
+            points.push((at, f64::from(i % 2)));
+        }
+        let busy: f64 = points.windows(2).map(|pair| pair[1].1 * (pair[1].0 - pair[0].0)).sum();
+        let few = averaged(&points);
+        assert_eq!(few.len(), STRETCHES);
+        let kept: f64 = few.iter().map(|point| point.1 * at / STRETCHES as f64).sum();
+        assert!((busy - kept).abs() < 1e-9 * busy, "{busy} {kept}");
+        assert!(few.iter().all(|point| (0.0..=1.0).contains(&point.1)));
+        assert_eq!(averaged(&points[..50]), points[..50], "few points are drawn as they are");
+    }
 }
