@@ -119,6 +119,7 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
     let (started, system) = (jiff::Timestamp::now().to_string(), System::read());
     let mut record = Record { schema, tool_version, started, system, rows: Vec::new(), command: line(args) };
     let mut measured = 0;
+    let mut draws = measures::Draws::open(args.output.as_deref(), args.keep);
     for target in targets {
         interrupted(measured)?;
         let asked = args.only.is_empty() || args.only.contains(&target.id);
@@ -134,7 +135,7 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
             continue;
         }
         ui.note(format!("  {}", target.what));
-        let row = row(target, args.runs, basis, &record.system);
+        let row = row(target, args.runs, basis, &record.system, &mut draws);
         // A row that was cut short is none.
         interrupted(measured)?;
         record.rows.push(row);
@@ -209,8 +210,8 @@ fn basis(target: &Target, runs: u32, system: &System) -> Digest {
     Digest::of(serde_json::to_string(&parts).unwrap_or_default().as_bytes())
 }
 
-fn row(target: Target, runs: u32, basis: Digest, system: &System) -> Row {
-    let measured = target.measure.as_deref().map(|name| measures::measure(name, runs));
+fn row(target: Target, runs: u32, basis: Digest, system: &System, draws: &mut measures::Draws) -> Row {
+    let measured = target.measure.as_deref().map(|name| measures::measure(name, runs, draws));
     let (found, why) = match measured {
         Some(Ok(found)) => (Some(found), None),
         Some(Err(why)) => (None, Some(why)),
@@ -348,7 +349,7 @@ mod tests {
         let system = System::read();
         for id in ["throughput-mobile", "two-unlike", "synchronise", "permission", "greedy", "availability"] {
             let target = targets().into_iter().find(|target| target.id == id).expect("a target");
-            let row = row(target.clone(), 5, basis(&target, 5, &system), &system);
+            let row = row(target.clone(), 5, basis(&target, 5, &system), &system, &mut measures::Draws::default());
             // A host with one core cannot hand anything over.
             let achieved = row.achieved.expect(id);
             let Some(bound) = row.bound else { panic!("{id}: {:?}", row.bound_missing) };

@@ -6,7 +6,7 @@ mod points;
 #[cfg(test)]
 pub use bounds::NAMES as BOUNDS;
 pub use bounds::bound;
-pub use points::texts as sweeps;
+pub use points::{Draws, texts as sweeps};
 
 use isotherm_access::{Authority, Directory, Permission, Principal, Question, Role};
 use isotherm_audit::keys::{Identity, Seed};
@@ -84,11 +84,12 @@ const USERS: u8 = 100;
 const ENTRIES: u64 = 4096;
 
 /// Measures one target in so many runs. Errors: why it cannot be measured here.
-pub fn measure(name: &str, runs: u32) -> Result<Found, String> {
+pub fn measure(name: &str, runs: u32, draws: &mut Draws) -> Result<Found, String> {
     match name {
         "audit_rate" => audit_rate(runs),
         "stages_overhead" => stages_overhead(runs),
-        "batch" => points::thousand(runs),
+        "batch" => points::thousand(runs, draws),
+        "batch_threads" => points::faster(runs, draws).map(Found::from),
         "slow_link" => slow_link(),
         "two_unlike" => two_unlike(),
         _ => plain(name, runs).map(Found::from),
@@ -124,7 +125,6 @@ fn plain(name: &str, runs: u32) -> Values {
             outcome.plan().map(|_| vec![problem.graph.devices().len() as f64]).ok_or_else(|| "no plan".to_owned())
         }
         "availability" => availability(),
-        "batch_threads" => points::faster(runs),
         other => Err(format!("there is no measurement {other:?}")),
     }
 }
@@ -408,7 +408,7 @@ fn availability() -> Values {
         let options = isotherm_sim::Options { seed, ..isotherm_sim::Options::default() };
         let report = isotherm_sim::simulate(&plan, &problem, &problem.workload, &options).map_err(|e| e.to_string())?;
         let reliability = report.reliability.ok_or("nothing failed in the simulation")?;
-        Ok(100.0 * (reliability.serving_seconds / reliability.total_seconds))
+        Ok((100.0 * (reliability.serving_seconds / reliability.total_seconds)).min(100.0))
     };
     (1..=5).map(run).collect()
 }

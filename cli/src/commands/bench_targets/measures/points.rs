@@ -3,8 +3,14 @@
 use super::{Found, Values};
 use crate::args::BatchHow;
 use crate::commands::batch::{Timed, timed};
+use crate::interrupt;
 use crate::usage::Usage;
-use std::path::Path;
+use isotherm_core::artefact::TOOL_VERSION;
+use isotherm_core::digest::Digest;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Scenarios of which each run draws points: racks, rows, sites and volunteers, for every objective in time or rate.
 const SCENARIOS: [(&str, &str); 8] = [
@@ -33,6 +39,55 @@ pub fn texts() -> String {
     format!("{POINTS} {JOBS} {REQUESTS} {NODES} {}\n{}", super::GAP, texts.join("\n"))
 }
 
+/// What one draw took.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Drawn {
+    wall_seconds: f64,
+    cpu_seconds: Option<f64>,
+    points: u64,
+}
+
+/// Draws that were made. Both rows of batches look at those with two workers, and a measurement that was stopped goes on
+/// after the last one.
+#[derive(Debug, Default)]
+pub struct Draws {
+    /// Where they are kept; nowhere without a folder.
+    file: Option<PathBuf>,
+    known: BTreeMap<String, Drawn>,
+}
+
+impl Draws {
+    /// Those of a folder, or none of them where they are to be made anew.
+    pub fn open(folder: Option<&Path>, keep: bool) -> Self {
+        let file = folder.map(|folder| folder.join("draws.json"));
+        let text = file.as_ref().filter(|_| keep).and_then(|file| std::fs::read(file).ok());
+        let known = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        Self { file, known }
+    }
+
+    /// One draw with so many workers. Errors: a point had no answer, or the user asked to stop.
+    fn draw(&mut self, folder: &Path, draw: u32, jobs: usize) -> Result<Drawn, String> {
+        // The same points on the same machine, whatever the build of this version.
+        let basis = format!("{}\n{TOOL_VERSION}\n{}\n{draw} {jobs}", texts(), crate::trust::host_id());
+        let key = Digest::of(basis.as_bytes()).to_string();
+        if let Some(known) = self.known.get(&key) {
+            return Ok(*known);
+        }
+        let usage = Usage::begin();
+        let found = drawn(folder, draw, jobs)?;
+        if interrupt::flag().load(Ordering::Relaxed) {
+            return Err("interrupted".to_owned());
+        }
+        let (wall_seconds, points) = (found.wall_seconds, found.points.max(1));
+        let made = Drawn { wall_seconds, cpu_seconds: usage.end().cpu_seconds, points };
+        self.known.insert(key, made);
+        if let Some(file) = &self.file {
+            crate::files::write_json(file, &self.known).map_err(|failure| failure.message)?;
+        }
+        Ok(made)
+    }
+}
+
 /// One draw with so many workers. Errors: a point had no answer.
 fn drawn(folder: &Path, draw: u32, jobs: usize) -> Result<Timed, String> {
     let (from, to) = (folder.join(format!("draw-{draw}")), folder.join(format!("results-{draw}-{jobs}")));
@@ -52,27 +107,26 @@ fn cores() -> Result<(), String> {
 }
 
 /// Seconds for a thousand such points with two workers; beside them the processor's seconds over the workers.
-pub(super) fn thousand(runs: u32) -> Result<Found, String> {
+pub(super) fn thousand(runs: u32, draws: &mut Draws) -> Result<Found, String> {
     cores()?;
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let (mut values, mut shared) = (Vec::new(), Vec::new());
     for draw in 1..=runs {
-        let usage = Usage::begin();
-        let found = drawn(folder.path(), draw, JOBS)?;
-        let scale = POINTS / found.points.max(1) as f64;
-        shared.extend(usage.end().cpu_seconds.map(|seconds| seconds * scale / JOBS as f64));
+        let found = draws.draw(folder.path(), draw, JOBS)?;
+        let scale = POINTS / found.points as f64;
+        shared.extend(found.cpu_seconds.map(|seconds| seconds * scale / JOBS as f64));
         values.push(found.wall_seconds * scale);
     }
     Ok(Found { values, beside: super::super::median(&shared) })
 }
 
 /// How many times faster two workers are than one, on the same draw.
-pub(super) fn faster(runs: u32) -> Values {
+pub(super) fn faster(runs: u32, draws: &mut Draws) -> Values {
     cores()?;
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let ratio = |draw: u32| {
-        let alone = drawn(folder.path(), draw, 1)?.wall_seconds;
-        Ok(alone / drawn(folder.path(), draw, JOBS)?.wall_seconds)
+    let mut ratio = |draw: u32| {
+        let alone = draws.draw(folder.path(), draw, 1)?.wall_seconds;
+        Ok(alone / draws.draw(folder.path(), draw, JOBS)?.wall_seconds)
     };
-    (1..=runs).map(ratio).collect()
+    (1..=runs).map(&mut ratio).collect()
 }
