@@ -176,6 +176,10 @@ const BATTERY_STOP: f64 = 0.08;
 const BATTERY_SHARE: f64 = 0.5;
 /// Periods over which a plan has to be out of reach before it is questioned, and is questioned again.
 const REPLAN_PERIODS: u64 = 60;
+/// Share of the range between idle and full work by which the power may rise in a period. Of 300 drawn cards of three nodes,
+/// each known as one with a resistance up to 30 % off, the hottest passes its limit by 4.8 K without a bound to it, by 0.6 K
+/// at 0.03, by 0.2 K at 0.02, and by less than 0.1 K at 0.01.
+const RISE: f64 = 0.01;
 
 /// The governor of one guarded temperature.
 #[derive(Clone, Debug)]
@@ -186,6 +190,8 @@ pub struct Governor {
     observer: Observer,
     /// Power that was last allowed; absent while nothing is held back.
     allowed: Option<Watts>,
+    /// The most that forecasts have allowed lately: falls with them at once, rises by [`RISE`] a period.
+    bound: Watts,
     /// Periods that a pause still lasts.
     pause: u64,
     missing: u32,
@@ -207,6 +213,7 @@ impl Governor {
             means,
             settings,
             allowed: None,
+            bound: Watts::of(f64::MAX),
             pause: 0,
             missing: 0,
             lost: temperature.is_none(),
@@ -254,6 +261,7 @@ impl Governor {
         self.observe(reading, &mut acts);
         let forecast = self.forecast(reading);
         self.watch_battery(reading, &mut acts);
+        self.ease(forecast.allowed);
         self.hold(&forecast, reading, &mut acts);
         self.question(&forecast, reading, &mut acts);
         acts.into_iter().map(|act| Action { period: self.period, act, forecast }).collect()
@@ -281,7 +289,8 @@ impl Governor {
 
     /// The temperature that is aimed at.
     fn target(&self) -> Celsius {
-        self.guarded.limit - if self.lost { self.settings.margin_blind } else { self.settings.margin }
+        let margin = if self.lost { self.settings.margin_blind } else { self.settings.margin + self.observer.jump() };
+        self.guarded.limit - margin
     }
 
     /// What it expects if the demand of a reading goes on: what stands behind every action.
@@ -322,6 +331,16 @@ impl Governor {
         acts.push(Act::Pause { seconds: self.settings.period * self.pause as f64 });
     }
 
+    /// Lets the power rise no faster than the model can be corrected.
+    ///
+    /// What the model takes for one node has a die that follows the power within seconds. Its jump looks like heat that
+    /// nobody accounts for, which goes when the power does: without a limit to its rise the power would come and go with it.
+    fn ease(&mut self, allowed: Watts) {
+        let range = self.guarded.busy - self.guarded.idle;
+        let free = self.guarded.busy + range * (2.0 * self.settings.hysteresis);
+        self.bound = allowed.min(self.bound.min(free) + range * RISE);
+    }
+
     /// The cheapest thing that keeps the power within what is allowed.
     fn hold(&mut self, forecast: &Forecast, reading: &Reading, acts: &mut Vec<Act>) {
         if self.pause > 0 {
@@ -333,11 +352,11 @@ impl Governor {
         let demanded = self.power_of(reading.demand.clamp(0.0, 1.0));
         let range = (self.guarded.busy - self.guarded.idle).value().max(1e-9);
         let floor = self.power_of(self.settings.share_min);
-        let allowed = forecast.allowed.min(demanded);
+        let allowed = self.bound.min(demanded);
         match self.allowed {
-            None if forecast.allowed >= demanded => return,
+            None if self.bound >= demanded => return,
             // Held back until there is room for what is asked and for the noise as well.
-            Some(_) if (forecast.allowed - demanded).value() > self.settings.hysteresis * range => {
+            Some(_) if (self.bound - demanded).value() > self.settings.hysteresis * range => {
                 self.allowed = None;
                 acts.push(Act::Resume);
                 return;

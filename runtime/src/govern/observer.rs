@@ -9,6 +9,12 @@ const POLE: f64 = 0.8;
 /// Most heat that is laid to the model's account, as a multiple of what crossed the node at the time.
 const SHARE_MAX: f64 = 2.0;
 
+/// Differences, in K, that every model of one node has and no jump is; the share of a jump that is expected a period later
+/// still; and the most that is expected, in K.
+const JUMP_MIN: f64 = 0.3;
+const JUMP_KEPT: f64 = 0.997;
+const JUMP_MAX: f64 = 1.5;
+
 /// Steps in which sensors show temperatures, in K, the coarsest first.
 const STEPS: [f64; 5] = [1.0, 0.5, 0.25, 0.125, 0.1];
 
@@ -61,15 +67,23 @@ pub(super) struct Observer {
     unaccounted: f64,
     period: Seconds,
     grid: Grid,
+    /// By how much, in K, the device lately got warmer within a period than the model told, whatever rounding explains left
+    /// out.
+    jump: f64,
 }
 
 impl Observer {
     pub(super) fn new(state: ThermalState, period: Seconds) -> Self {
-        Self { state, unaccounted: 0.0, period, grid: Grid::default() }
+        Self { state, unaccounted: 0.0, period, grid: Grid::default(), jump: 0.0 }
     }
 
     pub(super) const fn state(&self) -> ThermalState {
         self.state
+    }
+
+    /// How far a sudden rise of power may take the device beyond what the model tells of it.
+    pub(super) fn jump(&self) -> Kelvin {
+        Kelvin::of(self.jump)
     }
 
     pub(super) fn unaccounted(&self) -> Watts {
@@ -95,6 +109,7 @@ impl Observer {
         let a = (-(self.period / before.node().time_constant())).exp();
         self.grid.see(sensor.value());
         let difference = (sensor - self.state.temperature()).value();
+        self.jump = (self.jump * JUMP_KEPT).max(difference - JUMP_MIN - 2.0 * self.grid.half()).min(JUMP_MAX);
         let (error, pole) = (self.grid.beyond(difference), self.grid.pole(difference));
         let gain = (1.0 + a - 2.0 * pole).max(0.0);
         let corrected = self.state.temperature() + Kelvin::of(error * gain);

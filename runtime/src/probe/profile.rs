@@ -32,6 +32,14 @@ const FIRST: f64 = 0.35;
 const FAVOUR: f64 = 3.0;
 /// A long shape among those that warm up.
 const WARM_LONG: Shape = Shape::Prefill { tokens: 64, cached: 0 };
+/// Passes, and time, after which caches and clock are as they are in service, where steps much like one another follow one
+/// another.
+const WARM: u32 = 2;
+const WARM_TIME: Duration = Duration::from_millis(5);
+/// Time for which a shape is timed before the next has its turn, the time to get warm included.
+const BURST: Duration = Duration::from_millis(15);
+/// The pass that brings the layers of a long one into the caches.
+const WARM_SHORT: Shape = Shape::Decode { sequences: 1, context: 16 };
 /// Passes before and in the measurement of what a card's pass costs beside its layers.
 const FIXED_WARM: u32 = 5;
 const FIXED_SAMPLES: u32 = 25;
@@ -118,6 +126,8 @@ struct Bench {
     /// The first of the layers alone, for long passes, and all layers over these; none of a model of few layers.
     part: Option<(Pipeline, f64)>,
     pass: Pass,
+    /// What was timed last.
+    before: Option<Shape>,
     begin: Instant,
     /// Time there is.
     time: f64,
@@ -132,37 +142,50 @@ struct Bench {
 }
 
 impl Bench {
-    fn run(&mut self, shape: Shape, apart: bool) {
+    /// Runs a shape through the layers that `like` is timed with.
+    fn run(&mut self, shape: Shape, like: Shape, apart: bool) {
         let mut next = std::mem::take(&mut self.pass);
         shape.fill(&mut next);
         next.apart = apart;
         let pipeline = match &mut self.part {
-            Some((part, _)) if shape.is_long() => part,
+            Some((part, _)) if like.is_long() => part,
             _ => &mut self.pipeline,
         };
         pipeline.send(next);
         self.pass = pipeline.receive();
     }
 
+    /// Brings caches and clock into the state in which a step finds them in service, after steps much like it: whatever of
+    /// the weights fits is there, and a clock that heavier work held down has risen again. A long pass gets there by short
+    /// ones through the same layers.
+    fn warm(&mut self, shape: Shape) {
+        if self.before != Some(shape) {
+            warmed(|| self.run(if shape.is_long() { WARM_SHORT } else { shape }, shape, false));
+            self.before = Some(shape);
+        }
+    }
+
     /// One more sample of a shape; the seconds that its layers took, all of them.
     fn sample(&mut self, entry: &mut Timed) -> f64 {
+        let begin = Instant::now();
+        self.warm(entry.shape);
         let before = Look::now();
         let wall = Instant::now();
-        self.run(entry.shape, false);
+        self.run(entry.shape, entry.shape, false);
         let elapsed = wall.elapsed();
         let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         // What computes behind a card's interface on the processor has more threads than cores, which wait for each other.
         let clean = before.undisturbed_until(Look::now(), elapsed_ns, self.is_card);
         let work = self.pass.busy_ns.iter().sum::<u64>();
         if self.is_card {
-            self.run(entry.shape, true);
+            self.run(entry.shape, entry.shape, true);
         }
         let head = self.pass.head_ns;
         let layers = work.saturating_sub(head);
         entry.layers.add_if(clean, layers);
         entry.head.add_if(clean, head);
         entry.around.add_if(clean, elapsed_ns.saturating_sub(work));
-        entry.spent += wall.elapsed();
+        entry.spent += begin.elapsed();
         (layers as f64 * 1e-9 - entry.fixed).max(0.0) * entry.of_all
     }
 
@@ -178,7 +201,14 @@ impl Bench {
             let enough = if self.left(share) { SAMPLES.end } else { SAMPLES.start };
             let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.layers.count() < enough);
             let Some(entry) = open.min_by(|a, b| a.served().total_cmp(&b.served())) else { break };
-            self.sample(entry);
+            // Several at a time, so that not each of them has to be warmed up for.
+            let begin = Instant::now();
+            while entry.layers.count() < enough {
+                self.sample(entry);
+                if begin.elapsed() >= BURST {
+                    break;
+                }
+            }
         }
         (self.timed, self.between) = (timed, between);
     }
@@ -234,6 +264,17 @@ impl Bench {
     }
 }
 
+/// Repeats a pass until everything is as warm as in service.
+pub(super) fn warmed(mut pass: impl FnMut()) {
+    let begin = Instant::now();
+    for turn in 1_u32.. {
+        pass();
+        if turn >= WARM && begin.elapsed() >= WARM_TIME {
+            break;
+        }
+    }
+}
+
 /// Whether misses of several rounds tell a miss of the tables, and no chance: their median is too large, and all rounds
 /// but one lie on its side.
 fn is_missed(misses: &[f64]) -> bool {
@@ -268,6 +309,7 @@ pub(super) fn measure(
         pipeline,
         part,
         pass: Pass::default(),
+        before: None,
         begin: Instant::now(),
         time: share.value(),
         timed: Vec::new(),
@@ -278,7 +320,7 @@ pub(super) fn measure(
     bench.timed = knots.shapes().into_iter().map(|shape| bench.entry(shape)).collect();
     // The first passes warm caches, pages and clock, and do not count.
     for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16 || *shape == WARM_LONG) {
-        bench.run(shape, false);
+        bench.run(shape, shape, false);
     }
     bench.begin = Instant::now();
     bench.sample_all(FIRST);

@@ -1,7 +1,7 @@
 //! An independent look at a device: steps of any shape, timed apart from every table, to hold predictions against.
 
 use super::disturbance::Look;
-use super::profile::{sound, start};
+use super::profile::{sound, start, warmed};
 use super::samples::Samples;
 use super::{ProbeError, Request, on_own_thread};
 use crate::engine::cache::blocks_for;
@@ -18,6 +18,10 @@ const ROUNDS: u32 = 6;
 /// Most rounds.
 const ROUNDS_MAX: u32 = 60;
 
+/// Most samples of a shape in a round, and the time after which it gets no more.
+const BURST: u32 = 4;
+const BURST_TIME: Duration = Duration::from_millis(10);
+
 /// What one step took.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Witnessed {
@@ -27,7 +31,7 @@ pub struct Witnessed {
     pub seconds: Seconds,
     /// The same over the other rounds: what the two differ by is the machine's, and no model's.
     pub again: Seconds,
-    /// Times it was taken.
+    /// Times it was taken, each right after others like it.
     pub samples: u32,
     /// How many of them other programs disturbed; those count only where there are too few others.
     pub disturbed: u32,
@@ -72,12 +76,19 @@ fn timed(
     let mut round = 0;
     while round < ROUNDS || (round < ROUNDS_MAX && begin.elapsed() < time) {
         for (shape, halves) in shapes.iter().zip(&mut halves) {
-            let before = Look::now();
-            let wall = Instant::now();
-            once(&mut pipeline, &mut pass, shape);
-            let nanoseconds = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let clean = before.undisturbed_until(Look::now(), nanoseconds, device.card.is_some());
-            halves[round as usize % 2].add_if(clean, nanoseconds);
+            warmed(|| once(&mut pipeline, &mut pass, shape));
+            let burst = Instant::now();
+            for _ in 0..BURST {
+                let before = Look::now();
+                let wall = Instant::now();
+                once(&mut pipeline, &mut pass, shape);
+                let nanoseconds = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                let clean = before.undisturbed_until(Look::now(), nanoseconds, device.card.is_some());
+                halves[round as usize % 2].add_if(clean, nanoseconds);
+                if burst.elapsed() >= BURST_TIME {
+                    break;
+                }
+            }
         }
         round += 1;
     }

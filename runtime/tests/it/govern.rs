@@ -15,6 +15,8 @@ struct Plant {
     capacity: f64,
     /// From the die to the sink, in K/W, and of the die, in J/K; absent for one node.
     die: Option<(f64, f64)>,
+    /// The same of a package between the two; none where the die sits on the sink.
+    package: Option<(f64, f64)>,
     air: f64,
     idle: f64,
     busy: f64,
@@ -34,13 +36,13 @@ struct Course {
 
 impl Plant {
     fn modes(&self) -> isotherm_core::thermal::network::Modes {
-        let mut network = match self.die {
-            Some((_, capacity)) => Network::of(vec![capacity, self.capacity]),
-            None => Network::of(vec![self.capacity]),
-        };
+        // From the die, which is heated, to the sink, which the air cools.
+        let inner: Vec<(f64, f64)> = self.die.into_iter().chain(self.package).collect();
+        let capacities = inner.iter().map(|(_, capacity)| *capacity).chain([self.capacity]);
+        let mut network = Network::of(capacities.collect());
         *network.to_air.last_mut().expect("a node") = 1.0 / self.resistance;
-        if let Some((resistance, _)) = self.die {
-            network.join(0, 1, 1.0 / resistance);
+        for (node, (resistance, _)) in inner.iter().enumerate() {
+            network.join(node, node + 1, 1.0 / resistance);
         }
         network.modes()
     }
@@ -86,10 +88,12 @@ impl Plant {
 
     /// What was identified of it: one node, whose resistance is `wrong` times what it is.
     fn guarded(&self, limit: f64, wrong: f64) -> Guarded {
-        let resistance = (self.resistance + self.die.map_or(0.0, |(resistance, _)| resistance)) * wrong;
+        let inner = self.die.into_iter().chain(self.package);
+        let (resistance, capacity) = inner
+            .fold((self.resistance, self.capacity), |(r, c), (resistance, capacity)| (r + resistance, c + capacity));
         let node = ThermalNode::new(
-            KelvinPerWatt::of(resistance),
-            JoulesPerKelvin::of(self.capacity + self.die.map_or(0.0, |(_, capacity)| capacity)),
+            KelvinPerWatt::of(resistance * wrong),
+            JoulesPerKelvin::of(capacity),
             Celsius::of(self.air),
         );
         let (idle, busy) = (Watts::of(self.idle), Watts::of(self.busy));
@@ -118,8 +122,16 @@ impl Plant {
     }
 }
 
-const CARD: Plant =
-    Plant { resistance: 0.22, capacity: 420.0, die: None, air: 28.0, idle: 25.0, busy: 350.0, sensor_step: 0.0 };
+const CARD: Plant = Plant {
+    resistance: 0.22,
+    capacity: 420.0,
+    die: None,
+    package: None,
+    air: 28.0,
+    idle: 25.0,
+    busy: 350.0,
+    sensor_step: 0.0,
+};
 const LIMIT: f64 = 83.0;
 const SECONDS: u32 = 3600;
 
@@ -281,25 +293,29 @@ fn the_margin_is_all_that_is_given_up_where_the_model_is_right() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
     /// Cards of all kinds, each known up to 30 % wrong.
     #[test]
     fn no_card_is_cooked_and_none_is_idle_for_nothing(
-        resistance in 0.12..0.5, tau in 40.0..400.0, die in proptest::option::of((0.1..0.35, 0.05..0.2)),
+        resistance in 0.12..0.5, tau in 40.0..400.0, die in proptest::option::of((0.1..0.35, 0.02..0.2)),
+        package in proptest::option::of((0.1..0.35, 0.05..0.3)),
         air in 15.0..35.0, surplus in 1.1..2.0, wrong in 0.7..1.3, rounded in any::<bool>(),
     ) {
         let idle = 20.0;
         // So much power that full work passes the limit by some.
         let busy = (LIMIT - air) / resistance * surplus;
         let die = die.map(|(r, c): (f64, f64)| (r * resistance, c * tau / resistance));
-        let sink = resistance * (1.0 - die.map_or(0.0, |(r, _)| r / resistance));
+        let package = die.and(package).map(|(r, c): (f64, f64)| (r * resistance, c * tau / resistance));
+        let inner: f64 = die.iter().chain(&package).map(|(r, _)| r).sum();
         let plant = Plant {
-            resistance: sink, capacity: tau / resistance, die, air, idle, busy,
+            resistance: resistance - inner, capacity: tau / resistance, die, package, air, idle, busy,
             sensor_step: if rounded { 1.0 } else { 0.0 },
         };
         let best = plant.best_constant(1800, LIMIT);
         let course = plant.governed(1800, LIMIT, wrong, true);
         prop_assert!(course.hottest <= LIMIT + 1.0, "{:.2} °C", course.hottest);
-        prop_assert!(course.done >= 0.95 * best, "{:.4} of {:.4}", course.done, best);
+        // Of cards of three nodes one in some hundred loses up to a tenth while it is learnt how they are.
+        let least = if package.is_some() { 0.85 } else { 0.95 };
+        prop_assert!(course.done >= least * best, "{:.4} of {:.4}", course.done, best);
     }
 }

@@ -162,7 +162,8 @@ fn demand(log: &ThermalLog) -> Demand {
 }
 
 /// A part of a log as a plant, and the limit at which it is guarded as a share of the greatest rise over the air.
-fn govern(number: u32, log: &ThermalLog, from: usize, heats: &[f64]) {
+/// Where `is_calm`, the power may not swing either.
+fn govern(number: u32, log: &ThermalLog, from: usize, heats: &[f64], is_calm: bool) {
     let part = log.part(from..log.len());
     let found = fit(&[("part".to_owned(), part)], &[]).expect("it is identified");
     let plant = Plant { shape: found.shape, values: found.values };
@@ -200,7 +201,7 @@ fn govern(number: u32, log: &ThermalLog, from: usize, heats: &[f64]) {
             assert!(course.done >= 0.95 * best.done, "{said}");
             // No swinging: not twice the change of power that the best constant policy makes of the same restless demand.
             // An observer that takes rounded readings for exact ones makes it three times as much, by an action in six seconds.
-            assert!(swing <= 1.75 && acts <= seconds / 8, "{said}");
+            assert!(!is_calm || (swing <= 1.75 && acts <= seconds / 8), "{said}");
         }
     }
 }
@@ -213,6 +214,17 @@ fn on_cards_as_real_logs_show_them_no_limit_is_passed_and_hardly_any_work_is_los
         let Some(text) = crate::material::thermal_log(NAME, &name) else { return };
         let log = ThermalLog::parse(&text).expect("it is a log");
         // Of these parts one node is the model that predicts best. The part holds the hot end of the log, where the limit binds; what comes before it is driven unseen.
-        govern(number, &log, log.len() * 2 / 5, &[0.75, 0.85, 0.95]);
+        govern(number, &log, log.len() * 2 / 5, &[0.75, 0.85, 0.95], true);
+    }
+}
+
+#[test]
+fn a_card_of_several_nodes_and_a_fan_passes_no_limit_although_the_governor_knows_but_one() {
+    const NAME: &str = "a_card_of_several_nodes_and_a_fan_passes_no_limit_although_the_governor_knows_but_one";
+    for number in 0..4 {
+        let name = format!("rtx4000ada_workload_{number}.csv");
+        let Some(text) = crate::material::thermal_log(NAME, &name) else { return };
+        let log = ThermalLog::parse(&text).expect("it is a log");
+        govern(number, &log, log.len() / 5, &[0.85], false);
     }
 }

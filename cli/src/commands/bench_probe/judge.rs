@@ -57,6 +57,10 @@ pub(super) struct Verdicts {
     operators_apart_median: f64,
     operators_apart_worst: f64,
     operators_within: f64,
+    /// The same of the steps timed apart, whole ones by the clock on the wall: what the machine's own speed changed between
+    /// the probes, and no probe can help.
+    machine_apart_median: f64,
+    machine_apart_worst: f64,
     share_max: f64,
     steps: usize,
     error_median: f64,
@@ -167,17 +171,31 @@ fn structure(file: &DevicesFile) -> Vec<String> {
     lines
 }
 
+/// Seconds of every step that was timed apart from a probe's tables.
+fn witnessed(run: &Probed) -> Vec<f64> {
+    let steps = run.witnessed.iter().flat_map(|(_, _, steps)| steps);
+    steps.map(|step| f64::midpoint(step.seconds.value(), step.again.value())).collect()
+}
+
+/// How far each time lies from the median of all probes' times of the same thing, as a share of it.
+fn off_their_median(times: &[Vec<f64>], count: usize) -> Vec<f64> {
+    let mut apart = Vec::new();
+    for position in 0..count {
+        let same: Vec<f64> = times.iter().map(|times| times[position]).collect();
+        let middle = median(&same);
+        if middle > 0.0 {
+            apart.extend(same.iter().map(|time| (time / middle - 1.0).abs()));
+        }
+    }
+    apart
+}
+
 pub(super) fn verdicts(runs: &[Probed], rows: &[Row], layers_total: u32) -> Verdicts {
     let all: Vec<Vec<f64>> = runs.iter().map(|run| operators(&run.devices, layers_total)).collect();
     let count = all.iter().map(Vec::len).min().unwrap_or(0);
-    let mut apart = Vec::new();
-    for position in 0..count {
-        let times: Vec<f64> = all.iter().map(|times| times[position]).collect();
-        let middle = median(&times);
-        if middle > 0.0 {
-            apart.extend(times.iter().map(|time| (time / middle - 1.0).abs()));
-        }
-    }
+    let apart = off_their_median(&all, count);
+    let steps: Vec<Vec<f64>> = runs.iter().map(witnessed).collect();
+    let machine = off_their_median(&steps, steps.iter().map(Vec::len).min().unwrap_or(0));
     let worst = |figures: &[f64]| figures.iter().copied().fold(0.0, f64::max);
     let within = |figures: &[f64]| {
         figures.iter().filter(|figure| **figure <= SHARE_MAX).count() as f64 / figures.len().max(1) as f64
@@ -199,6 +217,8 @@ pub(super) fn verdicts(runs: &[Probed], rows: &[Row], layers_total: u32) -> Verd
         operators_apart_median: median(&apart),
         operators_apart_worst: worst(&apart),
         operators_within: within(&apart),
+        machine_apart_median: median(&machine),
+        machine_apart_worst: worst(&machine),
         share_max: SHARE_MAX,
         steps: rows.len(),
         error_median: median(&errors),
@@ -216,7 +236,8 @@ impl Verdicts {
         let disturbed = self.disturbed.map_or_else(|| "an unknown share".to_owned(), percent);
         format!(
             "  {} probes, the longest {:.1} s (at most {SECONDS_MAX:.0} s are allowed); graphs {} in structure\n  \
-             {} operator times from probe to probe: median {}, worst {} off their median; {} within {}\n  \
+             {} operator times from probe to probe: median {}, worst {} off their median; {} within {}; \
+             the steps timed apart: median {}, worst {}\n  \
              {} steps not sampled: median error {}, worst {}; {} within {}; the same step timed again: median {}, worst {}\n  \
              other programs took {} of the cores meanwhile, and disturbed {} of the probes' passes\n",
             self.probes,
@@ -227,6 +248,8 @@ impl Verdicts {
             percent(self.operators_apart_worst),
             percent(self.operators_within),
             percent(SHARE_MAX),
+            percent(self.machine_apart_median),
+            percent(self.machine_apart_worst),
             self.steps,
             percent(self.error_median),
             percent(self.error_worst),
