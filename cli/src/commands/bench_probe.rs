@@ -87,7 +87,7 @@ pub fn run(ui: &Ui, args: &BenchProbe) -> Done {
         let seconds = begin.elapsed().as_secs_f64();
         let mut witnessed = Vec::new();
         for part in parts {
-            witnessed.extend(probe::witnessed(&model, &wanted, part, &shapes(), args.look)?);
+            witnessed.extend(probe::witnessed(&model, &wanted, None, part, &shapes(), args.look)?);
         }
         let others = ticks.zip(Ticks::now()).and_then(|(before, now)| now.others_since(before));
         runs.push(Probed { seconds, others, devices, witnessed });

@@ -50,6 +50,16 @@ struct Row {
     goal: Option<f64>,
 }
 
+/// How fast the machine was around the load at a share.
+#[derive(Serialize)]
+struct Speed {
+    share: f64,
+    /// Median over single steps, timed alone before the load came, of `predicted / measured - 1`.
+    before: f64,
+    /// The same after it.
+    after: f64,
+}
+
 #[derive(Serialize)]
 struct Rows<'a> {
     /// Requests per second that the simulation serves at most.
@@ -59,6 +69,8 @@ struct Rows<'a> {
     load_average: Option<f64>,
     requests: u32,
     rows: &'a [Row],
+    /// How far single steps were off around each load; empty where their device is unknown.
+    speeds: Vec<Speed>,
     /// How a cold process comes to its first token; absent where the system does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<start::Start>,
@@ -87,12 +99,18 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
     let load_average = std::fs::read_to_string("/proc/loadavg").ok();
     let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
-    let (mut rows, mut records) = (Vec::new(), Vec::new());
+    let (mut rows, mut records, mut speeds) = (Vec::new(), Vec::new(), Vec::new());
+    let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
+    let mut before = bench.drift(&device)?;
     for &share in &args.shares {
         records.push(at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?);
+        let after = bench.drift(&device)?;
+        speeds.extend(before.zip(after).map(|(before, after)| Speed { share, before, after }));
+        before = after;
     }
     let start = start::measure(&sealed)?;
-    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, start, records };
+    let result =
+        Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, speeds, start, records };
     ui.result(&result, || describe(&result))
 }
 
@@ -224,9 +242,14 @@ fn describe(result: &Rows<'_>) -> String {
         vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), goal]
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
+    let speeds = result.speeds.iter().map(|speed| {
+        format!("{:.0} %: {} before, {} after", speed.share * 100.0, percent(speed.before), percent(speed.after))
+    });
+    let speeds: Vec<String> = speeds.collect();
     format!(
-        "{}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
+        "{}\n  single steps, timed alone around each load, predicted against measured: {}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
         table(&cells, &[2, 3, 4, 5]),
+        speeds.join("; "),
         result.requests,
         result.capacity_hertz,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)

@@ -4,7 +4,7 @@
 //! then run, with prompts and contexts that the probe did not sample. Nothing is fitted to a run; every run is kept.
 
 use crate::args::{ArithmeticName, Sources};
-use crate::commands::{plan, probe, report, seal, simulate, verify};
+use crate::commands::{bench_load, plan, probe, report, seal, simulate, verify};
 use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
@@ -13,7 +13,9 @@ use crate::ui::{Ui, percent, table};
 use crate::{files, question, trust};
 use isotherm_audit::keys::Identity;
 use isotherm_audit::log::{EventKind, Severity};
+use isotherm_core::cost::StepShape;
 use isotherm_core::graph::DevicesFile;
+use isotherm_core::ids::Layers;
 use isotherm_core::plan::Plan;
 use isotherm_core::record::{RunRecord, TruthRow};
 use isotherm_core::units::Seconds;
@@ -97,6 +99,12 @@ pub struct Bench {
     pub folder: PathBuf,
 }
 
+/// The devices of a bench: the processor whole and in parts, and every card.
+const WANTED: probe::Wanted<'static> =
+    probe::Wanted { split: 3, backends: &[], logical: 1, slow: &[], arithmetic: ArithmeticName::F32, offload: None };
+/// Seconds for which [`Bench::drift`] looks.
+const DRIFT_SECONDS: f64 = 1.0;
+
 /// A plan that was sealed before anything ran.
 pub struct Sealed {
     /// Its number of stages.
@@ -114,20 +122,12 @@ impl Bench {
     pub fn new(ui: &Ui, model: LocalModel, folder: &Path) -> Result<Self, Failure> {
         clear(folder)?;
         let identity = trust::identity(ui)?;
-        let split = 3;
         let (devices, _) = probe::measure(
             ui,
             &identity,
             None,
             &model,
-            &probe::Wanted {
-                split,
-                backends: &[],
-                logical: 1,
-                slow: &[],
-                arithmetic: ArithmeticName::F32,
-                offload: None,
-            },
+            &WANTED,
             Seconds::of(PROBE_SECONDS),
             &folder.join("devices.json"),
         )?;
@@ -173,6 +173,33 @@ impl Bench {
             ..Session::default()
         };
         files::write_json(&self.folder.join("session.json"), &session).map(|_| ())
+    }
+
+    /// How far single steps, timed alone on a device now, are from what its profile says: the median over some shapes of
+    /// `predicted / measured - 1`. What this differs by from one moment to another is the machine's own speed, and no
+    /// model's. None where the device was not measured.
+    pub fn drift(&self, device: &str) -> Result<Option<f64>, Failure> {
+        let shapes = [
+            StepShape::decode(1, 91.0),
+            StepShape::decode(2, 91.0),
+            StepShape::decode(3, 91.0),
+            StepShape::prefill(91, 0, true),
+        ];
+        let total = self.model.model.layers();
+        let whole = Layers::new(0, total);
+        let known = self.devices.devices.iter().find(|known| known.name == device);
+        let Some(profile) = known.and_then(|known| known.profiles.first()) else { return Ok(None) };
+        let look = Seconds::of(DRIFT_SECONDS);
+        let seen = probe::witnessed(&self.model, &WANTED, Some(device), whole, &shapes, look)?;
+        let steps = seen.iter().flat_map(|(_, _, steps)| steps);
+        let errors: Vec<f64> = steps
+            .map(|step| {
+                let measured = (step.seconds.value() + step.again.value()) / 2.0;
+                profile.step(whole, total, &step.shape).value() / measured - 1.0
+            })
+            .filter(|error| error.is_finite())
+            .collect();
+        Ok(bench_load::median(&errors))
     }
 
     /// Plans with so many stages, simulates and seals. None where the machine has no such plan.

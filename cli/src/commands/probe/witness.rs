@@ -12,10 +12,12 @@ use isotherm_runtime::host::Roots;
 use isotherm_runtime::probe::{Request, Witnessed, conditions, witness};
 use std::sync::atomic::Ordering;
 
-/// Times steps of these shapes through layers of a model on every device that is wanted, each for so long.
+/// Times steps of these shapes through layers of a model on every device that is wanted, or on the one so named, each for so
+/// long.
 pub fn witnessed(
     model: &LocalModel,
     wanted: &Wanted<'_>,
+    only: Option<&str>,
     layers: Layers,
     shapes: &[StepShape],
     each: Seconds,
@@ -36,7 +38,7 @@ pub fn witnessed(
         conditions: &|device| conditions(&Roots::default(), device, kernels),
     };
     let mut found = Vec::new();
-    for device in &devices {
+    for device in devices.iter().filter(|device| only.is_none_or(|name| device.name == name)) {
         let steps = witness(&request, device, layers, shapes, each)
             .map_err(|e| Failure::new(Code::Device, format!("failed to time steps: {}", models::causes(&e))))?;
         found.push((device.name.clone(), layers, steps));
