@@ -75,7 +75,7 @@ const NEAR_EARLY: f64 = 1e-2;
 /// Share of the time that it may take.
 const EARLY: f64 = 0.15;
 /// Share of the time that one search for plans in which sites stand side by side may take.
-const PROFILES: f64 = 0.35;
+const PROFILES: f64 = 0.5;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,9 +6,13 @@
 //! those of other sites do.
 //!
 //! For a profile, a linear program packs most layers into the devices there are, with a column for each way to make a block
-//! of so many layers at so large a share; blocks are made at its duals. Profiles are changed a little at a time, and kept
-//! where more layers are held. Where there is room for all layers, the same program in whole numbers makes a plan, and the
-//! next rate is looked at.
+//! of so many layers at so large a share; blocks are made at its duals. The same duals price a layer by site and share, and
+//! so every other segment: the change of a profile that they speak for is tried, and kept where more layers are held. Where
+//! there is room for all layers and a little more, blocks are taken one after another, or by the program in whole numbers,
+//! and the next rate is looked at.
+
+mod shares;
+mod taking;
 
 use super::Flows;
 use super::blocks::{Type, Yard};
@@ -22,13 +26,13 @@ use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::latency::chains::Link;
+use shares::Ways;
+use taking::Taken;
 
-/// Shares of the rate that are told apart.
-const LEVELS: usize = 40;
-/// Parts of the rate that devices side by side are told apart by.
+/// Parts of the rate that shares, and devices side by side, are told apart by.
 const PARTS: usize = 400;
-/// Most segments.
-const SEGMENTS_MAX: usize = 5;
+/// Most segments, in turn: more fit better in fractions, fewer in whole devices.
+const SEGMENTS: [usize; 4] = [3, 5, 2, 4];
 /// Most layers of a block.
 const BLOCK_MAX: usize = 24;
 /// Rounds of making blocks for one profile.
@@ -38,16 +42,34 @@ const PROMISING: f64 = 0.94;
 /// Share by which prices are shaken to make other blocks.
 const SHAKEN: f64 = 0.1;
 /// Changes of profiles that are looked at before one rate is given up.
-const CHANGES: usize = 60;
-/// Draws for a change that trunks can carry.
-const DRAWS: usize = 40;
+const CHANGES: usize = 40;
+/// Every so many changes one is left to luck.
+const LUCK: usize = 6;
+/// Layers of a segment that is of no use: each has one at least.
+const NOTHING: f64 = 1.0 + 1e-6;
 /// Branch-and-bound nodes of one integer program.
-const NODES: u64 = 400;
-/// Steps of the rate, upwards where a plan was found and downwards where none was.
-const UP: f64 = 1.03;
-const DOWN: f64 = 0.985;
+const NODES: u64 = 200;
+/// Steps of the rate above the best plan: the greatest, the least, and the one that follows where the least led nowhere.
+const STEP_MOST: f64 = 0.03;
+const STEP_LEAST: f64 = 0.002;
+const STEP_AGAIN: f64 = 0.01;
+/// Share of the layers that are to be held for a plan to be looked for, and how many more each time that none was found.
+const ENOUGH: f64 = 1.005;
+const MORE: f64 = 0.4;
+/// Devices where each pair has a way of its own, at least: fewer are soon placed by others; and at most: many of them hand
+/// over what profiles do not tell.
+const DEVICES_MIN: usize = 12;
+const DEVICES_MAX: usize = 64;
+/// Dives for a plan by one profile.
+const DIVES: usize = 2;
+/// Plans looked for at one rate.
+const ATTEMPTS: usize = 5;
+/// Devices that a stretch loses because it has whole ones, on the average.
+const LOSS: f64 = 0.1;
 /// Rates looked at.
-const RATES: usize = 24;
+const RATES: u64 = 24;
+/// Share of the bound that is looked at first where nothing is known.
+const BEGIN: f64 = 0.3;
 
 /// Intervals: type of the device, first layer, end.
 type Laid = Vec<(usize, usize, usize)>;
@@ -76,12 +98,15 @@ struct Stretch {
 /// What a linear program says of a profile.
 struct Packed {
     layers: f64,
+    /// Layers by segment.
+    held: Vec<f64>,
+    /// Prices of devices by type.
     prices: Vec<f64>,
 }
 
 struct Search<'a> {
     yard: &'a Yard,
-    rate: f64,
+    ways: Ways,
     holds: Holds,
     longest: usize,
     blocks: Vec<Block>,
@@ -108,51 +133,9 @@ fn stretches(profile: &Profile) -> Vec<Stretch> {
     found
 }
 
-/// What crosses between sites at a border: shares from a site to another.
-fn crossed(
-    before: &[usize],
-    after: &[usize],
-    room: &mut dyn FnMut(usize, usize) -> usize,
-) -> Option<Vec<(usize, usize, usize)>> {
-    let mut out: Vec<usize> = before.iter().zip(after).map(|(b, a)| b.saturating_sub(*a)).collect();
-    let mut into: Vec<usize> = after.iter().zip(before).map(|(a, b)| a.saturating_sub(*b)).collect();
-    let mut moved = Vec::new();
-    for (from, out) in out.iter_mut().enumerate() {
-        // The widest way first.
-        let mut ways: Vec<usize> = (0..into.len()).filter(|&to| into[to] > 0 && to != from).collect();
-        ways.sort_by_key(|&to| (std::cmp::Reverse(room(from, to)), to));
-        for to in ways {
-            let much = (*out).min(into[to]).min(room(from, to));
-            if much > 0 {
-                *out -= much;
-                into[to] -= much;
-                moved.push((from, to, much));
-            }
-        }
-    }
-    out.iter().all(|&left| left == 0).then_some(moved)
-}
-
 impl Search<'_> {
-    /// Whether trunks carry what crosses at all borders of a profile together.
-    fn carried(&self, profile: &Profile) -> bool {
-        let sites = self.yard.sites;
-        let mut used = vec![vec![0_usize; sites]; sites];
-        for pair in profile.windows(2) {
-            let mut room = |a: usize, b: usize| {
-                let trunk = self.yard.trunk[a][b].min(self.yard.between[a][b]) / self.rate * LEVELS as f64;
-                (trunk.min(2.0 * LEVELS as f64) as usize).saturating_sub(used[a.min(b)][a.max(b)])
-            };
-            let Some(moved) = crossed(&pair[0], &pair[1], &mut room) else { return false };
-            for (a, b, much) in moved {
-                used[a.min(b)][a.max(b)] += much;
-            }
-        }
-        true
-    }
-
     /// Makes the cheapest blocks of each site at some prices, for these stretches; whether there are new ones.
-    fn make(&mut self, stretches: &[Stretch], prices: &[f64]) -> bool {
+    fn make(&mut self, stretches: &[Stretch], prices: &[f64], free: &[u16]) -> bool {
         let before = self.blocks.len();
         for site in 0..self.yard.sites {
             let mut levels: Vec<usize> = stretches.iter().filter(|s| s.site == site).map(|s| s.level).collect();
@@ -161,21 +144,20 @@ impl Search<'_> {
             if levels.is_empty() {
                 continue;
             }
-            let price = |(t, price): (&Type, &f64)| (t.site == site).then_some(*price);
-            let mut prices: Vec<Option<f64>> = self.yard.types.iter().zip(prices).map(price).collect();
+            let price = |((t, price), free): ((&Type, &f64), &u16)| (t.site == site && *free > 0).then_some(*price);
+            let mut prices: Vec<Option<f64>> = self.yard.types.iter().zip(prices).zip(free).map(price).collect();
             // A block may ask for more of a type than there are: those become dearer, and it is made again.
             for _ in 0..2 {
                 let series = Series::new(&self.holds, &prices, self.longest);
                 let mut wanted = vec![false; prices.len()];
                 for &level in &levels {
                     for layers in 1..=self.longest {
-                        let Some(piece) = series.made(layers, level * PARTS / LEVELS) else { continue };
+                        let Some(piece) = series.made(layers, level) else { continue };
                         let mut counts = vec![0; prices.len()];
                         piece.count(&mut counts);
-                        let over = |(used, t): (&u16, &Type)| usize::from(*used) > t.count;
                         let mut fits = true;
-                        for (t, wanted) in wanted.iter_mut().enumerate() {
-                            if over((&counts[t], &self.yard.types[t])) {
+                        for ((wanted, used), free) in wanted.iter_mut().zip(&counts).zip(free) {
+                            if used > free {
                                 (*wanted, fits) = (true, false);
                             }
                         }
@@ -197,17 +179,25 @@ impl Search<'_> {
         self.blocks.len() > before
     }
 
-    /// The program of a profile: segments' layers first, then blocks by stretch.
-    fn program(&self, profile: &Profile, stretches: &[Stretch], whole: bool) -> (Program, Vec<(usize, usize)>) {
+    /// The program of a profile: segments' layers first, then blocks by stretch, beside what is taken.
+    fn program(
+        &self,
+        profile: &Profile,
+        stretches: &[Stretch],
+        taken: &Taken,
+        whole: bool,
+    ) -> (Program, Vec<(usize, usize)>) {
         let mut program = Program { maximise: true, ..Program::default() };
         let layers = self.yard.layers as f64;
         let most = if whole { layers } else { 2.0 * layers };
-        let segments: Vec<usize> = profile.iter().map(|_| program.column(1.0, 0.0, most, whole)).collect();
+        let segments: Vec<usize> = profile.iter().map(|_| program.column(1.0, 1.0, most, whole)).collect();
         let (mut columns, mut devices) = (Vec::new(), vec![Vec::new(); self.yard.types.len()]);
         for (s, stretch) in stretches.iter().enumerate() {
             let mut terms: Vec<(usize, f64)> = stretch.segments.clone().map(|j| (segments[j], -1.0)).collect();
             for (b, block) in self.blocks.iter().enumerate() {
-                if (block.site, block.level) != (stretch.site, stretch.level) {
+                if (block.site, block.level) != (stretch.site, stretch.level)
+                    || block.counts.iter().zip(&taken.free).any(|(used, free)| used > free)
+                {
                     continue;
                 }
                 let x = program.column(0.0, 0.0, layers, whole);
@@ -217,10 +207,10 @@ impl Search<'_> {
                     devices[t].push((x, f64::from(n)));
                 }
             }
-            program.row(terms, Relation::AtLeast, 0.0);
+            program.row(terms, Relation::AtLeast, -(taken.held(self, s) as f64));
         }
-        for (terms, t) in devices.into_iter().zip(&self.yard.types) {
-            program.row(terms, Relation::AtMost, t.count as f64);
+        for (terms, &free) in devices.into_iter().zip(&taken.free) {
+            program.row(terms, Relation::AtMost, f64::from(free));
         }
         if whole {
             program.row(segments.iter().map(|&j| (j, 1.0)).collect(), Relation::AtMost, layers);
@@ -230,109 +220,117 @@ impl Search<'_> {
 
     fn pack(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Packed>, SolverFault> {
         let stretches = stretches(profile);
-        let (program, _) = self.program(profile, &stretches, false);
+        let (program, _) = self.program(profile, &stretches, &Taken::nothing(self), false);
         let answer = solve(&program, None, 0.0, &Budget { progress: None, ..*budget })?;
         let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else { return Ok(None) };
         let prices = answer.duals.iter().skip(stretches.len()).map(|dual| dual.max(0.0)).collect();
-        Ok(Some(Packed { layers: at[..profile.len()].iter().sum(), prices }))
+        let held = at[..profile.len()].to_vec();
+        Ok(Some(Packed { layers: held.iter().sum(), held, prices }))
     }
 
-    /// Most layers that devices hold by a profile; blocks are made where it is not much worse than `best`.
-    fn value(&mut self, profile: &Profile, best: f64, budget: &Budget<'_>) -> Result<f64, SolverFault> {
-        let all = stretches(profile);
+    /// Most layers that devices hold by a profile, and the profile without segments of no use; blocks are made where it is
+    /// not much worse than `best`.
+    fn value(&mut self, profile: Profile, best: f64, budget: &Budget<'_>) -> Result<(f64, Profile), SolverFault> {
+        let all = stretches(&profile);
         let made = |s: &Stretch| self.blocks.iter().any(|b| (b.site, b.level) == (s.site, s.level));
         let lacking: Vec<Stretch> = all.iter().filter(|s| !made(s)).cloned().collect();
         if !lacking.is_empty() {
             let prices = self.prices.clone();
-            self.make(&lacking, &prices);
+            self.make(&lacking, &prices, &Taken::nothing(self).free);
         }
-        let mut value = 0.0;
+        let (mut value, mut held) = (0.0, Vec::new());
         for _ in 0..ROUNDS {
-            let Some(packed) = self.pack(profile, budget)? else { return Ok(value) };
-            value = packed.layers;
+            let Some(packed) = self.pack(&profile, budget)? else { return Ok((value, profile)) };
+            (value, held) = (packed.layers, packed.held);
             if value < PROMISING * best || budget.exhausted().is_some() {
                 break;
             }
             let shaken: Vec<f64> =
                 packed.prices.iter().map(|price| price * (1.0 + SHAKEN * (self.random.real() - 0.5))).collect();
             self.prices = packed.prices;
-            if !self.make(&all, &shaken) {
+            if !self.make(&all, &shaken, &Taken::nothing(self).free) {
                 break;
             }
         }
-        Ok(value)
+        let mut kept = held.iter();
+        let mut slim = profile.clone();
+        slim.retain(|_| kept.next().is_none_or(|&layers| layers > NOTHING));
+        slim.dedup();
+        let slim = if !slim.is_empty() && self.ways.carry(&slim) { slim } else { profile };
+        Ok((value, slim))
     }
 
-    /// A profile a little different, which trunks can carry.
-    fn changed(&mut self, profile: &Profile) -> Option<Profile> {
-        let sites = self.yard.sites;
-        for _ in 0..DRAWS {
-            let mut next = profile.clone();
-            let j = self.random.below(next.len());
-            let (s, t) = (self.random.below(sites), self.random.below(sites));
-            let shift = |shares: &mut Vec<usize>, much: usize| {
-                let much = much.min(shares[s]);
-                shares[s] -= much;
-                shares[t] += much;
-                much > 0
+    /// What a layer costs at the last prices, by site and share.
+    fn costs(&self) -> Vec<Vec<f64>> {
+        let of_site = |site: usize| {
+            let price = |(t, price): (&Type, &f64)| (t.site == site).then_some(*price);
+            let prices: Vec<Option<f64>> = self.yard.types.iter().zip(&self.prices).map(price).collect();
+            let series = Series::new(&self.holds, &prices, self.longest);
+            let least = |parts: usize| {
+                let each = |layers: usize| f64::from(series.price(layers, parts)) / layers as f64;
+                (1..=self.longest).map(each).fold(f64::INFINITY, f64::min)
             };
-            let much = [1, 1, 2, 3, 5, 8, 13, LEVELS][self.random.below(8)];
-            let done = match self.random.below(8) {
-                0..=2 => s != t && shift(&mut next[j], much),
-                3 if s != t => next.iter_mut().map(|shares| shift(shares, much)).filter(|done| *done).count() > 0,
-                4..=5 if next.len() < SEGMENTS_MAX && s != t => {
-                    let mut other = next[j].clone();
-                    let done = shift(&mut other, much);
-                    next.insert(j + self.random.below(2), other);
-                    done
-                }
-                6 if next.len() > 1 => {
-                    next.remove(j);
-                    true
-                }
-                7 if next.len() > 1 => {
-                    let k = self.random.below(next.len());
-                    next.swap(j, k);
-                    j != k
-                }
-                _ => false,
-            };
-            next.dedup();
-            if done && next != *profile && self.carried(&next) {
-                return Some(next);
+            std::iter::once(0.0).chain((1..=PARTS).map(least)).collect()
+        };
+        (0..self.yard.sites).map(of_site).collect()
+    }
+
+    /// A plan by a profile and what it carries; none where none was found.
+    fn made(
+        &mut self,
+        profile: &Profile,
+        (flows, sites): (&Flows<'_>, &Sites),
+        budget: &Budget<'_>,
+    ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
+        let mut laid = None;
+        for _ in 0..DIVES {
+            laid = laid.or(self.dive(profile, budget)?);
+            if laid.is_some() {
+                break;
             }
         }
-        None
+        if laid.is_none() {
+            laid = self.plan(profile, budget)?;
+        }
+        let Some(placement) = laid.and_then(|laid| placed(flows, self.yard, sites, &laid)) else { return Ok(None) };
+        let carried = flows.carried(&placement)?;
+        Ok(Some((placement, carried)))
+    }
+
+    /// The change of a profile that its prices speak for.
+    fn cheaper(&mut self, profile: &Profile, tried: &[Profile]) -> Option<Profile> {
+        let costs = self.costs();
+        self.ways.cheaper(profile, &costs, tried, &mut self.random)
     }
 
     /// Where to begin: each site alone, all by what they can do, rows of sites.
     fn beginnings(&mut self, power: &[f64]) -> Vec<Profile> {
         let sites = self.yard.sites;
-        let alone = |site: usize| (0..sites).map(|s| if s == site { LEVELS } else { 0 }).collect::<Vec<usize>>();
+        let alone = |site: usize| (0..sites).map(|s| if s == site { PARTS } else { 0 }).collect::<Vec<usize>>();
         let sum: f64 = power.iter().sum();
-        let mut even: Vec<usize> = power.iter().map(|p| (p / sum * LEVELS as f64).floor() as usize).collect();
+        let mut even: Vec<usize> = power.iter().map(|p| (p / sum * PARTS as f64).floor() as usize).collect();
         let strongest = (0..sites).max_by(|&a, &b| power[a].total_cmp(&power[b])).unwrap_or(0);
-        even[strongest] += LEVELS - even.iter().sum::<usize>();
+        even[strongest] += PARTS - even.iter().sum::<usize>();
         let mut found: Vec<Profile> = vec![vec![even], vec![alone(strongest)]];
         for _ in 0..3 * sites {
             let mut order: Vec<usize> = (0..sites).collect();
             for i in (1..sites).rev() {
                 order.swap(i, self.random.below(i + 1));
             }
-            for length in 2..=sites.min(SEGMENTS_MAX) {
+            for length in 2..=sites.min(self.ways.segments) {
                 found.push(order[..length].iter().map(|&site| alone(site)).collect());
             }
         }
         found.sort();
         found.dedup();
-        found.retain(|profile| self.carried(profile));
+        found.retain(|profile| self.ways.carry(profile));
         found
     }
 
     /// The intervals of a plan by a profile, by type; none where whole blocks do not hold all layers.
     fn plan(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Laid>, SolverFault> {
         let stretches = stretches(profile);
-        let (program, columns) = self.program(profile, &stretches, true);
+        let (program, columns) = self.program(profile, &stretches, &Taken::nothing(self), true);
         let few = Budget { progress: None, nodes_max: NODES.min(budget.nodes_max), ..*budget };
         let answer = solve(&program, None, 1e-6, &few)?;
         let Some(at) = answer.assignment else { return Ok(None) };
@@ -340,26 +338,50 @@ impl Search<'_> {
         if held.iter().sum::<usize>() != self.yard.layers {
             return Ok(None);
         }
+        let mut taken = Vec::new();
+        for (&column, x) in columns.iter().zip(&at[profile.len()..]) {
+            taken.extend(std::iter::repeat_n(column, x.round().max(0.0) as usize));
+        }
+        Ok(self.laid(&stretches, &held, &taken))
+    }
+
+    /// The intervals of blocks, by position of the stretch and of the block, where segments have so many layers; none where
+    /// they hold too few.
+    fn laid(&self, stretches: &[Stretch], segments: &[usize], taken: &[(usize, usize)]) -> Option<Laid> {
         let mut laid = Vec::new();
         for (s, stretch) in stretches.iter().enumerate() {
-            let mut start: usize = held[..stretch.segments.start].iter().sum();
-            let end: usize = held[..stretch.segments.end].iter().sum();
-            for (&(_, b), x) in columns.iter().zip(&at[profile.len()..]).filter(|((of, _), _)| *of == s) {
-                for _ in 0..x.round().max(0.0) as usize {
-                    let mut piece = self.blocks[b].piece.clone();
-                    let over = (start + self.blocks[b].layers).saturating_sub(end);
-                    if start >= end {
-                        break;
-                    }
-                    piece.shorten(over);
-                    start = piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));
+            let mut start: usize = segments[..stretch.segments.start].iter().sum();
+            let end: usize = segments[..stretch.segments.end].iter().sum();
+            let here = || taken.iter().filter(|(of, _)| *of == s).map(|&(_, b)| &self.blocks[b]);
+            let mut over = here().map(|block| block.layers).sum::<usize>().checked_sub(end - start)?;
+            // The first that can be shorter is; blocks that are not needed at all are left out.
+            let mut pieces: Vec<Piece> = Vec::new();
+            let mut longest: Vec<&Block> = here().collect();
+            longest.sort_by_key(|block| std::cmp::Reverse(block.layers));
+            for block in longest {
+                if block.layers <= over {
+                    over -= block.layers;
+                    continue;
+                }
+                let shorter = block.piece.shorter(over, block.level, &self.holds);
+                if let Some(shorter) = shorter {
+                    over = 0;
+                    pieces.push(shorter);
+                } else {
+                    pieces.push(block.piece.clone());
                 }
             }
+            if over > 0 {
+                return None;
+            }
+            for piece in pieces {
+                start = piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));
+            }
             if start != end {
-                return Ok(None);
+                return None;
             }
         }
-        Ok(Some(laid))
+        Some(laid)
     }
 }
 
@@ -373,7 +395,9 @@ pub(crate) fn search(
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
     let sites = groups::sites(flows.network, above);
-    if !(2..=groups::SITES_MAX).contains(&sites.members.len()) || flows.network.shared.is_empty() {
+    let trunks = !flows.network.shared.is_empty();
+    let apart = !trunks && !(DEVICES_MIN..=DEVICES_MAX).contains(&flows.tables.candidates.len());
+    if apart || !(2..=groups::SITES_MAX).contains(&sites.members.len()) {
         return Ok(None);
     }
     let yard = groups::yard(flows, &sites, spans);
@@ -382,60 +406,67 @@ pub(crate) fn search(
     let longest = (BLOCK_MAX * yard.layers / devices.max(1)).clamp(6, BLOCK_MAX);
     let (mut best, mut low): (Option<(Vec<Link>, Carried)>, f64) = (None, rate);
     let mut kept: Vec<Profile> = Vec::new();
-    let mut target = (rate * UP).min(above);
-    let mut missed = 0;
-    for round in 0..RATES as u64 {
+    let mut step = STEP_MOST;
+    for round in 0..RATES.min(budget.nodes_max / NODES) {
+        let target = if low > 0.0 { (low * (1.0 + step)).min(above) } else { BEGIN * above };
         if budget.exhausted().is_some() || target <= low * (1.0 + 1e-4) {
             break;
         }
         let holds = Holds::new(&yard, target, PARTS);
+        let ways = Ways::new(&yard, target, SEGMENTS[round as usize % SEGMENTS.len()]);
         let random = Random::new(seed * 1000 + round);
         let (blocks, prices) = (Vec::new(), vec![1.0; yard.types.len()]);
-        let mut search = Search { yard: &yard, rate: target, holds, longest, blocks, prices, random };
-        let mut known = kept.clone();
-        known.retain(|profile| search.carried(profile));
-        if known.is_empty() || missed > 1 {
+        let mut search = Search { yard: &yard, ways, holds, longest, blocks, prices, random };
+        let mut known = if round % 3 == 2 { Vec::new() } else { kept.clone() };
+        known.retain(|profile| search.ways.carry(profile));
+        if known.is_empty() || step < STEP_LEAST {
             known.extend(search.beginnings(&power));
         }
         let mut found: Option<(f64, Profile)> = None;
         for profile in known {
-            let value = search.value(&profile, found.as_ref().map_or(0.0, |found| found.0), budget)?;
+            let (value, profile) = search.value(profile, found.as_ref().map_or(0.0, |found| found.0), budget)?;
             if found.as_ref().is_none_or(|found| value > found.0) {
                 found = Some((value, profile));
             }
         }
         let Some((mut value, mut profile)) = found else { break };
-        let enough = yard.layers as f64 * 1.02;
-        for _ in 0..CHANGES {
-            if value >= enough || budget.exhausted().is_some() {
+        let layers = yard.layers as f64;
+        // What stretches lose by whole devices; layers from which on a plan is looked for.
+        let loss = LOSS * layers / devices.max(1) as f64;
+        let score = |value: f64, profile: &Profile| value - loss * stretches(profile).len() as f64;
+        let (mut enough, mut attempts) = (f64::NEG_INFINITY, 0);
+        let (mut tried, mut reached): (Vec<Profile>, bool) = (Vec::new(), false);
+        for change in 0..=CHANGES {
+            let now = score(value, &profile);
+            if value >= layers * ENOUGH && now >= enough || change == CHANGES && value >= layers {
+                (enough, attempts) = (now + MORE, attempts + 1);
+                let got = search.made(&profile, (flows, &sites), budget)?;
+                if let Some((placement, carried)) = got
+                    && carried.rate > low
+                {
+                    low = carried.rate;
+                    reached = low >= target * 0.999;
+                    best = Some((placement, carried));
+                }
+            }
+            if reached || attempts == ATTEMPTS || budget.exhausted().is_some() || change == CHANGES {
                 break;
             }
-            let Some(next) = search.changed(&profile) else { break };
-            let other = search.value(&next, value, budget)?;
-            if other >= value {
+            let next = if change % LUCK == LUCK - 1 { None } else { search.cheaper(&profile, &tried) };
+            let Some(next) = next.or_else(|| search.ways.drawn(&profile, &mut search.random)) else { break };
+            tried.push(next.clone());
+            let (other, next) = search.value(next, value, budget)?;
+            if score(other, &next) >= now {
                 (value, profile) = (other, next);
-            }
-        }
-        let mut reached = false;
-        if value >= yard.layers as f64 - 1e-6
-            && let Some(laid) = search.plan(&profile, budget)?
-            && let Some(placement) = placed(flows, &yard, &sites, &laid)
-        {
-            let carried = flows.carried(&placement)?;
-            if carried.rate > low {
-                reached = carried.rate >= target * 0.995;
-                low = carried.rate;
-                best = Some((placement, carried));
             }
         }
         kept.retain(|known| *known != profile);
         kept.insert(0, profile);
         kept.truncate(3);
-        missed = if reached { 0 } else { missed + 1 };
-        target = if reached {
-            (low.max(target) * UP).min(above)
-        } else {
-            f64::midpoint(target * DOWN, low.max(target * 0.9))
+        step = match reached {
+            true => STEP_MOST.min(step * 1.5),
+            false if step < STEP_LEAST => STEP_AGAIN,
+            false => 0.4 * step,
         };
     }
     Ok(best)

@@ -42,22 +42,46 @@ impl Piece {
         }
     }
 
-    /// Takes away some layers, not all.
-    pub fn shorten(&mut self, by: usize) {
+    /// Parts of a rate that it passes.
+    pub fn passes(&self, holds: &Holds) -> usize {
         match self {
-            Self::Device(_, held) => *held = held.saturating_sub(by),
+            Self::Device(t, held) => holds.parts[*t].get(*held).copied().map_or(0, usize::from),
+            Self::Then(a, b) => a.passes(holds).min(b.passes(holds)),
+            Self::Beside(a, b) => (a.passes(holds) + b.passes(holds)).min(holds.whole),
+        }
+    }
+
+    /// The same with fewer layers, not none, still passing so many parts; none where that cannot be: a device with fewer
+    /// layers may be slower.
+    pub fn shorter(&self, by: usize, parts: usize, holds: &Holds) -> Option<Self> {
+        if by == 0 {
+            return Some(self.clone());
+        }
+        match self {
+            Self::Device(t, held) => {
+                let less = Self::Device(*t, held.checked_sub(by).filter(|&held| held > 0)?);
+                (less.passes(holds) >= parts).then_some(less)
+            }
             Self::Then(a, b) => {
-                let last = b.layers();
-                if by < last {
-                    b.shorten(by);
-                } else {
-                    a.shorten(by - last);
-                    *self = (**a).clone();
-                }
+                // Some of the one and the rest of the other.
+                let (first, second) = (a.layers(), b.layers());
+                (by.saturating_sub(second)..=by.min(first)).find_map(|of_first| {
+                    let rest = by - of_first;
+                    match (of_first == first, rest == second) {
+                        (true, true) => None,
+                        (true, false) => b.shorter(rest, parts, holds),
+                        (false, true) => a.shorter(of_first, parts, holds),
+                        (false, false) => {
+                            let a = a.shorter(of_first, parts, holds)?;
+                            Some(Self::Then(Box::new(a), Box::new(b.shorter(rest, parts, holds)?)))
+                        }
+                    }
+                })
             }
             Self::Beside(a, b) => {
-                a.shorten(by);
-                b.shorten(by);
+                let of_first = a.passes(holds).min(parts);
+                let a = a.shorter(by, of_first, holds)?;
+                Some(Self::Beside(Box::new(a), Box::new(b.shorter(by, parts - of_first, holds)?)))
             }
         }
     }
@@ -179,6 +203,11 @@ impl Series {
             }
         }
         made
+    }
+
+    /// The least price of so many layers at so many parts of the rate.
+    pub fn price(&self, layers: usize, parts: usize) -> f32 {
+        self.price[layers * (self.whole + 1) + parts]
     }
 
     /// The cheapest piece of `layers` layers at the whole rate, where nothing that begins or ends it passes more than
@@ -370,5 +399,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_shorter_piece_has_the_layers_it_should_have_and_passes_what_it_has_to_where_fewer_layers_may_be_slower() {
+        // The second kind is slower with three layers than with four.
+        let slow = |held: usize| if held == 3 { 2.0 } else { 30.0 / held as f64 };
+        let ends = [(false, false), (true, false), (false, true), (true, true)];
+        let of = |held: usize| ends.map(|(first, last)| Span { held, first, last, rate: slow(held) });
+        let kinds: Vec<Vec<Span>> = vec![
+            (1..=5)
+                .flat_map(|held| ends.map(|(first, last)| Span { held, first, last, rate: 12.0 / held as f64 }))
+                .collect(),
+            (1..=5).flat_map(of).collect(),
+        ];
+        let types = (0..2).map(|kind| Type { site: 0, kind, count: 9 }).collect();
+        let yard = Yard::new(12, types, &kinds, vec![vec![f64::INFINITY]], vec![vec![f64::INFINITY]]);
+        let holds = Holds::new(&yard, 10.0, PARTS);
+        let series = Series::new(&holds, &[Some(1.0), Some(1.3)], 12);
+        let carries = |t: usize, held: usize| if t == 0 { 12.0 / held as f64 } else { slow(held) };
+        fn rate(piece: &Piece, carries: &dyn Fn(usize, usize) -> f64) -> f64 {
+            match piece {
+                Piece::Device(t, held) => carries(*t, *held),
+                Piece::Then(a, b) => rate(a, carries).min(rate(b, carries)),
+                Piece::Beside(a, b) => rate(a, carries) + rate(b, carries),
+            }
+        }
+        let (mut shortened, mut refused) = (0, 0);
+        for layers in 1..=12 {
+            for parts in [300, 700, PARTS] {
+                let Some(piece) = series.made(layers, parts) else { continue };
+                assert!(piece.passes(&holds) >= parts, "{piece:?}");
+                for by in 0..layers {
+                    let Some(less) = piece.shorter(by, parts, &holds) else {
+                        refused += 1;
+                        continue;
+                    };
+                    shortened += 1;
+                    assert_eq!(less.layers(), layers - by, "{piece:?} by {by}: {less:?}");
+                    assert_eq!(less.lay(0, &mut |_, _, _| ()), layers - by);
+                    let enough = 10.0 * parts as f64 / PARTS as f64 * (1.0 - 1e-9);
+                    assert!(rate(&less, &carries) >= enough, "{piece:?} by {by}: {less:?}");
+                    let count = |piece: &Piece| {
+                        let mut counts = [0; 2];
+                        piece.count(&mut counts);
+                        counts
+                    };
+                    assert!(count(&less).iter().zip(count(&piece)).all(|(less, had)| *less <= had));
+                }
+            }
+        }
+        assert!(shortened > 50 && refused > 0, "{shortened} shortened, {refused} refused");
     }
 }
