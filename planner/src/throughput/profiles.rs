@@ -3,7 +3,8 @@
 //! A *profile* divides the layers into segments, in each of which every site passes a fixed share of the rate. Where shares
 //! change from one segment to the next, requests cross between sites, and a trunk carries the sum over all borders. Within
 //! a segment a site is by itself: its blocks ([`super::series`]) hold the layers at its share, and no block need end where
-//! those of other sites do.
+//! those of other sites do. Where each pair of devices has a way of its own, which carries less than what crosses at a
+//! border, the blocks there have ends that pass little enough each.
 //!
 //! For a profile, a linear program packs most layers into the devices there are, with a column for each way to make a block
 //! of so many layers at so large a share; blocks are made at its duals. The same duals price a layer by site and share, and
@@ -82,6 +83,8 @@ type Profile = Vec<Vec<usize>>;
 struct Block {
     site: usize,
     level: usize,
+    /// What a device at one of its ends passes at most; its share where that is left open.
+    most: usize,
     layers: usize,
     counts: Vec<u16>,
     piece: Piece,
@@ -93,6 +96,22 @@ struct Stretch {
     site: usize,
     level: usize,
     segments: std::ops::Range<usize>,
+    /// What a device at its first and at its last layer passes at most, so that ways to other sites carry what crosses there;
+    /// its share where they do anyway.
+    ends: [usize; 2],
+}
+
+impl Stretch {
+    /// What is asked of so many of its blocks.
+    fn doors(&self) -> Vec<(usize, usize)> {
+        let [begin, end] = self.ends;
+        let mut asked: Vec<(usize, usize)> =
+            self.ends.into_iter().filter(|&most| most < self.level).map(|most| (most, 1)).collect();
+        if asked.len() == 2 {
+            asked.push((begin.max(end), 2));
+        }
+        asked
+    }
 }
 
 /// What a linear program says of a profile.
@@ -116,7 +135,7 @@ struct Search<'a> {
 }
 
 /// The stretches of a profile, of shares above nothing.
-fn stretches(profile: &Profile) -> Vec<Stretch> {
+fn stretches(profile: &Profile, ways: &Ways) -> Vec<Stretch> {
     let mut found = Vec::new();
     for site in 0..profile[0].len() {
         let mut from = 0;
@@ -124,9 +143,20 @@ fn stretches(profile: &Profile) -> Vec<Stretch> {
             let level = profile[from][site];
             if to == profile.len() || profile[to][site] != level {
                 if level > 0 {
-                    found.push(Stretch { site, level, segments: from..to });
+                    found.push(Stretch { site, level, segments: from..to, ends: [level; 2] });
                 }
                 from = to;
+            }
+        }
+    }
+    for (border, a, b, share) in ways.doors(profile) {
+        for stretch in &mut found {
+            let most = (share * stretch.level as f64).floor() as usize;
+            if stretch.site == a && stretch.segments.end == border {
+                stretch.ends[1] = stretch.ends[1].min(most);
+            }
+            if stretch.site == b && stretch.segments.start == border {
+                stretch.ends[0] = stretch.ends[0].min(most);
             }
         }
     }
@@ -138,7 +168,9 @@ impl Search<'_> {
     fn make(&mut self, stretches: &[Stretch], prices: &[f64], free: &[u16]) -> bool {
         let before = self.blocks.len();
         for site in 0..self.yard.sites {
-            let mut levels: Vec<usize> = stretches.iter().filter(|s| s.site == site).map(|s| s.level).collect();
+            let here = stretches.iter().filter(|s| s.site == site);
+            let mut levels: Vec<(usize, usize)> =
+                here.flat_map(|s| [s.level, s.ends[0], s.ends[1]].map(|most| (s.level, most))).collect();
             levels.sort_unstable();
             levels.dedup();
             if levels.is_empty() {
@@ -150,9 +182,14 @@ impl Search<'_> {
             for _ in 0..2 {
                 let series = Series::new(&self.holds, &prices, self.longest);
                 let mut wanted = vec![false; prices.len()];
-                for &level in &levels {
-                    for layers in 1..=self.longest {
-                        let Some(piece) = series.made(layers, level) else { continue };
+                for &(level, most) in &levels {
+                    for layers in 1..=if most < level { self.longest.div_ceil(2) } else { self.longest } {
+                        let piece = if most < level {
+                            series.rails(layers, most).and_then(|rails| rails.made(level))
+                        } else {
+                            series.made(layers, level)
+                        };
+                        let Some(piece) = piece else { continue };
                         let mut counts = vec![0; prices.len()];
                         piece.count(&mut counts);
                         let mut fits = true;
@@ -161,10 +198,11 @@ impl Search<'_> {
                                 (*wanted, fits) = (true, false);
                             }
                         }
-                        let alike =
-                            |b: &Block| (b.site, b.level, b.layers) == (site, level, layers) && b.counts == counts;
+                        let alike = |b: &Block| {
+                            (b.site, b.level, b.most, b.layers) == (site, level, most, layers) && b.counts == counts
+                        };
                         if fits && !self.blocks.iter().any(alike) {
-                            self.blocks.push(Block { site, level, layers, counts, piece });
+                            self.blocks.push(Block { site, level, most, layers, counts, piece });
                         }
                     }
                 }
@@ -192,8 +230,13 @@ impl Search<'_> {
         let most = if whole { layers } else { 2.0 * layers };
         let segments: Vec<usize> = profile.iter().map(|_| program.column(1.0, 1.0, most, whole)).collect();
         let (mut columns, mut devices) = (Vec::new(), vec![Vec::new(); self.yard.types.len()]);
+        let mut doors: Vec<(Vec<(usize, f64)>, f64)> = Vec::new();
         for (s, stretch) in stretches.iter().enumerate() {
             let mut terms: Vec<(usize, f64)> = stretch.segments.clone().map(|j| (segments[j], -1.0)).collect();
+            let asked = stretch.doors();
+            let first = doors.len();
+            let open = |&(most, count): &(usize, usize)| count as f64 - taken.doors(self, s, most) as f64;
+            doors.extend(asked.iter().map(|asked| (Vec::new(), open(asked))));
             for (b, block) in self.blocks.iter().enumerate() {
                 if (block.site, block.level) != (stretch.site, stretch.level)
                     || block.counts.iter().zip(&taken.free).any(|(used, free)| used > free)
@@ -203,6 +246,9 @@ impl Search<'_> {
                 let x = program.column(0.0, 0.0, layers, whole);
                 columns.push((s, b));
                 terms.push((x, block.layers as f64));
+                for (door, _) in asked.iter().enumerate().filter(|(_, (most, _))| block.most <= *most) {
+                    doors[first + door].0.push((x, 1.0));
+                }
                 for (t, &n) in block.counts.iter().enumerate().filter(|(_, n)| **n > 0) {
                     devices[t].push((x, f64::from(n)));
                 }
@@ -212,6 +258,9 @@ impl Search<'_> {
         for (terms, &free) in devices.into_iter().zip(&taken.free) {
             program.row(terms, Relation::AtMost, f64::from(free));
         }
+        for (terms, open) in doors.into_iter().filter(|(_, open)| *open > 0.0) {
+            program.row(terms, Relation::AtLeast, open);
+        }
         if whole {
             program.row(segments.iter().map(|&j| (j, 1.0)).collect(), Relation::AtMost, layers);
         }
@@ -219,11 +268,12 @@ impl Search<'_> {
     }
 
     fn pack(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Packed>, SolverFault> {
-        let stretches = stretches(profile);
+        let stretches = stretches(profile, &self.ways);
         let (program, _) = self.program(profile, &stretches, &Taken::nothing(self), false);
         let answer = solve(&program, None, 0.0, &Budget { progress: None, ..*budget })?;
         let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else { return Ok(None) };
-        let prices = answer.duals.iter().skip(stretches.len()).map(|dual| dual.max(0.0)).collect();
+        let duals = answer.duals.iter().skip(stretches.len()).take(self.yard.types.len());
+        let prices = duals.map(|dual| dual.max(0.0)).collect();
         let held = at[..profile.len()].to_vec();
         Ok(Some(Packed { layers: held.iter().sum(), held, prices }))
     }
@@ -231,8 +281,11 @@ impl Search<'_> {
     /// Most layers that devices hold by a profile, and the profile without segments of no use; blocks are made where it is
     /// not much worse than `best`.
     fn value(&mut self, profile: Profile, best: f64, budget: &Budget<'_>) -> Result<(f64, Profile), SolverFault> {
-        let all = stretches(&profile);
-        let made = |s: &Stretch| self.blocks.iter().any(|b| (b.site, b.level) == (s.site, s.level));
+        let all = stretches(&profile, &self.ways);
+        let made = |s: &Stretch| {
+            let some = |most: usize| self.blocks.iter().any(|b| (b.site, b.level, b.most) == (s.site, s.level, most));
+            some(s.level) && s.ends.into_iter().all(some)
+        };
         let lacking: Vec<Stretch> = all.iter().filter(|s| !made(s)).cloned().collect();
         if !lacking.is_empty() {
             let prices = self.prices.clone();
@@ -329,7 +382,7 @@ impl Search<'_> {
 
     /// The intervals of a plan by a profile, by type; none where whole blocks do not hold all layers.
     fn plan(&self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Laid>, SolverFault> {
-        let stretches = stretches(profile);
+        let stretches = stretches(profile, &self.ways);
         let (program, columns) = self.program(profile, &stretches, &Taken::nothing(self), true);
         let few = Budget { progress: None, nodes_max: NODES.min(budget.nodes_max), ..*budget };
         let answer = solve(&program, None, 1e-6, &few)?;
@@ -355,26 +408,31 @@ impl Search<'_> {
             let here = || taken.iter().filter(|(of, _)| *of == s).map(|&(_, b)| &self.blocks[b]);
             let mut over = here().map(|block| block.layers).sum::<usize>().checked_sub(end - start)?;
             // The first that can be shorter is; blocks that are not needed at all are left out.
-            let mut pieces: Vec<Piece> = Vec::new();
+            let mut pieces: Vec<(usize, Piece)> = Vec::new();
             let mut longest: Vec<&Block> = here().collect();
-            longest.sort_by_key(|block| std::cmp::Reverse(block.layers));
+            longest.sort_by_key(|block| (block.most < block.level, std::cmp::Reverse(block.layers)));
             for block in longest {
-                if block.layers <= over {
+                if block.layers <= over && block.most == block.level {
                     over -= block.layers;
                     continue;
                 }
                 let shorter = block.piece.shorter(over, block.level, &self.holds);
-                if let Some(shorter) = shorter {
+                if shorter.is_some() {
                     over = 0;
-                    pieces.push(shorter);
-                } else {
-                    pieces.push(block.piece.clone());
                 }
+                pieces.push((block.most, shorter.unwrap_or_else(|| block.piece.clone())));
             }
             if over > 0 {
                 return None;
             }
-            for piece in pieces {
+            // A block that may stand at the end does, and one at the beginning.
+            for (at, &most) in stretch.ends.iter().enumerate().filter(|(_, most)| **most < stretch.level) {
+                // The widest that will do: another end may ask for less.
+                let door = (0..pieces.len()).filter(|&i| pieces[i].0 <= most).max_by_key(|&i| pieces[i].0)?;
+                let piece = pieces.remove(door);
+                if at == 0 { pieces.insert(0, piece) } else { pieces.push(piece) }
+            }
+            for (_, piece) in pieces {
                 start = piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));
             }
             if start != end {
@@ -394,7 +452,8 @@ pub(crate) fn search(
     seed: u64,
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
-    let sites = groups::sites(flows.network, above);
+    // Sites that are joined well enough may be told apart as well: their ways to others may differ.
+    let sites = groups::sites(flows.network, if seed.is_multiple_of(2) { f64::INFINITY } else { above });
     let trunks = !flows.network.shared.is_empty();
     let apart = !trunks && !(DEVICES_MIN..=DEVICES_MAX).contains(&flows.tables.candidates.len());
     if apart || !(2..=groups::SITES_MAX).contains(&sites.members.len()) {
@@ -433,11 +492,11 @@ pub(crate) fn search(
         let layers = yard.layers as f64;
         // What stretches lose by whole devices; layers from which on a plan is looked for.
         let loss = LOSS * layers / devices.max(1) as f64;
-        let score = |value: f64, profile: &Profile| value - loss * stretches(profile).len() as f64;
+        let score = |value: f64, profile: &Profile, ways: &Ways| value - loss * stretches(profile, ways).len() as f64;
         let (mut enough, mut attempts) = (f64::NEG_INFINITY, 0);
         let (mut tried, mut reached): (Vec<Profile>, bool) = (Vec::new(), false);
         for change in 0..=CHANGES {
-            let now = score(value, &profile);
+            let now = score(value, &profile, &search.ways);
             if value >= layers * ENOUGH && now >= enough || change == CHANGES && value >= layers {
                 (enough, attempts) = (now + MORE, attempts + 1);
                 let got = search.made(&profile, (flows, &sites), budget)?;
@@ -456,7 +515,7 @@ pub(crate) fn search(
             let Some(next) = next.or_else(|| search.ways.drawn(&profile, &mut search.random)) else { break };
             tried.push(next.clone());
             let (other, next) = search.value(next, value, budget)?;
-            if score(other, &next) >= now {
+            if score(other, &next, &search.ways) >= now {
                 (value, profile) = (other, next);
             }
         }

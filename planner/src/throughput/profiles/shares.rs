@@ -6,6 +6,8 @@ use super::{PARTS, Profile};
 
 /// Share of what a change is worth that is not left to the draw.
 const CERTAIN: f64 = 0.3;
+/// Devices that a border may need on either side of it, for ways of one pair each to carry what crosses there.
+const DOORS: f64 = 4.0;
 /// Draws for a change that ways can carry.
 const DRAWS: usize = 40;
 
@@ -13,7 +15,9 @@ const DRAWS: usize = 40;
 pub(super) struct Ways {
     /// At all borders together.
     trunk: Vec<Vec<usize>>,
-    /// At one border.
+    /// At one border, by one pair of devices.
+    way: Vec<Vec<usize>>,
+    /// At one border, by as many as there may be.
     border: Vec<Vec<usize>>,
     /// Most segments.
     pub segments: usize,
@@ -45,32 +49,48 @@ fn crossed(
 }
 
 impl Ways {
-    /// Between the sites of a yard at a rate, for profiles of so many segments. Whichever pair of devices hands over what
-    /// crosses at a border, its way carries it.
+    /// Between the sites of a yard at a rate, for profiles of so many segments.
     pub fn new(yard: &Yard, rate: f64, segments: usize) -> Self {
         let parts = |way: f64| ((way / rate * PARTS as f64).min(8.0 * PARTS as f64)) as usize;
         let table = |of: &dyn Fn(usize, usize) -> f64| -> Vec<Vec<usize>> {
             (0..yard.sites).map(|a| (0..yard.sites).map(|b| parts(of(a, b))).collect()).collect()
         };
-        Self { trunk: table(&|a, b| yard.trunk[a][b]), border: table(&|a, b| yard.between[a][b]), segments }
+        let way = table(&|a, b| yard.between[a][b]);
+        let border = table(&|a, b| yard.between[a][b] * DOORS * DOORS);
+        Self { trunk: table(&|a, b| yard.trunk[a][b]), way, border, segments }
     }
 
     /// Whether they carry what crosses at all borders of a profile.
     pub fn carry(&self, profile: &Profile) -> bool {
+        self.crossings(profile).is_some()
+    }
+
+    /// Borders at which the way of one pair does not do: before which segment, from which site to which, and the share of what
+    /// a site passes that a device there passes at most. Ends of shares `x` and `y` of what their sites pass share `x y` of
+    /// what crosses.
+    pub fn doors(&self, profile: &Profile) -> Vec<(usize, usize, usize, f64)> {
+        let narrow = |&(_, a, b, much): &(usize, usize, usize, usize)| much > self.way[a][b];
+        let all = self.crossings(profile).unwrap_or_default().into_iter().filter(narrow);
+        all.map(|(border, a, b, much)| (border, a, b, (self.way[a][b] as f64 / much as f64).sqrt())).collect()
+    }
+
+    /// What crosses: before which segment, from which site to which, and how much; none where ways do not carry it.
+    fn crossings(&self, profile: &Profile) -> Option<Vec<(usize, usize, usize, usize)>> {
         let sites = self.trunk.len();
         let mut used = vec![vec![0_usize; sites]; sites];
         if profile.len() > self.segments {
-            return false;
+            return None;
         }
-        for pair in profile.windows(2) {
+        let mut all = Vec::new();
+        for (j, pair) in profile.windows(2).enumerate() {
             let mut room =
                 |a: usize, b: usize| self.border[a][b].min(self.trunk[a][b].saturating_sub(used[a.min(b)][a.max(b)]));
-            let Some(moved) = crossed(&pair[0], &pair[1], &mut room) else { return false };
-            for (a, b, much) in moved {
+            for (a, b, much) in crossed(&pair[0], &pair[1], &mut room)? {
                 used[a.min(b)][a.max(b)] += much;
+                all.push((j + 1, a, b, much));
             }
         }
-        true
+        Some(all)
     }
 
     /// The change that prices of a layer, by site and share, speak for most, with some luck: a layer of all segments in use
@@ -243,6 +263,7 @@ mod tests {
     fn no_border_carries_more_than_its_ways_and_all_no_more_than_the_trunk() {
         let ways = Ways {
             trunk: vec![vec![usize::MAX, 300], vec![300, usize::MAX]],
+            way: vec![vec![100; 2]; 2],
             border: vec![vec![250; 2]; 2],
             segments: 3,
         };
@@ -250,6 +271,9 @@ mod tests {
         assert!(ways.carry(&vec![half.clone(), vec![400, 0]]));
         assert!(!ways.carry(&vec![vec![0, 400], vec![400, 0]]), "400 at one border");
         assert!(ways.carry(&vec![half.clone(), vec![350, 50], half.clone()]), "150 twice");
-        assert!(!ways.carry(&vec![half.clone(), vec![400, 0], half]), "200 twice");
+        assert!(!ways.carry(&vec![half.clone(), vec![400, 0], half.clone()]), "200 twice");
+        // Half of 150 each by ends of 82 % of what their sites pass: 100 by a pair.
+        let doors = ways.doors(&vec![half, vec![350, 50]]);
+        assert!(matches!(doors[..], [(1, 1, 0, share)] if (share * share * 150.0 - 100.0).abs() < 1e-9), "{doors:?}");
     }
 }

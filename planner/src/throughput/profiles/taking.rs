@@ -33,12 +33,17 @@ impl Taken {
         let here = self.blocks.iter().filter(|(of, _)| *of == stretch);
         here.map(|&(_, block)| search.blocks[block].layers).sum()
     }
+
+    /// Blocks of a stretch whose ends pass no more than `most` each.
+    pub fn doors(&self, search: &Search<'_>, stretch: usize, most: usize) -> usize {
+        self.blocks.iter().filter(|(of, block)| *of == stretch && search.blocks[*block].most <= most).count()
+    }
 }
 
 impl Search<'_> {
     /// The intervals of a plan by a profile, by type; none where it was not found.
     pub(super) fn dive(&mut self, profile: &Profile, budget: &Budget<'_>) -> Result<Option<Laid>, SolverFault> {
-        let stretches = stretches(profile);
+        let stretches = stretches(profile, &self.ways);
         let mut taken = Taken::nothing(self);
         for _ in 0..STEPS {
             if budget.exhausted().is_some() {
@@ -90,6 +95,10 @@ impl Search<'_> {
         // Each site with a share throughout has to hold all layers.
         let all = |s: &usize| stretches[*s].segments.len() == profile.len();
         if (0..stretches.len()).filter(all).any(|s| held[s] < self.yard.layers) {
+            return Ok(None);
+        }
+        let lacks = |s: usize| stretches[s].doors().into_iter().any(|(most, count)| taken.doors(self, s, most) < count);
+        if (0..stretches.len()).any(lacks) {
             return Ok(None);
         }
         let layers = self.yard.layers as f64;
