@@ -67,6 +67,8 @@ const DIVES: usize = 2;
 const ATTEMPTS: usize = 5;
 /// Devices that a stretch loses because it has whole ones, on the average.
 const LOSS: f64 = 0.1;
+/// What a block loses in the linear program for the square of its layers.
+const SHORTER: f64 = 1e-5;
 /// Rates looked at.
 const RATES: u64 = 24;
 /// Share of the bound that is looked at first where nothing is known.
@@ -243,7 +245,9 @@ impl Search<'_> {
                 {
                     continue;
                 }
-                let x = program.column(0.0, 0.0, layers, whole);
+                // Of ways that cost the same, short blocks: fewer of them are left in fractions.
+                let long = (block.layers * block.layers) as f64;
+                let x = program.column(-SHORTER * long, 0.0, layers, whole);
                 columns.push((s, b));
                 terms.push((x, block.layers as f64));
                 for (door, _) in asked.iter().enumerate().filter(|(_, (most, _))| block.most <= *most) {

@@ -120,3 +120,63 @@ impl Search<'_> {
         Ok((over == 0).then_some(lengths))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::blocks::{Type, Yard};
+    use super::super::super::clip::Span;
+    use super::super::super::random::Random;
+    use super::super::super::series::Holds;
+    use super::super::{PARTS, Ways};
+    use super::*;
+
+    /// Spans of a device of so many layers at most, whose rate is `speed / k`.
+    fn spans(speed: f64, most: usize) -> Vec<Span> {
+        let ends = [(false, false), (true, false), (false, true), (true, true)];
+        let of = |held: usize| ends.map(|(first, last)| Span { held, first, last, rate: speed / held as f64 });
+        (1..=most).flat_map(of).collect()
+    }
+
+    /// What one of a few dives lays out at a rate of 6 on 12 layers by devices of `12 / k` at one site and of `6 / k` at
+    /// another, between which pairs of devices have ways of `way`.
+    fn dived(counts: [usize; 2], way: f64, profile: &Profile) -> Option<Laid> {
+        let types = (0..2).map(|t| Type { site: t, kind: t, count: counts[t] }).collect();
+        let table = |rate: f64| vec![vec![f64::INFINITY, rate], vec![rate, f64::INFINITY]];
+        let yard = Yard::new(12, types, &[spans(12.0, 4), spans(6.0, 4)], table(way), table(f64::INFINITY));
+        let (rate, prices, random) = (6.0, vec![1.0; 2], Random::new(3));
+        let (ways, holds) = (Ways::new(&yard, rate, 3), Holds::new(&yard, rate, PARTS));
+        let mut search = Search { yard: &yard, ways, holds, longest: 12, blocks: Vec::new(), prices, random };
+        search.value(profile.clone(), 0.0, &Budget::default()).expect("the solver answers");
+        (0..5).find_map(|_| search.dive(profile, &Budget::default()).expect("the solver answers"))
+    }
+
+    #[test]
+    fn blocks_taken_hold_every_layer_at_the_shares_of_a_profile_and_no_more_devices_than_there_are() {
+        // Half each and then all at the first site: eight layers need two and four devices, four more need two.
+        let laid = dived([4, 4], 3.0, &vec![vec![200, 200], vec![400, 0]]).expect("a plan");
+        let rate = |site: usize, layer: usize| -> f64 {
+            let here = laid.iter().filter(|(t, start, end)| *t == site && (*start..*end).contains(&layer));
+            here.map(|&(t, start, end)| [12.0, 6.0][t] / (end - start) as f64).sum()
+        };
+        let both = laid.iter().filter(|(t, ..)| *t == 1).map(|(.., end)| *end).max().expect("the second site has some");
+        for layer in 0..12 {
+            let shares = if layer < both { [3.0, 3.0] } else { [6.0, 0.0] };
+            assert!((0..2).all(|site| rate(site, layer) >= shares[site] - 1e-9), "layer {layer} of {laid:?}");
+        }
+        assert!((0..2).all(|site| laid.iter().filter(|(t, ..)| *t == site).count() <= 4), "{laid:?}");
+        assert!(laid.iter().all(|(_, start, end)| *end <= both || *start >= both), "nothing stands across: {laid:?}");
+        // One device less, and there is no such plan.
+        assert_eq!(dived([3, 4], 3.0, &vec![vec![200, 200], vec![400, 0]]), None);
+    }
+
+    #[test]
+    fn where_a_way_does_not_carry_what_crosses_several_devices_end_and_begin_there() {
+        // 3 cross; by ways of 0.75 four pairs are needed.
+        let laid = dived([9, 9], 0.75, &vec![vec![200, 200], vec![400, 0]]).expect("a plan");
+        let border =
+            laid.iter().filter(|(t, ..)| *t == 1).map(|(.., end)| *end).max().expect("the second site has some");
+        let ends = laid.iter().filter(|(t, _, end)| (*t, *end) == (1, border)).count();
+        let begins = laid.iter().filter(|(t, start, _)| (*t, *start) == (0, border)).count();
+        assert!(ends >= 2 && begins >= 2, "{laid:?}");
+    }
+}
