@@ -338,7 +338,8 @@ impl Governor {
     fn ease(&mut self, allowed: Watts) {
         let range = self.guarded.busy - self.guarded.idle;
         let free = self.guarded.busy + range * (2.0 * self.settings.hysteresis);
-        self.bound = allowed.min(self.bound.min(free) + range * RISE);
+        // A forecast far above the limit asks for less than nothing; what is made up for later is no more than idleness.
+        self.bound = allowed.max(self.guarded.idle).min(self.bound.min(free) + range * RISE);
     }
 
     /// The cheapest thing that keeps the power within what is allowed.

@@ -246,10 +246,13 @@ fn describe(result: &Rows<'_>) -> String {
         format!("{:.0} %: {} before, {} after", speed.share * 100.0, percent(speed.before), percent(speed.after))
     });
     let speeds: Vec<String> = speeds.collect();
+    let speeds = match speeds.is_empty() {
+        true => "single steps were not timed alone: the device is unknown".to_owned(),
+        false => format!("single steps alone around each load, predicted against measured: {}", speeds.join("; ")),
+    };
     format!(
-        "{}\n  single steps, timed alone around each load, predicted against measured: {}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
+        "{}\n  {speeds}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
         table(&cells, &[2, 3, 4, 5]),
-        speeds.join("; "),
         result.requests,
         result.capacity_hertz,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)

@@ -70,11 +70,13 @@ pub(super) struct Observer {
     /// By how much, in K, the device lately got warmer within a period than the model told, whatever rounding explains left
     /// out.
     jump: f64,
+    /// Whether the period before had a reading.
+    seen: bool,
 }
 
 impl Observer {
     pub(super) fn new(state: ThermalState, period: Seconds) -> Self {
-        Self { state, unaccounted: 0.0, period, grid: Grid::default(), jump: 0.0 }
+        Self { state, unaccounted: 0.0, period, grid: Grid::default(), jump: 0.0, seen: false }
     }
 
     pub(super) const fn state(&self) -> ThermalState {
@@ -102,6 +104,7 @@ impl Observer {
     pub(super) fn step(&mut self, power: Watts, sensor: Option<Celsius>) {
         let before = self.state;
         self.state.advance(self.period, power + Watts::of(self.unaccounted));
+        let was_seen = std::mem::replace(&mut self.seen, sensor.is_some());
         let Some(sensor) = sensor else { return };
         let mut unit = ThermalState::new(*before.node(), before.temperature());
         unit.advance(self.period, power + Watts::of(self.unaccounted + 1.0));
@@ -109,7 +112,9 @@ impl Observer {
         let a = (-(self.period / before.node().time_constant())).exp();
         self.grid.see(sensor.value());
         let difference = (sensor - self.state.temperature()).value();
-        self.jump = (self.jump * JUMP_KEPT).max(difference - JUMP_MIN - 2.0 * self.grid.half()).min(JUMP_MAX);
+        // After readings were missing the difference is of more than a period.
+        let jumped = if was_seen { difference - JUMP_MIN - 2.0 * self.grid.half() } else { 0.0 };
+        self.jump = (self.jump * JUMP_KEPT).max(jumped).min(JUMP_MAX);
         let (error, pole) = (self.grid.beyond(difference), self.grid.pole(difference));
         let gain = (1.0 + a - 2.0 * pole).max(0.0);
         let corrected = self.state.temperature() + Kelvin::of(error * gain);

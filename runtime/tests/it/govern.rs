@@ -207,6 +207,41 @@ fn without_a_sensor_the_model_alone_keeps_more_distance_and_says_so() {
 }
 
 #[test]
+fn one_reading_far_too_high_and_a_silent_sensor_cost_little_work() {
+    // A slow card, of which a high reading asks for far less power than none.
+    let slow = Plant { resistance: 0.5, capacity: 800.0, busy: 220.0, ..CARD };
+    let means = Means { caps: Some((Watts::of(slow.idle), Watts::of(slow.busy))), batch: true, shift: false };
+    for fault in [None, Some(20.0)] {
+        let start = Celsius::of(slow.air + slow.idle * slow.resistance);
+        let mut governor = Governor::new(slow.guarded(LIMIT, 1.0), means, Settings::default(), Some(start));
+        let (mut second, mut idle) = (0, 0);
+        let (hottest, _, _) = slow.run(3600, |reading| {
+            second += 1;
+            if let Some((seen, watts, work)) = reading {
+                let temperature = match (fault, second) {
+                    (Some(more), 1800) => Some(seen + more),
+                    (None, 1800..1810) => None,
+                    _ => Some(seen),
+                };
+                governor.step(&Reading {
+                    temperature: temperature.map(Celsius::of),
+                    power: Some(Watts::of(watts)),
+                    air: None,
+                    work,
+                    demand: 1.0,
+                    charge: None,
+                });
+            }
+            idle += u32::from(second >= 1800 && governor.share() == 0.0);
+            governor.share()
+        });
+        assert!(hottest <= LIMIT + 1.0, "{fault:?}: {hottest:.2} °C");
+        assert!(idle <= 60, "{fault:?}: idle for {idle} s");
+        eprintln!("{fault:?}: {hottest:.2} °C, idle for {idle} s");
+    }
+}
+
+#[test]
 fn a_sensor_that_is_lost_is_an_alarm_and_its_return_is_noticed() {
     let means = Means { caps: None, batch: true, shift: false };
     let mut governor = Governor::new(CARD.guarded(LIMIT, 1.0), means, Settings::default(), Some(Celsius::of(40.0)));
@@ -313,7 +348,8 @@ proptest! {
         };
         let best = plant.best_constant(1800, LIMIT);
         let course = plant.governed(1800, LIMIT, wrong, true);
-        prop_assert!(course.hottest <= LIMIT + 1.0, "{:.2} °C", course.hottest);
+        let most = if package.is_some() { 0.5 } else { 1.0 };
+        prop_assert!(course.hottest <= LIMIT + most, "{:.2} °C", course.hottest);
         // Of cards of three nodes one in some hundred loses up to a tenth while it is learnt how they are.
         let least = if package.is_some() { 0.85 } else { 0.95 };
         prop_assert!(course.done >= least * best, "{:.4} of {:.4}", course.done, best);

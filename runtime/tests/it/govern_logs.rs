@@ -219,8 +219,9 @@ fn on_cards_as_real_logs_show_them_no_limit_is_passed_and_hardly_any_work_is_los
 }
 
 #[test]
-fn a_card_of_several_nodes_and_a_fan_passes_no_limit_although_the_governor_knows_but_one() {
-    const NAME: &str = "a_card_of_several_nodes_and_a_fan_passes_no_limit_although_the_governor_knows_but_one";
+fn a_card_of_several_nodes_and_a_fan_passes_a_limit_by_no_kelvin_although_the_governor_knows_but_one() {
+    const NAME: &str =
+        "a_card_of_several_nodes_and_a_fan_passes_a_limit_by_no_kelvin_although_the_governor_knows_but_one";
     for number in 0..4 {
         let name = format!("rtx4000ada_workload_{number}.csv");
         let Some(text) = crate::material::thermal_log(NAME, &name) else { return };
