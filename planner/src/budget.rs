@@ -1,7 +1,7 @@
 //! How long a search may go on, and who is told about it.
 
 use isotherm_core::units::Seconds;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A gap at or below this counts as none: plan and bound agree to within the arithmetic of the solver.
 pub const GAP_NONE: f64 = 1e-6;
@@ -16,12 +16,38 @@ pub(crate) const SLICE_NODES: u64 = 512;
 /// Columns times nodes of one branch-and-bound search, at most: the larger the program, the fewer nodes it is worth.
 pub(crate) const COLUMN_NODES_MAX: u64 = 4_000_000;
 
+/// Work that stands for one node of a call's limit, in entries of a program that are looked at: what a node of a program of a
+/// hundred columns takes. Some 20,000 of them are a quarter of a minute on one core of an ordinary machine.
+const NODE_WORK: u64 = 75_000;
+
+/// What has been done in one call, in steps that every machine counts alike, and how much may be.
+///
+/// Nodes of a large program take a thousand times as long as those of a small one, and a call makes many searches. Where no
+/// clock ends them, this does, at the same step everywhere.
+#[derive(Debug)]
+pub struct Work {
+    done: AtomicU64,
+    most: u64,
+}
+
+impl Work {
+    /// As much as so many nodes stand for.
+    #[must_use]
+    pub const fn of_nodes(nodes: u64) -> Self {
+        Self { done: AtomicU64::new(0), most: nodes.saturating_mul(NODE_WORK) }
+    }
+
+    fn left(&self) -> u64 {
+        self.most.saturating_sub(self.done.load(Ordering::Relaxed))
+    }
+}
+
 /// What ended a search before its goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
     /// The time given was used up.
     Time,
-    /// The branch-and-bound nodes, labels or steps given were used up.
+    /// The branch-and-bound nodes, labels or steps given, or the work that they stand for, were used up.
     Nodes,
     /// Somebody raised the interrupt flag.
     Interrupt,
@@ -56,8 +82,11 @@ pub struct Progress {
 pub struct Budget<'a> {
     /// Time left, asked whenever the search may stop; absent where time does not matter. The only clock there is.
     pub remaining: Option<&'a (dyn Fn() -> Seconds + Sync)>,
-    /// Most branch-and-bound nodes (and labels of a label-setting search, in hundreds) of any one search.
+    /// Most branch-and-bound nodes (and labels of a label-setting search, in hundreds) of any one search. Where time does not
+    /// matter, all searches of a call together do no more work than so many nodes stand for.
     pub nodes_max: u64,
+    /// What has been done, and how much may be; absent where nobody counts.
+    pub work: Option<&'a Work>,
     /// Relative gap that suffices.
     pub gap_target: f64,
     /// Ends the search when raised.
@@ -68,7 +97,7 @@ pub struct Budget<'a> {
 
 impl Default for Budget<'_> {
     fn default() -> Self {
-        Self { remaining: None, nodes_max: 20_000, gap_target: GAP_NONE, interrupt: None, progress: None }
+        Self { remaining: None, nodes_max: 20_000, work: None, gap_target: GAP_NONE, interrupt: None, progress: None }
     }
 }
 
@@ -89,7 +118,31 @@ impl Budget<'_> {
         if self.interrupt.is_some_and(|flag| flag.load(Ordering::Relaxed)) {
             return Some(Limit::Interrupt);
         }
+        if self.work.is_some_and(|work| work.left() == 0) {
+            return Some(Limit::Nodes);
+        }
         self.remaining.filter(|left| left().value() <= 0.0).map(|_| Limit::Time)
+    }
+
+    /// Runs a call whose work is counted, unless a clock ends it or it is part of one that counts.
+    pub(crate) fn counted<T>(&self, run: impl FnOnce(&Budget<'_>) -> T) -> T {
+        if self.remaining.is_some() || self.work.is_some() {
+            return run(self);
+        }
+        let work = Work::of_nodes(self.nodes_max);
+        run(&Budget { work: Some(&work), ..*self })
+    }
+
+    /// Counts what was done.
+    pub(crate) fn did(&self, steps: u64) {
+        if let Some(work) = self.work {
+            work.done.fetch_add(steps, Ordering::Relaxed);
+        }
+    }
+
+    /// Work left; none where nobody counts.
+    pub(crate) fn work_left(&self) -> Option<u64> {
+        self.work.map(Work::left)
     }
 
     /// Runs something that may take a share of the time that is left, from 0 to 1.
@@ -140,6 +193,22 @@ mod tests {
         assert_eq!(budget.exhausted(), Some(Limit::Time));
         flag.store(true, Ordering::Relaxed);
         assert_eq!(budget.exhausted(), Some(Limit::Interrupt));
+    }
+
+    #[test]
+    fn work_ends_a_search_where_no_clock_does_and_parts_count_together() {
+        let budget = Budget { nodes_max: 2, ..Budget::default() };
+        budget.counted(|counted| {
+            counted.did(NODE_WORK);
+            assert_eq!(counted.exhausted(), None);
+            let part = Budget { nodes_max: 1, ..*counted };
+            part.counted(|part| part.did(NODE_WORK));
+            assert_eq!(counted.exhausted(), Some(Limit::Nodes));
+        });
+        assert_eq!(budget.exhausted(), None, "each call has its own");
+        let hour = || Seconds::of(3600.0);
+        let timed = Budget { remaining: Some(&hour), nodes_max: 0, ..Budget::default() };
+        timed.counted(|timed| assert_eq!((timed.work_left(), timed.exhausted()), (None, None)));
     }
 
     #[test]

@@ -37,6 +37,10 @@ const WEAKER_MAX: usize = 3;
 /// # Errors
 /// The solver failed, or the checker refused what was found; neither is the scenario's fault.
 pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    budget.counted(|budget| within(problem, budget))
+}
+
+fn within(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     if goals::concerns(problem) {
         return goals::plan(problem, budget);
     }

@@ -31,7 +31,7 @@ mod tables;
 mod throughput;
 pub mod trial;
 
-pub use budget::{Budget, Limit, Progress};
+pub use budget::{Budget, Limit, Progress, Work};
 pub use door::plan;
 pub use explain::{Explanation, TightMemory, Worth, explain};
 pub use formulation::solve::SolverFault;

@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     pub bound: f64,
     /// Branch-and-bound nodes.
     pub nodes: u64,
+    /// Entries of the program looked at, about.
+    pub work: u64,
     /// What the solver concluded.
     pub verdict: Verdict,
     /// Row duals of a continuous program: change of the objective per unit of a row's right side.
@@ -67,6 +69,33 @@ pub enum SolverFault {
     },
 }
 
+/// Work of a call of HiGHS, whatever the program.
+const CALL_WORK: u64 = 10_000;
+/// The same by entry, row and column of the program, where all columns are continuous, and where some are whole: cuts,
+/// presolve and searches for a first assignment.
+const LOAD_WORK: u64 = 100;
+const ROOT_WORK: u64 = 2_500;
+/// Nodes that take about as much as the root.
+const ROOT_NODES: u64 = 8;
+
+/// Entries, rows and columns of a program.
+fn size(program: &Program) -> u64 {
+    let entries: usize = program.rows.iter().map(|row| row.terms.len()).sum();
+    (entries + program.rows.len() + program.columns.len()) as u64
+}
+
+/// What the root of an integer program takes, about: as many pivots as there are rows and columns.
+fn root_work(program: &Program) -> u64 {
+    let (size, edges) = (size(program), (program.rows.len() + program.columns.len()) as u64);
+    CALL_WORK + ROOT_WORK * size + size.saturating_mul(edges)
+}
+
+/// Nodes that so much work is enough for, about: at least one, or none where it is not enough for the root.
+fn affordable(program: &Program, work: u64) -> Option<u64> {
+    let root = root_work(program);
+    work.checked_sub(root).map(|rest| 1 + rest / (root / ROOT_NODES).max(1))
+}
+
 /// Solves with HiGHS, in slices of doubling node limits (see [`SLICE_NODES`]), from `start` where given: a value for
 /// every column, because HiGHS takes those left out as zero. `gap` is the relative gap that ends the search.
 pub(crate) fn solve(
@@ -77,15 +106,25 @@ pub(crate) fn solve(
 ) -> Result<Answer, SolverFault> {
     let integer = program.columns.iter().any(|c| c.integer);
     let mut start = start.map(<[f64]>::to_vec);
-    let nodes_max = budget.nodes_max.min(COLUMN_NODES_MAX / program.columns.len().max(1) as u64).max(1);
+    let mut nodes_max = budget.nodes_max.min(COLUMN_NODES_MAX / program.columns.len().max(1) as u64).max(1);
     let mut slice = SLICE_NODES.min(nodes_max);
     let (mut bound, mut nodes) = (unknown(program), 0_u64);
     loop {
         if let Some(limit) = budget.exhausted() {
-            return Ok(Answer { assignment: start, bound, nodes, verdict: Verdict::Stopped(limit), duals: Vec::new() });
+            return Ok(stopped(start, (bound, nodes), limit));
+        }
+        // HiGHS cannot be asked to stop after so much work, so that a slice is as long as there is work left for.
+        if integer && let Some(left) = budget.work_left() {
+            let Some(nodes) = affordable(program, left) else {
+                return Ok(stopped(start, (bound, nodes), Limit::Nodes));
+            };
+            if nodes < slice {
+                (slice, nodes_max) = (nodes, nodes);
+            }
         }
         let Some(answer) = watched(program, start.as_deref(), gap, slice, budget) else { continue };
         let mut answer = answer?;
+        budget.did(answer.work);
         nodes += answer.nodes;
         answer.nodes = nodes;
         bound = if program.maximise { bound.min(answer.bound) } else { bound.max(answer.bound) };
@@ -104,6 +143,11 @@ pub(crate) fn solve(
             _ => return Ok(answer),
         }
     }
+}
+
+/// What is known where a limit comes first.
+fn stopped(assignment: Option<Vec<f64>>, (bound, nodes): (f64, u64), limit: Limit) -> Answer {
+    Answer { assignment, bound, nodes, work: 0, verdict: Verdict::Stopped(limit), duals: Vec::new() }
 }
 
 /// How often an interrupt is looked for while HiGHS runs.
@@ -256,8 +300,11 @@ fn run(
         _ => unknown(program),
     };
     let nodes = solved.int_info_value(c"mip_node_count").ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let pivots =
+        solved.int_info_value(c"simplex_iteration_count").ok().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    let work = CALL_WORK + size(program) * (pivots + if integer { ROOT_WORK } else { LOAD_WORK });
     let duals = if integer { Vec::new() } else { solution.dual_rows().to_vec() };
-    Ok(Answer { assignment, bound, nodes, verdict, duals })
+    Ok(Answer { assignment, bound, nodes, work, verdict, duals })
 }
 
 /// Solves a small program with microlp, to its optimum: the second opinion.

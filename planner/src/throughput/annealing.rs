@@ -14,6 +14,8 @@ const HOT: f64 = 3e-3;
 const COLD: f64 = 3e-8;
 /// Moves between two looks at the clock.
 const LOOK: u64 = 1024;
+/// Work of a move.
+const MOVE_WORK: u64 = 60;
 /// Most rails of a block.
 const RAILS_MAX: usize = 96;
 
@@ -57,6 +59,9 @@ impl<'a> Annealing<'a> {
             }
             if step % LOOK == 0 && (best.0 >= target || budget.exhausted().is_some()) {
                 break;
+            }
+            if step % LOOK == 0 {
+                budget.did(LOOK.min(moves - step) * MOVE_WORK);
             }
             if !self.change() {
                 self.undo();

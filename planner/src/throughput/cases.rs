@@ -317,7 +317,7 @@ impl Division {
                 active.extend(short.into_iter().take(ROWS_AT_ONCE).map(|(_, position)| position));
                 continue;
             }
-            let Cheap { covers, complete } = self.cheapest_covers(rate, &prices, &shares);
+            let Cheap { covers, complete } = self.cheapest_covers(rate, &prices, &shares, budget);
             let least = covers.iter().map(|(paid, _)| *paid).fold(f64::INFINITY, f64::min);
             if complete && least > 0.0 {
                 // All rows are homogeneous: what is paid too little for the cheapest cover is made up for by scale.
@@ -483,7 +483,7 @@ impl Division {
 
     /// Cheap covers and what they pay, the cheapest among them: of each site whose layers are counted, of several sites, of
     /// any.
-    fn cheapest_covers(&self, rate: f64, prices: &Prices, shares: &Shares) -> Cheap {
+    fn cheapest_covers(&self, rate: f64, prices: &Prices, shares: &Shares, budget: &Budget<'_>) -> Cheap {
         let mut items: Vec<Item> = Vec::new();
         for (c, class) in self.classes.iter().enumerate() {
             let mut before: Option<(f64, f64)> = None;
@@ -502,7 +502,7 @@ impl Division {
         items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
         let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
         if prices.let_off.iter().all(|&off| off == 0.0) {
-            return cheap_covers(&items, &free, rate, shares, (false, 1.0));
+            return cheap_covers(&items, &free, rate, shares, (false, 1.0), budget);
         }
         let mut all = Cheap { covers: Vec::new(), complete: true };
         let mut add = |found: Cheap, off: f64| {
@@ -511,9 +511,9 @@ impl Division {
         };
         for (site, &off) in prices.let_off.iter().enumerate() {
             let here: Vec<Item> = items.iter().filter(|item| item.site == site).copied().collect();
-            add(cheap_covers(&here, &free, rate, shares, (false, 1.0 - off)), off);
+            add(cheap_covers(&here, &free, rate, shares, (false, 1.0 - off), budget), off);
         }
-        add(cheap_covers(&items, &free, rate, shares, (true, 1.0)), 0.0);
+        add(cheap_covers(&items, &free, rate, shares, (true, 1.0), budget), 0.0);
         all
     }
 }

@@ -1,6 +1,7 @@
 //! The cheapest devices that carry a layer together: knapsacks solved by depth-first search.
 
 use super::within::Shares;
+use crate::budget::Budget;
 use std::collections::BTreeMap;
 
 mod tabled;
@@ -9,6 +10,10 @@ mod tabled;
 const QUICK: u64 = 3_000;
 /// Most partial covers looked at with tables.
 const LOOKED_MAX: u64 = 100_000;
+/// Work of looking at one.
+const LOOK_WORK: u64 = 20;
+/// Steps of tables that are as much work as an entry of a program.
+const TABLE_STEPS: u64 = 8;
 /// Covers that one search gives at most.
 const COVERS_AT_ONCE: usize = 6;
 
@@ -69,6 +74,7 @@ pub(super) fn cheap_covers(
     rate: f64,
     shares: &Shares,
     (apart, below): (bool, f64),
+    budget: &Budget<'_>,
 ) -> Cheap {
     let chosen = vec![0; items.len()];
     let rounding = 1e-12 * rate;
@@ -95,11 +101,15 @@ pub(super) fn cheap_covers(
     };
     search.cover(0, rate, 0.0);
     let quick = search.looked <= QUICK;
+    let mut work = search.looked * LOOK_WORK;
     let (found, complete) = if quick {
         (search.found.into_iter().rev().take(COVERS_AT_ONCE).collect(), true)
     } else {
-        tabled::search(items, free, rate, shares, (apart, below))
+        let (found, complete, looked) = tabled::search(items, free, rate, shares, (apart, below));
+        work += tabled::STEPS as u64 / TABLE_STEPS + looked * LOOK_WORK;
+        (found, complete)
     };
+    budget.did(work);
     let named = |(price, chosen): (f64, Vec<usize>)| {
         let mut cover = Cover::new();
         for (item, n) in items.iter().zip(chosen).filter(|(_, n)| *n > 0) {

@@ -28,6 +28,8 @@ use std::collections::BTreeMap;
 
 /// Most partial covers looked at for one cheapest cover: a tenth of what the checker allows itself.
 const COVERS_MAX: u64 = 200_000;
+/// Work of looking at one.
+const LOOK_WORK: u64 = 5;
 /// Most rows added at one rate.
 const ROWS_MAX: usize = 400;
 /// Most rails of a pattern.
@@ -142,7 +144,7 @@ impl Covers {
             }
             let Some((worth, more)) = self.cheapest_worths(rate, budget)? else { return Ok(None) };
             let mut dearest = true;
-            let Some(cover) = self.cheapest_cover(&worth, rate, 1) else { return Ok(None) };
+            let Some(cover) = self.cheapest_cover(&worth, rate, 1, budget) else { return Ok(None) };
             // Worths that pay nothing for some cover prove nothing yet.
             let scale = if cover.0 > 0.0 { (1.0 + ROUNDING) / cover.0.min(1.0) } else { f64::INFINITY };
             let mut extra = 0.0;
@@ -150,7 +152,7 @@ impl Covers {
                 dearest = !self.learn(cover.1);
             }
             if self.sites.is_some() {
-                let Some(several) = self.cheapest_cover(&worth, rate, 2) else { return Ok(None) };
+                let Some(several) = self.cheapest_cover(&worth, rate, 2, budget) else { return Ok(None) };
                 extra = (several.0 * scale - 1.0).clamp(0.0, self.whole);
                 if several.0 < 1.0 + more - MARGIN {
                     dearest = !self.learn(several.1) && dearest;
@@ -246,7 +248,13 @@ impl Covers {
 
     /// The cheapest cover of a rate by at least so many devices (1 or 2), and its price; none where the search takes too
     /// long. Where there is no cover at all, none is dearer than any.
-    fn cheapest_cover(&self, worth: &[f64], rate: f64, devices_min: usize) -> Option<(f64, Cover)> {
+    fn cheapest_cover(
+        &self,
+        worth: &[f64],
+        rate: f64,
+        devices_min: usize,
+        budget: &Budget<'_>,
+    ) -> Option<(f64, Cover)> {
         let mut items: Vec<Item> = Vec::new();
         for (kind, &worth) in worth.iter().enumerate() {
             for at in 0..self.useful(kind, rate) {
@@ -267,6 +275,7 @@ impl Covers {
             second: least.filter(|_| devices_min > 1),
         };
         search.cover(0, rate, 0.0);
+        budget.did(search.looked * LOOK_WORK);
         if search.looked > COVERS_MAX {
             return None;
         }

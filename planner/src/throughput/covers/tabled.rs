@@ -12,7 +12,7 @@ use super::{COVERS_AT_ONCE, Item, LOOKED_MAX, second};
 const PARTS_MAX: usize = 1024;
 const PARTS_MIN: usize = 128;
 /// Steps that tables may take, about.
-const STEPS: usize = 2_000_000;
+pub(super) const STEPS: usize = 2_000_000;
 
 /// Where a search is: at a group of a site, whose ways from one on may be used, by so many copies.
 #[derive(Clone, Copy)]
@@ -53,14 +53,14 @@ struct Tabled<'a> {
     looked: u64,
 }
 
-/// Covers of a rate cheaper than `below`, the last of them the cheapest; whether all were looked at.
+/// Covers of a rate cheaper than `below`, the last of them the cheapest; whether all were looked at, and how many were.
 pub(super) fn search(
     items: &[Item],
     free: &[usize],
     rate: f64,
     shares: &Shares,
     (apart, below): (bool, f64),
-) -> (Vec<(f64, Vec<usize>)>, bool) {
+) -> (Vec<(f64, Vec<usize>)>, bool, u64) {
     let mut sets: Vec<(usize, usize)> = items.iter().map(|item| (item.site, item.set)).collect();
     sets.sort_unstable();
     sets.dedup();
@@ -87,7 +87,7 @@ pub(super) fn search(
     let rounding = 1e-12 * rate;
     let lacks = |site: usize| shares.floors[site] > rounding && sites.iter().all(|known| known.1 != site);
     if (0..shares.floors.len()).any(lacks) {
-        return (Vec::new(), true);
+        return (Vec::new(), true, 0);
     }
     let nothing = || {
         let mut costs = vec![f64::INFINITY; parts + 1];
@@ -128,9 +128,9 @@ pub(super) fn search(
     let mut tabled =
         Tabled { items, groups, sites, later, shares, rounding, part, apart, chosen, found, below, looked };
     tabled.site(0, rate, 0.0);
-    let complete = tabled.looked <= LOOKED_MAX;
+    let looked = tabled.looked;
     let covers = tabled.found.into_iter().rev().take(COVERS_AT_ONCE).collect();
-    (covers, complete)
+    (covers, looked <= LOOKED_MAX, looked)
 }
 
 impl Tabled<'_> {
