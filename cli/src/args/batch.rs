@@ -51,7 +51,8 @@ pub struct BatchHow {
     /// A plan is good enough when no plan can be better by more than this share.
     #[arg(long, value_name = "SHARE", default_value_t = 0.01)]
     pub gap: f64,
-    /// Most branch-and-bound nodes of one search; with the gap, what ends one. Time never does, so that results repeat.
+    /// Most branch-and-bound nodes of one search; all searches of a point together do no more work than so many nodes of a
+    /// small program. With the gap, what ends one. Time never does, so that results repeat.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     pub nodes: u64,
     /// Rows of one file of results.

@@ -132,6 +132,7 @@ fn made(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Result<(Summa
     let shard = args.shard.map(shards::resolve).transpose()?;
     let points = Points::read(directory)?;
     let store = Store::open(output)?;
+    let _held = store.held(shard)?;
     let batch = prepare::describe(&points, &how);
     store.begin(&batch, shard.is_none())?;
     let mine: Vec<u64> = points.of_shard(shard);
@@ -175,8 +176,11 @@ fn made(ui: &Ui, args: &Batch, directory: &Path, output: &Path) -> Result<(Summa
         return Err(failure);
     }
     if interrupt::flag().load(Ordering::Relaxed) {
-        return Err(Failure::new(Code::Limit, "the batch was interrupted; what is done is kept")
-            .remedy("run the same command again, and it goes on"));
+        return Err(Failure::new(
+            Code::Limit,
+            "the batch was interrupted; finished points are kept, those in progress are lost",
+        )
+        .remedy("run the same command again: it goes on with the points that are not finished"));
     }
     let place = shard.map_or_else(|| store.results(), |shard| store.shard(shard));
     let mut seen = Seen::default();

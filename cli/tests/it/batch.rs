@@ -1,6 +1,7 @@
 //! Batches: sweeps, resuming, shards, questions, pages.
 
 use crate::Place;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,6 +16,8 @@ const PILE: &str = "name = \"pile\"\nquestion = \"Which pile?\"\n[model]\nname =
 \"network.within_site.bandwidth\" = [\"1 Gbit/s\", \"10 Gbit/s\"]\n";
 const POINTS: u64 = 13;
 const HOW: &str = "--seeds 1 --part-rows 5";
+/// Of Linux: opening does not wait for the other end.
+const O_NONBLOCK: i32 = 0o4000;
 
 fn scenarios() -> Place {
     let place = Place::new();
@@ -159,6 +162,56 @@ fn a_batch_killed_at_any_moment_goes_on_and_ends_with_the_same_tables() {
     }
     place.expect(0, &format!("-q batch in -o killed {HOW}"));
     assert!(results(&place, "killed") == whole, "the tables differ after kills");
+}
+
+#[test]
+fn a_folder_that_a_batch_writes_to_is_refused_to_others_until_it_ends_however_it_ends() {
+    let place = scenarios();
+    std::fs::create_dir_all(place.path("out")).expect("writable");
+    // A batch that waits for its own description for ever holds the folder.
+    let made = Command::new("mkfifo").arg(place.path("out/batch.json")).status().expect("mkfifo is there");
+    assert!(made.success());
+    let begun = |shard: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_isotherm"))
+            .args(format!("-q batch in -o out {HOW}").split_whitespace())
+            .args(shard)
+            .current_dir(place.path(""))
+            .env("ISOTHERM_HOME", place.path("home"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts")
+    };
+    // Who writes to a pipe that nobody reads is refused: so it is known when the batch has come to it.
+    let reached = || {
+        let options = std::fs::File::options().write(true).custom_flags(O_NONBLOCK).clone();
+        loop {
+            match options.open(place.path("out/batch.json")) {
+                Ok(pipe) => break pipe,
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    };
+    let refused = |shard: &str| {
+        let (_, message) = place.expect(2, &format!("-q batch in -o out {HOW}{shard}"));
+        assert!(message.contains("is writing to out") && message.contains("-o"), "{message}");
+    };
+    let mut whole = begun(&[]);
+    let pipe = reached();
+    refused("");
+    refused(" --shard 0/2");
+    whole.kill().expect("SIGKILL is delivered");
+    whole.wait().expect("it ended");
+    drop(pipe);
+    let mut shard = begun(&["--shard", "0/2"]);
+    let _pipe = reached();
+    refused("");
+    refused(" --shard 0/2");
+    std::fs::remove_file(place.path("out/batch.json")).expect("there");
+    place.expect(0, &format!("-q batch in -o out {HOW} --shard 1/2"));
+    shard.kill().expect("SIGKILL is delivered");
+    shard.wait().expect("it ended");
+    place.expect(0, &format!("-q batch in -o out {HOW}"));
 }
 
 #[test]

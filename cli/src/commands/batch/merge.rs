@@ -30,6 +30,7 @@ fn refused(what: impl Into<String>, remedy: &str) -> Failure {
 /// Runs the command.
 pub fn run(ui: &Ui, args: &BatchMerge) -> Done {
     let store = Store::open(&args.output)?;
+    let _held = store.held(None)?;
     let (batch, _) = files::read_artefact::<Description>(&store.folder().join("batch.json"), BATCH_SCHEMA)?;
     if batch.header.tool_version != TOOL_VERSION {
         let what = format!("the batch was made by isotherm {}, and this is {TOOL_VERSION}", batch.header.tool_version);

@@ -17,6 +17,7 @@ use isotherm_core::sweep::Point;
 use isotherm_reports::tables::{Format, Values, write_columns};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,9 @@ use std::path::{Path, PathBuf};
 pub const SUCCESS_SCHEMA: &str = "isotherm.batch-success/v1";
 /// Name of that mark.
 pub const SUCCESS: &str = "_SUCCESS";
+
+/// Name of the file that is locked while a batch is written.
+const LOCK: &str = ".lock";
 
 /// What a finished table says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +58,34 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, Failure> {
         std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
         Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Keeps others from writing to the folder until what is returned is dropped or the program ends, however it ends: a
+    /// batch run whole keeps everybody out, a shard those who run it whole and the same shard. The system lets go of locks,
+    /// so that none outlives its program; where files cannot be locked, nobody is kept out.
+    pub fn held(&self, shard: Option<Which>) -> Result<Vec<File>, Failure> {
+        let lock = |name: &str, shared: bool| {
+            let path = self.folder.join(name);
+            let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let file = open.map_err(|e| Failure::file(&path, e))?;
+            match if shared { file.try_lock_shared() } else { file.try_lock() } {
+                Ok(()) => Ok(file),
+                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => Ok(file),
+                Err(TryLockError::Error(e)) => Err(Failure::file(&path, e)),
+                Err(TryLockError::WouldBlock) => Err(self.busy(shard)),
+            }
+        };
+        let Some(shard) = shard else { return Ok(vec![lock(LOCK, false)?]) };
+        Ok(vec![lock(LOCK, true)?, lock(&format!("{LOCK}-{}-of-{}", shard.index, shard.of), false)?])
+    }
+
+    fn busy(&self, shard: Option<Which>) -> Failure {
+        let folder = self.folder.display();
+        let what = shard.map_or_else(
+            || format!("another batch or a shard of one is writing to {folder}"),
+            |shard| format!("another batch, or shard {shard} once more, is writing to {folder}"),
+        );
+        Failure::new(Code::Usage, what).remedy("wait until it ends or stop it, or name another folder with -o")
     }
 
     /// The folder.
