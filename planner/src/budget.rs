@@ -16,9 +16,9 @@ pub(crate) const SLICE_NODES: u64 = 512;
 /// Columns times nodes of one branch-and-bound search, at most: the larger the program, the fewer nodes it is worth.
 pub(crate) const COLUMN_NODES_MAX: u64 = 4_000_000;
 
-/// Work that stands for one node of a call's limit, in entries of a program that are looked at: what a node of a program of a
-/// hundred columns takes. Some 20,000 of them are a quarter of a minute on one core of an ordinary machine.
-const NODE_WORK: u64 = 75_000;
+/// Work that stands for one node of a call's limit, in entries of a program that are looked at: what a
+/// node of a program of some hundred columns takes. 20,000 of them are about a third of a minute on one core.
+const NODE_WORK: u64 = 150_000;
 
 /// What has been done in one call, in steps that every machine counts alike, and how much may be.
 ///
