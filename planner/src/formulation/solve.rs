@@ -343,6 +343,7 @@ pub(crate) fn second_opinion(program: &Program) -> Result<Option<f64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::Work;
 
     /// Items of a knapsack: value, weight.
     const ITEMS: [(f64, f64); 6] = [(10.0, 5.0), (4.0, 3.0), (7.0, 4.0), (3.0, 2.0), (8.0, 6.0), (1.0, 1.0)];
@@ -418,6 +419,25 @@ mod tests {
         // A quick machine may have ended before.
         let verdict = answer.expect("runs").verdict;
         assert!(matches!(verdict, Verdict::Stopped(Limit::Interrupt) | Verdict::Optimal), "{verdict:?}");
+    }
+
+    #[test]
+    fn an_integer_program_is_begun_only_with_work_left_for_its_root_and_much_of_it_changes_nothing() {
+        let mut program = Program { maximise: true, ..Program::default() };
+        let columns: Vec<usize> = (0..40).map(|i| program.column(f64::from(7 + i % 5), 0.0, 3.0, true)).collect();
+        let weights = columns.iter().map(|&x| (x, 5.0 + (x % 7) as f64)).collect();
+        program.row(weights, Relation::AtMost, 211.0);
+        let within = |nodes: u64| {
+            let work = Work::of_nodes(nodes);
+            let budget = Budget { work: Some(&work), ..Budget::default() };
+            solve(&program, None, 0.0, &budget).expect("it is solved")
+        };
+        let none = within(1);
+        assert_eq!((none.verdict, none.assignment), (Verdict::Stopped(Limit::Nodes), None));
+        assert!(within(2).assignment.is_some(), "enough for the root");
+        let free = solve(&program, None, 0.0, &Budget::default()).expect("it is solved");
+        assert_eq!(free.verdict, Verdict::Optimal);
+        assert_eq!(within(20_000), free);
     }
 
     #[test]
