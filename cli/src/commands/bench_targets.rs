@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 const TARGETS: &str = include_str!("bench_targets/targets.toml");
-const SCHEMA: &str = "isotherm.bench-targets/v1";
+const SCHEMA: &str = "isotherm.bench-targets/v2";
 /// Name of the record in its folder.
 pub const FILE: &str = "targets.json";
 
@@ -119,15 +119,12 @@ pub fn run(ui: &Ui, args: &BenchTargets) -> Done {
     let (started, system) = (jiff::Timestamp::now().to_string(), System::read());
     let mut record = Record { schema, tool_version, started, system, rows: Vec::new(), command: line(args) };
     let mut measured = 0;
-    let mut draws = measures::Draws::open(args.output.as_deref(), args.keep);
+    let mut draws = measures::Draws::open(args.output.as_deref(), args.keep)?;
     for target in targets {
         interrupted(measured)?;
         let asked = args.only.is_empty() || args.only.contains(&target.id);
         let basis = basis(&target, args.runs, &record.system);
-        let kept = before.iter().find(|row| row.id == target.id && row.basis == basis);
-        // What could not be measured is tried again, unless it never can be.
-        let kept = kept.filter(|row| !asked || (args.keep && (row.achieved.is_some() || target.measure.is_none())));
-        if let Some(row) = kept {
+        if let Some(row) = kept(&before, &target, basis, asked, args.keep) {
             record.rows.push(row.clone());
             continue;
         }
@@ -180,13 +177,24 @@ impl Record {
     }
 }
 
-/// The record that lies in a folder; none where there is none, or one of another form.
+/// The record that lies in a folder; none where there is none. Errors: it is of another form, so that writing over it
+/// would lose what it holds.
 fn before(folder: &Path) -> Result<Option<Record>, Failure> {
     let path = folder.join(FILE);
     if !path.is_file() {
         return Ok(None);
     }
-    Ok(serde_json::from_slice(&files::read(&path)?).ok())
+    let read = files::read_artefact::<Record>(&path, SCHEMA);
+    let (record, _) = read.map_err(|failure| failure.remedy("move it away, or name another folder with -o"))?;
+    Ok(Some(record))
+}
+
+/// The row of before that stays. One that was not asked for stays whatever it was taken of, as it says of itself; one
+/// that was asked for only where it is of the same, and what could not be measured is tried again, unless it never can be.
+fn kept<'a>(before: &'a [Row], target: &Target, basis: Digest, asked: bool, keep: bool) -> Option<&'a Row> {
+    let row = before.iter().find(|row| row.id == target.id)?;
+    let whole = row.achieved.is_some() || target.measure.is_none();
+    (!asked || (keep && row.basis == basis && whole)).then_some(row)
 }
 
 fn line(args: &BenchTargets) -> String {
@@ -345,12 +353,46 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_was_not_asked_for_stays_though_it_is_of_other_runs() {
+        let system = System::read();
+        let target = targets().into_iter().find(|target| target.id == "permission").expect("a target");
+        let (five, twenty) = (basis(&target, 5, &system), basis(&target, 20, &system));
+        let old = [row(target.clone(), 5, five, &system, &mut measures::Draws::default())];
+        let stays = |basis, asked, keep| kept(&old, &target, basis, asked, keep).is_some();
+        assert!(stays(twenty, false, false) && stays(twenty, false, true), "not asked for: left alone");
+        assert!(!stays(five, true, false) && !stays(twenty, true, true), "asked for: measured anew");
+        assert!(stays(five, true, true), "asked for, to be kept, and of the same");
+        let failed = [Row { achieved: None, ..old[0].clone() }];
+        assert!(kept(&failed, &target, five, true, true).is_none(), "what failed is tried again");
+    }
+
+    #[test]
+    fn a_folder_with_a_record_of_another_form_is_refused_and_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(before(folder.path()).expect("an empty folder").is_none());
+        for text in ["{", r#"{"schema": "isotherm.bench-targets/v1", "tool_version": "0.1.0", "rows": []}"#] {
+            std::fs::write(folder.path().join(FILE), text).expect("writable");
+            let failure = before(folder.path()).err().expect("another form");
+            assert!(failure.message.contains(FILE), "{}", failure.message);
+            assert!(failure.remedy.expect("something to do").contains("-o"));
+        }
+        std::fs::write(folder.path().join("draws.json"), "{").expect("writable");
+        let failure = measures::Draws::open(Some(folder.path()), true).expect_err("damaged");
+        assert!(failure.message.contains("draws.json"), "{}", failure.message);
+        assert!(measures::Draws::open(Some(folder.path()), false).is_ok(), "all are made anew");
+    }
+
+    #[test]
     fn what_a_row_achieves_stands_beside_what_is_attainable() {
         let system = System::read();
         for id in ["throughput-mobile", "two-unlike", "synchronise", "permission", "greedy", "availability"] {
             let target = targets().into_iter().find(|target| target.id == id).expect("a target");
-            let row = row(target.clone(), 5, basis(&target, 5, &system), &system, &mut measures::Draws::default());
             // A host with one core cannot hand anything over.
+            if id == "synchronise" && system.cores < 2 {
+                eprintln!("skipped: {id} needs two cores");
+                continue;
+            }
+            let row = row(target.clone(), 5, basis(&target, 5, &system), &system, &mut measures::Draws::default());
             let achieved = row.achieved.expect(id);
             let Some(bound) = row.bound else { panic!("{id}: {:?}", row.bound_missing) };
             assert!(achieved > 0.0 && bound > 0.0 && !row.hardware.is_empty(), "{row:?}");

@@ -3,6 +3,7 @@
 use super::{Found, Values};
 use crate::args::BatchHow;
 use crate::commands::batch::{Timed, timed};
+use crate::failure::Failure;
 use crate::interrupt;
 use crate::usage::Usage;
 use isotherm_core::artefact::TOOL_VERSION;
@@ -57,12 +58,17 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// Those of a folder, or none of them where they are to be made anew.
-    pub fn open(folder: Option<&Path>, keep: bool) -> Self {
+    /// Those of a folder, or none of them where they are to be made anew. Errors: the file is damaged.
+    pub fn open(folder: Option<&Path>, keep: bool) -> Result<Self, Failure> {
         let file = folder.map(|folder| folder.join("draws.json"));
-        let text = file.as_ref().filter(|_| keep).and_then(|file| std::fs::read(file).ok());
-        let known = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        Self { file, known }
+        let known = match file.as_ref().filter(|file| keep && file.is_file()) {
+            None => BTreeMap::new(),
+            Some(file) => serde_json::from_slice(&crate::files::read(file)?).map_err(|e| {
+                Failure::file(file, format!("is damaged: {e}"))
+                    .remedy("move it away, and its draws are made again, or name another folder with -o")
+            })?,
+        };
+        Ok(Self { file, known })
     }
 
     /// One draw with so many workers. Errors: a point had no answer, or the user asked to stop.
