@@ -46,11 +46,14 @@ pub fn inferred(directory: &Path, devices: &str, plans: &[Made<'_>]) -> Vec<Comm
         let sources = format!("{scenario} --devices {devices}{sources}");
         let objective = plan.objective_name.replace('_', "-");
         add(Step::Plan, format!("isotherm plan {sources} --objective {objective} -o {file}"));
+        // A folder for each plan, so that no prediction is written over another's.
+        let predicted = format!("predicted/{}", file.strip_suffix(".json").unwrap_or(file));
         if let Some((_, seeds)) = made.simulation {
-            add(Step::Simulate, format!("isotherm simulate {file} {sources} --seeds {seeds} -o predicted"));
+            add(Step::Simulate, format!("isotherm simulate {file} {sources} --seeds {seeds} -o {predicted}"));
         }
         if let Some((manifest, Some(model))) = made.manifest {
-            let pinned = made.simulation.map_or_else(String::new, |(file, _)| format!(" --simulation {file}"));
+            let pinned =
+                made.simulation.map_or_else(String::new, |_| format!(" --simulation {predicted}/simulation.json"));
             add(
                 Step::Seal,
                 format!("isotherm seal {file} {scenario} --devices {devices} --model {model}{pinned} -o {manifest}"),
@@ -63,4 +66,45 @@ pub fn inferred(directory: &Path, devices: &str, plans: &[Made<'_>]) -> Vec<Comm
     }
     add(Step::Report, "isotherm report .".to_owned());
     commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_plan_is_predicted_into_its_own_folder_and_sealed_with_what_lies_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let scenario = b"name = \"two\"";
+        std::fs::write(folder.path().join("two.toml"), scenario).expect("writable");
+        let plan = |file: &str| {
+            let text = serde_json::json!({
+                "schema": "isotherm.plan/v1", "tool_version": "0", "inputs": [Digest::of(scenario)], "scenario": "two",
+                "model": "m", "status": "feasible", "objective_name": "throughput", "unit": "tok/s", "stages": [],
+                "routes": [], "unused": [],
+            });
+            let value: Plan = serde_json::from_value(text).expect("a plan");
+            Stored { file: file.to_owned(), digest: Digest::of(file.as_bytes()), value }
+        };
+        let plans = [plan("plan-1.json"), plan("plan-2.json")];
+        let made = plans.each_ref().map(|plan| Made {
+            plan,
+            simulation: Some(("simulation-old.json", 3)),
+            manifest: Some(("manifest.json", Some("m.gguf"))),
+            runs: Vec::new(),
+        });
+        let commands = inferred(folder.path(), "devices.json", &made);
+        let lines: Vec<&str> = commands.iter().map(|command| command.line.as_str()).collect();
+        for i in [1, 2] {
+            let own = |line: &&&str| line.contains(&format!(" plan-{i}.json "));
+            let of = |verb: &str| {
+                let mut found = lines.iter().filter(|line| line.starts_with(verb)).filter(own);
+                *found.next().expect(verb)
+            };
+            assert!(of("isotherm simulate").ends_with(&format!(" -o predicted/plan-{i}")), "{lines:?}");
+            let pinned = format!(" --simulation predicted/plan-{i}/simulation.json ");
+            assert!(of("isotherm seal").contains(&pinned), "{lines:?}");
+        }
+        assert!(lines.iter().all(|line| !line.contains("simulation-old")), "{lines:?}");
+    }
 }
