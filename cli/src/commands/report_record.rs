@@ -23,6 +23,9 @@ const RECORDS: [(&str, &str, &str, &str); 7] = [
 /// Most rows of one table: enough for any of these benchmarks, and a bound on the page.
 const ROWS_MAX: usize = 2000;
 
+/// Most items of a list that are shown in one cell.
+const LISTED_MAX: usize = 8;
+
 /// One record of a folder.
 struct Found {
     title: &'static str,
@@ -80,6 +83,14 @@ fn add(sheet: &mut Sheet, record: &Found, folder: &Path) {
                 let note = format!("From {} {}. Remake: {remade}", record.file, record.digest.short());
                 sheet.tables.push(grid(made(&words(key)), note, items));
             }
+            Value::Array(items) if items.iter().any(Value::is_array) => {
+                let note = format!("From {} {}. Remake: {remade}", record.file, record.digest.short());
+                sheet.tables.push(listed(made(&words(key)), note, key, items));
+            }
+            // Digests of what it was made from.
+            Value::Array(items) if key == "inputs" && !items.is_empty() => {
+                sheet.facts.push([made("inputs"), joined(key, items, ", ")]);
+            }
             // Sentences, as notes are.
             Value::Array(items) if items.iter().all(Value::is_string) => {
                 sheet.sentences.extend(items.iter().filter_map(Value::as_str).map(made));
@@ -132,6 +143,29 @@ fn grid(title: String, note: String, items: &[Value]) -> Grid {
     Grid { title, note, columns, rows }
 }
 
+/// A table of lists, a column for each place in them.
+fn listed(title: String, note: String, key: &str, items: &[Value]) -> Grid {
+    let rows: Vec<&[Value]> =
+        items.iter().map(|item| item.as_array().map_or(std::slice::from_ref(item), Vec::as_slice)).collect();
+    let width = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let number = |i: usize| rows.iter().filter_map(|row| row.get(i)).all(Value::is_number);
+    let columns = (0..width).map(|i| ((i + 1).to_string(), number(i))).collect();
+    let cell = |row: &[Value], i: usize| row.get(i).map_or_else(String::new, |value| text(key, value));
+    let filled = rows.iter().take(ROWS_MAX);
+    let filled = filled.map(|row| GridRow { row: None, cells: (0..width).map(|i| cell(row, i)).collect() }).collect();
+    let note = if rows.len() > ROWS_MAX { format!("{ROWS_MAX} of {} rows. {note}", rows.len()) } else { note };
+    Grid { title, note, columns, rows: filled }
+}
+
+/// A value as text, a list with its items after one another.
+fn text(key: &str, value: &Value) -> String {
+    value.as_array().map_or_else(|| shown(key, value), |items| joined(key, items, " "))
+}
+
+fn joined(key: &str, items: &[Value], between: &str) -> String {
+    items.iter().map(|item| text(key, item)).collect::<Vec<_>>().join(between)
+}
+
 /// An object as the rows that its list of objects holds, each with the object's own figures; itself where it holds none.
 fn unfolded(item: &Value) -> Vec<Value> {
     let lists = |(_, value): &(&String, &Value)| value.as_array().is_some_and(|list| list.iter().any(Value::is_object));
@@ -149,7 +183,7 @@ fn unfolded(item: &Value) -> Vec<Value> {
     inner.map(|row| Value::Object(own.clone().into_iter().chain(row.clone()).collect())).collect()
 }
 
-/// Figures of an object, those of objects in it under both names; of a list inside only how long it is.
+/// Figures of an object, those of objects in it under both names; of a list of objects, or a long one, only how long it is.
 fn flatten(prefix: &str, value: &Value, cells: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(inside) => {
@@ -158,12 +192,11 @@ fn flatten(prefix: &str, value: &Value, cells: &mut Vec<(String, Value)>) {
                 flatten(&name, value, cells);
             }
         }
-        Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) || items.len() > 8 => {
+        Value::Array(items) if items.iter().any(Value::is_object) || items.len() > LISTED_MAX => {
             cells.push((format!("{prefix}_count"), items.len().into()));
         }
         Value::Array(items) => {
-            let all: Vec<String> = items.iter().map(|item| shown(prefix, item)).collect();
-            cells.push((prefix.to_owned(), all.join(", ").into()));
+            cells.push((prefix.to_owned(), joined(prefix, items, ", ").into()));
         }
         plain => cells.push((prefix.to_owned(), plain.clone())),
     }
@@ -225,6 +258,32 @@ mod tests {
         assert!(sheet.sentences.iter().any(|s| s.contains("NOT run")));
         assert!(sheet.facts.iter().any(|[name, value]| name.ends_with("cap") && value == "20.00 s"));
         assert!(sheet.commands.iter().any(|line| line.starts_with("isotherm bench planner -o ")));
+    }
+
+    #[test]
+    fn lists_of_lists_are_on_the_page_and_digests_are_no_sentences() {
+        let folder = tempfile::tempdir().expect("a folder");
+        written(
+            folder.path(),
+            "device.json",
+            r#"{"schema": "isotherm.device-bench/1", "inputs": ["sha256:ab", "sha256:cd"],
+                "absent": [["cuda", "no driver"], ["wgpu", "no adapter"]], "digests": [[1, "sha256:ef"]],
+                "devices": [{"name": "cpu", "rows": [{"at_least": [["H100", 0.5], ["A100", 2]]}]},
+                            {"name": "two", "rows": [{"stages": [["a", 0, 4], ["b", 4, 9]]}]}]}"#,
+        );
+        let sheet = sheet(folder.path()).expect("readable").expect("a benchmark");
+        let rows = |what: &str| -> Vec<&[String]> {
+            let table = sheet.tables.iter().find(|table| table.title.ends_with(what)).expect(what);
+            table.rows.iter().map(|row| row.cells.as_slice()).collect()
+        };
+        assert_eq!(rows("absent"), [["cuda", "no driver"], ["wgpu", "no adapter"]]);
+        assert_eq!(rows("digests"), [["1", "sha256:ef"]]);
+        let cells: Vec<&String> = rows("devices").into_iter().flatten().collect();
+        for whole in ["H100 0.5000, A100 2", "a 0 4, b 4 9"] {
+            assert!(cells.iter().any(|cell| *cell == whole), "{cells:?}");
+        }
+        assert!(sheet.sentences.is_empty(), "{:?}", sheet.sentences);
+        assert!(sheet.facts.iter().any(|[name, value]| name.ends_with("inputs") && value == "sha256:ab, sha256:cd"));
     }
 
     #[test]
