@@ -2,6 +2,8 @@
 
 use crate::artefact::Header;
 use crate::digest::Digest;
+use crate::plan::Plan;
+use crate::units::Celsius;
 use serde::{Deserialize, Serialize};
 
 /// Schema of a stored frontier.
@@ -15,12 +17,29 @@ pub struct Frontier {
     pub header: Header,
     /// Scenario that it answers.
     pub scenario: String,
+    /// What was asked beside the scenario; of older files unknown, and so none.
+    #[serde(default)]
+    pub asked: Asked,
     /// What the plans are compared by, at least one.
     pub axes: Vec<FrontierAxis>,
     /// The plans, best by the first axis first.
     pub points: Vec<FrontierPoint>,
     /// The command line that made it.
     pub command: String,
+}
+
+/// What was asked of all plans of a frontier beside what the scenario asks.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Asked {
+    /// Temperature of the air in place of the scenario's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ambient_celsius: Option<Celsius>,
+    /// Devices that must hold layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<String>,
+    /// Devices that must not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub banned: Vec<String>,
 }
 
 /// A figure that plans are compared by.
@@ -52,6 +71,18 @@ pub struct FrontierPoint {
     pub gap: Option<f64>,
     /// Devices that hold layers.
     pub devices: Vec<String>,
+}
+
+impl Asked {
+    /// Whether a plan may have been asked for the same, as far as it says: it holds nothing on what is banned, something
+    /// on all that is pinned, and knows of no other air.
+    #[must_use]
+    pub fn may_be_of(&self, plan: &Plan) -> bool {
+        let used = |name: &String| plan.stages.iter().any(|stage| stage.devices.contains(name));
+        let air = plan.sustained.as_ref().map(|sustained| sustained.air_celsius);
+        let other_air = self.ambient_celsius.zip(air).is_some_and(|(asked, of_plan)| asked != of_plan);
+        !other_air && self.pinned.iter().all(used) && !self.banned.iter().any(used)
+    }
 }
 
 impl Frontier {

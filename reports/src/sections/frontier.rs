@@ -56,14 +56,15 @@ fn shown(report: &Report, stored: &Stored<Frontier>) -> Html {
     let (x, y) = (&frontier.axes[0], &frontier.axes[1]);
     let cases: Vec<(usize, &Case)> = report.cases.iter().enumerate().filter(|(_, case)| feasible(case)).collect();
     // A plan for another question stands on no frontier of this one.
-    let asked = |case: &Case| case.plan.header.inputs == frontier.header.inputs;
+    let asked = |case: &Case| case.plan.header.inputs == frontier.header.inputs && frontier.asked.may_be_of(&case.plan);
     let mut marks: Vec<Mark> =
         frontier.points.iter().enumerate().filter_map(|(i, point)| mark(point, i, frontier)).collect();
     let mut corners: Vec<(f64, f64)> = marks.iter().map(|mark| (mark.x, mark.y)).collect();
     corners.sort_by(|a, b| a.0.total_cmp(&b.0));
     for (i, case) in cases.iter().filter(|(_, case)| asked(case)) {
-        marks.extend(own(report, case, &label(report, *i), (x, y)));
+        marks.extend(own(report, case, &label(report, *i), frontier));
     }
+    let elsewhere = cases.iter().any(|(_, case)| asked(case) && point_of(case, frontier).is_none());
     let apart = cases.iter().filter(|(_, case)| !asked(case)).map(|(i, _)| label(report, *i)).collect::<Vec<_>>();
     let mut note = format!(
         "Each mark of the frontier is a plan; none of them is better than another in both figures. {}",
@@ -73,8 +74,22 @@ fn shown(report: &Report, stored: &Stored<Frontier>) -> Html {
             "No run has both of the figures, so that none is drawn."
         }
     );
+    if elsewhere {
+        note.push_str(
+            " A plan that is no point of the frontier is drawn with the planner's value by its own objective, and with \
+             what was sealed or simulated, under the scenario's load, by the other figure, so that it may look further \
+             from the frontier than it is.",
+        );
+    }
+    note.push_str(
+        " Pins, bans, goals and the air's temperature asked for on the command line are compared only as far as a \
+         plan's file shows them: by the devices that hold layers, and by its air where heat was planned for.",
+    );
     if !apart.is_empty() {
-        note.push_str(&format!(" Not drawn, since they answer another scenario: {}.", apart.join(", ")));
+        note.push_str(&format!(
+            " Not drawn, since they answer another scenario or were asked for otherwise: {}.",
+            apart.join(", ")
+        ));
     }
     let chart = Chart {
         title: format!("{} against {}", y.name, x.name),
@@ -128,8 +143,15 @@ fn mark(point: &FrontierPoint, index: usize, frontier: &Frontier) -> Option<Mark
     })
 }
 
+/// The point of the frontier that is this very plan.
+fn point_of<'a>(case: &Case, frontier: &'a Frontier) -> Option<&'a FrontierPoint> {
+    let digest = case.plan.digest();
+    frontier.points.iter().find(|point| point.plan == digest)
+}
+
 /// A plan's own figures on both axes: predicted once, measured once a run.
-fn own(report: &Report, case: &Case, label: &str, (x, y): (&FrontierAxis, &FrontierAxis)) -> Vec<Mark> {
+fn own(report: &Report, case: &Case, label: &str, frontier: &Frontier) -> Vec<Mark> {
+    let (x, y) = (&frontier.axes[0], &frontier.axes[1]);
     let mark = |group: usize, figures: Option<(f64, f64)>, what: &str| {
         figures.map(|(a, b)| Mark {
             x: a,
@@ -146,7 +168,10 @@ fn own(report: &Report, case: &Case, label: &str, (x, y): (&FrontierAxis, &Front
             .or_else(|| case.sealed.as_ref()?.figure(metric))
             .or_else(|| case.simulated(metric, report.run_statistic))
     };
-    let mut marks: Vec<Mark> = mark(1, predicted(x).zip(predicted(y)), "predicted").into_iter().collect();
+    // A point of the frontier has both of its figures from the planner, for the same load as its neighbours.
+    let point = point_of(case, frontier).and_then(|point| point.figures.first().zip(point.figures.get(1)));
+    let figures = point.map(|(a, b)| (*a, *b)).or_else(|| predicted(x).zip(predicted(y)));
+    let mut marks: Vec<Mark> = mark(1, figures, "predicted").into_iter().collect();
     for (i, run) in case.runs.iter().enumerate() {
         let of = |axis: &FrontierAxis| run_figure(&run.value, metric(axis)?.key(), report.run_statistic);
         marks.extend(mark(2, of(x).zip(of(y)), &format!("run {}", i + 1)));

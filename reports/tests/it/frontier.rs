@@ -4,7 +4,7 @@ use crate::reading::Page;
 use crate::sample;
 use isotherm_core::artefact::Header;
 use isotherm_core::digest::Digest;
-use isotherm_core::frontier::{FRONTIER_SCHEMA, Frontier, FrontierAxis, FrontierPoint};
+use isotherm_core::frontier::{Asked, FRONTIER_SCHEMA, Frontier, FrontierAxis, FrontierPoint};
 use isotherm_reports::{Report, Stored};
 
 fn axis(objective: &str, unit: &str, maximise: bool) -> FrontierAxis {
@@ -25,6 +25,7 @@ fn with_frontier() -> Report {
     let value = Frontier {
         header: Header::new(FRONTIER_SCHEMA, report.cases[0].plan.header.inputs.clone()),
         scenario: "sample".into(),
+        asked: Asked::default(),
         axes: vec![axis("throughput", "tok/s", true), axis("tpot", "s", false)],
         points: vec![point(1, 240.0, 0.016), point(2, 160.0, 0.012), point(3, 90.0, 0.011)],
         command: "isotherm plan sample.toml --pareto throughput,latency --pareto-out frontier".into(),
@@ -64,6 +65,33 @@ fn a_plan_for_another_question_is_not_drawn_on_the_frontier() {
     let page = Page::of(&report);
     assert_eq!(marks(&page).len(), 3, "only the plans of the frontier");
     assert!(page.words().contains("answer another scenario"));
+}
+
+#[test]
+fn a_plan_that_is_a_point_of_the_frontier_stands_where_the_point_does() {
+    let mut report = with_frontier();
+    let digest = report.cases[0].plan.digest();
+    if let Some(frontier) = &mut report.frontier {
+        frontier.value.points[1].plan = digest;
+    }
+    let predicted = |report: &Report| -> Vec<String> {
+        marks(&Page::of(report)).into_iter().filter(|words| words.contains(", predicted: ")).collect()
+    };
+    let at_point = |words: &&String| words.contains("throughput 160") && words.contains("tpot 12");
+    assert_eq!(predicted(&report).iter().filter(at_point).count(), 1, "{:?}", predicted(&report));
+    assert_eq!(predicted(&with_frontier()).iter().filter(at_point).count(), 0);
+}
+
+#[test]
+fn a_plan_on_a_device_that_the_frontier_bans_is_not_drawn() {
+    let mut report = with_frontier();
+    let all = marks(&Page::of(&report)).len();
+    let banned = report.cases[0].plan.stages[0].devices[0].clone();
+    if let Some(frontier) = &mut report.frontier {
+        frontier.value.asked.banned = vec![banned];
+    }
+    let page = Page::of(&report);
+    assert!(marks(&page).len() < all && page.words().contains("were asked for otherwise"));
 }
 
 #[test]

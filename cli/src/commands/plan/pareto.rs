@@ -6,7 +6,7 @@ use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, table};
 use crate::{files, interrupt};
 use isotherm_core::artefact::Header;
-use isotherm_core::frontier::{FRONTIER_SCHEMA, Frontier, FrontierPoint};
+use isotherm_core::frontier::{Asked, FRONTIER_SCHEMA, Frontier, FrontierPoint};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
 use isotherm_planner::Budget;
@@ -83,6 +83,11 @@ fn stored(problem: &PlacementProblem, args: &PlanArgs, points: &[Point]) -> Fron
     Frontier {
         header: Header::new(FRONTIER_SCHEMA, inputs),
         scenario: problem.name.clone(),
+        asked: Asked {
+            ambient_celsius: args.sources.ambient,
+            pinned: args.sources.pin.clone(),
+            banned: args.sources.ban.clone(),
+        },
         axes: args.frontier.pareto.iter().map(axis).collect(),
         points: points.iter().enumerate().map(point).collect(),
         command: line(args),
@@ -99,6 +104,24 @@ fn line(args: &PlanArgs) -> String {
     if let Some(model) = &args.sources.model {
         line.push_str(&format!(" --model {}", name(model.as_ref())));
     }
+    if let Some(ambient) = args.sources.ambient {
+        line.push_str(&format!(" --ambient '{ambient}'"));
+    }
+    line.extend(args.sources.pin.iter().map(|device| format!(" --pin {device}")));
+    line.extend(args.sources.ban.iter().map(|device| format!(" --ban {device}")));
+    let goals = &args.goals;
+    for (option, limit) in [
+        ("throughput-min", goals.throughput_min),
+        ("energy-max", goals.energy_max),
+        ("money-max", goals.money_max),
+        ("money-per-hour-max", goals.money_per_hour_max),
+    ] {
+        line.extend(limit.map(|limit| format!(" --{option} {limit}")));
+    }
+    if args.cold {
+        line.push_str(" --cold");
+    }
+    line.push_str(&format!(" --time-limit '{} s'", args.time_limit.value()));
     let axes: Vec<String> = args.frontier.pareto.iter().map(|axis| axis.option()).collect();
     format!("{line} --pareto {} --pareto-out frontier", axes.join(","))
 }
@@ -125,4 +148,55 @@ fn described(axes: &[FrontierAxis], points: &[Point], rows: &[Row]) -> String {
     }
     let right: Vec<usize> = (0..=axes.len()).collect();
     table(&cells, &right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn parsed(words: &[&str]) -> PlanArgs {
+        match Cli::try_parse_from(words).expect("a command line").command {
+            Command::Plan(args) => args,
+            _ => panic!("another command"),
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_frontier_asks_for_the_same_again() {
+        let asked = [
+            "isotherm",
+            "plan",
+            "a.toml",
+            "--ambient",
+            "-5.5 °C",
+            "--pin",
+            "one",
+            "--pin",
+            "two",
+            "--ban",
+            "three",
+            "--money-max",
+            "2.5",
+            "--cold",
+            "--time-limit",
+            "90 s",
+            "--pareto",
+            "throughput,latency",
+            "--pareto-out",
+            "frontier",
+        ];
+        let line = line(&parsed(&asked));
+        // As a shell takes it apart: what stands between quotes is one word.
+        let parts: Vec<&str> = line.split('\'').collect();
+        let words: Vec<&str> = parts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, part)| if i % 2 == 1 { vec![*part] } else { part.split_whitespace().collect() })
+            .collect();
+        let again = parsed(&words);
+        let before = parsed(&asked);
+        assert_eq!(format!("{again:?}"), format!("{before:?}"), "{line}");
+    }
 }
