@@ -105,7 +105,7 @@ fn line(args: &PlanArgs) -> String {
         line.push_str(&format!(" --model {}", name(model.as_ref())));
     }
     if let Some(ambient) = args.sources.ambient {
-        line.push_str(&format!(" --ambient '{ambient}'"));
+        line.push_str(&format!(" --ambient '{} °C'", ambient.value()));
     }
     line.extend(args.sources.pin.iter().map(|device| format!(" --pin {device}")));
     line.extend(args.sources.ban.iter().map(|device| format!(" --ban {device}")));
