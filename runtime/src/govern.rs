@@ -176,9 +176,9 @@ const BATTERY_STOP: f64 = 0.08;
 const BATTERY_SHARE: f64 = 0.5;
 /// Periods over which a plan has to be out of reach before it is questioned, and is questioned again.
 const REPLAN_PERIODS: u64 = 60;
-/// Share of the range between idle and full work by which the power may rise in a period. Of 300 drawn cards of three nodes,
-/// each known as one with a resistance up to 30 % off, the hottest passes its limit by 4.8 K without a bound to it, by 0.6 K
-/// at 0.03, by 0.2 K at 0.02, and by less than 0.1 K at 0.01.
+/// Share of the range between idle and full work by which the power may rise in a period. Of drawn cards of three nodes,
+/// each known as one with a resistance up to 30 % off, the hottest passes its limit by 4.8 K without a bound to it (of 300),
+/// by 0.6 K at 0.03 (of 800), by 0.2 K at 0.02 (of 300), and by less than 0.1 K at 0.01 (of 600).
 const RISE: f64 = 0.01;
 
 /// The governor of one guarded temperature.

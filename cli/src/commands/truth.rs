@@ -193,10 +193,7 @@ impl Bench {
         let seen = probe::witnessed(&self.model, &WANTED, Some(device), whole, &shapes, look)?;
         let steps = seen.iter().flat_map(|(_, _, steps)| steps);
         let errors: Vec<f64> = steps
-            .map(|step| {
-                let measured = (step.seconds.value() + step.again.value()) / 2.0;
-                profile.step(whole, total, &step.shape).value() / measured - 1.0
-            })
+            .map(|step| profile.step(whole, total, &step.shape) / step.middle() - 1.0)
             .filter(|error| error.is_finite())
             .collect();
         Ok(bench_load::median(&errors))

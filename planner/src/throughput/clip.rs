@@ -34,6 +34,16 @@ pub(crate) struct Span {
     pub rate: f64,
 }
 
+#[cfg(test)]
+impl Span {
+    /// Those of a device of so many layers at most, whose rate is `speed / k` while it holds `k`.
+    pub(crate) fn falling(speed: f64, most: usize) -> Vec<Self> {
+        let ends = [(false, false), (true, false), (false, true), (true, true)];
+        let of = |held: usize| ends.map(|(first, last)| Self { held, first, last, rate: speed / held as f64 });
+        (1..=most).flat_map(of).collect()
+    }
+}
+
 /// Weights of layers: 1 but for the first and the last.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Weights {

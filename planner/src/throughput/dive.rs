@@ -503,19 +503,18 @@ fn orders(yard: &Yard) -> Vec<Vec<usize>> {
 mod tests {
     use super::*;
 
-    /// Spans of a device of so many layers at most, whose rate is `speed / k`.
-    fn spans(speed: f64, most: usize) -> Vec<Span> {
-        let ends = [(false, false), (true, false), (false, true), (true, true)];
-        let of = |held: usize| ends.map(|(first, last)| Span { held, first, last, rate: speed / held as f64 });
-        (1..=most).flat_map(of).collect()
-    }
-
     fn yard(layers: usize, types: &[(usize, usize, usize)], way: f64) -> Yard {
         let types = types.iter().map(|&(site, kind, count)| Type { site, kind, count }).collect::<Vec<Type>>();
         let sites = types.iter().map(|t| t.site + 1).max().unwrap_or(1);
         let between = |a: usize| (0..sites).map(|b| if a == b { f64::INFINITY } else { way }).collect();
         let open = vec![vec![f64::INFINITY; sites]; sites];
-        Yard::new(layers, types, &[spans(12.0, 4), spans(6.0, 4)], (0..sites).map(between).collect(), open)
+        Yard::new(
+            layers,
+            types,
+            &[Span::falling(12.0, 4), Span::falling(6.0, 4)],
+            (0..sites).map(between).collect(),
+            open,
+        )
     }
 
     /// What one of ten dives at `rate` lays out; none where none does.

@@ -37,6 +37,14 @@ pub struct Witnessed {
     pub disturbed: u32,
 }
 
+impl Witnessed {
+    /// Between what all rounds of both halves say.
+    #[must_use]
+    pub fn middle(&self) -> Seconds {
+        (self.seconds + self.again) * 0.5
+    }
+}
+
 /// Times steps through the first `layers` of the model on a device by itself, all shapes in turn, round after round, until
 /// the time is over.
 ///
@@ -68,10 +76,6 @@ fn timed(
     let mut pipeline = start(request, &places, request.kernels, rows, positions, blocks)?;
     let mut pass = Pass::default();
     let mut halves: Vec<[Samples; 2]> = shapes.iter().map(|_| <[Samples; 2]>::default()).collect();
-    // The first round warms up and does not count.
-    for shape in shapes {
-        once(&mut pipeline, &mut pass, shape);
-    }
     let begin = Instant::now();
     let mut round = 0;
     while round < ROUNDS || (round < ROUNDS_MAX && begin.elapsed() < time) {

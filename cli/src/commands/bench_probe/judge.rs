@@ -83,7 +83,7 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
                 let profile = run.devices.devices.iter().find(|one| one.name == *device);
                 let Some(profile) = profile.and_then(|one| one.profiles.first()) else { continue };
                 let (one, other) = (seen.seconds.value(), seen.again.value());
-                let measured = f64::midpoint(one, other);
+                let measured = seen.middle().value();
                 if measured > 0.0 {
                     let predicted = profile.step(*layers, layers_total, &seen.shape).value();
                     found.push((predicted, measured, (one - other).abs() / measured));
@@ -174,7 +174,7 @@ fn structure(file: &DevicesFile) -> Vec<String> {
 /// Seconds of every step that was timed apart from a probe's tables.
 fn witnessed(run: &Probed) -> Vec<f64> {
     let steps = run.witnessed.iter().flat_map(|(_, _, steps)| steps);
-    steps.map(|step| f64::midpoint(step.seconds.value(), step.again.value())).collect()
+    steps.map(|step| step.middle().value()).collect()
 }
 
 /// How far each time lies from the median of all probes' times of the same thing, as a share of it.

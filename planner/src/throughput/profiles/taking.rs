@@ -130,19 +130,13 @@ mod tests {
     use super::super::{PARTS, Ways};
     use super::*;
 
-    /// Spans of a device of so many layers at most, whose rate is `speed / k`.
-    fn spans(speed: f64, most: usize) -> Vec<Span> {
-        let ends = [(false, false), (true, false), (false, true), (true, true)];
-        let of = |held: usize| ends.map(|(first, last)| Span { held, first, last, rate: speed / held as f64 });
-        (1..=most).flat_map(of).collect()
-    }
-
     /// What one of a few dives lays out at a rate of 6 on 12 layers by devices of `12 / k` at one site and of `6 / k` at
     /// another, between which pairs of devices have ways of `way`.
     fn dived(counts: [usize; 2], way: f64, profile: &Profile) -> Option<Laid> {
         let types = (0..2).map(|t| Type { site: t, kind: t, count: counts[t] }).collect();
         let table = |rate: f64| vec![vec![f64::INFINITY, rate], vec![rate, f64::INFINITY]];
-        let yard = Yard::new(12, types, &[spans(12.0, 4), spans(6.0, 4)], table(way), table(f64::INFINITY));
+        let yard =
+            Yard::new(12, types, &[Span::falling(12.0, 4), Span::falling(6.0, 4)], table(way), table(f64::INFINITY));
         let (rate, prices, random) = (6.0, vec![1.0; 2], Random::new(3));
         let (ways, holds) = (Ways::new(&yard, rate, 3), Holds::new(&yard, rate, PARTS));
         let mut search = Search { yard: &yard, ways, holds, longest: 12, blocks: Vec::new(), prices, random };
