@@ -220,6 +220,7 @@ fn admitted(
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
         weights_budget: ready.weights_budget.clone(),
         weights_folder: ready.weights_folder.clone(),
+        looks_beside: false,
     };
     let mut stopped = None;
     let pace = Pace::default();

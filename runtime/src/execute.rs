@@ -7,9 +7,11 @@
 mod cancels;
 mod driver;
 mod error;
+mod neighbours;
 
 pub use cancels::Cancels;
 pub use error::ExecuteError;
+pub use neighbours::Neighbours;
 
 use crate::backend::routes::{self, Routes};
 use crate::cpu::attention::CACHE_BLOCK;
@@ -56,6 +58,8 @@ pub struct Orders<'a> {
     /// A folder with room for the layers that the plan leaves on a disk, in a file without a name; the one for temporary
     /// files where absent.
     pub weights_folder: Option<PathBuf>,
+    /// Whether stages look after each pass, for some ten microseconds, for neighbours on their physical cores.
+    pub looks_beside: bool,
 }
 
 /// How much memory weights may take, and where those go that do not fit.
@@ -175,6 +179,8 @@ pub struct Executed {
     pub interrupted: bool,
     /// What bringing layers from a file did; absent where all weights were held.
     pub offloaded: Option<Offloaded>,
+    /// What neighbours on the same physical cores did; absent where nobody asked.
+    pub neighbours: Option<Neighbours>,
 }
 
 /// Executes a plan on this host's devices. `observe` is told of every token, in order, and may end its answer or the run.

@@ -3,6 +3,10 @@
 //! Nothing is fitted to a run. The devices are probed once for each model; placements, contexts and batches are drawn from
 //! a seed, and none of their contexts or batches is one that the probe samples. Beside the prediction stands what a model
 //! says that knows nothing but layers and the number of devices.
+//!
+//! The probe tells what steps take where nobody outside this machine uses the same physical cores, as in a guest of a virtual
+//! machine somebody may. So does what is measured: by how much neighbours lengthened steps is seen in each run and left out.
+//! What was measured with it stands beside.
 
 use crate::access::Wish;
 use crate::args::{ArithmeticName, BenchPlacements};
@@ -16,6 +20,7 @@ use crate::{files, interrupt, question, trust};
 use isotherm_audit::keys::Identity;
 use isotherm_core::artefact::Header;
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::OperatorProfile;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::Plan;
@@ -44,9 +49,11 @@ use judge::Verdicts;
 use slower::Slower;
 
 /// Schema of what this command writes.
-const SCHEMA: &str = "isotherm.placements/v1";
-/// The device that is slowed, and beside it those of one thread.
+const SCHEMA: &str = "isotherm.placements/v2";
+/// The device that is slowed as asked for, on the core of `cpu0`, and the one that is slowed by this factor besides, so that no
+/// device is another's equal: of two placements on equals neither is the better one.
 const SLOWED: &str = "cpu2";
+const SLOWED_TOO: (&str, f64) = ("cpu1", 1.4);
 
 /// Share of the cores beyond which what other programs took of them disturbs a run.
 const OTHERS_MAX: f64 = 0.05;
@@ -86,14 +93,16 @@ struct Row {
     chosen: bool,
     /// Seconds of an output token.
     predicted: f64,
-    /// The same, measured: median of the runs that nothing disturbed, or of all where there is none.
+    /// The same, measured, without what neighbours took: median of the runs that nothing else disturbed, or of all where
+    /// there is none.
     measured: f64,
     /// Half the range of those runs.
     apart: f64,
+    /// The same with what neighbours took.
+    as_run: f64,
+    as_run_apart: f64,
     /// Each run.
-    runs: Vec<f64>,
-    /// Share of the cores that other programs took during each; absent where the system does not tell.
-    others: Vec<Option<f64>>,
+    runs: Vec<Timed>,
     /// `predicted / measured - 1`.
     error: f64,
     /// Seconds that each stage is busy with a step, mean over all steps: predicted, and measured in the last run.
@@ -105,6 +114,35 @@ struct Row {
     null: f64,
 }
 
+/// One run of a placement.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Timed {
+    /// Seconds of an output token.
+    seconds: f64,
+    /// How many times as long as without neighbours on the same physical cores stages were busy with a step; absent where too
+    /// few steps were without.
+    slowdown: Option<f64>,
+    /// Share of the steps with a neighbour.
+    beside: Option<f64>,
+    /// Seconds of each token that went into looking for neighbours.
+    looking: f64,
+    /// Share of the cores that other programs took; absent where the system does not tell.
+    others: Option<f64>,
+}
+
+impl Timed {
+    /// Seconds of an output token without neighbours, as far as is known.
+    fn alone(&self) -> f64 {
+        (self.seconds - self.looking).max(0.0) / self.slowdown.unwrap_or(1.0)
+    }
+
+    /// Whether no other program took much of the processor, and what neighbours took is known. Where the former is not told,
+    /// it is taken for granted.
+    fn is_calm(&self) -> bool {
+        self.others.is_none_or(|share| share <= OTHERS_MAX) && self.slowdown.is_some()
+    }
+}
+
 #[derive(Serialize)]
 struct Artefact {
     #[serde(flatten)]
@@ -112,6 +150,8 @@ struct Artefact {
     load_average: Option<f64>,
     rows: Vec<Row>,
     verdicts: Verdicts,
+    /// The same of what was measured with what neighbours took.
+    as_run: Verdicts,
     slower: Option<Slower>,
 }
 
@@ -141,16 +181,16 @@ pub fn run(ui: &Ui, args: &BenchPlacements) -> Done {
     let mut done = 0;
     // Run after run of all of them, so that a disturbance spoils one run of each; and again where too many were.
     'rounds: for run in 0..args.runs.saturating_mul(AGAIN) {
-        for one in placed.iter_mut().filter(|one| one.calm().count() < args.runs as usize) {
+        for one in placed.iter_mut().filter(|one| one.calm() < args.runs as usize) {
             let before = Ticks::now();
-            let seconds = match one.run(u64::from(run) ^ args.seed) {
-                Ok(seconds) => seconds,
+            let timed = match one.run(u64::from(run) ^ args.seed) {
+                Ok(timed) => timed,
                 // Whoever stops it after the first round gets what there is.
                 Err(_) if run > 0 && interrupt::flag().load(Ordering::Relaxed) => break 'rounds,
                 Err(failure) => return Err(failure),
             };
             let others = before.zip(Ticks::now()).and_then(|(before, now)| now.others_since(before));
-            one.runs.push((seconds, others));
+            one.runs.push(Timed { others, ..timed });
             done = (done + 1).min(total);
             bar.at(done, total);
         }
@@ -158,12 +198,13 @@ pub fn run(ui: &Ui, args: &BenchPlacements) -> Done {
     bar.finish();
     let rows = judge::rows(placed.iter().map(Placed::row).collect());
     let verdicts = judge::verdicts(&rows);
+    let as_run = judge::verdicts(&judge::as_run(&rows));
     let slower = match args.skip_slower || interrupt::flag().load(Ordering::Relaxed) {
         true => None,
         false => Some(slower::run(ui, args, &identity, &first)?),
     };
     let inputs = [&first, &second].iter().filter_map(|subject| subject.model.model.digest).collect();
-    let artefact = Artefact { header: Header::new(SCHEMA, inputs), load_average, rows, verdicts, slower };
+    let artefact = Artefact { header: Header::new(SCHEMA, inputs), load_average, rows, verdicts, as_run, slower };
     files::write_json(&args.output.join("placements.json"), &artefact)?;
     ui.result(&artefact, || text(&artefact))
 }
@@ -212,8 +253,7 @@ struct Placed<'a> {
     /// Of the last run: what each stage was busy with a step, and what passes waited between stages.
     busy: Vec<f64>,
     between: Vec<f64>,
-    /// Seconds of a token, and the share of the cores that others took meanwhile.
-    runs: Vec<(f64, Option<f64>)>,
+    runs: Vec<Timed>,
 }
 
 impl Subject {
@@ -224,7 +264,7 @@ impl Subject {
         model: LocalModel,
         name: &str,
     ) -> Result<Self, Failure> {
-        let slow = [(SLOWED.to_owned(), args.slow)];
+        let slow = [(SLOWED.to_owned(), args.slow), (SLOWED_TOO.0.to_owned(), SLOWED_TOO.1)];
         let before = args.output.join(format!("devices-{name}.json"));
         if args.reuse && before.exists() {
             let (devices, _) = files::read_artefact::<DevicesFile>(&before, DEVICES_SCHEMA)?;
@@ -342,14 +382,17 @@ impl Subject {
 }
 
 impl Placed<'_> {
-    /// Mean time per output token of one run.
-    fn run(&mut self, seed: u64) -> Result<f64, Failure> {
+    /// One run. What others took is not known here.
+    fn run(&mut self, seed: u64) -> Result<Timed, Failure> {
         let executed = self.executed(seed)?;
         self.busy = busy(&executed.trace);
         let mean = |link: &LinkRecord| link.between_ns.0 as f64 * 1e-9 / link.messages.max(1) as f64;
         self.between = executed.trace.links.iter().map(mean).collect();
         let found = metrics(&executed.trace).get("tpot_seconds").map(|statistic| statistic.mean);
-        found.ok_or_else(|| Failure::io("a run gave no time per token"))
+        let seconds = found.ok_or_else(|| Failure::io("a run gave no time per token"))?;
+        let seen = executed.neighbours.unwrap_or_default();
+        let (slowdown, beside) = (seen.slowdown(), seen.share());
+        Ok(Timed { seconds, slowdown, beside, looking: seen.looking_seconds(), others: None })
     }
 
     fn executed(&self, seed: u64) -> Result<isotherm_runtime::execute::Executed, Failure> {
@@ -374,6 +417,7 @@ impl Placed<'_> {
             memory_available: Host::discover(&Roots::default()).memory_available_bytes,
             weights_budget: None,
             weights_folder: None,
+            looks_beside: true,
         };
         let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
             if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }
@@ -383,19 +427,21 @@ impl Placed<'_> {
         if executed.interrupted { Err(Failure::io("interrupted")) } else { Ok(executed) }
     }
 
-    /// Runs during which nobody else took much of the processor; where that is unknown, it is taken for granted.
-    fn calm(&self) -> impl Iterator<Item = f64> {
-        let calm = |others: &Option<f64>| others.is_none_or(|share| share <= OTHERS_MAX);
-        self.runs.iter().filter(move |(_, others)| calm(others)).map(|(seconds, _)| *seconds)
+    /// How many runs nothing disturbed.
+    fn calm(&self) -> usize {
+        self.runs.iter().filter(|run| run.is_calm()).count()
     }
 
     fn row(&self) -> Row {
-        let mut counting: Vec<f64> = self.calm().collect();
-        if counting.is_empty() {
-            counting = self.runs.iter().map(|(seconds, _)| *seconds).collect();
-        }
-        let measured = bench_load::median(&counting).unwrap_or(0.0);
-        let (least, most) = counting.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &run| (a.min(run), b.max(run)));
+        let any = self.runs.iter().any(Timed::is_calm);
+        let counting: Vec<&Timed> = self.runs.iter().filter(|run| run.is_calm() || !any).collect();
+        let middle = |of: fn(&Timed) -> f64| {
+            let times: Vec<f64> = counting.iter().map(|run| of(run)).collect();
+            let (least, most) = times.iter().fold((f64::INFINITY, 0.0_f64), |(a, b), &run| (a.min(run), b.max(run)));
+            (bench_load::median(&times).unwrap_or(0.0), (most - least).max(0.0) / 2.0)
+        };
+        let (measured, apart) = middle(Timed::alone);
+        let (as_run, as_run_apart) = middle(|run| run.seconds);
         Row {
             model: self.subject.model.model.name.clone(),
             load: self.load,
@@ -403,9 +449,10 @@ impl Placed<'_> {
             chosen: self.chosen,
             predicted: self.predicted,
             measured,
-            apart: (most - least).max(0.0) / 2.0,
-            runs: self.runs.iter().map(|(seconds, _)| *seconds).collect(),
-            others: self.runs.iter().map(|(_, others)| *others).collect(),
+            apart,
+            as_run,
+            as_run_apart,
+            runs: self.runs.clone(),
             error: self.predicted / measured - 1.0,
             busy_predicted: self.busy_predicted.clone(),
             busy_measured: self.busy.clone(),
@@ -420,10 +467,15 @@ fn busy(trace: &Trace) -> Vec<f64> {
     trace.stages.iter().map(|stage| stage.busy_ns.0 as f64 * 1e-9 / stage.steps.max(1) as f64).collect()
 }
 
-/// Share of a probe's passes that other programs disturbed, of the device where that is largest; none where it is not told.
+/// Share of a probe's passes that other programs disturbed, or whoever runs this machine, of the device where that is
+/// largest; none where it is not told.
 fn disturbed(devices: &DevicesFile) -> f64 {
     let profiles = devices.devices.iter().flat_map(|device| &device.profiles);
-    profiles.filter_map(|profile| profile.conditions.as_ref()?.disturbed).fold(0.0, f64::max)
+    let of = |profile: &OperatorProfile| {
+        let conditions = profile.conditions.as_ref()?;
+        Some(conditions.disturbed.unwrap_or(0.0).max(conditions.neighbours.unwrap_or(0.0)))
+    };
+    profiles.filter_map(of).fold(0.0, f64::max)
 }
 
 /// Device and layers of each stage of a plan, in order.
@@ -499,6 +551,7 @@ fn text(artefact: &Artefact) -> String {
     }));
     let busy = artefact.load_average.map_or_else(String::new, |load| format!("; load average before {load:.2}"));
     let mut text = format!("{}\n{}{busy}\n", table(&cells, &[3, 4, 5, 6]), artefact.verdicts.words());
+    text.push_str(&artefact.as_run.words_as_run());
     if let Some(slower) = &artefact.slower {
         text.push_str(&slower.words());
     }

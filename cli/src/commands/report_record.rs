@@ -14,7 +14,7 @@ const RECORDS: [(&str, &str, &str, &str); 7] = [
     ("isotherm.bench-planner/v1", "planner.json", "isotherm bench planner", "Planners side by side"),
     ("isotherm.bench-plans/v1", "plans.json", "isotherm bench plans", "Plans of several planners in simulation"),
     ("isotherm.bench-sim/v1", "sim.json", "isotherm bench sim", "Simulators side by side"),
-    ("isotherm.placements/v1", "placements.json", "isotherm bench placements", "Placements predicted and run"),
+    ("isotherm.placements/v2", "placements.json", "isotherm bench placements", "Placements predicted and run"),
     ("isotherm.probe-bench/v1", "probe.json", "isotherm bench probe", "The probe repeated"),
     ("isotherm/bench-cuda/v1", "bench-cuda.json", "isotherm bench cuda", "Kernels on NVIDIA's cards"),
     ("isotherm.device-bench/1", "device.json", "isotherm bench device", "Copies and products on every device"),

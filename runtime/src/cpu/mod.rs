@@ -18,6 +18,8 @@ mod isa;
 mod lanes;
 #[cfg(not(target_family = "wasm"))]
 pub(crate) mod memory;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) mod neighbours;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(not(target_family = "wasm"))]

@@ -12,7 +12,7 @@ pub(crate) mod sampling;
 pub(crate) mod shelf;
 pub(crate) mod stage;
 mod text;
-mod weights;
+pub(crate) mod weights;
 
 pub use device::{Card, CpuDevice, Kernels};
 pub use gate::GateError;

@@ -4,6 +4,7 @@ use super::sampling::{Likelihood, Sampling, likelihood};
 use super::shelf::Offloaded;
 use crate::backend::DeviceError;
 use crate::cpu::attention::CACHE_BLOCK;
+use crate::cpu::neighbours::Reading;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -73,6 +74,12 @@ pub(crate) struct Pass {
     pub(crate) head_ns: u64,
     /// Whether a card shall do the head apart from the layers, to tell how long it takes.
     pub(crate) apart: bool,
+    /// Whether each stage shall look, after its work, for neighbours on its cores.
+    pub(crate) looks_beside: bool,
+    /// What each saw, in order, where that was asked for.
+    pub(crate) beside: Vec<Reading>,
+    /// Nanoseconds that all of them looked.
+    pub(crate) looking_ns: u64,
     /// What bringing layers has done so far, in the stages that it has passed.
     pub(crate) offloaded: Option<Offloaded>,
     /// Why a stage could not take it, where that is so: whatever else it holds then means nothing.
@@ -95,6 +102,9 @@ impl Pass {
         self.left = None;
         self.head_ns = 0;
         self.apart = false;
+        self.looks_beside = false;
+        self.beside.clear();
+        self.looking_ns = 0;
         self.offloaded = None;
         self.failed = None;
     }
@@ -133,6 +143,11 @@ impl Pass {
         self.recent.extend(before.take(sampling.looks_back()));
         self.recent[from..].reverse();
         self.choices.push(Choice { sampling, ordinal, recent: from..self.recent.len() });
+    }
+
+    /// The worst that a stage saw on its cores.
+    pub(crate) fn worst_beside(&self) -> Reading {
+        self.beside.iter().fold(Reading::UNKNOWN, |worst, reading| worst.or_worse(*reading))
     }
 
     /// Whether the largest logit of each wanted row is all that anybody asks for.

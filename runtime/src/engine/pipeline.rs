@@ -13,6 +13,7 @@ use super::shelf::{self, Away, Offload};
 use super::stage::{Stage, StageSpec};
 use super::weights::packed_bytes;
 use crate::backend::{Counters, DeviceError};
+use crate::cpu::neighbours::Reading;
 use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
@@ -396,4 +397,13 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
     let end = Instant::now();
     pass.busy_ns.push(nanoseconds(end.saturating_duration_since(begin)));
     pass.left = Some(end);
+    if pass.looks_beside {
+        pass.beside.push(match &stage.kind {
+            Kind::Processor(_, team) => team.look_beside(),
+            Kind::Card(_) => Reading::UNKNOWN,
+        });
+        let looked = Instant::now();
+        pass.looking_ns += nanoseconds(looked.saturating_duration_since(end));
+        pass.left = Some(looked);
+    }
 }

@@ -1,6 +1,6 @@
 //! The coordinator: the scheduler's batches through the pipeline, in the order in which they were formed.
 
-use super::{Arriving, Ending, ExecuteError, Executed, Orders, Prompt, Token, Verdict, WeightsBudget};
+use super::{Arriving, Ending, ExecuteError, Executed, Neighbours, Orders, Prompt, Token, Verdict, WeightsBudget};
 use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
@@ -31,6 +31,7 @@ pub(super) struct Driver<'a> {
     stages: Vec<StageRecord>,
     links: Vec<LinkRecord>,
     offloaded: Option<Offloaded>,
+    neighbours: Option<Neighbours>,
     begin: Instant,
     submitted: usize,
     last: SimTime,
@@ -84,6 +85,7 @@ impl<'a> Driver<'a> {
             stages,
             links,
             offloaded: None,
+            neighbours: orders.looks_beside.then(Neighbours::default),
             begin: Instant::now(),
             submitted: 0,
             last: SimTime::ZERO,
@@ -222,6 +224,7 @@ impl<'a> Driver<'a> {
     fn send(&mut self, batch: Batch) {
         let mut pass = self.spare.pop().unwrap_or_default();
         pass.clear();
+        pass.looks_beside = self.neighbours.is_some();
         for item in &batch.items {
             let request = item.request.index();
             let (start, count) = (item.work.start() as usize, item.work.tokens() as usize);
@@ -266,6 +269,10 @@ impl<'a> Driver<'a> {
             record.between_ns = SimDuration(record.between_ns.0.saturating_add(*between));
         }
         self.offloaded = pass.offloaded.or(self.offloaded);
+        if let Some(neighbours) = &mut self.neighbours {
+            let decodes = batch.shape.prefills.is_empty().then_some(batch.shape.decodes);
+            neighbours.add(decodes, &pass.busy_ns, &pass.beside, pass.looking_ns);
+        }
         let mut go_on = true;
         let mut ended: Vec<RequestId> = Vec::new();
         let yielding = batch.items.iter().filter(|item| item.work.yields()).map(|item| item.request);
@@ -333,7 +340,8 @@ impl<'a> Driver<'a> {
             steps: Vec::new(),
         };
         let preemptions = self.scheduler.preemptions();
-        Executed { trace, answers: self.answers, endings, preemptions, interrupted, offloaded: self.offloaded }
+        let Self { answers, offloaded, neighbours, .. } = self;
+        Executed { trace, answers, endings, preemptions, interrupted, offloaded, neighbours }
     }
 }
 

@@ -127,7 +127,8 @@ fn hand_over(
     while samples.count() < PASSES.start || (samples.count() < PASSES.end && begin.elapsed() < time / 2) {
         let wall = Instant::now();
         let busy = decode(&mut pipeline, &mut pass);
-        samples.add(u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_sub(busy));
+        samples
+            .add(u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_sub(busy + pass.looking_ns));
     }
     sound(if first.card.is_some() { first } else { second }, &mut pass)?;
     Ok(samples)
@@ -150,8 +151,9 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
             gate.wait();
             if let (Ok(pipeline), true) = (&mut pipeline, (turn == 0) == leads) {
                 decode(pipeline, &mut pass);
-                for _ in 0..PASSES.start {
-                    alone.add(decode(pipeline, &mut pass));
+                let begin = Instant::now();
+                while !enough(&alone, begin.elapsed() > time / 4) {
+                    add(pipeline, &mut pass, &mut alone);
                 }
             }
         }
@@ -159,7 +161,7 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
         let begin = Instant::now();
         if let Ok(pipeline) = &mut pipeline {
             while !stop.load(Ordering::SeqCst) {
-                both.add(decode(pipeline, &mut pass));
+                add(pipeline, &mut pass, &mut both);
                 if leads && both.count() >= PASSES.start && begin.elapsed() > time / 2 {
                     stop.store(true, Ordering::SeqCst);
                 }
@@ -192,10 +194,24 @@ fn together(request: &Request<'_>, first: &CpuDevice, second: &CpuDevice, time: 
     })
 }
 
+/// Whether there are samples enough: of those without neighbours too, while there is time.
+fn enough(samples: &Samples, late: bool) -> bool {
+    let counting = if late { samples.count() } else { samples.count() - samples.beside() };
+    counting >= PASSES.start || samples.count() >= PASSES.end
+}
+
+/// One decode step, and whether there was a neighbour at either end of it.
+fn add(pipeline: &mut Pipeline, pass: &mut Pass, samples: &mut Samples) {
+    let before = pass.worst_beside();
+    let nanoseconds = decode(pipeline, pass);
+    samples.add_if(true, before.or_worse(pass.worst_beside()), nanoseconds);
+}
+
 /// One decode step through all stages; nanoseconds of work.
 fn decode(pipeline: &mut Pipeline, pass: &mut Pass) -> u64 {
     let mut next = std::mem::take(pass);
     next.clear();
+    next.looks_beside = true;
     next.push(CONTEXT - 1, &[3], 0.., [0]);
     next.ask(crate::engine::Sampling::GREEDY, 1, std::iter::empty());
     pipeline.send(next);

@@ -16,6 +16,7 @@ mod shapes;
 mod step;
 mod tables;
 mod truth;
+mod turns;
 mod witness;
 
 pub use now::conditions;
@@ -25,7 +26,9 @@ pub use witness::{Witnessed, witness};
 
 use crate::backend::peers::PeerError;
 use crate::backend::{DeviceError, Hardware};
+use crate::cpu::{neighbours, team::pin};
 use crate::engine::pipeline::StartError;
+use crate::engine::weights::packed_bytes;
 use crate::engine::{Card, CpuDevice, Kernels};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
@@ -35,6 +38,10 @@ use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, Link};
 use isotherm_core::model::Model;
 use isotherm_core::units::{Bytes, Seconds};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::mpsc::channel;
+use turns::{Turn, Turns};
 
 /// What to measure.
 pub struct Request<'a> {
@@ -139,7 +146,12 @@ pub enum ProbeError {
 /// Name of the junction where requests come in: the thread that drives the stages.
 const COORDINATOR: &str = "driver";
 
-/// Measures devices. Each is measured alone; then pairs are measured together.
+/// Share of the usable memory that devices measured in turns may take together.
+const MEMORY_SHARE: f64 = 0.5;
+/// What a device under measurement takes, over the weights of the whole model: a part of them is there twice.
+const WEIGHTS_TIMES: f64 = 1.5;
+
+/// Measures devices. Each is measured alone, in turns of moments with the others; then pairs are measured together.
 ///
 /// # Errors
 /// When there is nothing to measure, a stage does not start, or a device fails its self-test.
@@ -150,23 +162,88 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
     if let Some(device) = request.devices.iter().find(|device| device.is_empty()) {
         return Err(ProbeError::NoCores(device.name.clone()));
     }
+    settle(request)?;
     let count = request.devices.len() as f64;
     // Pairs take about as long as one device.
     let share = Seconds::of(request.budget.value() / (count + 1.0));
     let mut devices = Vec::new();
-    for (i, device) in request.devices.iter().enumerate() {
-        progress(Progress { what: &device.name, done: i as f64 / (count + 1.0) });
-        devices.push(measure(request, device, share)?);
+    for group in groups(request) {
+        let measured = in_turns(request, group, share, progress)?;
+        devices.extend(measured);
     }
     progress(Progress { what: "hand-over and contention", done: count / (count + 1.0) });
     let (links, co_run) = contention::pairs(request, &devices, share)?;
     Ok(Probed { devices, links, co_run, coordinator: COORDINATOR.to_owned() })
 }
 
-/// One device, on a thread of its own: measuring binds the thread to the device's first core.
-fn measure(request: &Request<'_>, device: &CpuDevice, share: Seconds) -> Result<Device, ProbeError> {
+/// Learns how quick the cores are without neighbours.
+fn settle(request: &Request<'_>) -> Result<(), ProbeError> {
+    let cores: BTreeSet<usize> = request.devices.iter().flat_map(|device| device.cores.iter().copied()).collect();
+    for &core in &cores {
+        on_own_thread(|| {
+            pin(core);
+            neighbours::settle(cores.len());
+        })?;
+    }
+    Ok(())
+}
+
+/// Devices that are measured in turns: as many, in order, as memory has room for at the same time.
+fn groups(request: &Request<'_>) -> Vec<Range<usize>> {
+    let (layers, head) = packed_bytes(request.gguf, request.geometry, &(0..request.geometry.layers));
+    let each = (layers.iter().sum::<usize>() + head) as f64 * WEIGHTS_TIMES;
+    let room = request.memory.as_ref().map_or(f64::INFINITY, |memory| memory.value.0 as f64 * MEMORY_SHARE);
+    let most = ((room / each.max(1.0)) as usize).clamp(1, request.devices.len());
+    (0..request.devices.len()).step_by(most).map(|from| from..(from + most).min(request.devices.len())).collect()
+}
+
+/// Measures some of the devices, each on a thread of its own: measuring binds the thread to the device's first core.
+fn in_turns(
+    request: &Request<'_>,
+    group: Range<usize>,
+    share: Seconds,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<Device>, ProbeError> {
+    let turns = Turns::of(group.len());
+    let mut done: Vec<f64> = vec![0.0; group.len()];
+    std::thread::scope(|scope| {
+        let (tell, told) = channel();
+        let mut threads = Vec::new();
+        for (number, device) in request.devices[group.clone()].iter().enumerate() {
+            // Should one not start, those that did end all the same: a turn is theirs once whoever has it ends.
+            let (turns, tell) = (&turns, tell.clone());
+            let turn = std::thread::Builder::new().name("isotherm-probe".to_owned());
+            let thread = turn.spawn_scoped(scope, move || {
+                let mut turn = turns.first(number, tell);
+                measure(request, device, share, &mut turn).inspect_err(|_| turn.give_up())
+            });
+            threads.push(thread.map_err(|error| {
+                turns.absent(number);
+                ProbeError::Thread(error)
+            }));
+        }
+        drop(tell);
+        for (number, share) in told {
+            done[number] = share;
+            let all = (group.start as f64 + done.iter().sum::<f64>()) / (request.devices.len() as f64 + 1.0);
+            progress(Progress { what: &request.devices[group.start + number].name, done: all });
+        }
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<Device, ProbeError>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(|thread| thread.and_then(join)).collect()
+    })
+}
+
+/// One device, on the calling thread.
+fn measure(
+    request: &Request<'_>,
+    device: &CpuDevice,
+    share: Seconds,
+    turn: &mut Turn<'_>,
+) -> Result<Device, ProbeError> {
     let conditions = || (request.conditions)(device);
-    let profile = on_own_thread(|| profile::measure(request, device, share, &conditions))??;
+    let profile = profile::measure(request, device, share, &conditions, turn)?;
     if let Some(card) = &device.card {
         return card_of(request, device, card, profile);
     }

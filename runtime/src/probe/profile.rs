@@ -3,8 +3,10 @@
 use super::disturbance::Look;
 use super::samples::{Samples, median};
 use super::shapes::{Between, Knots, Shape};
+use super::turns::Turn;
 use super::{ProbeError, Request, tables};
 use crate::cpu::Isa;
+use crate::cpu::neighbours::Reading;
 use crate::engine::CpuDevice;
 use crate::engine::Kernels;
 use crate::engine::pass::Pass;
@@ -16,7 +18,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Fewest samples of a shape, and most: the spread of so many is known well enough.
-const SAMPLES: Range<u32> = 3..80;
+const SAMPLES: Range<u32> = 3..400;
 /// Rounds in which a shape between two knots is timed in turn with both, before the tables are judged by it.
 const ROUNDS_BETWEEN: usize = 6;
 /// The part of the layers that long passes are timed with: one in so many, and so many at least.
@@ -35,9 +37,13 @@ const WARM_LONG: Shape = Shape::Prefill { tokens: 64, cached: 0 };
 /// Passes, and time, after which caches and clock are as they are in service, where steps much like one another follow one
 /// another.
 const WARM: u32 = 2;
-const WARM_TIME: Duration = Duration::from_millis(5);
-/// Time for which a shape is timed before the next has its turn, the time to get warm included.
+const WARM_TIME: Duration = Duration::from_millis(10);
+/// Time after which one pass is as warm as several.
+const WARM_ALONE: Duration = Duration::from_millis(15);
+/// Time for which a shape is timed before the next has its turn.
 const BURST: Duration = Duration::from_millis(15);
+/// Time of a shape that seldom was without disturbance, after which it gets no more than its share.
+const LONGER: Duration = Duration::from_millis(600);
 /// The pass that brings the layers of a long one into the caches.
 const WARM_SHORT: Shape = Shape::Decode { sequences: 1, context: 16 };
 /// Passes before and in the measurement of what a card's pass costs beside its layers.
@@ -72,6 +78,17 @@ impl Timed {
     /// Seconds that all layers take.
     pub(super) fn work(&self) -> f64 {
         (self.layers.typical() - self.fixed).max(0.0) * self.of_all
+    }
+
+    /// Whether it should be sampled until it has so many samples: where they hardly count, for some time longer.
+    fn wants(&self, enough: u32) -> bool {
+        let count = self.layers.count();
+        count < enough || (self.layers.calm() < SAMPLES.start && count < SAMPLES.end && self.longer())
+    }
+
+    /// Whether it may have more time than its share, as what is quick may.
+    fn longer(&self) -> bool {
+        self.spent < LONGER
     }
 
     /// How much of its share of the time it has had.
@@ -121,15 +138,18 @@ pub(super) fn start_beside(
 }
 
 /// A device under measurement.
-struct Bench {
+struct Bench<'a, 'b> {
+    /// Its turn.
+    turn: &'a mut Turn<'b>,
     pipeline: Pipeline,
     /// The first of the layers alone, for long passes, and all layers over these; none of a model of few layers.
     part: Option<(Pipeline, f64)>,
     pass: Pass,
     /// What was timed last.
     before: Option<Shape>,
-    begin: Instant,
-    /// Time there is.
+    /// Time of its turns before the measurement began.
+    begin: Duration,
+    /// Seconds there are.
     time: f64,
     /// Shapes that are knots.
     timed: Vec<Timed>,
@@ -141,12 +161,13 @@ struct Bench {
     fixed: f64,
 }
 
-impl Bench {
+impl Bench<'_, '_> {
     /// Runs a shape through the layers that `like` is timed with.
     fn run(&mut self, shape: Shape, like: Shape, apart: bool) {
         let mut next = std::mem::take(&mut self.pass);
         shape.fill(&mut next);
         next.apart = apart;
+        next.looks_beside = true;
         let pipeline = match &mut self.part {
             Some((part, _)) if like.is_long() => part,
             _ => &mut self.pipeline,
@@ -165,32 +186,59 @@ impl Bench {
         }
     }
 
-    /// One more sample of a shape; the seconds that its layers took, all of them.
-    fn sample(&mut self, entry: &mut Timed) -> f64 {
+    /// Samples of a shape, one right after the other as in service, for a while or until there are enough; the seconds that
+    /// its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees itself.
+    fn sample(&mut self, entry: &mut Timed, enough: u32) -> f64 {
         let begin = Instant::now();
         self.warm(entry.shape);
-        let before = Look::now();
-        let wall = Instant::now();
-        self.run(entry.shape, entry.shape, false);
-        let elapsed = wall.elapsed();
-        let elapsed_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        // What computes behind a card's interface on the processor has more threads than cores, which wait for each other.
-        let clean = before.undisturbed_until(Look::now(), elapsed_ns, self.is_card);
-        let work = self.pass.busy_ns.iter().sum::<u64>();
-        if self.is_card {
-            self.run(entry.shape, entry.shape, true);
+        let (from, before) = (Instant::now(), Look::now());
+        // Who was beside, nanoseconds of the layers, of the head and beyond both.
+        let mut taken: Vec<(Reading, u64, u64, u64)> = Vec::new();
+        loop {
+            let before_it = self.pass.worst_beside();
+            let wall = Instant::now();
+            self.run(entry.shape, entry.shape, false);
+            let elapsed_ns = nanoseconds(wall.elapsed()).saturating_sub(self.pass.looking_ns);
+            // A neighbour that came or went meanwhile was there at one end.
+            let beside = before_it.or_worse(self.pass.worst_beside());
+            let work = self.pass.busy_ns.iter().sum::<u64>();
+            if self.is_card {
+                self.run(entry.shape, entry.shape, true);
+            }
+            let head = self.pass.head_ns;
+            taken.push((beside, work.saturating_sub(head), head, elapsed_ns.saturating_sub(work)));
+            let count = entry.layers.count() as usize + taken.len();
+            if count >= enough as usize || from.elapsed() >= BURST {
+                break;
+            }
         }
-        let head = self.pass.head_ns;
-        let layers = work.saturating_sub(head);
-        entry.layers.add_if(clean, layers);
-        entry.head.add_if(clean, head);
-        entry.around.add_if(clean, elapsed_ns.saturating_sub(work));
+        // What computes behind a card's interface on the processor has more threads than cores, which wait for each other.
+        let clean = before.undisturbed_until(Look::now(), nanoseconds(from.elapsed()), self.is_card);
+        for &(beside, layers, head, around) in &taken {
+            entry.layers.add_if(clean, beside, layers);
+            entry.head.add_if(clean, beside, head);
+            entry.around.add_if(clean, beside, around);
+        }
         entry.spent += begin.elapsed();
-        (layers as f64 * 1e-9 - entry.fixed).max(0.0) * entry.of_all
+        let middle = median(taken.iter().map(|(_, layers, ..)| *layers as f64).collect());
+        (middle * 1e-9 - entry.fixed).max(0.0) * entry.of_all
+    }
+
+    /// Seconds of its turns since the measurement began.
+    fn spent(&self) -> f64 {
+        self.turn.spent().saturating_sub(self.begin).as_secs_f64()
     }
 
     fn left(&self, share: f64) -> bool {
-        self.begin.elapsed().as_secs_f64() < self.time * share
+        !self.turn.is_over() && self.spent() < self.time * share
+    }
+
+    /// Lets other devices have their turns where it is time for that. They may leave nothing of the caches.
+    fn may_pass_on(&mut self) {
+        let done = if self.time > 0.0 { (self.spent() / self.time).min(1.0) } else { 1.0 };
+        if self.turn.may_pass_on(done) {
+            self.before = None;
+        }
     }
 
     /// Samples knots, and what lies between them, each with an equal share of the time, in turn: whichever has had
@@ -199,16 +247,10 @@ impl Bench {
         let (mut timed, mut between) = (std::mem::take(&mut self.timed), std::mem::take(&mut self.between));
         loop {
             let enough = if self.left(share) { SAMPLES.end } else { SAMPLES.start };
-            let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.layers.count() < enough);
+            let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.wants(enough));
             let Some(entry) = open.min_by(|a, b| a.served().total_cmp(&b.served())) else { break };
-            // Several at a time, so that not each of them has to be warmed up for.
-            let begin = Instant::now();
-            while entry.layers.count() < enough {
-                self.sample(entry);
-                if begin.elapsed() >= BURST {
-                    break;
-                }
-            }
+            self.sample(entry, enough);
+            self.may_pass_on();
         }
         (self.timed, self.between) = (timed, between);
     }
@@ -223,6 +265,7 @@ impl Bench {
             let Some((place, shape)) = open.min_by_key(|(_, shape)| shape.tokens()) else { break };
             seen.push(place);
             let Some((around, share)) = knots.around(place) else { continue };
+            self.may_pass_on();
             let (entry, misses) = self.in_turn(shape, around, share);
             if !is_missed(&misses) {
                 self.between.push(entry);
@@ -243,9 +286,11 @@ impl Bench {
         let mut misses = Vec::new();
         let mut timed = std::mem::take(&mut self.timed);
         for _ in 0..ROUNDS_BETWEEN {
-            let mut side = |wanted: Shape| timed.iter_mut().find(|known| known.shape == wanted).map(|e| self.sample(e));
+            let mut side = |wanted: Shape| {
+                timed.iter_mut().find(|known| known.shape == wanted).map(|e| self.sample(e, SAMPLES.end))
+            };
             let (Some(low), Some(high)) = (side(around[0]), side(around[1])) else { break };
-            let own = self.sample(&mut entry);
+            let own = self.sample(&mut entry, SAMPLES.end);
             if own > 0.0 {
                 misses.push((low * (1.0 - share) + high * share) / own - 1.0);
             }
@@ -264,6 +309,10 @@ impl Bench {
     }
 }
 
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Repeats a pass until everything is as warm as in service.
 pub(super) fn warmed(mut pass: impl FnMut()) {
     let begin = Instant::now();
@@ -271,7 +320,7 @@ pub(super) fn warmed(mut pass: impl FnMut()) {
         pass();
         let elapsed = begin.elapsed();
         // One that is long by itself leaves everything as the next of its kind finds it.
-        if elapsed >= BURST || (turn >= WARM && elapsed >= WARM_TIME) {
+        if elapsed >= WARM_ALONE || (turn >= WARM && elapsed >= WARM_TIME) {
             break;
         }
     }
@@ -291,6 +340,7 @@ pub(super) fn measure(
     device: &CpuDevice,
     share: Seconds,
     conditions: &dyn Fn() -> Conditions,
+    turn: &mut Turn<'_>,
 ) -> Result<OperatorProfile, ProbeError> {
     let layers = request.geometry.layers;
     let room = Knots::positions_max(request.geometry.context);
@@ -308,11 +358,12 @@ pub(super) fn measure(
         None
     };
     let mut bench = Bench {
+        turn,
         pipeline,
         part,
         pass: Pass::default(),
         before: None,
-        begin: Instant::now(),
+        begin: Duration::ZERO,
         time: share.value(),
         timed: Vec::new(),
         between: Vec::new(),
@@ -324,7 +375,7 @@ pub(super) fn measure(
     for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16 || *shape == WARM_LONG) {
         bench.run(shape, shape, false);
     }
-    bench.begin = Instant::now();
+    bench.begin = bench.turn.spent();
     bench.sample_all(FIRST);
     bench.look_between(&mut knots);
     bench.sample_all(1.0);
@@ -333,7 +384,11 @@ pub(super) fn measure(
     let all: u32 = bench.timed.iter().map(|entry| entry.layers.count()).sum();
     let disturbed: u32 = bench.timed.iter().map(|entry| entry.layers.disturbed()).sum();
     let disturbed = Some(f64::from(disturbed) / f64::from(all.max(1)));
-    let conditions = Conditions { slowed: device.slowdown(), disturbed, ..conditions() };
+    let beside: u32 = bench.timed.iter().map(|entry| entry.layers.beside()).sum();
+    let neighbours = Some(f64::from(beside) / f64::from(all.max(1))).filter(|share| *share > 0.0);
+    let slowed: Vec<f64> = bench.timed.iter().filter_map(|entry| entry.layers.slowed_beside()).collect();
+    let neighbours_slow = neighbours.and((!slowed.is_empty()).then(|| median(slowed)));
+    let conditions = Conditions { slowed: device.slowdown(), disturbed, neighbours, neighbours_slow, ..conditions() };
     Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
 }
 

@@ -1,7 +1,10 @@
 //! Samples of a time, their middle and their spread.
 //!
-//! A machine is seldom one's own. Samples that other programs disturbed, as far as that is known, do not count where there
-//! are enough others. Where there are not, the shortest quarter of all of them does: nothing is disturbed into being fast.
+//! A machine is seldom one's own. Samples that other programs disturbed, or neighbours on the same physical cores, as far as
+//! that is known, do not count where there are enough others. Where there are not, the shortest quarter of all of them does:
+//! nothing is disturbed into being fast.
+
+use crate::cpu::neighbours::Reading;
 
 /// Fewest undisturbed samples that are enough.
 const CLEAN: usize = 3;
@@ -9,43 +12,80 @@ const CLEAN: usize = 3;
 /// Times of one thing, in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Samples {
-    clean: Vec<u64>,
-    disturbed: Vec<u64>,
+    all: Vec<Sample>,
+}
+
+/// One time, and what is known of what lengthened it.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    nanoseconds: u64,
+    /// Whether no other program of this machine disturbed it.
+    clean: bool,
+    /// Who else was on its cores.
+    beside: Reading,
 }
 
 impl Samples {
     /// One more sample.
     pub(super) fn add(&mut self, nanoseconds: u64) {
-        self.clean.push(nanoseconds);
+        self.add_if(true, Reading::UNKNOWN, nanoseconds);
     }
 
-    /// One more sample, of which is known whether anything disturbed it.
-    pub(super) fn add_if(&mut self, clean: bool, nanoseconds: u64) {
-        if clean { &mut self.clean } else { &mut self.disturbed }.push(nanoseconds);
+    /// One more sample, of which is known whether other programs disturbed it, and whether it had neighbours.
+    pub(super) fn add_if(&mut self, clean: bool, beside: Reading, nanoseconds: u64) {
+        self.all.push(Sample { nanoseconds, clean, beside });
     }
 
     /// How many there are, disturbed or not.
     pub(super) fn count(&self) -> u32 {
-        u32::try_from(self.clean.len() + self.disturbed.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
     }
 
-    /// How many of them were disturbed.
+    /// How many of them other programs disturbed.
     pub(super) fn disturbed(&self) -> u32 {
-        u32::try_from(self.disturbed.len()).unwrap_or(u32::MAX)
+        self.number(|sample| !sample.clean)
+    }
+
+    /// How many of them nothing is known to have lengthened.
+    pub(super) fn calm(&self) -> u32 {
+        self.number(|sample| sample.clean && sample.beside.is_calm())
+    }
+
+    /// How many of them had neighbours, or cores that were apart.
+    pub(super) fn beside(&self) -> u32 {
+        self.number(|sample| !sample.beside.is_calm())
+    }
+
+    fn number(&self, of: impl Fn(&Sample) -> bool) -> u32 {
+        u32::try_from(self.all.iter().filter(|sample| of(sample)).count()).unwrap_or(u32::MAX)
     }
 
     /// Those that count, rising.
     fn counting(&self) -> Vec<u64> {
-        let enough = self.disturbed.is_empty() || self.clean.len() >= CLEAN;
-        let mut counting = self.clean.clone();
-        if !enough {
-            counting.extend(&self.disturbed);
+        let times = |of: &dyn Fn(&Sample) -> bool| {
+            let mut times: Vec<u64> = self.all.iter().filter(|s| of(s)).map(|s| s.nanoseconds).collect();
+            times.sort_unstable();
+            times
+        };
+        // Cores that are apart for minutes are what the device is then.
+        for counts in [Reading::is_calm, Reading::is_alone] {
+            let counting = times(&|sample| sample.clean && counts(sample.beside));
+            if counting.len() == self.all.len() || counting.len() >= CLEAN {
+                return counting;
+            }
         }
-        counting.sort_unstable();
-        if !enough {
-            counting.truncate(counting.len().div_ceil(4));
-        }
+        let mut counting = times(&|_| true);
+        counting.truncate(counting.len().div_ceil(4));
         counting
+    }
+
+    /// How many times as long as those that count the ones took that only neighbours lengthened; absent where there are
+    /// not enough of both.
+    pub(super) fn slowed_beside(&self) -> Option<f64> {
+        let beside: Vec<u64> =
+            self.all.iter().filter(|s| s.clean && !s.beside.is_calm()).map(|s| s.nanoseconds).collect();
+        let enough = beside.len() >= CLEAN && self.calm() as usize >= CLEAN && self.mean() > 0.0;
+        enough.then(|| mean(&beside) / self.mean())
     }
 
     /// The median in seconds.
@@ -161,10 +201,10 @@ mod tests {
     fn disturbed_samples_count_only_where_there_are_too_few_others() {
         let mut samples = of(&[100, 102]);
         for time in [700, 900, 950] {
-            samples.add_if(false, time);
+            samples.add_if(false, Reading::UNKNOWN, time);
         }
         assert!((samples.typical() - 101e-9).abs() < 1e-15, "two of five: {}", samples.typical());
-        samples.add_if(true, 110);
+        samples.add_if(true, Reading::UNKNOWN, 110);
         assert!((samples.typical() - 104e-9).abs() < 1e-15);
         assert_eq!((samples.count(), samples.disturbed()), (6, 3));
     }

@@ -1,9 +1,10 @@
 //! An independent look at a device: steps of any shape, timed apart from every table, to hold predictions against.
 
 use super::disturbance::Look;
-use super::profile::{sound, start, warmed};
+use super::profile::{nanoseconds, sound, start, warmed};
 use super::samples::Samples;
 use super::{ProbeError, Request, on_own_thread};
+use crate::cpu::neighbours::Reading;
 use crate::engine::cache::blocks_for;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::Pipeline;
@@ -19,7 +20,7 @@ const ROUNDS: u32 = 6;
 const ROUNDS_MAX: u32 = 60;
 
 /// Most samples of a shape in a round, and the time after which it gets no more.
-const BURST: u32 = 4;
+const BURST: usize = 12;
 const BURST_TIME: Duration = Duration::from_millis(10);
 
 /// What one step took.
@@ -35,6 +36,9 @@ pub struct Witnessed {
     pub samples: u32,
     /// How many of them other programs disturbed; those count only where there are too few others.
     pub disturbed: u32,
+    /// How many of them had neighbours on the same physical cores, or cores moved apart, by whoever runs this machine; the
+    /// same holds for those.
+    pub beside: u32,
 }
 
 impl Witnessed {
@@ -81,17 +85,19 @@ fn timed(
     while round < ROUNDS || (round < ROUNDS_MAX && begin.elapsed() < time) {
         for (shape, halves) in shapes.iter().zip(&mut halves) {
             warmed(|| once(&mut pipeline, &mut pass, shape));
-            let burst = Instant::now();
-            for _ in 0..BURST {
-                let before = Look::now();
+            let (burst, before) = (Instant::now(), Look::now());
+            let mut taken: Vec<(Reading, u64)> = Vec::new();
+            // One right after the other, as in service.
+            while taken.len() < BURST && (taken.is_empty() || burst.elapsed() < BURST_TIME) {
+                let before_it = pass.worst_beside();
                 let wall = Instant::now();
                 once(&mut pipeline, &mut pass, shape);
-                let nanoseconds = u64::try_from(wall.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                let clean = before.undisturbed_until(Look::now(), nanoseconds, device.card.is_some());
-                halves[round as usize % 2].add_if(clean, nanoseconds);
-                if burst.elapsed() >= BURST_TIME {
-                    break;
-                }
+                let time = nanoseconds(wall.elapsed()).saturating_sub(pass.looking_ns);
+                taken.push((before_it.or_worse(pass.worst_beside()), time));
+            }
+            let clean = before.undisturbed_until(Look::now(), nanoseconds(burst.elapsed()), device.card.is_some());
+            for &(beside, time) in &taken {
+                halves[round as usize % 2].add_if(clean, beside, time);
             }
         }
         round += 1;
@@ -104,6 +110,7 @@ fn timed(
         again: seconds(odd),
         samples: even.count() + odd.count(),
         disturbed: even.disturbed() + odd.disturbed(),
+        beside: even.beside() + odd.beside(),
     });
     Ok(found.collect())
 }
@@ -127,6 +134,7 @@ fn blocks_of(shape: &StepShape) -> usize {
 fn once(pipeline: &mut Pipeline, pass: &mut Pass, shape: &StepShape) {
     let mut next = std::mem::take(pass);
     next.clear();
+    next.looks_beside = true;
     let mut block = 0_u32;
     let mut take = |positions: usize| {
         let first = block;

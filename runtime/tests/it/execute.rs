@@ -156,6 +156,7 @@ impl Planned {
             memory_available: None,
             weights_budget: None,
             weights_folder: None,
+            looks_beside: false,
         }
     }
 

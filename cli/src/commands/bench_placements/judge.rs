@@ -19,6 +19,10 @@ pub(super) struct Verdicts {
     /// Runs that other programs disturbed, of all runs.
     runs_disturbed: usize,
     runs: usize,
+    /// Share of the steps with a neighbour on the same physical core, mean over runs, and how many times as long as
+    /// without neighbours stages were busy, median over those runs where that is known.
+    beside: Option<f64>,
+    slowdown: Option<f64>,
     null_median_error: f64,
     null_worst_error: f64,
     null_tau: f64,
@@ -41,6 +45,12 @@ pub(super) fn rows(mut rows: Vec<Row>) -> Vec<Row> {
     rows
 }
 
+/// The same rows, with what neighbours took of each run.
+pub(super) fn as_run(rows: &[Row]) -> Vec<Row> {
+    let with = |row: &Row| Row { measured: row.as_run, apart: row.as_run_apart, ..row.clone() };
+    rows.iter().map(with).collect()
+}
+
 pub(super) fn verdicts(rows: &[Row]) -> Verdicts {
     let errors =
         |of: fn(&Row) -> f64| -> Vec<f64> { rows.iter().map(|row| (of(row) / row.measured - 1.0).abs()).collect() };
@@ -57,14 +67,18 @@ pub(super) fn verdicts(rows: &[Row]) -> Verdicts {
         .collect();
     let (tau_of_all, pairs) = tau(rows, |row| row.predicted, |_, _| true);
     let (tau_of_distinct, distinct) = tau(rows, |row| row.predicted, are_distinct);
-    let others = rows.iter().flat_map(|row| &row.others);
+    let runs = || rows.iter().flat_map(|row| &row.runs);
+    let beside: Vec<f64> = runs().filter_map(|run| run.beside).collect();
+    let slowdowns: Vec<f64> = runs().filter_map(|run| run.slowdown).collect();
     Verdicts {
         placements: rows.len(),
         tau_of_distinct: (distinct > 0).then_some(tau_of_distinct),
         distinct,
         pairs,
-        runs_disturbed: others.flatten().filter(|share| **share > super::OTHERS_MAX).count(),
-        runs: rows.iter().map(|row| row.runs.len()).sum(),
+        runs_disturbed: runs().filter(|run| run.others.is_some_and(|share| share > super::OTHERS_MAX)).count(),
+        runs: runs().count(),
+        beside: (!beside.is_empty()).then(|| beside.iter().sum::<f64>() / beside.len() as f64),
+        slowdown: (!slowdowns.is_empty()).then(|| median(slowdowns)),
         worst_error: worst(&ours),
         median_error: median(ours),
         tau: tau_of_all,
@@ -136,6 +150,24 @@ impl Verdicts {
             self.null_tau,
         )
     }
+
+    /// The same of what was measured with what neighbours took.
+    pub(super) fn words_as_run(&self) -> String {
+        let percent = |share: f64| format!("{:.1} %", share * 100.0);
+        let (Some(beside), Some(slowdown)) = (self.beside.filter(|share| *share > 0.0), self.slowdown) else {
+            return String::new();
+        };
+        format!(
+            "  neighbours on the same physical cores were there during {} of the steps and lengthened all of them by {} in \
+             the median run;\n  with that, median error {}, worst {}, Kendall's tau {:.3}, choice at most {} behind\n",
+            percent(beside),
+            percent(slowdown - 1.0),
+            percent(self.median_error),
+            percent(self.worst_error),
+            self.tau,
+            self.choice_behind_best.map_or_else(|| "an unknown share".to_owned(), percent),
+        )
+    }
 }
 
 #[cfg(test)]
@@ -151,8 +183,15 @@ mod tests {
             predicted,
             measured,
             apart: measured * 0.04,
-            runs: vec![measured],
-            others: vec![None],
+            as_run: measured * 2.0,
+            as_run_apart: 0.0,
+            runs: vec![super::super::Timed {
+                seconds: measured,
+                slowdown: Some(1.25),
+                beside: Some(0.5),
+                looking: 0.0,
+                others: None,
+            }],
             busy_predicted: Vec::new(),
             busy_measured: Vec::new(),
             between_measured: Vec::new(),
@@ -183,5 +222,9 @@ mod tests {
         assert_eq!(found.choices.len(), 2);
         // Layers over devices are 1 for all of `a`, a tie for every pair.
         assert_eq!(found.null_tau, 0.0);
+        // Runs of twice the time are predicted half as long.
+        let with = verdicts(&as_run(&all));
+        assert!((with.tau - found.tau).abs() < 1e-12 && (with.median_error - 0.5).abs() < 0.1, "{with:?}");
+        assert_eq!((with.beside, with.slowdown), (Some(0.5), Some(1.25)));
     }
 }

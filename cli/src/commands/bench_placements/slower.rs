@@ -1,13 +1,14 @@
 //! A device becomes half as fast: it is probed again, the plan moves layers, and the prediction follows.
 
-use super::{BenchPlacements, Load, Subject, scenario};
-use crate::commands::plan;
+use super::{BenchPlacements, Load, SLOWED_TOO, Subject, scenario};
+use crate::commands::{bench_load, plan};
 use crate::failure::Failure;
 use crate::ui::{Ui, percent};
 use isotherm_audit::keys::Identity;
 use isotherm_core::record::metrics;
 use isotherm_core::units::Seconds;
 use isotherm_planner::Outcome;
+use isotherm_runtime::execute::Neighbours;
 use serde::Serialize;
 
 /// Two devices of one thread, and what becomes of them.
@@ -33,14 +34,18 @@ struct Half {
     /// Layers on each device.
     layers: Vec<(String, u32)>,
     predicted: f64,
+    /// Without what neighbours took, as far as that is known.
     measured: f64,
+    /// With it.
+    as_run: f64,
     error: f64,
 }
 
 /// Plans, runs, slows, probes again, plans and runs.
 pub(super) fn run(ui: &Ui, args: &BenchPlacements, identity: &Identity, first: &Subject) -> Result<Slower, Failure> {
     let before = half(ui, args, first)?;
-    let slow = [(DEVICES[1].to_owned(), FACTOR)];
+    // Beyond what slows it already.
+    let slow = [(DEVICES[1].to_owned(), FACTOR * SLOWED_TOO.1)];
     let devices = Subject::probed(ui, args, identity, &first.model, &slow, "devices-slower.json")?;
     let model = crate::models::open_file(ui, &first.model.path)?;
     let after = half(ui, args, &Subject { model, devices })?;
@@ -58,17 +63,20 @@ fn half(ui: &Ui, args: &BenchPlacements, subject: &Subject) -> Result<Half, Fail
         .map_err(|e| Failure::io(format!("failed to simulate: {}", crate::models::causes(&e))))?;
     let predicted = report.metrics.get("tokens_per_second").map_or(0.0, |statistic| statistic.mean);
     let placed = subject.placed(LOAD, &problem, found, true)?;
-    let mut rates = Vec::new();
+    let (mut rates, mut as_run) = (Vec::new(), Vec::new());
     for run in 0..args.runs {
         let executed = placed.executed(u64::from(run) ^ args.seed)?;
-        rates.extend(metrics(&executed.trace).get("tokens_per_second").map(|statistic| statistic.mean));
+        let slowdown = executed.neighbours.as_ref().and_then(Neighbours::slowdown).unwrap_or(1.0);
+        let rate = metrics(&executed.trace).get("tokens_per_second").map(|statistic| statistic.mean);
+        as_run.extend(rate);
+        rates.extend(rate.map(|rate| rate * slowdown));
     }
-    rates.sort_by(f64::total_cmp);
-    let measured = rates.get(rates.len() / 2).copied().unwrap_or(0.0);
+    let middle = |rates: &[f64]| bench_load::median(rates).unwrap_or(0.0);
+    let (measured, as_run) = (middle(&rates), middle(&as_run));
     let mut layers: Vec<(String, u32)> =
         placed.stages.iter().map(|(name, layers)| (name.clone(), layers.len())).collect();
     layers.sort();
-    Ok(Half { layers, predicted, measured, error: predicted / measured - 1.0 })
+    Ok(Half { layers, predicted, measured, as_run, error: predicted / measured - 1.0 })
 }
 
 impl Slower {

@@ -1,7 +1,7 @@
 //! How well repeated probes agree with one another, and with steps timed apart from them.
 
 use crate::commands::bench_load;
-use isotherm_core::cost::StepShape;
+use isotherm_core::cost::{OperatorProfile, StepShape};
 use isotherm_core::graph::DevicesFile;
 use isotherm_core::ids::Layers;
 use isotherm_runtime::probe::Witnessed;
@@ -11,6 +11,10 @@ use serde::Serialize;
 const SECONDS_MAX: f64 = 60.0;
 /// Share by which a time may differ: from probe to probe, and from what was measured apart.
 const SHARE_MAX: f64 = 0.03;
+
+/// Share of the passes, or of the steps timed apart, beyond which what they say is of cores that neighbours share or that
+/// were moved apart, and not of the device by itself.
+const BESIDE_MAX: f64 = 0.5;
 
 /// One probe, and what was timed right after it.
 pub(super) struct Probed {
@@ -36,6 +40,11 @@ pub(super) struct Row {
     pub(super) noise: f64,
     /// Share of the measured steps that other programs disturbed.
     pub(super) disturbed: f64,
+    /// Of how many probes it tells: those during which the device was mostly by itself, and while the steps were timed
+    /// apart, or all where there is none.
+    pub(super) probes: usize,
+    /// Whether there is one.
+    pub(super) by_itself: bool,
 }
 
 /// What the rows and the probes say together.
@@ -62,7 +71,12 @@ pub(super) struct Verdicts {
     machine_apart_median: f64,
     machine_apart_worst: f64,
     share_max: f64,
+    /// Steps timed apart while the device was by itself, and all.
     steps: usize,
+    steps_all: usize,
+    /// Measurements of a device in a probe, and those during which it was by itself: operator times are of these.
+    probed: usize,
+    probed_by_itself: usize,
     error_median: f64,
     error_worst: f64,
     /// Share of the steps within the limit.
@@ -76,7 +90,7 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
     let mut rows = Vec::new();
     for (place, (device, layers, steps)) in first.witnessed.iter().enumerate() {
         for (position, step) in steps.iter().enumerate() {
-            let mut found: Vec<(f64, f64, f64)> = Vec::new();
+            let mut found: Vec<(bool, (f64, f64, f64))> = Vec::new();
             let (mut samples, mut disturbed) = (0, 0);
             for run in runs {
                 let Some(seen) = run.witnessed.get(place).and_then(|one| one.2.get(position)) else { continue };
@@ -86,7 +100,11 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
                 let measured = seen.middle().value();
                 if measured > 0.0 {
                     let predicted = profile.step(*layers, layers_total, &seen.shape).value();
-                    found.push((predicted, measured, (one - other).abs() / measured));
+                    let beside = f64::from(seen.beside) > f64::from(seen.samples) * BESIDE_MAX;
+                    found.push((
+                        !beside && is_by_itself(profile),
+                        (predicted, measured, (one - other).abs() / measured),
+                    ));
                     samples += seen.samples;
                     disturbed += seen.disturbed;
                 }
@@ -94,6 +112,9 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
             if found.is_empty() {
                 continue;
             }
+            let by_itself = found.iter().any(|(by_itself, _)| *by_itself);
+            let found: Vec<(f64, f64, f64)> =
+                found.into_iter().filter(|one| one.0 || !by_itself).map(|(_, figures)| figures).collect();
             let of = |of: fn(&(f64, f64, f64)) -> f64| median(&found.iter().map(of).collect::<Vec<_>>());
             rows.push(Row {
                 device: device.clone(),
@@ -104,10 +125,18 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
                 error: of(|one| one.0 / one.1 - 1.0),
                 noise: of(|one| one.2),
                 disturbed: f64::from(disturbed) / f64::from(samples.max(1)),
+                probes: found.len(),
+                by_itself,
             });
         }
     }
     rows
+}
+
+/// Whether a device was mostly by itself while it was probed.
+fn is_by_itself(profile: &OperatorProfile) -> bool {
+    let beside = profile.conditions.as_ref().and_then(|conditions| conditions.neighbours);
+    beside.is_none_or(|share| share <= BESIDE_MAX)
 }
 
 /// The middle of some figures; zero of none.
@@ -128,8 +157,9 @@ fn named(shape: &StepShape) -> String {
     parts.join(" + ")
 }
 
-/// Times that every profile states, at places that are knots of all of them: one layer and the head.
-fn operators(devices: &DevicesFile, layers_total: u32) -> Vec<f64> {
+/// Times that every profile states, at places that are knots of all of them: one layer and the head. None of a device that
+/// was not by itself.
+fn operators(devices: &DevicesFile, layers_total: u32) -> Vec<Option<f64>> {
     // A layer that is neither first nor last has no embedding and no head.
     let inner = Layers::new(1, 2);
     let shapes = [
@@ -145,8 +175,9 @@ fn operators(devices: &DevicesFile, layers_total: u32) -> Vec<f64> {
     let mut times = Vec::new();
     for profile in devices.devices.iter().filter_map(|device| device.profiles.first()) {
         let layer = |shape: &StepShape| profile.step(inner, layers_total.max(3), shape) - profile.step_seconds;
-        times.extend(shapes.iter().map(|shape| layer(shape).value()));
-        times.extend([1.0, 4.0].map(|sequences| profile.head_seconds.at(sequences).value()));
+        let by_itself = is_by_itself(profile);
+        times.extend(shapes.iter().map(|shape| by_itself.then(|| layer(shape).value())));
+        times.extend([1.0, 4.0].map(|sequences| by_itself.then(|| profile.head_seconds.at(sequences).value())));
     }
     times
 }
@@ -171,19 +202,21 @@ fn structure(file: &DevicesFile) -> Vec<String> {
     lines
 }
 
-/// Seconds of every step that was timed apart from a probe's tables.
-fn witnessed(run: &Probed) -> Vec<f64> {
+/// Seconds of every step that was timed apart from a probe's tables; none of a device that was not by itself.
+fn witnessed(run: &Probed) -> Vec<Option<f64>> {
     let steps = run.witnessed.iter().flat_map(|(_, _, steps)| steps);
-    steps.map(|step| step.middle().value()).collect()
+    let beside = |step: &Witnessed| f64::from(step.beside) > f64::from(step.samples) * BESIDE_MAX;
+    steps.map(|step| (!beside(step)).then(|| step.middle().value())).collect()
 }
 
 /// How far each time lies from the median of all probes' times of the same thing, as a share of it.
-fn off_their_median(times: &[Vec<f64>], count: usize) -> Vec<f64> {
+fn off_their_median(times: &[Vec<Option<f64>>], count: usize) -> Vec<f64> {
     let mut apart = Vec::new();
     for position in 0..count {
-        let same: Vec<f64> = times.iter().map(|times| times[position]).collect();
+        let same: Vec<f64> = times.iter().filter_map(|times| times[position]).collect();
         let middle = median(&same);
-        if middle > 0.0 {
+        // One alone agrees with nothing.
+        if middle > 0.0 && same.len() > 1 {
             apart.extend(same.iter().map(|time| (time / middle - 1.0).abs()));
         }
     }
@@ -191,20 +224,21 @@ fn off_their_median(times: &[Vec<f64>], count: usize) -> Vec<f64> {
 }
 
 pub(super) fn verdicts(runs: &[Probed], rows: &[Row], layers_total: u32) -> Verdicts {
-    let all: Vec<Vec<f64>> = runs.iter().map(|run| operators(&run.devices, layers_total)).collect();
+    let all: Vec<Vec<Option<f64>>> = runs.iter().map(|run| operators(&run.devices, layers_total)).collect();
     let count = all.iter().map(Vec::len).min().unwrap_or(0);
     let apart = off_their_median(&all, count);
-    let steps: Vec<Vec<f64>> = runs.iter().map(witnessed).collect();
+    let steps: Vec<Vec<Option<f64>>> = runs.iter().map(witnessed).collect();
     let machine = off_their_median(&steps, steps.iter().map(Vec::len).min().unwrap_or(0));
     let worst = |figures: &[f64]| figures.iter().copied().fold(0.0, f64::max);
     let within = |figures: &[f64]| {
         figures.iter().filter(|figure| **figure <= SHARE_MAX).count() as f64 / figures.len().max(1) as f64
     };
-    let errors: Vec<f64> = rows.iter().map(|row| row.error.abs()).collect();
-    let noise: Vec<f64> = rows.iter().map(|row| row.noise).collect();
+    let judged: Vec<&Row> = rows.iter().filter(|row| row.by_itself).collect();
+    let errors: Vec<f64> = judged.iter().map(|row| row.error.abs()).collect();
+    let noise: Vec<f64> = judged.iter().map(|row| row.noise).collect();
+    let profiles = || runs.iter().flat_map(|run| &run.devices.devices).flat_map(|device| &device.profiles);
     let seconds: Vec<f64> = runs.iter().map(|run| run.seconds).collect();
-    let profiles = runs.iter().flat_map(|run| &run.devices.devices).flat_map(|device| &device.profiles);
-    let told = profiles.filter_map(|profile| profile.conditions.as_ref()?.disturbed);
+    let told = profiles().filter_map(|profile| profile.conditions.as_ref()?.disturbed);
     let disturbed: Vec<f64> = told.collect();
     Verdicts {
         probes: runs.len(),
@@ -220,7 +254,10 @@ pub(super) fn verdicts(runs: &[Probed], rows: &[Row], layers_total: u32) -> Verd
         machine_apart_median: median(&machine),
         machine_apart_worst: worst(&machine),
         share_max: SHARE_MAX,
-        steps: rows.len(),
+        steps: judged.len(),
+        steps_all: rows.len(),
+        probed: profiles().count(),
+        probed_by_itself: profiles().filter(|profile| is_by_itself(profile)).count(),
         error_median: median(&errors),
         error_worst: worst(&errors),
         steps_within: within(&errors),
@@ -234,12 +271,24 @@ impl Verdicts {
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let others: Vec<String> = self.others_share.iter().map(|share| share.map_or("?".to_owned(), percent)).collect();
         let disturbed = self.disturbed.map_or_else(|| "an unknown share".to_owned(), percent);
+        let beside = if self.probed_by_itself == self.probed && self.steps == self.steps_all {
+            String::new()
+        } else {
+            format!(
+                "  somebody else was on the same physical cores, or cores were moved apart, during most of {} of {} \
+                 measurements of a device and of {} of {} steps timed apart: these are left out\n",
+                self.probed - self.probed_by_itself,
+                self.probed,
+                self.steps_all - self.steps,
+                self.steps_all,
+            )
+        };
         format!(
             "  {} probes, the longest {:.1} s (at most {SECONDS_MAX:.0} s are allowed); graphs {} in structure\n  \
              {} operator times from probe to probe: median {}, worst {} off their median; {} within {}; \
              the steps timed apart: median {}, worst {}\n  \
              {} steps not sampled: median error {}, worst {}; {} within {}; the same step timed again: median {}, worst {}\n  \
-             other programs took {} of the cores meanwhile, and disturbed {} of the probes' passes\n",
+             other programs took {} of the cores meanwhile, and disturbed {} of the probes' passes\n{beside}",
             self.probes,
             self.seconds_max,
             if self.same_structure { "identical" } else { "DIFFERENT" },
