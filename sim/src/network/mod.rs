@@ -33,6 +33,7 @@ use isotherm_core::ids::LinkId;
 use isotherm_core::units::{Bytes, Seconds, SimDuration, SimTime};
 use layout::Way;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use traffic::Traffic;
 
 /// A lane of a [`Layout`], by its position.
@@ -60,7 +61,7 @@ struct Pending<M> {
 #[derive(Debug, Clone)]
 struct Flow<M> {
     pending: Pending<M>,
-    channels: Vec<u32>,
+    way: Arc<Way>,
     /// Bytes left at `since`.
     left: f64,
     rate: f64,
@@ -73,7 +74,6 @@ struct Flow<M> {
     rest: f64,
     /// From the last byte to the arrival.
     tail: Seconds,
-    alone: Seconds,
 }
 
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ struct Lane<M> {
     waiting: VecDeque<Pending<M>>,
     flow: Option<Flow<M>>,
     /// Ways by size, while the links are as they are.
-    ways: BTreeMap<Bytes, Option<Way>>,
+    ways: BTreeMap<Bytes, Option<Arc<Way>>>,
     chance: Option<Stream>,
     last_arrival: SimTime,
     carried: f64,
@@ -93,7 +93,7 @@ pub struct Network<'a, M> {
     layout: &'a Layout<'a>,
     lanes: Vec<Lane<M>>,
     /// Lanes with a flow, in their order.
-    active: BTreeSet<LaneId>,
+    active: Vec<LaneId>,
     /// Bytes per second of each channel that the lanes may use now.
     capacity: Vec<f64>,
     /// Share of each channel that a failure leaves.
@@ -104,6 +104,12 @@ pub struct Network<'a, M> {
     arrived: Vec<Delivery<M>>,
     /// Bytes that have drained over each channel, those sent again included.
     moved: Vec<u64>,
+    /// In which finding of rates each channel was last met, and the number of this one.
+    met: Vec<u64>,
+    finding: u64,
+    /// Keep their allocations between findings.
+    rates: Vec<f64>,
+    done: Vec<LaneId>,
 }
 
 impl<'a, M: Copy> Network<'a, M> {
@@ -122,7 +128,7 @@ impl<'a, M: Copy> Network<'a, M> {
         let traffic = Traffic::new(layout.traffic(), seed, replication);
         let mut network = Self {
             lanes: lanes.collect(),
-            active: BTreeSet::new(),
+            active: Vec::new(),
             capacity: vec![0.0; channels],
             intact: vec![1.0; channels],
             traffic,
@@ -130,6 +136,10 @@ impl<'a, M: Copy> Network<'a, M> {
             lost: BTreeSet::new(),
             arrived: Vec::new(),
             moved: vec![0; channels],
+            met: vec![0; channels],
+            finding: 0,
+            rates: Vec::new(),
+            done: Vec::new(),
             layout,
         };
         network.weigh();
@@ -175,15 +185,13 @@ impl<'a, M: Copy> Network<'a, M> {
         if self.traffic.turn(now) {
             self.weigh();
         }
-        let done: Vec<LaneId> = self
-            .active
-            .iter()
-            .copied()
-            .filter(|&lane| self.lanes[lane as usize].flow.as_ref().is_some_and(|flow| flow.due <= now))
-            .collect();
-        for lane in done {
+        let mut done = std::mem::take(&mut self.done);
+        let due = |lane: &LaneId| self.lanes[*lane as usize].flow.as_ref().is_some_and(|flow| flow.due <= now);
+        done.extend(self.active.iter().copied().filter(due));
+        for lane in done.drain(..) {
             self.arrive(lane);
         }
+        self.done = done;
         self.share(now);
     }
 
@@ -198,10 +206,10 @@ impl<'a, M: Copy> Network<'a, M> {
             for lane in 0..self.lanes.len() as LaneId {
                 let held = &mut self.lanes[lane as usize];
                 held.ways.clear();
-                let broken = held.flow.as_ref().is_some_and(|flow| dies && flow.channels.contains(&link.0));
+                let broken = held.flow.as_ref().is_some_and(|flow| dies && flow.way.channels.contains(&link.0));
                 if broken && let Some(flow) = held.flow.take() {
                     held.waiting.push_front(flow.pending);
-                    self.active.remove(&lane);
+                    self.leave(lane);
                 }
                 if self.lanes[lane as usize].flow.is_none() {
                     self.start(now, lane, 0.0);
@@ -221,7 +229,7 @@ impl<'a, M: Copy> Network<'a, M> {
         let held = &mut self.lanes[lane as usize];
         held.waiting.clear();
         if held.flow.take().is_some() {
-            self.active.remove(&lane);
+            self.leave(lane);
             self.share(now);
         }
     }
@@ -240,13 +248,13 @@ impl<'a, M: Copy> Network<'a, M> {
     }
 
     /// The way of a message of this size on a lane, as things are now.
-    fn way(&mut self, lane: LaneId, size: Bytes) -> Option<&Way> {
+    fn way(&mut self, lane: LaneId, size: Bytes) -> Option<&Arc<Way>> {
         let ends = self.layout.lanes()[lane as usize].ends;
         let (layout, lost) = (self.layout, &self.lost);
         let held = &mut self.lanes[lane as usize];
         let way = held.ways.entry(size).or_insert_with(|| {
             let (from, to) = ends?;
-            layout.way(&layout.path(from, to, size, lost)?, size)
+            layout.way(&layout.path(from, to, size, lost)?, size).map(Arc::new)
         });
         way.as_ref()
     }
@@ -270,7 +278,7 @@ impl<'a, M: Copy> Network<'a, M> {
     /// A message whose arrival follows from what was sent before it.
     fn send_in_turn(&mut self, now: SimTime, lane: LaneId, pending: &Pending<M>) -> bool {
         let Some(way) = self.way(lane, pending.size) else { return false };
-        let way = way.clone();
+        let way = Arc::clone(way);
         let (extra, again) = self.chance(lane, &way.links, way.latency, pending.size);
         let scale = if again == 0 { 1.0 } else { (pending.size.0 + again) as f64 / pending.size.0.max(1) as f64 };
         let span = self.channels.occupy(now, &way, scale, &self.traffic) + extra;
@@ -288,26 +296,34 @@ impl<'a, M: Copy> Network<'a, M> {
     fn start(&mut self, now: SimTime, lane: LaneId, offset: f64) -> bool {
         let Some(size) = self.lanes[lane as usize].waiting.front().map(|pending| pending.size) else { return false };
         let Some(way) = self.way(lane, size) else { return false };
-        let way = way.clone();
+        let way = Arc::clone(way);
         let (extra, again) = self.chance(lane, &way.links, way.latency, size);
         let Some(pending) = self.lanes[lane as usize].waiting.pop_front() else { return false };
         let flow = Flow {
             left: (size.0 + again) as f64,
-            channels: way.channels,
             rate: 0.0,
             since: now,
             offset,
             due: SimTime::NEVER,
             rest: 0.0,
             tail: way.latency + extra,
-            alone: way.alone,
+            way,
             pending,
         };
         let moved = size.0 + again;
-        self.count(&flow.channels, moved);
+        self.count(&flow.way.channels, moved);
         self.lanes[lane as usize].flow = Some(flow);
-        self.active.insert(lane);
+        if let Err(place) = self.active.binary_search(&lane) {
+            self.active.insert(place, lane);
+        }
         true
+    }
+
+    /// A lane drains nothing any more.
+    fn leave(&mut self, lane: LaneId) {
+        if let Ok(place) = self.active.binary_search(&lane) {
+            self.active.remove(place);
+        }
     }
 
     fn count(&mut self, channels: &[u32], bytes: u64) {
@@ -318,23 +334,21 @@ impl<'a, M: Copy> Network<'a, M> {
 
     /// The last byte of a lane's message is gone; the next one begins.
     fn arrive(&mut self, lane: LaneId) {
-        self.active.remove(&lane);
+        self.leave(lane);
         let held = &mut self.lanes[lane as usize];
         let Some(flow) = held.flow.take() else { return };
         let (whole, rest) = flow.tail.whole_nanoseconds(flow.rest + held.carried);
         held.carried = rest;
         held.last_arrival = (flow.due + whole).max(held.last_arrival);
-        let alone = flow.alone.whole_nanoseconds(0.0).0;
+        let alone = flow.way.alone.whole_nanoseconds(0.0).0;
         self.arrived.push(Delivery { at: held.last_arrival, alone, message: flow.pending.message });
         self.start(flow.due, lane, flow.rest);
     }
 
     /// Finds the rates of all flows anew and reschedules those whose rate changed.
     fn share(&mut self, now: SimTime) {
-        let flows: Vec<LaneId> = self.active.iter().copied().collect();
-        let of = |lane: &LaneId| self.lanes[*lane as usize].flow.as_ref().map_or(&[][..], |flow| &flow.channels);
-        let rates = fair_rates(&flows.iter().map(of).collect::<Vec<_>>(), &self.capacity);
-        for (&lane, &rate) in flows.iter().zip(&rates) {
+        let rates = self.rates_now();
+        for (&lane, &rate) in self.active.iter().zip(&rates) {
             let Some(flow) = &mut self.lanes[lane as usize].flow else { continue };
             if flow.rate.total_cmp(&rate).is_eq() && flow.due < SimTime::NEVER {
                 continue;
@@ -356,6 +370,30 @@ impl<'a, M: Copy> Network<'a, M> {
                 None => (SimTime::NEVER, 0.0),
             };
         }
+        self.rates = rates;
+    }
+
+    /// The fair rates of all flows, in the order of their lanes.
+    fn rates_now(&mut self) -> Vec<f64> {
+        let mut rates = std::mem::take(&mut self.rates);
+        rates.clear();
+        self.finding += 1;
+        for &lane in &self.active {
+            let Some(flow) = &self.lanes[lane as usize].flow else { continue };
+            let mut least = f64::INFINITY;
+            for &channel in &flow.way.channels {
+                if std::mem::replace(&mut self.met[channel as usize], self.finding) == self.finding {
+                    // Two flows on one channel.
+                    let of =
+                        |lane: &LaneId| self.lanes[*lane as usize].flow.as_ref().map_or(&[][..], |f| &f.way.channels);
+                    return fair_rates(&self.active.iter().map(of).collect::<Vec<_>>(), &self.capacity);
+                }
+                least = least.min(self.capacity[channel as usize].max(0.0));
+            }
+            // Where no channel has two flows, each flow has the least capacity on its way.
+            rates.push(least);
+        }
+        rates
     }
 }
 

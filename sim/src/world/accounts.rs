@@ -82,8 +82,8 @@ pub(super) struct Accounts {
     servers: u32,
     causes: usize,
     live: BTreeMap<u32, Account>,
-    /// Rows by route and slot.
-    rows: BTreeMap<(u32, u32), Row>,
+    /// Rows by route, then by slot.
+    rows: Vec<Vec<Row>>,
     paces: Vec<Pace>,
     sums: Sums,
 }
@@ -109,7 +109,7 @@ impl Accounts {
         let pace = Pace { since: SimTime::ZERO, speeds, throttled: 0.0, straggled: 0.0, crowded: 0.0 };
         let sums = Sums { ttft: vec![0.0; causes], tpot: vec![0.0; causes], ..Sums::default() };
         let paces = vec![pace; servers as usize];
-        Self { servers, causes, live: BTreeMap::new(), rows: BTreeMap::new(), paces, sums }
+        Self { servers, causes, live: BTreeMap::new(), rows: Vec::new(), paces, sums }
     }
 
     fn of_server(&self, server: usize, cause: u32) -> u32 {
@@ -122,7 +122,15 @@ impl Accounts {
     }
 
     pub(super) fn form(&mut self, now: SimTime, route: u32, slot: u32) {
-        let row = self.rows.entry((route, slot)).or_default();
+        let (route, slot) = (route as usize, slot as usize);
+        if self.rows.len() <= route {
+            self.rows.resize_with(route + 1, Vec::new);
+        }
+        let rows = &mut self.rows[route];
+        if rows.len() <= slot {
+            rows.resize_with(slot + 1, Row::default);
+        }
+        let row = &mut rows[slot];
         row.formed = now;
         row.spans.clear();
     }
@@ -130,7 +138,7 @@ impl Accounts {
     /// A batch gets over a lane at `at`, of which it needed `alone` with nothing else there.
     pub(super) fn hop(&mut self, (route, slot): (u32, u32), lane: u32, at: SimTime, alone: SimDuration) {
         let cause = OF_COORDINATOR + OF_SERVER * self.servers + OF_LANE * lane;
-        let Some(row) = self.rows.get_mut(&(route, slot)) else { return };
+        let Some(row) = row_of(&mut self.rows, route, slot) else { return };
         row.add(cause + 1, SimTime(at.0.saturating_sub(alone.0)));
         row.add(cause, at);
     }
@@ -138,7 +146,7 @@ impl Accounts {
     /// A device begins with a batch.
     pub(super) fn begin(&mut self, now: SimTime, server: usize, route: u32, slot: u32) {
         let cause = self.of_server(server, 0);
-        if let Some(row) = self.rows.get_mut(&(route, slot)) {
+        if let Some(row) = row_of(&mut self.rows, route, slot) {
             row.add(cause, now);
         }
         let pace = &mut self.paces[server];
@@ -162,7 +170,7 @@ impl Accounts {
         self.pace(now, server, self.paces[server].speeds);
         let causes = [2, 3, 4, 1].map(|cause| self.of_server(server, cause));
         let pace = self.paces[server];
-        let Some(row) = self.rows.get_mut(&(route, slot)) else { return };
+        let Some(row) = row_of(&mut self.rows, route, slot) else { return };
         let mut at = row.end();
         for (cause, slowed) in causes.into_iter().zip([pace.throttled, pace.straggled, pace.crowded]) {
             at = (at + SimDuration(libm::round(slowed) as u64)).min(now);
@@ -179,7 +187,7 @@ impl Accounts {
         batch: &Batch,
         request_of: impl Fn(u32) -> u32,
     ) {
-        let Some(row) = self.rows.get(&(route, slot)) else { return };
+        let Some(row) = row_of(&mut self.rows, route, slot) else { return };
         assert_eq!(row.end(), now, "the row of a batch of route {route} ends when it is back");
         for item in &batch.items {
             let Some(account) = self.live.get_mut(&request_of(item.request.0)) else { continue };
@@ -251,6 +259,11 @@ impl Accounts {
     pub(super) fn sums(self) -> Sums {
         self.sums
     }
+}
+
+/// The row of a batch, where one was formed there.
+fn row_of(rows: &mut [Vec<Row>], route: u32, slot: u32) -> Option<&mut Row> {
+    rows.get_mut(route as usize)?.get_mut(slot as usize)
 }
 
 impl Sums {
