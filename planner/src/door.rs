@@ -187,7 +187,8 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
             BestFlow { stopped: quickly.stopped.or(exhausted), ..quickly }
         } else {
             let known = placement.as_ref().map(|(known, _)| known.as_slice());
-            let before = Before { placement: known, rate, quickly: Some(&quickly) };
+            let above = found.as_ref().map_or(0.0, |(found, _): &(BestFlow, u32)| found.bound);
+            let before = Before { placement: known, rate, quickly: Some(&quickly), above };
             best_flow(&Flows::new(tables, network), before, Depth::Full, budget)?
         };
         if let Some((known, carried)) = flow.placement.as_ref().filter(|(_, carried)| carried.rate > rate) {

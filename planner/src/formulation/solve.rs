@@ -154,6 +154,8 @@ fn stopped(assignment: Option<Vec<f64>>, (bound, nodes): (f64, u64), limit: Limi
 const LOOK: Duration = Duration::from_millis(20);
 /// Columns of a continuous program up to which nobody would notice the wait for it.
 const BRIEF_COLUMNS: usize = 2_000;
+/// Columns of a continuous program from which on presolve pays.
+const PRESOLVED_COLUMNS: usize = 5_000;
 /// Stack of the thread that it runs on, as large as a main thread's.
 const STACK: usize = 8 << 20;
 
@@ -260,6 +262,10 @@ fn run(
         model.try_set_option("threads", 1)?;
         model.try_set_option("parallel", "off")?;
         model.try_set_option("random_seed", SEED)?;
+        // Continuous programs are many and small here: presolve takes longer than the pivots that it saves.
+        if !integer && program.columns.len() <= PRESOLVED_COLUMNS {
+            model.try_set_option("presolve", "off")?;
+        }
         model.try_set_option("mip_rel_gap", gap)?;
         model.try_set_option("mip_abs_gap", 0.0)?;
         model.try_set_option("mip_max_nodes", nodes_max)?;

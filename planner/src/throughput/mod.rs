@@ -9,6 +9,7 @@ mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
 pub(crate) mod network;
+mod plans;
 pub(crate) mod priced;
 pub(crate) mod profiles;
 mod programs;
@@ -29,9 +30,9 @@ use crate::latency::chains::Link;
 use crate::tables::Tables;
 use cases::Division;
 use clip::{Span, Weights};
-use dive::Dives;
 use isotherm_core::units::Seconds;
 use network::Network;
+use plans::{Manner, plans};
 use priced::Priced;
 use programs::program;
 pub(crate) use programs::twins;
@@ -39,18 +40,10 @@ use replay::{Carried, Path, replay};
 use sites::Sites;
 use worths::{Covers, Worths};
 
-/// Most devices for which regions of rails are an integer program of a size worth solving.
-const RAILS_DEVICES_MAX: usize = 64;
-/// The same for disjoint pipelines.
-const PIPELINES_DEVICES_MAX: usize = 128;
-/// The same for positions, where a plan is known.
+/// Most devices for which positions are an integer program of a size worth solving, where a plan is known.
 const POSITIONS_DEVICES_MAX: usize = 26;
-/// Least devices for which dives are worth their while.
-const DIVES_DEVICES_MIN: usize = 12;
-/// Dives of a round.
-const DIVES: u64 = 40;
-/// Most rounds of searches for plans.
-const ROUNDS: u64 = 4;
+/// Share by which Little's law lowers the bound of all devices for few of them to be wanted.
+const HURRY: f64 = 0.1;
 /// Nodes (labels, in hundreds) of a search for the chain of least residence that is only to begin with.
 const NODES_QUICK: u64 = 20;
 
@@ -74,8 +67,6 @@ const HALVINGS_EARLY: usize = 9;
 const NEAR_EARLY: f64 = 1e-2;
 /// Share of the time that it may take.
 const EARLY: f64 = 0.15;
-/// Share of the time that one search for plans in which sites stand side by side may take.
-const PROFILES: f64 = 0.5;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -253,6 +244,8 @@ pub(crate) struct Before<'a> {
     pub rate: f64,
     /// What a quick look has found.
     pub quickly: Option<&'a BestFlow>,
+    /// A bound that is known and that no other search can lower: a bound below it is of no use, a plan is.
+    pub above: f64,
 }
 
 /// Finds the best placement.
@@ -302,8 +295,11 @@ pub(crate) fn best_flow(
     if depth == Depth::Quick {
         return Ok(best);
     }
+    // Where requests may not stay for long, few devices are wanted, and no worths of all of them say more.
+    let hurry = matches!(best.proof, Proof::InFlight(_)) && bound > best.bound * (1.0 + HURRY);
+    let proving = best.bound > before.above;
     let mut covers = Covers::new(&counts, &spans, network.layers, Weights::PLAIN);
-    if !best.closed() {
+    if !best.closed() && proving && !hurry {
         let (weights, weighed) = clip::weigh(&counts, &spans, network.layers);
         if weighed < best.bound * (1.0 - GAP_NONE) {
             let worth = clip::worths(&spans, weights, weighed);
@@ -318,7 +314,7 @@ pub(crate) fn best_flow(
         best.report(budget);
     }
     // Where trunks are slow, the bound is far off without them, and searches for plans aim at it.
-    if !best.enough(budget) {
+    if proving && !best.enough(budget) {
         let looks = Looks { cases: CASES_EARLY, halvings: HALVINGS_EARLY, near: NEAR_EARLY, joined: true };
         let share = |share: f64| budget.remaining.map(|left| left().value() * (1.0 - share));
         let least = share(EARLY).unwrap_or(0.0);
@@ -343,23 +339,24 @@ pub(crate) fn best_flow(
     let (early, most) = (part(kept), part(0.05));
     let timed = budget.remaining.is_some();
     let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
+    let manner = Manner { brief: !proving, hurry };
     if !one_chain {
-        plans(flows, &spans, &mut covers, &mut best, &first)?;
+        plans(flows, &spans, &mut covers, &mut best, manner, &first)?;
     }
-    if !best.enough(budget) {
+    if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
         let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
         by_cases(flows, &spans, &mut best, looks, &second)?;
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
-        plans(flows, &spans, &mut covers, &mut best, budget)?;
+        plans(flows, &spans, &mut covers, &mut best, manner, budget)?;
     }
-    if !best.closed() {
+    if proving && !best.closed() {
         crossing(flows, &counts, &spans, &mut best, budget)?;
         best.report(budget);
     }
     let few = tables.candidates.len() <= POSITIONS_DEVICES_MAX || best.placement.is_none();
-    if few && !best.enough(budget) {
+    if few && (proving || best.placement.is_none()) && !best.enough(budget) {
         program(flows, &mut best, budget)?;
     }
     Ok(best)
@@ -383,79 +380,6 @@ fn in_flight(flows: &Flows<'_>, counts: &[usize], best: &mut BestFlow, budget: &
     best.priced = best.priced.or_else(|| priced::bound(flows.tables, flows.network, stay, counts));
     if let Some(found) = best.priced.filter(|found| found.bound < best.bound * (1.0 - GAP_NONE)) {
         best.lower(found.bound, Proof::InFlight(found));
-    }
-    Ok(())
-}
-
-/// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
-/// in a moment another does not find at all.
-fn plans(
-    flows: &Flows<'_>,
-    spans: &[Vec<Span>],
-    covers: &mut Covers,
-    best: &mut BestFlow,
-    budget: &Budget<'_>,
-) -> Result<(), SolverFault> {
-    if best.enough(budget) {
-        return Ok(());
-    }
-    let few = flows.tables.candidates.len() <= PIPELINES_DEVICES_MAX;
-    if few && let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)? {
-        best.offer(placement, carried, "disjoint pipelines");
-        best.report(budget);
-    }
-    let mut dives = Dives::new(flows, spans, best.bound);
-    // Between which rates regions of rails were looked for last.
-    let mut railed = None;
-    for round in 0..ROUNDS {
-        let before = best.rate();
-        // At several sites, annealing gets further in the same time.
-        let count = flows.tables.candidates.len();
-        let late = dives.sites() > 1;
-        let least = budget.remaining.map_or(0.0, |left| left().value() * (1.0 - PROFILES));
-        let share = || Seconds::of((budget.remaining.map_or(f64::INFINITY, |left| left().value()) - least).max(0.0));
-        let limited = if budget.remaining.is_some() { Budget { remaining: Some(&share), ..*budget } } else { *budget };
-        if let Some((placement, carried)) =
-            profiles::search(flows, spans, best.reach(), best.goal(budget), round, &limited)?
-        {
-            best.offer(placement, carried, "sites side by side");
-            best.report(budget);
-        }
-        if best.enough(budget) {
-            return Ok(());
-        }
-        if count >= DIVES_DEVICES_MIN
-            && (!late || round > 0)
-            && let Some((placement, carried)) = dives.search(flows, best.reach(), best.goal(budget), DIVES, budget)?
-        {
-            best.offer(placement, carried, "dives over blocks");
-            best.report(budget);
-        }
-        if best.enough(budget) {
-            return Ok(());
-        }
-        let known = best.placement.as_ref().map(|(placement, _)| placement.clone());
-        if let Some((placement, carried)) = groups::search(flows, spans, known.as_deref(), best.bound, round, budget)? {
-            best.offer(placement, carried, "blocks of rails");
-            best.report(budget);
-        }
-        if best.enough(budget) {
-            return Ok(());
-        }
-        if flows.tables.candidates.len() > RAILS_DEVICES_MAX {
-            continue;
-        }
-        // Between the same rates the same would be found.
-        let rates = Some((best.reach(), best.goal(budget)));
-        if std::mem::replace(&mut railed, rates) != rates
-            && let Some((placement, carried)) = rails::search(flows, covers, best.reach(), best.goal(budget), budget)?
-        {
-            best.offer(placement, carried, "regions of rails");
-            best.report(budget);
-        }
-        if round > 1 && best.rate() <= before {
-            break;
-        }
     }
     Ok(())
 }

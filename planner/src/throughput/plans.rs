@@ -1,0 +1,119 @@
+//! Plans by one search after another.
+
+use super::clip::Span;
+use super::dive::Dives;
+use super::worths::Covers;
+use super::{BestFlow, Flows, groups, profiles, rails};
+use crate::budget::Budget;
+use crate::formulation::solve::SolverFault;
+use isotherm_core::units::Seconds;
+
+/// Most devices for which regions of rails are an integer program of a size worth solving.
+const RAILS_DEVICES_MAX: usize = 64;
+/// The same for disjoint pipelines.
+const PIPELINES_DEVICES_MAX: usize = 128;
+/// Least devices for which dives are worth their while.
+const DIVES_DEVICES_MIN: usize = 12;
+/// Dives of a round.
+const DIVES: u64 = 40;
+/// Most rounds.
+const ROUNDS: u64 = 4;
+/// Rounds of a brief search: what the first does not find is hardly ever found.
+const ROUNDS_BRIEF: u64 = 1;
+/// Share of the time that one search for plans in which sites stand side by side may take.
+const PROFILES: f64 = 0.5;
+
+/// How plans are searched for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Whether a bound that is known decides the gap, so that only a much better plan is of use.
+    pub brief: bool,
+    /// Whether requests may not stay for long. Sites side by side have many devices in which they do, and what finds a plan
+    /// in a moment comes first.
+    pub hurry: bool,
+}
+
+/// One way to search.
+#[derive(Debug, Clone, Copy)]
+enum By {
+    Profiles,
+    Dives,
+    Groups,
+    Rails,
+}
+
+/// Which searches make a round, in turn.
+const ROUND: [By; 4] = [By::Profiles, By::Dives, By::Groups, By::Rails];
+/// The same where requests may not stay for long.
+const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Rails];
+
+/// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
+/// in a moment another does not find at all.
+pub(super) fn plans(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    covers: &mut Covers,
+    best: &mut BestFlow,
+    manner: Manner,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    if best.enough(budget) {
+        return Ok(());
+    }
+    let count = flows.tables.candidates.len();
+    if count <= PIPELINES_DEVICES_MAX
+        && let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)?
+    {
+        best.offer(placement, carried, "disjoint pipelines");
+        best.report(budget);
+    }
+    let mut dives = Dives::new(flows, spans, best.bound);
+    // At several sites, annealing gets further in the same time.
+    let late = dives.sites() > 1 && !manner.hurry;
+    // Between which rates regions of rails were looked for last.
+    let mut railed = None;
+    let round: &[By] = if manner.hurry { &ROUND_HURRY } else { &ROUND };
+    for number in 0..if manner.brief { ROUNDS_BRIEF } else { ROUNDS } {
+        let before = best.rate();
+        for by in round {
+            if best.enough(budget) {
+                return Ok(());
+            }
+            let goal = best.goal(budget);
+            let (found, method) = match by {
+                By::Profiles => {
+                    let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
+                    let least = if budget.remaining.is_some() { left() * (1.0 - PROFILES) } else { 0.0 };
+                    let share = || Seconds::of((left() - least).max(0.0));
+                    let limited = Budget { remaining: budget.remaining.and(Some(&share)), ..*budget };
+                    (profiles::search(flows, spans, best.reach(), goal, number, &limited)?, "sites side by side")
+                }
+                By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
+                    (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
+                }
+                By::Groups => {
+                    let known = best.placement.as_ref().map(|(placement, _)| placement.clone());
+                    let found = groups::search(flows, spans, known.as_deref(), best.bound, number, budget)?;
+                    (found, "blocks of rails")
+                }
+                By::Rails if count <= RAILS_DEVICES_MAX => {
+                    // Between the same rates the same would be found.
+                    let rates = Some((best.reach(), goal));
+                    if std::mem::replace(&mut railed, rates) == rates {
+                        continue;
+                    }
+                    (rails::search(flows, covers, best.reach(), goal, budget)?, "regions of rails")
+                }
+                By::Dives | By::Rails => continue,
+            };
+            if let Some((placement, carried)) = found {
+                best.offer(placement, carried, method);
+                best.report(budget);
+            }
+        }
+        if count <= RAILS_DEVICES_MAX && number > 1 && best.rate() <= before {
+            break;
+        }
+    }
+    Ok(())
+}
