@@ -8,6 +8,7 @@ pub(crate) mod clip;
 mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
+mod lean;
 pub(crate) mod network;
 mod plans;
 pub(crate) mod priced;
@@ -42,8 +43,8 @@ use worths::{Covers, Worths};
 
 /// Most devices for which positions are an integer program of a size worth solving, where a plan is known.
 const POSITIONS_DEVICES_MAX: usize = 26;
-/// Share by which Little's law lowers the bound of all devices for few of them to be wanted.
-const HURRY: f64 = 0.1;
+/// How many times what requests in flight allow all devices could carry, for few of them to be wanted.
+const HURRY: f64 = 1.5;
 /// Nodes (labels, in hundreds) of a search for the chain of least residence that is only to begin with.
 const NODES_QUICK: u64 = 20;
 
@@ -296,7 +297,7 @@ pub(crate) fn best_flow(
         return Ok(best);
     }
     // Where requests may not stay for long, few devices are wanted, and no worths of all of them say more.
-    let hurry = matches!(best.proof, Proof::InFlight(_)) && bound > best.bound * (1.0 + HURRY);
+    let hurry = bound > best.bound * HURRY;
     let proving = best.bound > before.above;
     let mut covers = Covers::new(&counts, &spans, network.layers, Weights::PLAIN);
     if !best.closed() && proving && !hurry {

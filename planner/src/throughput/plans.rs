@@ -3,7 +3,7 @@
 use super::clip::Span;
 use super::dive::Dives;
 use super::worths::Covers;
-use super::{BestFlow, Flows, groups, profiles, rails};
+use super::{BestFlow, Flows, groups, lean, profiles, rails};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use isotherm_core::units::Seconds;
@@ -44,8 +44,8 @@ enum By {
 
 /// Which searches make a round, in turn.
 const ROUND: [By; 4] = [By::Profiles, By::Dives, By::Groups, By::Rails];
-/// The same where requests may not stay for long.
-const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Rails];
+/// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives ended.
+const ROUND_HURRY: [By; 4] = [By::Groups, By::Dives, By::Groups, By::Rails];
 
 /// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
 /// in a moment another does not find at all.
@@ -65,6 +65,13 @@ pub(super) fn plans(
         && let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)?
     {
         best.offer(placement, carried, "disjoint pipelines");
+        best.report(budget);
+    }
+    if manner.hurry
+        && !best.enough(budget)
+        && let Some((placement, carried)) = lean::search(flows, best.bound, best.goal(budget), budget)?
+    {
+        best.offer(placement, carried, "chains of least residence");
         best.report(budget);
     }
     let mut dives = Dives::new(flows, spans, best.bound);

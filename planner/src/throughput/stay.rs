@@ -111,7 +111,7 @@ impl Stay {
     /// No plan is faster: what Little's law makes of the least residence of any walk over all layers. Infinite where
     /// nothing takes time, or there is no walk.
     pub fn most(&self, tables: &Tables<'_>, network: &Network) -> f64 {
-        let costs = self.costs(tables, network);
+        let costs = self.costs(tables, network, 0.0, &[]);
         let chains = Chains::new(tables, &costs, count(tables));
         let (band, prices) = (Band::all(&costs), chains.no_prices());
         let least = chains.bound(&prices, &chains.completions(&band, &prices));
@@ -128,7 +128,7 @@ impl Stay {
     ) -> Result<(Option<Vec<Link>>, f64), SolverFault> {
         let mut free = tables.clone();
         free.candidates.iter_mut().for_each(|candidate| candidate.pinned = false);
-        let costs = self.costs(&free, network);
+        let costs = self.costs(&free, network, 0.0, &[]);
         let chains = Chains::new(&free, &costs, count(&free));
         // What is told of progress would be times, not rates.
         let best = best_chain(&chains, &Budget { progress: None, ..*budget })?;
@@ -136,13 +136,32 @@ impl Stay {
         Ok((best.chain.map(|(chain, _)| chain), most))
     }
 
-    fn costs(&self, tables: &Tables<'_>, network: &Network) -> Costs {
-        let open = |rate: f64, time: f64| if rate > 0.0 { time } else { f64::INFINITY };
+    /// The chain of least residence of which each part carries at least so much, without the devices in use; none where
+    /// none was found.
+    pub fn lean(
+        &self,
+        tables: &Tables<'_>,
+        network: &Network,
+        (least, used): (f64, &[bool]),
+        budget: &Budget<'_>,
+    ) -> Result<Option<Vec<Link>>, SolverFault> {
+        let costs = self.costs(tables, network, least, used);
+        let chains = Chains::new(tables, &costs, count(tables));
+        let best = best_chain(&chains, &Budget { progress: None, ..*budget })?;
+        Ok(best.chain.map(|(chain, _)| chain))
+    }
+
+    /// Residence of what carries more than nothing and at least `least`, and of no device in use.
+    fn costs(&self, tables: &Tables<'_>, network: &Network, least: f64, used: &[bool]) -> Costs {
+        let open = |rate: f64, time: f64| if rate > 0.0 && rate >= least { time } else { f64::INFINITY };
         let stage = |((rates, times), kind): ((&Intervals<f64>, &Intervals<f64>), &Kind)| {
             vec![Steps::of(kind, tables.layers, |s, e| open(rates.at(s, e), times.at(s, e)))]
         };
         let ends = |(rates, times): (&Vec<f64>, &Vec<f64>)| -> Vec<f64> {
-            rates.iter().zip(times).map(|(&rate, &time)| open(rate, time)).collect()
+            let mut found: Vec<f64> = rates.iter().zip(times).map(|(&rate, &time)| open(rate, time)).collect();
+            let closed = found.iter_mut().zip(used).filter(|(_, used)| **used);
+            closed.for_each(|(time, _)| *time = f64::INFINITY);
+            found
         };
         Costs {
             layers: tables.layers,
