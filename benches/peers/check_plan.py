@@ -1233,8 +1233,9 @@ class Walks:
     """Walks through all layers: chains that may use a device again, not twice in a row, paying its price each time.
 
     Times are whole multiples of 2^-80 s, rounded down; a price is the same whole number where it is paid and where it is
-    subtracted. Phase 0 goes with the first chunk until the longest stage, which takes all chunks; phase 1 goes on with
-    the last chunk. One chunk knows phase 1 alone.
+    subtracted. Phase 0 goes with the first chunk until the longest stage, which takes all chunks up to the followed one, the
+    last that is as long as the first; phase 1 goes on with that one, and the last stage takes the rest. One chunk knows
+    phase 1 alone.
     """
     UNIT, NEVER, LONGEST, PRICE_MAX = 2**80, 2**125, 2**120, 2**100
 
@@ -1245,6 +1246,7 @@ class Walks:
         chunks = [None] if tpot else problem.chunks()
         self.chunks = len(chunks)
         tokens = [1] if tpot else [c[0] for c in chunks]
+        self.followed = len(chunks) - (1 if tokens[0] == tokens[-1] else 2)
         self.step, self.reach = {}, {}
         for d in self.devices:
             for ends, k in ((ends, k) for ends in range(4) for k in range(1, self.layers + 1)):
@@ -1253,7 +1255,8 @@ class Walks:
                     continue
                 span = (d, start, start + k)
                 times = [self.down(problem.decode_time(*span) if tpot else problem.chunk_time(*span, c)) for c in chunks]
-                self.step[d, ends, k] = times + [min(sum(times), self.NEVER)]
+                self.step[d, ends, k] = times + [min(sum(part), self.NEVER) for part in (
+                    times[self.followed + 1:], times[:self.followed + 1])]
             fits = lambda s: [e for e in range(s + 1, self.layers + 1) if problem.fits(d, s, e)]
             self.reach[d] = [max(fits(s), default=s) for s in range(self.layers)]
         row = problem.row_bytes()
@@ -1325,12 +1328,13 @@ class Walks:
                         if times[-1] > most:
                             continue
                         passed, to_come = after[1, below, end][d] + pay, after[0, below, end][d] + pay
-                        best[1][d] = min(best[1][d], times[self.chunks - 1] + passed)
+                        passed += times[-2] if end == self.layers else 0
+                        best[1][d] = min(best[1][d], times[self.followed] + passed)
                         best[0][d] = min(best[0][d], times[0] + to_come,
                                          times[-1] + passed if times[-1] > over else self.NEVER)
                 for phase in phases:
                     begun[phase, level, start] = best[phase]
-                    t = self.tokens[0 if phase == 0 else -1]
+                    t = self.tokens[0 if phase == 0 else self.followed]
                     after[phase, level, start] = {
                         a: min(self.hop[t, a, b] + best[phase][b] for b in self.devices) for a in self.devices}
                 if phases == (1,):
@@ -1382,11 +1386,11 @@ class Walks:
             times, free, left = self.times(d, layer, end), 0, []
             if times[-1] > most:
                 continue
-            for at, step in zip(arrived, times):
+            for at, step in zip(arrived, times[:self.chunks]):
                 free = max(free, at) + step
                 left.append(free)
             turns, owing = turned or times[-1] > over, unpaid - self.pay(prices, d, layer, end)
-            least = left[-1] + after[1, level, end][d]
+            least = left[self.followed] + after[1, level, end][d]
             if not turns:
                 least = max(least, left[0] + after[0, level, end][d])
             if least - owing >= target:

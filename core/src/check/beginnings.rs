@@ -129,7 +129,7 @@ impl Search<'_, '_> {
                     (0..chunks).map(|c| b.done[c].saturating_add(self.walks.hop(c, b.device, device))).collect()
                 }
             };
-            let (first, last) = (arrived[0], arrived[chunks - 1]);
+            let (first, last) = (arrived[0], arrived[self.walks.followed]);
             let at = (level * (layers + 1) + layer) * n + device;
             if self.least(&self.completions.from, at, first, last, turned) >= cutoff {
                 continue;
@@ -150,7 +150,7 @@ impl Search<'_, '_> {
                 let turned = turned || all > self.between.0;
                 let pay = self.walks.pay(self.prices, device, layer, end);
                 let at = (below * (layers + 1) + end) * n + device;
-                let least = self.least(&self.completions.after, at, done[0], done[chunks - 1], turned);
+                let least = self.least(&self.completions.after, at, done[0], done[self.walks.followed], turned);
                 if least.saturating_add(pay) >= cutoff {
                     continue;
                 }

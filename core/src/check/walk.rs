@@ -12,9 +12,10 @@
 //! path over (layer, device).
 //!
 //! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). One
-//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks, then
-//! the rest with the last chunk. Chains are divided by how long their longest stage takes, all chunks together: a
-//! part's walks have no longer stage than its greatest, and turn at one longer than the greatest of the part before.
+//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks up to the last that
+//! is as long as the first, the *followed* one, then the rest with that one, and the last stage with the chunks after it. (A
+//! shorter last chunk waits behind the others.) Chains are divided by how long their longest stage takes, all chunks up to
+//! the followed one together: a part's walks have no longer stage than its greatest, and turn at one longer than the greatest of the part before.
 //!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
@@ -134,7 +135,10 @@ pub(super) struct Walks<'a> {
     pub devices: Vec<DeviceId>,
     pub layers: usize,
     pub chunks: usize,
-    /// By device: time of a stage by chunk (then all together), by which ends it holds, by number of layers.
+    /// The chunk that walks follow after the longest stage.
+    pub followed: usize,
+    /// By device: time of a stage by chunk (then those up to the followed one together, then those after it), by which ends
+    /// it holds, by number of layers.
     steps: Vec<Vec<i128>>,
     /// By device and first layer: one past the furthest last layer that fits.
     pub reach: Vec<Vec<usize>>,
@@ -182,11 +186,13 @@ impl<'a> Walks<'a> {
         let devices: Vec<DeviceId> =
             problem.graph.device_ids().filter(|&d| problem.usable(d) && problem.profile(d).is_some()).collect();
         let chunks = shapes.len();
-        let (count, entries) = (devices.len() as u64, 4 * (chunks as u64 + 1) * (layers as u64 + 1));
+        let (count, entries) = (devices.len() as u64, 4 * (chunks as u64 + 2) * (layers as u64 + 1));
         let work = count.saturating_mul(entries).saturating_add(2 * count.saturating_mul(count));
         too_large(work, TABLE_MAX)?;
         let prompt: u64 = shapes.iter().map(|shape| u64::from(shape.tokens())).sum();
         let row = problem.model.boundary_bytes_per_token();
+        let like_the_first = shapes.first().map(StepShape::tokens) == shapes.last().map(StepShape::tokens);
+        let followed = chunks.saturating_sub(if like_the_first { 1 } else { 2 });
         let mut sizes: Vec<u32> = Vec::new();
         let mut message_of = Vec::new();
         for shape in &shapes {
@@ -213,7 +219,7 @@ impl<'a> Walks<'a> {
             (None, None) => None,
         };
         let mut walks = Self {
-            steps: devices.iter().map(|&device| steps(problem, device, &shapes)).collect(),
+            steps: devices.iter().map(|&device| steps(problem, device, &shapes, followed)).collect(),
             reach: devices.iter().map(|&device| reach(problem, device)).collect(),
             hops: sizes.iter().map(hops).collect(),
             entry: devices.iter().map(|&d| time(problem.entry(d, prompt))).collect(),
@@ -227,6 +233,7 @@ impl<'a> Walks<'a> {
             devices,
             layers,
             chunks,
+            followed,
             message_of,
             rule,
         };
@@ -248,10 +255,15 @@ impl<'a> Walks<'a> {
         }
     }
 
-    /// Time of a stage for one chunk; for all together where `chunk` is their number.
+    /// Time of a stage for one chunk; where `chunk` is their number, for all up to the followed one together.
     pub fn step(&self, device: usize, chunk: usize, start: usize, end: usize) -> i128 {
         let ends = 2 * usize::from(start == 0) + usize::from(end == self.layers);
         self.steps[device][(chunk * 4 + ends) * (self.layers + 1) + end - start]
+    }
+
+    /// Time of the chunks after the followed one on a stage that holds the last layer; no time on others.
+    pub fn rest(&self, device: usize, start: usize, end: usize) -> i128 {
+        if end == self.layers { self.step(device, self.chunks + 1, start, end) } else { 0 }
     }
 
     /// Time of a chunk from one device to another.
@@ -364,7 +376,7 @@ impl<'a> Walks<'a> {
             from: [vec![NEVER; if phases == 1 { 0 } else { size }], vec![NEVER; size]],
             top,
         };
-        let last = self.chunks - 1;
+        let last = self.followed;
         for level in 0..=top {
             let row = |layer: usize| (level * (layers + 1) + layer) * n;
             if rule.is_none_or(|(least, most)| least != most || level == 0) {
@@ -384,7 +396,8 @@ impl<'a> Walks<'a> {
                             continue;
                         }
                         let (at, pay) = ((below + end) * n + device, self.pay(prices, device, start, end));
-                        let passed = table.after[1][at].saturating_add(pay);
+                        let passed =
+                            table.after[1][at].saturating_add(pay).saturating_add(self.rest(device, start, end));
                         best[1] = best[1].min(passed.saturating_add(self.step(device, last, start, end)));
                         if phases == 2 {
                             let to_come = table.after[0][at].saturating_add(pay);
@@ -426,9 +439,9 @@ pub(super) fn interval(start: usize, end: usize) -> Layers {
 
 /// Times of all stages of a device. By [`crate::cost`], a step's time depends on how many layers a stage holds, and on
 /// whether the first and the last are among them.
-fn steps(problem: &PlacementProblem, device: DeviceId, shapes: &[StepShape]) -> Vec<i128> {
+fn steps(problem: &PlacementProblem, device: DeviceId, shapes: &[StepShape], followed: usize) -> Vec<i128> {
     let layers = problem.layers() as usize;
-    let mut times = vec![NEVER; (shapes.len() + 1) * 4 * (layers + 1)];
+    let mut times = vec![NEVER; (shapes.len() + 2) * 4 * (layers + 1)];
     for ends in 0..4 {
         for length in 1..=layers {
             let start = usize::from(ends & 2 == 0).min(layers - length);
@@ -436,13 +449,15 @@ fn steps(problem: &PlacementProblem, device: DeviceId, shapes: &[StepShape]) -> 
             if usize::from(start == 0) * 2 + usize::from(end == layers) != ends {
                 continue;
             }
-            let mut all = 0_i128;
+            let (mut all, mut rest) = (0_i128, 0_i128);
             for (chunk, shape) in shapes.iter().enumerate() {
                 let time = problem.step(device, interval(start, end), shape).map_or(NEVER, rounded_down);
                 times[(chunk * 4 + ends) * (layers + 1) + length] = time;
-                all = all.saturating_add(time).min(NEVER);
+                let sum = if chunk <= followed { &mut all } else { &mut rest };
+                *sum = sum.saturating_add(time).min(NEVER);
             }
             times[(shapes.len() * 4 + ends) * (layers + 1) + length] = all;
+            times[((shapes.len() + 1) * 4 + ends) * (layers + 1) + length] = rest;
         }
     }
     times

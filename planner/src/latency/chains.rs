@@ -83,11 +83,11 @@ pub(crate) struct Chains<'a> {
     pub count: StageCount,
     /// Candidates that any chain may exchange.
     pub classes: Vec<Vec<usize>>,
-    /// Time from a class to the next for the first chunk (0) and the last (1): `[from][to]` in one row.
+    /// Time from a class to the next for the first chunk (0) and the followed one (1): `[from][to]` in one row.
     pub ways: [Vec<f64>; 2],
 }
 
-/// The chains whose longest stage takes, all chunks together, more than `over` and at most `most`.
+/// The chains whose longest stage takes, all chunks up to the followed one together, more than `over` and at most `most`.
 #[derive(Debug, Clone)]
 pub(crate) struct Band {
     /// Less than the longest stage.
@@ -103,11 +103,11 @@ pub(crate) struct Band {
 pub(crate) struct BandSteps {
     /// The first chunk.
     pub first: Steps,
-    /// All chunks, where long enough to be the longest.
+    /// All chunks up to the followed one, where long enough to be the longest; with the last layer, the others too.
     pub turn: Steps,
-    /// The last chunk.
+    /// The followed chunk; with the last layer, the others after it too.
     pub last: Steps,
-    /// All chunks.
+    /// All chunks up to the followed one.
     pub all: Steps,
 }
 
@@ -115,12 +115,19 @@ impl Band {
     /// The band between two times.
     pub fn new(costs: &Costs, over: f64, most: f64) -> Self {
         let steps = |kind: usize| {
-            let all = costs.all_chunks(kind);
+            let followed = costs.followed();
+            let all = costs.some_chunks(kind, 0..followed + 1).expect("one chunk at least is followed");
+            // What is not followed passes the last stage behind what is.
+            let rest = costs.some_chunks(kind, followed + 1..costs.chunks);
+            let ended = |steps: Steps| match &rest {
+                Some(rest) => steps.ending_with(rest),
+                None => steps,
+            };
             let within = |steps: &Steps| steps.masked(&all, |all| all <= most);
             BandSteps {
                 first: within(&costs.stage[kind][0]),
-                last: within(&costs.stage[kind][costs.chunks - 1]),
-                turn: all.map(|time| if time > over && time <= most { time } else { f64::INFINITY }),
+                last: ended(within(&costs.stage[kind][followed])),
+                turn: ended(all.map(|time| if time > over && time <= most { time } else { f64::INFINITY })),
                 all,
             }
         };
@@ -162,7 +169,7 @@ impl<'a> Chains<'a> {
     /// The chain problem of some times.
     pub fn new(tables: &'a Tables<'a>, costs: &'a Costs, count: StageCount) -> Self {
         let classes = twins(tables, costs);
-        let ways = [0, costs.chunks - 1].map(|chunk| {
+        let ways = [0, costs.followed()].map(|chunk| {
             let way = |(from, to): (&Vec<usize>, &Vec<usize>)| {
                 // Between twins all ways take the same time; a device has none to itself.
                 let to = if from[0] == to[0] { to.get(1) } else { to.first() };

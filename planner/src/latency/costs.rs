@@ -69,6 +69,16 @@ impl Steps {
         Self { layers: self.layers, values: self.values.iter().zip(&other.values).map(kept).collect() }
     }
 
+    /// Adds another's values where the last layer is held.
+    pub fn ending_with(mut self, other: &Self) -> Self {
+        for ends in [1, 3] {
+            let row = ends * (self.layers + 1)..(ends + 1) * (self.layers + 1);
+            let values = self.values[row.clone()].iter_mut().zip(&other.values[row]);
+            values.for_each(|(value, other)| *value += other);
+        }
+        self
+    }
+
     /// Adds another's values.
     fn add(&mut self, other: &Self) {
         self.values.iter_mut().zip(&other.values).for_each(|(value, other)| *value += other);
@@ -162,6 +172,21 @@ impl Costs {
     /// Time of a chunk between two candidates.
     pub fn way(&self, chunk: usize, from: usize, to: usize) -> f64 {
         self.hop[self.message_of[chunk]][from * self.candidates + to]
+    }
+
+    /// The chunk that a walk follows after its longest stage: the last one that is as long as the first. A shorter one at
+    /// the end passes stages in no time and waits behind the others, so its own way is far from the longest.
+    pub fn followed(&self) -> usize {
+        let last = self.chunks - 1;
+        if self.message_of[last] == self.message_of[0] { last } else { last - 1 }
+    }
+
+    /// Time of the stages of a kind for these chunks one after another.
+    pub fn some_chunks(&self, kind: usize, chunks: std::ops::Range<usize>) -> Option<Steps> {
+        let mut times = self.stage[kind][chunks].iter();
+        let mut sum = times.next()?.clone();
+        times.for_each(|times| sum.add(times));
+        Some(sum)
     }
 
     /// Time of the stages of a kind for all chunks one after another.

@@ -211,7 +211,7 @@ impl Search<'_> {
             _ => completions.top.checked_sub(stages).and_then(|level| Some((level, level.checked_sub(1)?))),
         };
         let Some((level, below)) = levels else { return };
-        let (last, message) = (costs.chunks - 1, |from: usize, to: usize, chunk: usize| costs.way(chunk, from, to));
+        let (followed, message) = (costs.followed(), |from: usize, to: usize, chunk: usize| costs.way(chunk, from, to));
         for class in 0..chains.classes.len() {
             let used = label.map_or(0, |l| self.labels[l].count(class));
             let Some(&device) = chains.classes[class].get(used) else { continue };
@@ -220,7 +220,7 @@ impl Search<'_> {
                 Some(l) => self.labels[l].done[chunk] + message(self.labels[l].device, device, chunk),
                 None => costs.entry[device],
             };
-            let mut least = reach_at(last) + completions.from(1, level, layer, class);
+            let mut least = reach_at(followed) + completions.from(1, level, layer, class);
             if !turned {
                 least = least.max(reach_at(0) + completions.from(0, level, layer, class));
             }
@@ -247,7 +247,10 @@ impl Search<'_> {
                 }
                 let turned = turned || all > band.over;
                 let pay = chains.pay(prices, (class, layer, end));
-                let mut bound = free + completions.after(1, below, end, class);
+                let mut bound = self.left[followed] + completions.after(1, below, end, class);
+                if end == costs.layers {
+                    bound = bound.max(free + costs.exit[device]);
+                }
                 if !turned {
                     bound = bound.max(self.left[0] + completions.after(0, below, end, class));
                 }
