@@ -338,6 +338,9 @@ pub struct Plan {
     /// Plan as if nothing ever got hot, beyond what heat and power limits allow in the long run.
     #[arg(long)]
     pub cold: bool,
+    /// Whether some devices prefill and the others decode, in place of what the scenario says.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub disaggregate: Option<planning::Disaggregate>,
     /// Times to keep.
     #[command(flatten)]
     pub promises: planning::Promises,

@@ -12,6 +12,7 @@ mod cases;
 mod certificate;
 mod cover;
 mod crossing;
+mod divided;
 mod enumeration;
 mod floors;
 mod in_flight;
@@ -26,6 +27,7 @@ mod worths;
 
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX, open_batches};
 pub use crossing::crossing_rates;
+pub use divided::DIVISIONS_MAX;
 pub use enumeration::ENUMERATED_MAX;
 pub use in_flight::WAYS_DEVICES_MAX;
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
@@ -37,7 +39,7 @@ use crate::exact::{Exact, agree, exact, nearest, whole};
 use crate::ids::{DeviceId, Layers};
 use crate::objective::evaluate_exactly;
 use crate::plan::{PLAN_SCHEMA, Plan, Route, Stage, Status};
-use crate::problem::{Objective, PlacementProblem};
+use crate::problem::{Objective, PlacementProblem, Role};
 use crate::units::Bytes;
 use num_traits::{Signed, Zero};
 use std::collections::BTreeMap;
@@ -78,13 +80,19 @@ impl Plan {
         // What heat and power leave is part of the question, unless the plan was made as if nothing got hot.
         let sustained = self.sustained.is_some().then(|| problem.sustained());
         let problem = sustained.as_ref().unwrap_or(problem);
+        let asked = divided::asked(self, problem);
+        let problem = &*asked;
         let (chosen, spoken) = problem.spoken(self);
         let chosen = chosen.capped(&spoken);
         let index = chosen.graph.devices().iter().zip(chosen.graph.device_ids()).map(|(d, id)| (d.name.as_str(), id));
         let (index, found) = (index.collect(), Vec::new());
-        let mut check = Check { stated: self, asked: problem, plan: &spoken, problem: &chosen, index, found };
+        let sides = spoken.is_divided().then(|| Role::ALL.map(|role| chosen.side(role)));
+        let roles = spoken.stage_roles();
+        let mut check =
+            Check { stated: self, asked: problem, plan: &spoken, problem: &chosen, sides, roles, index, found };
         check.header();
         if self.status.has_plan() {
+            check.division();
             check.stages();
             check.memory();
             check.routes();
@@ -117,6 +125,10 @@ struct Check<'a> {
     asked: &'a PlacementProblem,
     /// The problem that the plan speaks of.
     problem: &'a PlacementProblem,
+    /// Its sides, where the plan is divided.
+    sides: Option<[PlacementProblem; 2]>,
+    /// The role of each stage.
+    roles: Vec<Option<Role>>,
     index: BTreeMap<&'a str, DeviceId>,
     found: Vec<Violation>,
 }
@@ -233,6 +245,15 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// What a route, or a stage, of this role is judged by.
+    fn side(&self, role: Option<Role>) -> &PlacementProblem {
+        match (role, &self.sides) {
+            (Some(Role::Prefill), Some([prefill, _])) => prefill,
+            (Some(Role::Decode), Some([_, decode])) => decode,
+            _ => self.problem,
+        }
+    }
+
     /// A stage with layers that exist on a device that exists.
     fn stage_on(&mut self, i: usize, stage: &Stage, device: DeviceId) {
         let (problem, stated) = (self.problem, &stage.bytes);
@@ -240,7 +261,9 @@ impl<'a> Check<'a> {
         if let Some(reason) = problem.exclusion(device) {
             self.found.push(Violation::Excluded { device: name(), reason });
         }
-        let needed = problem.stage_bytes(device, stage.layers);
+        let side = self.side(self.roles[i]);
+        let needed = side.stage_bytes(device, stage.layers);
+        let rate = side.rate(device, stage.layers, &side.life(1));
         for (part, stated, expected) in [
             ("weights", stated.weights, needed.weights),
             ("key-value cache", stated.kv, needed.kv),
@@ -258,7 +281,7 @@ impl<'a> Check<'a> {
         let timed = match problem.objective {
             Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
             Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
-            _ => problem.rate(device, stage.layers, &problem.life(1)).is_some(),
+            _ => rate.is_some(),
         };
         if !timed {
             self.found.push(Violation::NoTime { device: name(), layers: stage.layers });
@@ -278,12 +301,12 @@ impl<'a> Check<'a> {
     /// Memory that several devices share.
     fn memory(&mut self) {
         let mut needed_on: BTreeMap<DeviceId, Bytes> = BTreeMap::new();
-        for stage in &self.plan.stages {
+        for (stage, &role) in self.plan.stages.iter().zip(&self.roles) {
             if let Some(device) = self.device(stage)
                 && stage.layers.end <= self.problem.layers()
             {
                 let needed = needed_on.entry(device).or_default();
-                *needed = needed.saturating_add(self.problem.stage_bytes(device, stage.layers).total);
+                *needed = needed.saturating_add(self.side(role).stage_bytes(device, stage.layers).total);
             }
         }
         for (members, memory) in self.problem.memory_pools() {
@@ -316,19 +339,21 @@ impl<'a> Check<'a> {
             self.found.push(Violation::Nothing("routes"));
             return;
         }
-        let mut sum = Exact::zero();
+        // Those of a divided plan add to one on each side.
+        let mut sums: BTreeMap<Option<Role>, Exact> = BTreeMap::new();
         for (i, route) in plan.routes.iter().enumerate() {
+            let sum = sums.entry(route.role).or_insert_with(Exact::zero);
             match exact(route.share) {
-                Some(share) if share.is_positive() && share <= whole(1) => sum += share,
+                Some(share) if share.is_positive() && share <= whole(1) => *sum += share,
                 share => {
                     self.found.push(Violation::Share { route: i, share: route.share });
-                    sum += share.unwrap_or_else(Exact::zero);
+                    *sum += share.unwrap_or_else(Exact::zero);
                 }
             }
             self.route(i, route);
         }
         let slack = Exact::new(1.into(), 1_000_000_000_000_u64.into());
-        if (&sum - whole(1)).abs() > slack {
+        for sum in sums.into_values().filter(|sum| (sum - whole(1)).abs() > slack) {
             self.found.push(Violation::ShareSum { sum: nearest(&sum) });
         }
         for i in 0..plan.stages.len() {

@@ -37,14 +37,30 @@
 //! A pair moves `row * (prompt + output - 1) / output` bytes per output token (`row` bytes of the residual
 //! stream; every token but the last crosses once). A pair whose link states tokens per second is bound by that
 //! alone. Source and sink bind only where the graph has places of these names with links that state rates.
+//!
+//! In a divided plan ([`Role`]) the time to first token is that of the routes that prefill. The time per output token is
+//! that of the routes that decode, and the time that the cache takes to come is spread over the tokens that follow.
+//! Stages, pairs and links are loaded by what each route does; the cache of a prompt loads the ways between the two
+//! routes that a request takes, which it chooses independently; and the residence of a request is the sum of both and
+//! of that way:
+//!
+//! ```text
+//! stage:        sum of share * F / o over its routes <= R_p(device)     requests per second, where it prefills
+//!               sum of share * F over its routes     <= T_b(device)     where it decodes
+//! link, group:  ... + sum of share_p * share_d * F * cache(p, d) / o    bytes of the layers that both hold
+//! in flight:    F * (residence_p + cache's way + residence_d) / o <= requests_max
+//! ```
+
+mod divided;
 
 use crate::exact::{Exact, exact, larger, mean, nearest, positive, whole};
-use crate::graph::Link;
+use crate::graph::{Link, Path};
 use crate::ids::{DeviceId, Layers};
 use crate::plan::Plan;
-use crate::problem::{Life, Objective, PlacementProblem};
+use crate::problem::{Life, Objective, PlacementProblem, Role};
 use crate::spending;
 use crate::units::{Bytes, Seconds, TokensPerSecond};
+use divided::Sides;
 use num_traits::{One, Zero};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -131,8 +147,8 @@ pub fn evaluate(plan: &Plan, problem: &PlacementProblem) -> Evaluation {
     let time = |value: Option<Exact>| value.and_then(|v| Seconds::new(nearest(&v)).ok());
     let throughput = throughput(&routes, problem, plan.batch, Waits::Counted);
     Evaluation {
-        tpot: time(weighted(&routes, |route| tpot(route, problem))),
-        ttft: time(weighted(&routes, |route| ttft(route, problem))),
+        tpot: time(mean_tpot(&routes, problem)),
+        ttft: time(mean_ttft(&routes, problem)),
         throughput: throughput.as_ref().and_then(|best| TokensPerSecond::new(nearest(&best.rate)).ok()),
         batch: throughput.as_ref().map(|best| best.batch),
         bottleneck: throughput.map(|best| best.bottleneck),
@@ -151,8 +167,8 @@ pub(crate) fn evaluate_exactly(plan: &Plan, problem: &PlacementProblem, objectiv
     let routes = resolve(plan, problem)?;
     match objective {
         Objective::Throughput => throughput(&routes, problem, plan.batch, Waits::Counted).map(|best| best.rate),
-        Objective::Tpot => weighted(&routes, |route| tpot(route, problem)),
-        Objective::Ttft => weighted(&routes, |route| ttft(route, problem)),
+        Objective::Tpot => mean_tpot(&routes, problem),
+        Objective::Ttft => mean_ttft(&routes, problem),
         Objective::Energy | Objective::Money | Objective::MoneyPerHour => None,
     }
 }
@@ -168,6 +184,8 @@ struct Stop {
 
 struct Route {
     share: Exact,
+    /// What it does; none where it does everything.
+    role: Option<Role>,
     /// At least one.
     stops: Vec<Stop>,
 }
@@ -192,19 +210,31 @@ fn resolve(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<Route>> {
         .map(|route| {
             let share = exact(route.share).filter(positive)?;
             let stops: Vec<Stop> = route.stages.iter().map(stop).collect::<Option<_>>()?;
-            (!stops.is_empty()).then_some(Route { share, stops })
+            (!stops.is_empty()).then_some(Route { share, role: route.role, stops })
         })
         .collect();
     routes.filter(|routes| !routes.is_empty())
 }
 
-fn weighted(routes: &[Route], figure: impl Fn(&Route) -> Option<Exact>) -> Option<Exact> {
+/// The mean of a figure over the routes that do everything or have this role; none where there are none.
+fn weighted(routes: &[Route], role: Role, figure: impl Fn(&Route) -> Option<Exact>) -> Option<Exact> {
     let (mut sum, mut shares) = (Exact::zero(), Exact::zero());
-    for route in routes {
+    for route in routes.iter().filter(|route| route.role.is_none_or(|own| own == role)) {
         sum += &route.share * figure(route)?;
         shares += &route.share;
     }
-    Some(sum / shares)
+    positive(&shares).then(|| sum / shares)
+}
+
+fn mean_tpot(routes: &[Route], problem: &PlacementProblem) -> Option<Exact> {
+    let mean_time = weighted(routes, Role::Decode, |route| tpot(route, problem))?;
+    let further = mean(problem.workload.output_tokens) - Exact::one();
+    let fetching = divided::mean_fetching(problem, routes)?;
+    Some(if positive(&further) { mean_time + fetching / further } else { mean_time })
+}
+
+fn mean_ttft(routes: &[Route], problem: &PlacementProblem) -> Option<Exact> {
+    weighted(routes, Role::Prefill, |route| ttft(route, problem))
 }
 
 fn seconds(time: Option<Seconds>) -> Option<Exact> {
@@ -290,12 +320,9 @@ pub fn unhindered(plan: &Plan, problem: &PlacementProblem) -> Option<TokensPerSe
 /// The throughput in batches of a stated size, or of the best one.
 fn throughput(routes: &[Route], problem: &PlacementProblem, batch: Option<u32>, waits: Waits) -> Option<Best> {
     let mut best: Option<Best> = None;
+    let sides = Sides::of(problem, routes);
     for batch in batch.map_or_else(|| problem.batches(), |batch| vec![batch]) {
-        let mut life = problem.life(batch);
-        if waits == Waits::None {
-            life.waits.clone_from(&life.steps);
-        }
-        let (rate, bottleneck) = throughput_in(routes, problem, &life)?;
+        let (rate, bottleneck) = throughput_in(routes, &sides, &sides.lives(batch, waits))?;
         if best.as_ref().is_none_or(|known| rate > known.rate) {
             best = Some(Best { rate, bottleneck, batch });
         }
@@ -303,17 +330,18 @@ fn throughput(routes: &[Route], problem: &PlacementProblem, batch: Option<u32>, 
     best
 }
 
-fn throughput_in(routes: &[Route], problem: &PlacementProblem, life: &Life) -> Option<(Exact, Bottleneck)> {
+fn throughput_in(routes: &[Route], sides: &Sides<'_>, lives: &divided::Lives) -> Option<(Exact, Bottleneck)> {
+    let problem = sides.whole;
     let name = |id: DeviceId| problem.graph.device(id).name.clone();
     let mut loads = Loads::new();
     let mut resident = Exact::zero();
     for route in routes {
+        let (life, side) = (lives.of(route.role)?, sides.side(route.role));
         for stop in &route.stops {
-            let rate = || exact(problem.rate(stop.device, stop.held, life)?.value());
-            load(&mut loads, Bottleneck::Stage(name(stop.device)), &route.share, rate)?;
+            divided::load_stage(&mut loads, sides, route, stop, life)?;
         }
         for pair in route.stops.windows(2) {
-            load_pair(&mut loads, problem, pair[0].device, pair[1].device, &route.share)?;
+            load_pair(&mut loads, side, pair[0].device, pair[1].device, &(&route.share * sides.tokens(route.role)))?;
         }
         let (first, last) = (name(route.stops.first()?.device), name(route.stops.last()?.device));
         if states_rates(problem, |link| link.from == SOURCE) {
@@ -324,8 +352,10 @@ fn throughput_in(routes: &[Route], problem: &PlacementProblem, life: &Life) -> O
             let rate = || exact(problem.stated_rate(&last, SINK)?.value());
             load(&mut loads, Bottleneck::Sink(last.clone()), &route.share, rate)?;
         }
-        resident += &route.share * residence(route, problem, life)?;
+        resident += &route.share * residence(route, side, life)?;
     }
+    divided::load_cache(&mut loads, problem, routes)?;
+    resident += divided::mean_fetching(problem, routes)?;
     // A problem of rates alone says nothing about time.
     if problem.knows_times() && positive(&resident) {
         let in_flight = whole(problem.serving.requests_max.into()) * mean(problem.workload.output_tokens);
@@ -368,15 +398,17 @@ pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight
         let all = |route: &Route| InFlight { requests: most, batches: stops(route), weight: nearest(&route.share) };
         return Some(routes.iter().map(all).collect());
     };
-    let life = problem.life(batch);
-    let time = |route: &Route| Some(nearest(&(&route.share * residence(route, problem, &life)?)));
-    let times: Vec<f64> = routes.iter().map(time).collect::<Option<_>>()?;
+    let sides = Sides::of(problem, &routes);
+    let lives = sides.lives(batch, Waits::Counted);
+    let time = |at: usize| divided::held_for(at, &routes, &sides, &lives);
+    let times: Vec<f64> = (0..routes.len()).map(time).collect::<Option<_>>()?;
     let whole: f64 = times.iter().sum();
     let of_route = |(route, &time): (&Route, &f64)| {
         let weight = if whole > 0.0 { time / whole } else { nearest(&route.share) };
         // What rounding added is no request.
         let up = |count: f64| libm::ceil(count - 1e-9).clamp(1.0, f64::from(most.max(1))) as u32;
         let requests = up(f64::from(most) * weight);
+        let batch = if route.role == Some(Role::Prefill) { 1 } else { batch };
         let batches = if requests > 1 { up(f64::from(most) * weight / f64::from(batch)) } else { stops(route) };
         InFlight { requests, batches, weight }
     };
@@ -400,20 +432,20 @@ pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> 
     let found = match problem.objective {
         objective if objective.serves() => {
             let best = throughput(&routes, problem, plan.batch, Waits::Counted)?;
-            let (rate, life) = (nearest(&best.rate), problem.life(best.batch));
             let problem = problem.at_duties(|_| Some(1.0));
+            let sides = Sides::of(&problem, &routes);
+            let (rate, lives, roles) =
+                (nearest(&best.rate), sides.lives(best.batch, Waits::Counted), plan.stage_roles());
             let share = |(i, stage): (usize, &crate::plan::Stage)| {
-                Some(rate * passing(i) / problem.rate(device(stage)?, stage.layers, &life)?.value())
+                let (role, id) = (roles[i], device(stage)?);
+                let most = sides.side(role).rate(id, stage.layers, lives.of(role)?)?.value();
+                Some(rate * nearest(&sides.tokens(role)) * passing(i) / most)
             };
             plan.stages.iter().enumerate().map(share).collect::<Option<Vec<f64>>>()?
         }
         _ => {
             let prompt = problem.objective == Objective::Ttft;
-            let whole = if prompt {
-                weighted(&routes, |route| ttft(route, problem))?
-            } else {
-                weighted(&routes, |route| tpot(route, problem))?
-            };
+            let whole = if prompt { mean_ttft(&routes, problem)? } else { mean_tpot(&routes, problem)? };
             let whole = nearest(&whole);
             let share = |(i, stage): (usize, &crate::plan::Stage)| {
                 let id = device(stage)?;
@@ -467,13 +499,19 @@ fn load_pair(loads: &mut Loads, problem: &PlacementProblem, from: DeviceId, to: 
     }
     let row = problem.model.boundary_bytes_per_token();
     let amount = share * bytes_per_output_token(problem, row);
-    for id in graph.device_path(from, to, row)?.links {
+    load_way(loads, problem, &graph.device_path(from, to, row)?, &amount)
+}
+
+/// Loads every link and group of a way with so many bytes per output token.
+fn load_way(loads: &mut Loads, problem: &PlacementProblem, way: &Path, amount: &Exact) -> Option<()> {
+    let graph = &problem.graph;
+    for &id in &way.links {
         let link = graph.link(id);
         let bandwidth = || exact(link.bandwidth_bytes_per_second.as_ref()?.value.value());
-        load(loads, Bottleneck::Link(link.from.clone(), link.to.clone()), &amount, bandwidth)?;
+        load(loads, Bottleneck::Link(link.from.clone(), link.to.clone()), amount, bandwidth)?;
         for group in graph.file().groups.iter().filter(|g| link.groups.contains(&g.name)) {
             let bandwidth = || exact(group.bandwidth_bytes_per_second.value.value());
-            load(loads, Bottleneck::Group(group.name.clone()), &amount, bandwidth)?;
+            load(loads, Bottleneck::Group(group.name.clone()), amount, bandwidth)?;
         }
     }
     Some(())
@@ -483,6 +521,8 @@ fn load_pair(loads: &mut Loads, problem: &PlacementProblem, from: DeviceId, to: 
 /// least one byte per request as in [`PlacementProblem::hop_rate`].
 pub(crate) fn bytes_per_output_token(problem: &PlacementProblem, row: Bytes) -> Exact {
     let output = mean(problem.workload.output_tokens);
-    let tokens = mean(problem.workload.prompt_tokens) + &output - Exact::one();
+    let prompt =
+        if problem.role() == Some(Role::Decode) { Exact::zero() } else { mean(problem.workload.prompt_tokens) };
+    let tokens = prompt + &output - Exact::one();
     larger(whole(row.0) * tokens, Exact::one()) / output
 }

@@ -3,7 +3,7 @@
 use crate::artefact::Header;
 use crate::digest::Digest;
 use crate::ids::Layers;
-use crate::problem::{Goal, StageBytes};
+use crate::problem::{Division, Goal, Role, StageBytes};
 use crate::units::{Celsius, Watts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -121,6 +121,17 @@ pub enum Evidence {
     WalkPrices {
         /// Every chain belongs to exactly one part.
         parts: Vec<WalkPart>,
+    },
+    /// Throughput of plans that divide their devices into those that prefill and those that decode: no division covers
+    /// all layers on both sides.
+    Divided {
+        /// What the side that prefills weighs, from 0 to 1, the other weighing the rest; absent where every division is to
+        /// be looked at, by number of each kind of device.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<f64>,
+        /// Evidence for the same bound on plans that are not divided, where those are looked at too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        whole: Option<Box<Evidence>>,
     },
     /// What a token costs: for each batch, and each span of rates, what passing a layer is worth.
     LayerPrices {
@@ -277,8 +288,11 @@ pub struct Stop {
 pub struct Route {
     /// The stops in order; together they cover every layer once.
     pub stages: Vec<Stop>,
-    /// Share of the requests that take it, above 0 and at most 1; all shares add to 1.
+    /// Share of the requests that take it, above 0 and at most 1; all shares add to 1, or those of each role.
     pub share: f64,
+    /// What it does in a divided plan, in which every route has a role; absent where it does everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
 /// What a plan asks of its devices in the long run, at the rate that it is worth.
@@ -373,10 +387,15 @@ pub struct Plan {
     pub stages: Vec<Stage>,
     /// The ways through them.
     pub routes: Vec<Route>,
-    /// Requests in each of the batches that go round on a route, for a throughput plan; where absent, as many as divide
+    /// Requests in each of the batches that go round on a route, for a throughput plan; in a divided
+    /// plan on a route that decodes, one on a route that prefills; where absent, as many as divide
     /// the admitted requests evenly over the stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<u32>,
+    /// Whether plans that divide their devices were looked at beside those that do not, or in their place: its bound is
+    /// that of these.
+    #[serde(default, skip_serializing_if = "Division::is_never")]
+    pub division: Division,
     /// What the plan asks of its devices in the long run; absent where it was made as if nothing ever got hot, or where
     /// nothing is known of heat and no power is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]

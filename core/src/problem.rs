@@ -8,12 +8,14 @@ mod groups;
 mod offload;
 mod points;
 mod power;
+mod roles;
 mod steady;
 
 pub use choices::Choices;
 pub use goals::{Goal, Objective, floor};
 pub use groups::group_name;
 pub use power::{PowerLimit, PowerScope};
+pub use roles::{Division, Role};
 pub use steady::Life;
 
 use crate::conditions::Conditions;
@@ -59,6 +61,12 @@ pub struct Limits {
     /// What may be chosen for each stage.
     #[serde(default, skip_serializing_if = "Choices::is_none")]
     pub choices: Choices,
+    /// Whether some devices prefill and others decode.
+    #[serde(default, skip_serializing_if = "Division::is_never")]
+    pub division: Division,
+    /// Names of the devices that prefill in a divided plan, the others decode; any may where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefill: Vec<String>,
 }
 
 // Serde's skip condition takes a reference.
@@ -80,6 +88,8 @@ impl Default for Limits {
             cold: false,
             goals: Vec::new(),
             choices: Choices::default(),
+            division: Division::Never,
+            prefill: Vec::new(),
         }
     }
 }
@@ -146,6 +156,8 @@ pub struct PlacementProblem {
     speed: Vec<f64>,
     /// Per device: share of the time at full speed that it may work.
     duty: Vec<f64>,
+    /// The side that it is of a divided plan.
+    role: Option<Role>,
 }
 
 /// How the steps of the problem's model are timed on one device.
@@ -247,10 +259,10 @@ pub enum ProblemError {
         /// The device.
         device: String,
     },
-    /// A pinned or banned device is not in the graph.
+    /// A device that is pinned, banned or to prefill is not in the graph.
     #[error("{list} names {name:?}, which is no device of this problem; known: {known}")]
     UnknownDevice {
-        /// `pinned` or `banned`.
+        /// `pinned`, `banned` or `prefill`.
         list: &'static str,
         /// The name.
         name: String,
@@ -287,7 +299,7 @@ impl PlacementProblem {
             let context_max = model.context_max;
             errors.push(ProblemError::TooLong { model: model.name.clone(), tokens: longest, context_max });
         }
-        for (list, names) in [("pinned", &limits.pinned), ("banned", &limits.banned)] {
+        for (list, names) in [("pinned", &limits.pinned), ("banned", &limits.banned), ("prefill", &limits.prefill)] {
             for name in names.iter().filter(|name| graph.find(name).is_none()) {
                 let known = graph.devices().iter().map(|d| d.name.as_str()).take(20).collect::<Vec<_>>().join(", ");
                 errors.push(ProblemError::UnknownDevice { list, name: name.clone(), known });
@@ -328,6 +340,7 @@ impl PlacementProblem {
             degree,
             speed,
             duty,
+            role: None,
         };
         // Until a plan chooses, each device has the preferred format that it can multiply.
         let preferred = |id: DeviceId| {
@@ -541,7 +554,7 @@ impl PlacementProblem {
         let path = self.graph.device_path(from, to, row)?;
         let Some(bandwidth) = path.bandwidth else { return Some(TokensPerSecond::of(f64::MAX)) };
         let output = self.workload.output_tokens.mean();
-        let moved = row.0 as f64 * (self.workload.prompt_tokens.mean() + output - 1.0);
+        let moved = row.0 as f64 * self.crossing_tokens();
         Some(TokensPerSecond::of(bandwidth.value() * output / moved.max(1.0)))
     }
 

@@ -176,9 +176,10 @@ fn read(root: &Reader<'_, '_>, tables: &mut Tables<'_>, digest: Digest) -> Optio
     let workload = load::workload(root);
     let serving = load::serving(root, &workload);
     let (objective, ambient) = (load::objective(root), load::ambient(root));
-    let conditions = conditions::read(root);
+    let (conditions, division) = conditions::read(root);
     let prices = prices::read(root);
-    let limits = Limits { choices: load::choices(root), ..load::limits(root) };
+    let prefill = conditions.disaggregation.as_ref().map_or_else(Vec::new, |named| named.prefill.clone());
+    let limits = Limits { choices: load::choices(root), division, prefill, ..load::limits(root) };
     let mut places = BTreeSet::new();
     for device in &devices {
         if !places.insert(device.value.name.clone()) {

@@ -10,7 +10,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Division, PlacementProblem};
 
 /// What is to become a plan.
 pub(crate) struct Parts {
@@ -115,6 +115,7 @@ fn certify_or(
     };
     plan.objective_value = Some(value);
     plan.goals.clone_from(&problem.limits.goals);
+    plan.division = problem.limits.division;
     // What differs by rounding alone is the same.
     let stated = |bound: Option<f64>| {
         let bound = bound.filter(|bound| bound.is_finite()).map(|bound| {
@@ -196,7 +197,11 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
     let mut routes: Vec<Route> = parts
         .routes
         .iter()
-        .map(|(stops, weight)| Route { stages: stops_of(parts, problem.limits.partial, stops), share: weight / total })
+        .map(|(stops, weight)| Route {
+            stages: stops_of(parts, problem.limits.partial, stops),
+            share: weight / total,
+            role: None,
+        })
         .collect();
     // The largest share takes the rounding of the others, which might be all that the smallest is.
     if let Some(largest) = (0..routes.len()).max_by(|&a, &b| routes[a].share.total_cmp(&routes[b].share)) {
@@ -221,6 +226,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
         unused: parts.unused.iter().cloned().chain(left_out).collect(),
         reasons: Vec::new(),
         batch: parts.batch,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

@@ -3,6 +3,7 @@
 use crate::assemble::{Parts, assemble, assemble_or};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::choices;
+use crate::divide;
 use crate::goals;
 use crate::groups;
 use crate::infeasible;
@@ -54,6 +55,11 @@ fn within(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, Pl
 
 /// The same where neither heat nor power limits anything.
 pub(crate) fn unlimited(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if problem.limits.division.is_never() { undivided(problem, budget) } else { divide::plan(problem, budget) }
+}
+
+/// The same where no plan is divided.
+pub(crate) fn undivided(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     if problem.may_group() { groups::plan(problem, budget) } else { alone(problem, budget) }
 }
 

@@ -193,7 +193,8 @@ fn with_one_more(problem: &PlacementProblem, id: DeviceId) -> Option<DeviceGraph
 fn tight(problem: &PlacementProblem, plan: &Plan) -> Vec<TightMemory> {
     let (problem, plan) = problem.spoken(plan);
     let mut found = Vec::new();
-    for stage in &plan.stages {
+    for (stage, role) in plan.stages.iter().zip(plan.stage_roles()) {
+        let problem = problem.side_of(role);
         for device in &stage.devices {
             let Some(id) = problem.graph.find(device) else { continue };
             let Some(memory) = problem.memory(id) else { continue };

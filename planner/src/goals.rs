@@ -18,7 +18,7 @@ use crate::door;
 use crate::outcome::{Outcome, PlanError, Reason, Reasons};
 use candidates::{Best, Search};
 use isotherm_core::plan::{BoundKind, Certificate, Evidence};
-use isotherm_core::problem::{Goal, Objective, PlacementProblem};
+use isotherm_core::problem::{Division, Goal, Objective, PlacementProblem};
 
 /// A gap of the certified bound up to which it is preferred to a tighter one on the solver's word.
 const CERTIFIED_GAP: f64 = 0.01;
@@ -56,6 +56,10 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
 fn freed(problem: &PlacementProblem, objective: Objective) -> PlacementProblem {
     let mut free = problem.clone();
     free.limits.goals.clear();
+    // What is bought is not divided.
+    if problem.objective.spends() {
+        free.limits.division = Division::Never;
+    }
     free.objective = objective;
     free
 }

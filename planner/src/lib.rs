@@ -12,6 +12,7 @@ pub mod baselines;
 pub mod budget;
 pub mod change;
 mod choices;
+mod divide;
 mod door;
 pub mod explain;
 mod formulation;

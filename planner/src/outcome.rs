@@ -5,7 +5,7 @@ use crate::formulation::solve::SolverFault;
 use isotherm_core::artefact::Header;
 use isotherm_core::check::{FeasiblePlan, Violation};
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Status};
-use isotherm_core::problem::{Goal, PlacementProblem};
+use isotherm_core::problem::{Division, Goal, PlacementProblem};
 use isotherm_core::units::Bytes;
 use std::fmt;
 
@@ -100,6 +100,8 @@ pub enum Reason {
         /// Layers of the model.
         layers: u32,
     },
+    /// No plan divides prompts from answers, and why.
+    Undividable(String),
     /// No chain of ways joins devices that hold all layers together.
     NoWay,
     /// The number of stages asked for cannot be had.
@@ -167,6 +169,7 @@ pub enum Nearest {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Undividable(why) => write!(f, "no plan has prompts and answers on devices of their own: {why}"),
             Self::NoUsableDevice => write!(f, "no device may hold a layer"),
             Self::LeftOut { device, why } => write!(f, "{device} holds nothing: {why}"),
             Self::PinnedUnusable { device, why } => {
@@ -257,6 +260,7 @@ impl Outcome {
             unused: Vec::new(),
             reasons,
             batch: None,
+            division: Division::Never,
             sustained: None,
             goals: problem.limits.goals.clone(),
             provenance: Provenance::default(),

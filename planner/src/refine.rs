@@ -2,7 +2,8 @@
 //!
 //! This is logic-based Benders decomposition (Hooker and Ottosson, "Logic-based Benders decomposition", Mathematical
 //! Programming 96, 2003). A plan is made and judged; where it breaks a promise, a cut takes it away: either batches are
-//! smaller from now on, or routes have fewer stages. Both cuts are tried, the more promising plan first, so that the first
+//! smaller from now on, or routes have fewer stages. Where the problem leaves open whether plans are divided into devices
+//! that prefill and devices that decode, the best plan of either kind is a beginning. All cuts are tried, the more promising plan first, so that the first
 //! plan that keeps all promises is the best of all that these cuts reach. They are *heuristic*: that a smaller batch and
 //! a shorter route help is experience, not proof, and other plans might keep the promises too.
 //!
@@ -15,7 +16,7 @@ use crate::door;
 use crate::outcome::{Outcome, PlanError};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::plan::{BoundKind, Plan};
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::{Division, Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
 use std::fmt;
 
@@ -59,6 +60,8 @@ pub struct Round {
     pub batch_max: Option<u32>,
     /// Most stages of a route, likewise.
     pub stages_max: Option<u32>,
+    /// Whether prompts and answers have devices of their own.
+    pub divided: bool,
     /// What the plan is worth; none where there was none under these cuts.
     pub value: Option<f64>,
     /// What the judge found, in seconds, promise by promise; empty without a plan.
@@ -103,10 +106,17 @@ pub enum RefineError<E> {
     Judge(#[source] E),
 }
 
-/// Cuts, and the plan under them.
-struct Candidate {
+/// What plans are kept to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
     batch_max: Option<u32>,
     stages_max: Option<u32>,
+    division: Division,
+}
+
+/// A cut, and the plan under it.
+struct Candidate {
+    cut: Cut,
     plan: Plan,
 }
 
@@ -132,9 +142,23 @@ pub fn refine<E>(
         }
     }
     let bounds = whole.certificate.clone();
-    let mut open = vec![Candidate { batch_max: None, stages_max: None, plan: whole }];
-    let mut seen: Vec<(Option<u32>, Option<u32>)> = vec![(None, None)];
+    let root = Cut { batch_max: None, stages_max: None, division: problem.limits.division };
     let mut rounds: Vec<Round> = Vec::new();
+    let (mut open, mut seen) = (Vec::new(), vec![root]);
+    if root.division == Division::Auto {
+        // Which of both keeps promises is nothing that a rate says: each is a beginning.
+        let divided = whole.is_divided();
+        let (own, other) =
+            if divided { (Division::Always, Division::Never) } else { (Division::Never, Division::Always) };
+        let (own, other) = (Cut { division: own, ..root }, Cut { division: other, ..root });
+        open.push(Candidate { cut: own, plan: whole });
+        seen.extend([own, other]);
+        if let Some(plan) = door::plan(&cut_off(problem, other), budget)?.plan() {
+            open.push(Candidate { cut: other, plan: plan.plan().clone() });
+        }
+    } else {
+        open.push(Candidate { cut: root, plan: whole });
+    }
     let mut nearest: Option<(f64, Plan)> = None;
     let value = |plan: &Plan| plan.objective_value.unwrap_or(f64::NAN);
     let pace = |plan: &Plan| if problem.objective.maximises() { value(plan) } else { -value(plan) };
@@ -154,8 +178,9 @@ pub fn refine<E>(
         let excess = found.iter().zip(promises).map(|(found, promise)| found / promise.most.value());
         let worst = excess.fold(0.0, f64::max);
         let kept = found.len() == promises.len() && worst <= 1.0;
-        let (batch_max, stages_max) = (candidate.batch_max, candidate.stages_max);
-        rounds.push(Round { batch_max, stages_max, value: Some(value(&candidate.plan)), found, kept });
+        let Cut { batch_max, stages_max, .. } = candidate.cut;
+        let divided = candidate.plan.is_divided();
+        rounds.push(Round { batch_max, stages_max, divided, value: Some(value(&candidate.plan)), found, kept });
         if kept {
             return Ok(Refined::Kept { outcome, rounds });
         }
@@ -168,10 +193,11 @@ pub fn refine<E>(
             }
             seen.push(cut);
             match door::plan(&cut_off(problem, cut), budget)?.plan() {
-                Some(plan) => open.push(Candidate { batch_max: cut.0, stages_max: cut.1, plan: plan.plan().clone() }),
+                Some(plan) => open.push(Candidate { cut, plan: plan.plan().clone() }),
                 None => {
-                    let (batch_max, stages_max) = cut;
-                    rounds.push(Round { batch_max, stages_max, value: None, found: Vec::new(), kept: false });
+                    let Cut { batch_max, stages_max, division } = cut;
+                    let divided = division == Division::Always;
+                    rounds.push(Round { batch_max, stages_max, divided, value: None, found: Vec::new(), kept: false });
                 }
             }
         }
@@ -194,6 +220,11 @@ fn proven_least(problem: &PlacementProblem, metric: Metric, budget: &Budget<'_>)
     };
     // What no route of one plan reaches, none of several does; nor any that has to fit the heat.
     alone.limits.cold = true;
+    // A device that only prefills may hold more layers; one that decodes holds what others do.
+    if metric == Metric::Ttft && !problem.limits.division.is_never() {
+        return Ok(None);
+    }
+    alone.limits.division = Division::Never;
     let outcome = door::plan(&alone, budget)?;
     let certificate = outcome.plan().and_then(|found| found.plan().certificate.clone());
     let certified = certificate.filter(|c| c.bound_kind == BoundKind::Certified);
@@ -201,28 +232,29 @@ fn proven_least(problem: &PlacementProblem, metric: Metric, budget: &Budget<'_>)
 }
 
 /// The cuts below a plan: the next smaller batch, and routes of one stage less than its longest.
-fn cuts(problem: &PlacementProblem, candidate: &Candidate) -> Vec<(Option<u32>, Option<u32>)> {
+fn cuts(problem: &PlacementProblem, candidate: &Candidate) -> Vec<Cut> {
     let mut cuts = Vec::new();
     let smaller = candidate.plan.batch.and_then(|batch| problem.batches().into_iter().filter(|&b| b < batch).max());
     if let Some(batch) = smaller {
-        cuts.push((Some(batch), candidate.stages_max));
+        cuts.push(Cut { batch_max: Some(batch), ..candidate.cut });
     }
     let longest = candidate.plan.routes.iter().map(|route| route.stages.len()).max().unwrap_or(0);
     if let Ok(stages) = u32::try_from(longest.saturating_sub(1))
         && stages > 0
         && problem.limits.stages_exact.is_none()
     {
-        cuts.push((candidate.batch_max, Some(stages)));
+        cuts.push(Cut { stages_max: Some(stages), ..candidate.cut });
     }
     cuts
 }
 
-fn cut_off(problem: &PlacementProblem, (batch_max, stages_max): (Option<u32>, Option<u32>)) -> PlacementProblem {
+fn cut_off(problem: &PlacementProblem, own: Cut) -> PlacementProblem {
     let mut cut = problem.clone();
-    if let Some(most) = batch_max {
+    cut.limits.division = own.division;
+    if let Some(most) = own.batch_max {
         cut.limits.choices.batches = problem.batches().into_iter().filter(|&batch| batch <= most).collect();
     }
-    cut.limits.stages_max = stages_max.or(problem.limits.stages_max);
+    cut.limits.stages_max = own.stages_max.or(problem.limits.stages_max);
     cut
 }
 

@@ -8,7 +8,7 @@ use isotherm_core::figure::How;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::{InFlight, in_flight};
 use isotherm_core::plan::{Plan, Stage};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{PlacementProblem, Role as PlanRole};
 use isotherm_core::serving::{Resources, blocks_for, cache_blocks, divided_blocks};
 use isotherm_core::units::{Bytes, Watts};
 use isotherm_core::workload::replay::Replay;
@@ -125,6 +125,10 @@ impl<'a> Setup<'a> {
         let recorded_longest = recording
             .and_then(|recording| recording.requests().iter().map(|r| whole(r.prompt_tokens, r.output_tokens)).max());
         let longest = recorded_longest.unwrap_or_else(|| whole(workload.prompt_tokens.max, workload.output_tokens.max));
+        let recorded_prompt =
+            recording.and_then(|recording| recording.requests().iter().map(|r| u64::from(r.prompt_tokens)).max());
+        let prompt = recorded_prompt.unwrap_or_else(|| u64::from(workload.prompt_tokens.max));
+        let longest = Longest { whole: longest, prompt };
         let sets = sets(problem, &mut servers);
         let mut routes = plan_routes(plan, problem, workload, &servers, &(0..primary).collect::<Vec<_>>(), longest)?;
         if routes.is_empty() {
@@ -211,7 +215,7 @@ fn plan_routes(
     workload: &Workload,
     servers: &[ServerSetup],
     on: &[usize],
-    longest: u64,
+    longest: Longest,
 ) -> Result<Vec<RouteSetup>, SimulateError> {
     let in_flight = in_flight(plan, problem).ok_or(SimulateError::NoRoute)?;
     (0..plan.routes.len())
@@ -268,6 +272,15 @@ fn lanes<'a>(
         lanes.push((names.last().copied().zip(coordinator), (Bytes(0), token.saturating_mul(BATCH_TOKENS_MAX))));
     }
     lanes
+}
+
+/// Tokens of the longest requests.
+#[derive(Debug, Clone, Copy)]
+struct Longest {
+    /// Prompt and answer, less the last token.
+    whole: u64,
+    /// The prompt alone.
+    prompt: u64,
 }
 
 fn check_workload(workload: &Workload) -> Result<(), SimulateError> {
@@ -334,12 +347,14 @@ fn route_setup(
     plan: &Plan,
     problem: &PlacementProblem,
     workload: &Workload,
-    (servers, on, longest): (&[ServerSetup], &[usize], u64),
+    (servers, on, longest): (&[ServerSetup], &[usize], Longest),
     in_flight: &[InFlight],
 ) -> Result<RouteSetup, SimulateError> {
     let (route, own) = (&plan.routes[route_at], in_flight[route_at]);
     let serving = Serving { requests_max: own.requests, ..problem.serving };
     let recorded = matches!(workload.arrivals, Arrivals::Recorded { .. });
+    // A prompt's first token is all that a route makes that prefills.
+    let longest = if route.role == Some(PlanRole::Prefill) { longest.prompt } else { longest.whole };
     let needed = blocks_for(longest, &serving);
     let mut stops = Vec::with_capacity(route.stages.len());
     let mut kv_blocks = u32::MAX;
@@ -382,5 +397,6 @@ fn route_setup(
         }
     }
     let resources = Resources { serving, kv_blocks, in_flight_max: own.batches };
-    Ok(RouteSetup { stops, share: route.share, resources, lane: 0, prepared: false, role: Role::Whole })
+    let role = route.role.map_or(Role::Whole, Role::from);
+    Ok(RouteSetup { stops, share: route.share, resources, lane: 0, prepared: false, role })
 }

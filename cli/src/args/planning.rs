@@ -1,7 +1,7 @@
 //! What `isotherm plan` is asked beside the best plan: promises, losses, and a plan that already runs.
 
 use clap::{Args, ValueEnum};
-use isotherm_core::problem::{Goal, Objective};
+use isotherm_core::problem::{Division, Goal, Objective};
 use isotherm_core::units::{BytesPerSecond, Seconds};
 use isotherm_planner::robust::Guard;
 use isotherm_planner::survive::Scope;
@@ -214,6 +214,27 @@ impl From<FrontierAxis> for Objective {
             FrontierAxis::Energy => Self::Energy,
             FrontierAxis::Money => Self::Money,
             FrontierAxis::MoneyPerHour => Self::MoneyPerHour,
+        }
+    }
+}
+
+/// When prompts and answers have devices of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Disaggregate {
+    /// In no plan.
+    Never,
+    /// Where it is better.
+    Auto,
+    /// In every plan.
+    Always,
+}
+
+impl From<Disaggregate> for Division {
+    fn from(when: Disaggregate) -> Self {
+        match when {
+            Disaggregate::Never => Self::Never,
+            Disaggregate::Auto => Self::Auto,
+            Disaggregate::Always => Self::Always,
         }
     }
 }

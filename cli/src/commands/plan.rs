@@ -37,6 +37,14 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     let goals = args.goals.asked().map_err(|what| Failure::new(Code::Usage, what))?;
     question.problem.limits.goals.extend(goals);
     question.problem.limits.cold |= args.cold;
+    if let Some(when) = args.disaggregate {
+        let limits = &mut question.problem.limits;
+        if !limits.prefill.is_empty() {
+            let what = "--disaggregate, and a scenario whose disaggregation.prefill divides the devices already";
+            return Err(Failure::new(Code::Usage, what).remedy("leave out one of them"));
+        }
+        limits.division = when.into();
+    }
     if let Some(algorithm) = args.algorithm {
         return other(ui, args, &question.problem, algorithm.into());
     }
@@ -266,7 +274,9 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
     let mut heading =
         ["stage", "device", "layers", "format", "weights", "cache", "total", "of"].map(str::to_owned).to_vec();
     heading.extend(elsewhere.then(|| "left elsewhere".to_owned()));
+    heading.extend(plan.is_divided().then(|| "role".to_owned()));
     let mut rows = vec![heading];
+    let roles = plan.stage_roles();
     for (i, stage) in plan.stages.iter().enumerate() {
         let memory = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.memory(id));
         rows.push(vec![
@@ -279,8 +289,9 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
             stage.bytes.total.to_string(),
             memory.map_or_else(|| "unknown".to_owned(), |m| m.to_string()),
         ]);
-        if let Some(row) = rows.last_mut().filter(|_| elsewhere) {
-            row.push(away(stage, problem));
+        if let Some(row) = rows.last_mut() {
+            row.extend(elsewhere.then(|| away(stage, problem)));
+            row.extend(roles[i].map(|role| role.verb().to_owned()));
         }
     }
     text.push_str(&table(&rows, &[0, 4, 5, 6, 7]));
@@ -288,7 +299,8 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         text.push_str(&format!("\n  {} routes:\n", plan.routes.len()));
         for route in &plan.routes {
             let stops: Vec<String> = route.stages.iter().map(|stop| stop.stage.to_string()).collect();
-            text.push_str(&format!("    {:>6.2} % through stages {}\n", route.share * 100.0, stops.join(" > ")));
+            let role = route.role.map_or_else(String::new, |role| format!(", {}", role.verb()));
+            text.push_str(&format!("    {:>6.2} % through stages {}{role}\n", route.share * 100.0, stops.join(" > ")));
         }
     }
     if !plan.unused.is_empty() {

@@ -5,11 +5,11 @@
 //! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
 //! [`super::enumeration`] and [`super::walk`].
 
-use super::{cases, cover, enumeration, priced, spending, walk, worths};
+use super::{cases, cover, divided, enumeration, priced, spending, walk, worths};
 use super::{cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
-use crate::problem::{Goal, Objective, PlacementProblem};
+use crate::problem::{Division, Goal, Objective, PlacementProblem};
 use num_traits::{Signed, Zero};
 use std::collections::BTreeSet;
 
@@ -208,6 +208,14 @@ pub enum BoundFault {
     /// Prices that prove nothing.
     #[error(transparent)]
     Walk(#[from] WalkFault),
+    /// A bound on divided plans that is not proved.
+    #[error("just above the bound {bound} tok/s on divided plans: {what}; not proved impossible")]
+    Divided {
+        /// The bound.
+        bound: f64,
+        /// What is left open.
+        what: String,
+    },
     /// Evidence that speaks of fewer plans than may be chosen.
     #[error("evidence {evidence} says nothing of {what}, which may be chosen")]
     Choices {
@@ -356,6 +364,9 @@ fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evi
             _ => wrong("for another objective"),
         };
     }
+    if throughput && !problem.limits.division.is_never() && problem.divisible().is_ok() {
+        return divided_or_whole(problem, goals, bound, &above, evidence);
+    }
     if let Some(faults) = rate(problem, bound, &above, evidence, None).filter(|_| throughput) {
         return faults;
     }
@@ -378,7 +389,31 @@ fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evi
         }
         Evidence::WalkPrices { parts } => walk::prices(problem, bound, parts),
         Evidence::LayerPrices { .. } => wrong("layer_prices"),
+        Evidence::Divided { .. } => wrong("divided"),
     }
+}
+
+/// Verifies a bound on divided plans, and on those that are not where the problem has both.
+fn divided_or_whole(
+    problem: &PlacementProblem,
+    goals: &[Goal],
+    bound: f64,
+    above: &Exact,
+    evidence: &Evidence,
+) -> Vec<BoundFault> {
+    let Evidence::Divided { weight, whole } = evidence else {
+        return vec![BoundFault::Choices { evidence: "for a bound", what: "a division of prompts and answers" }];
+    };
+    let mut faults = divided::prove(problem, bound, above, *weight);
+    if problem.limits.division == Division::Auto {
+        let mut undivided = problem.clone();
+        undivided.limits.division = Division::Never;
+        match whole {
+            Some(whole) => faults.extend(verify(&undivided, goals, bound, whole)),
+            None => faults.push(BoundFault::Choices { evidence: "divided", what: "a plan that is not divided" }),
+        }
+    }
+    faults
 }
 
 /// Verifies evidence for a bound on throughput, in batches of one size where one is named; none where it is not for that.

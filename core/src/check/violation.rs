@@ -81,6 +81,9 @@ pub enum Violation {
         /// Kelvin or watts that there is room for.
         most: f64,
     },
+    /// A division of prompts and answers that may not be, or is none.
+    #[error("the plan divides prompts from answers wrongly: {0}")]
+    Division(String),
     /// A goal that is not reached.
     #[error("{goal} is asked for; it is {figure}")]
     Goal {

@@ -175,6 +175,9 @@ impl PlacementProblem {
         limits.pinned = limits.pinned.iter().map(pinned).collect();
         limits.pinned.sort();
         limits.pinned.dedup();
+        limits.prefill = limits.prefill.iter().map(pinned).collect();
+        limits.prefill.sort();
+        limits.prefill.dedup();
         let mut grouped = Self::new(ProblemParts {
             name: self.name.clone(),
             model: self.model.clone(),
@@ -192,6 +195,7 @@ impl PlacementProblem {
             let of = self.graph.find(place).and_then(|id| group_of.get(&id));
             Some(of.map_or_else(|| place.to_owned(), |&position| named[position].clone()))
         };
+        grouped.role = self.role;
         grouped.conditions = self.conditions.renamed(rename, group);
         for (members, name) in groups.iter().zip(&named) {
             let id = grouped.graph.find(name)?;

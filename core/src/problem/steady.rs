@@ -22,7 +22,7 @@
 //! R)^m)` are therefore as long as one with a chunk. The time of a life with these waits is the *residence* of a
 //! request on the device; with one batch it is `L_b`.
 
-use super::{PlacementProblem, Timing};
+use super::{PlacementProblem, Role, Timing};
 use crate::cost::StepShape;
 use crate::graph::Path;
 use crate::ids::{DeviceId, Layers};
@@ -76,6 +76,10 @@ impl PlacementProblem {
         if !self.knows_times() {
             return vec![most];
         }
+        // Prompts follow one another whatever their batch, and one by itself is there for the least time.
+        if self.role() == Some(Role::Prefill) {
+            return vec![1];
+        }
         let given = self.limits.choices.batches.iter().copied();
         let given: Vec<u32> = given.filter(|batch| (1..=most).contains(batch)).collect();
         let parts = (1..=PARTS_MAX).map(|parts| most.div_ceil(parts));
@@ -100,9 +104,15 @@ impl PlacementProblem {
     /// k   = ceil(min(b - 1, (o - 1) / C))        decodes beside a chunk
     /// T_b = b * o / L_b                          output tokens per second of the device
     /// ```
+    ///
+    /// On a side that decodes there are no chunks: `L_b = (o - 1) * step(b decodes)`.
     #[must_use]
     pub fn life(&self, batch: u32) -> Life {
         let batch = batch.max(1);
+        if self.role() == Some(Role::Decode) {
+            let steps = vec![(self.crossing_tokens(), StepShape::decode(batch, self.mean_context()))];
+            return Life { batch, waits: steps.clone(), steps };
+        }
         let (together, decoded) = (f64::from(batch), self.workload.output_tokens.mean() - 1.0);
         let chunks: Vec<StepShape> = self.prefill_chunks().collect();
         let count = chunks.len() as f64;

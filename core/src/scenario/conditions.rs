@@ -11,6 +11,7 @@ use crate::conditions::{
 };
 use crate::device::Device;
 use crate::graph::Link;
+use crate::problem::Division;
 use crate::units::Seconds;
 
 /// Most times that a request may be computed again.
@@ -18,8 +19,10 @@ const ATTEMPTS_MAX: u32 = 1_000;
 /// Most quantiles of a distribution.
 const QUANTILES_MAX: usize = 10_000;
 
-pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
+/// What a simulation meets, and whether plans are to divide their devices.
+pub(super) fn read(root: &Reader<'_, '_>) -> (Conditions, Division) {
     let mut conditions = Conditions::default();
+    let mut division = Division::Never;
     if let Some(reader) = root.table("conditions") {
         let words = [("fair", Sharing::Fair), ("fifo", Sharing::Fifo)];
         conditions.sharing = reader.word("sharing", &words).unwrap_or_default();
@@ -28,11 +31,24 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
     }
     if let Some(reader) = root.table("disaggregation") {
         let prefill: Vec<String> = reader.texts("prefill").into_iter().map(|name| name.value).collect();
-        if !reader.has("prefill") {
-            reader.missing("prefill", "prefill = [\"gpu-1\"], the devices whose routes prefill");
+        let choose = reader.boolean("choose").unwrap_or(false);
+        match (reader.has("prefill"), choose) {
+            (true, true) => root.fault(Fault::Conflict {
+                what: "disaggregation has prefill, which divides the devices, and choose, which leaves that to the planner"
+                    .to_owned(),
+                remedy: "keep one of them".to_owned(),
+            }),
+            (true, false) => {
+                division = Division::Always;
+                conditions.disaggregation = Some(Disaggregation { prefill });
+            }
+            (false, true) => division = Division::Auto,
+            (false, false) if reader.has("choose") => {}
+            (false, false) => {
+                reader.missing("prefill", "prefill = [\"gpu-1\"], the devices whose routes prefill, or choose = true");
+            }
         }
         reader.done();
-        conditions.disaggregation = Some(Disaggregation { prefill });
     }
     for reader in root.tables("link_conditions") {
         let (jitter, loss) = (reader.table("jitter").and_then(spread), share(&reader, "loss"));
@@ -61,7 +77,7 @@ pub(super) fn read(root: &Reader<'_, '_>) -> Conditions {
     }
     super::heat::chassis(root, &mut conditions);
     super::heat::air(root, &mut conditions);
-    conditions
+    (conditions, division)
 }
 
 /// Names in conditions are those of devices, links and groups. A scenario without devices leaves them to a measurement.

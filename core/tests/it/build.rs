@@ -12,7 +12,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts, StageBytes};
+use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts, StageBytes};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, TokensPerSecond};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 use std::collections::BTreeMap;
@@ -180,10 +180,11 @@ pub fn plan(problem: &PlacementProblem, stages: &[(&str, u32, u32)], routes: &[(
         unit: problem.objective.unit().into(),
         certificate: None,
         unused: unused.map(|d| Unused { device: d.name.clone(), reason: "not needed".into() }).collect(),
-        routes: routes.iter().map(|&(route, share)| Route { stages: stops(route), share }).collect(),
+        routes: routes.iter().map(|&(route, share)| Route { stages: stops(route), share, role: None }).collect(),
         stages,
         reasons: Vec::new(),
         batch: None,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

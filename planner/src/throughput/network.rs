@@ -118,7 +118,7 @@ impl Network {
         let (problem, graph) = (tables.problem, &tables.problem.graph);
         let row = problem.model.boundary_bytes_per_token();
         let output = problem.workload.output_tokens.mean();
-        let bytes = (row.0 as f64 * (problem.workload.prompt_tokens.mean() + output - 1.0)).max(1.0) / output;
+        let bytes = (row.0 as f64 * problem.crossing_tokens()).max(1.0) / output;
         let group_rates: BTreeMap<&str, f64> = graph
             .file()
             .groups

@@ -4,7 +4,7 @@ use isotherm_core::artefact::Header;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
-use isotherm_core::problem::{Life, Objective, PlacementProblem};
+use isotherm_core::problem::{Division, Life, Objective, PlacementProblem};
 use isotherm_core::sustained::Envelope;
 use isotherm_core::units::Bytes;
 use microlp::{ComparisonOp, OptimizationDirection, Problem};
@@ -127,6 +127,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
     let route = |(stops, share): &(Vec<usize>, f64)| Route {
         stages: stops.iter().map(|&i| Stop { stage: i as u32, layers: placement[i].1 }).collect(),
         share: *share,
+        role: None,
     };
     Plan {
         header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
@@ -142,6 +143,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

@@ -73,6 +73,9 @@ fn kind(certificate: &Certificate) -> Html {
                 Some(Evidence::WalkPrices { .. }) => {
                     "at the prices of the devices no way through the layers is quicker"
                 }
+                Some(Evidence::Divided { .. }) => {
+                    "in no division could the devices of both sides cover all layers at more"
+                }
                 Some(Evidence::LayerPrices { .. }) => "at the prices of a layer no device passes layers for less",
                 None => "evidence not kept",
             };

@@ -11,7 +11,7 @@ use isotherm_core::model::Model;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence as Proof, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::StageBytes;
+use isotherm_core::problem::{Division, StageBytes};
 use isotherm_core::record::{
     DeviceSummary, RUN_SCHEMA, RunRecord, SIMULATION_SCHEMA, SimulationReport, TruthRow, metrics,
 };
@@ -163,10 +163,11 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
             evidence: Some(Proof::Enumeration),
         }),
         stages,
-        routes: vec![Route { stages: stops, share: 1.0 }],
+        routes: vec![Route { stages: stops, share: 1.0, role: None }],
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance {
@@ -506,7 +507,8 @@ pub fn sixty() -> Report {
         })
         .collect();
     let stop = |stage: usize| Stop { stage: stage as u32, layers: pair[stage % 2].layers };
-    plan.routes = (0..30).map(|i| Route { stages: vec![stop(2 * i), stop(2 * i + 1)], share: 1.0 / 30.0 }).collect();
+    plan.routes =
+        (0..30).map(|i| Route { stages: vec![stop(2 * i), stop(2 * i + 1)], share: 1.0 / 30.0, role: None }).collect();
     let times: Vec<(&str, f64)> =
         flat.iter().enumerate().map(|(i, name)| (*name, if i % 2 == 0 { 0.000_36 } else { 0.000_64 })).collect();
     let case = case(plan, &times, &times, 3, 12);

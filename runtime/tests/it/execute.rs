@@ -9,7 +9,7 @@ use isotherm_core::ids::Layers;
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::{Offload, Store};
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
-use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::trace::{Origin, Trace};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, SimDuration, SimTime};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
@@ -119,10 +119,12 @@ fn chain(problem: &PlacementProblem, names: &[String]) -> FeasiblePlan {
         routes: vec![Route {
             stages: (0..count).map(|stage| Stop { stage, layers: cut(stage) }).collect(),
             share: 1.0,
+            role: None,
         }],
         unused: Vec::<Unused>::new(),
         reasons: Vec::new(),
         batch: None,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

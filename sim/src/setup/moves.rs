@@ -21,6 +21,15 @@ pub enum Role {
     Decode,
 }
 
+impl From<isotherm_core::problem::Role> for Role {
+    fn from(role: isotherm_core::problem::Role) -> Self {
+        match role {
+            isotherm_core::problem::Role::Prefill => Self::Prefill,
+            isotherm_core::problem::Role::Decode => Self::Decode,
+        }
+    }
+}
+
 /// One part of a copy: the lane it takes, and the bytes of one block on it.
 pub type Part = (LaneId, Bytes);
 
@@ -130,8 +139,11 @@ pub(super) fn resolve<'a>(
     Ok(moves)
 }
 
-/// Which routes prefill.
+/// Which routes prefill: those that the plan says, or else those on devices that the conditions name.
 fn roles(problem: &PlacementProblem, servers: &[ServerSetup], routes: &mut [RouteSetup]) -> Result<(), SimulateError> {
+    if routes.iter().any(|route| route.role != Role::Whole) {
+        return Ok(());
+    }
     let Some(disaggregation) = &problem.conditions.disaggregation else { return Ok(()) };
     for name in &disaggregation.prefill {
         if problem.graph.find(name).is_none() {

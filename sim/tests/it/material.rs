@@ -11,7 +11,7 @@ use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::model::Model;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
-use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::{RequestRecord, Trace};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Hertz, Seconds};
@@ -224,6 +224,7 @@ impl Case {
             .map(|(path, share)| Route {
                 stages: path.iter().map(|&stage| Stop { stage, layers: self.layers[stage as usize] }).collect(),
                 share: *share,
+                role: None,
             })
             .collect();
         checked(problem, stages.collect(), routes, self.batch)
@@ -254,7 +255,7 @@ fn stage(problem: &PlacementProblem, id: DeviceId, layers: Layers) -> Stage {
 pub fn whole_on(problem: &PlacementProblem, device: &str) -> FeasiblePlan {
     let layers = Layers::new(0, problem.layers());
     let id = problem.graph.find(device).expect("a device");
-    let route = Route { stages: vec![Stop { stage: 0, layers }], share: 1.0 };
+    let route = Route { stages: vec![Stop { stage: 0, layers }], share: 1.0, role: None };
     checked(problem, vec![stage(problem, id, layers)], vec![route], None)
 }
 
@@ -263,7 +264,7 @@ pub fn replicas_of(problem: &PlacementProblem) -> FeasiblePlan {
     let layers = Layers::new(0, problem.layers());
     let stages: Vec<Stage> = problem.graph.device_ids().map(|id| stage(problem, id, layers)).collect();
     let share = 1.0 / stages.len() as f64;
-    let route = |stage| Route { stages: vec![Stop { stage, layers }], share };
+    let route = |stage| Route { stages: vec![Stop { stage, layers }], share, role: None };
     let routes = (0..stages.len() as u32).map(route).collect();
     checked(problem, stages, routes, None)
 }
@@ -286,6 +287,7 @@ fn checked(problem: &PlacementProblem, stages: Vec<Stage>, routes: Vec<Route>, b
         unused,
         reasons: Vec::new(),
         batch,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

@@ -9,7 +9,7 @@ use isotherm_core::digest::Digest;
 use isotherm_core::ids::Layers;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Division, PlacementProblem};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::scenario::{Kind, Scenario};
 use isotherm_core::workload::Workload;
@@ -87,7 +87,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
     };
     let stages: Vec<Stage> = problem.graph.device_ids().map(stage).collect();
     let share = 1.0 / stages.len() as f64;
-    let route = |stage| Route { stages: vec![Stop { stage, layers }], share };
+    let route = |stage| Route { stages: vec![Stop { stage, layers }], share, role: None };
     let mut plan = Plan {
         header: Header::new(PLAN_SCHEMA, problem.inputs.clone()),
         scenario: problem.name.clone(),
@@ -102,6 +102,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
         unused: Vec::new(),
         reasons: Vec::new(),
         batch: None,
+        division: Division::Never,
         sustained: None,
         goals: Vec::new(),
         provenance: Provenance::default(),

@@ -122,6 +122,8 @@ fn nearest(rounds: &[Round], promises: &[Promise]) -> Option<String> {
 fn described(rounds: &[Round], promises: &[Promise]) -> String {
     let mut heading =
         vec!["round".to_owned(), "batch at most".to_owned(), "stages at most".to_owned(), "planned".to_owned()];
+    let divided = rounds.iter().any(|round| round.divided);
+    heading.extend(divided.then(|| "divided".to_owned()));
     heading.extend(promises.iter().map(|p| format!("{} p{} (at most {})", p.metric, p.percent, p.most)));
     heading.push("kept".to_owned());
     let mut rows = vec![heading];
@@ -129,6 +131,7 @@ fn described(rounds: &[Round], promises: &[Promise]) -> String {
         let cut = |cut: Option<u32>| cut.map_or_else(|| "-".to_owned(), |most| most.to_string());
         let mut row = vec![(i + 1).to_string(), cut(round.batch_max), cut(round.stages_max)];
         row.push(round.value.map_or_else(|| "no plan".to_owned(), |value| format!("{value:.3}")));
+        row.extend(divided.then(|| if round.divided { "yes" } else { "no" }.to_owned()));
         let found = |at: usize| round.found.get(at).map_or_else(|| "-".to_owned(), |&s| Seconds::of(s).to_string());
         row.extend((0..promises.len()).map(found));
         row.push(if round.kept { "yes" } else { "no" }.to_owned());
