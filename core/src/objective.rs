@@ -383,7 +383,7 @@ pub struct InFlight {
 }
 
 /// What each route's scheduler works with. A plan that states a batch divides the admitted requests over the routes by
-/// where they spend their time (share times residence), in batches of that many; a request alone on its route may have
+/// where they spend their time (share times residence), on either side of a divided plan, in batches of that many; a request alone on its route may have
 /// its chunks follow one another through the stages. Else every route admits all and has a batch for each stage. None
 /// where the plan is malformed or a time it needs is unknown.
 #[must_use]
@@ -402,8 +402,13 @@ pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight
     let lives = sides.lives(batch, Waits::Counted);
     let time = |at: usize| divided::held_for(at, &routes, &sides, &lives);
     let times: Vec<f64> = (0..routes.len()).map(time).collect::<Option<_>>()?;
-    let whole: f64 = times.iter().sum();
+    // Each side of a divided plan has room for all that are admitted.
+    let beside = |route: &Route| {
+        let own = routes.iter().zip(&times).filter(|(other, _)| other.role == route.role);
+        own.map(|(_, time)| time).sum::<f64>()
+    };
     let of_route = |(route, &time): (&Route, &f64)| {
+        let whole = beside(route);
         let weight = if whole > 0.0 { time / whole } else { nearest(&route.share) };
         // What rounding added is no request.
         let up = |count: f64| libm::ceil(count - 1e-9).clamp(1.0, f64::from(most.max(1))) as u32;

@@ -21,6 +21,7 @@ use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, Evidence, Plan, Route, Stage, Stop, Unused};
 use isotherm_core::problem::{Division, PlacementProblem, Role};
+use isotherm_core::units::Bytes;
 use std::collections::BTreeMap;
 
 /// Most divisions that are listed one by one.
@@ -283,6 +284,17 @@ fn joined(problem: &PlacementProblem, division: &[bool], prefill: &Plan, decode:
         plan.routes.iter().map(route).collect()
     };
     let stages: Vec<Stage> = prefill.stages.iter().chain(&decode.stages).cloned().collect();
+    // Devices of both sides may draw from one memory.
+    let held = |device: &DeviceId| {
+        let name = &problem.graph.device(*device).name;
+        stages.iter().filter(|stage| stage.devices.contains(name)).map(|stage| stage.bytes.total).sum::<Bytes>()
+    };
+    let fits = |(members, size): (Vec<DeviceId>, Option<Bytes>)| {
+        size.is_none_or(|size| members.iter().map(held).sum::<Bytes>() <= size)
+    };
+    if !problem.memory_pools().into_iter().all(fits) {
+        return None;
+    }
     let holds = |name: &String| stages.iter().any(|stage| stage.devices.contains(name));
     let reason = |name: &String| {
         let prefills = problem.graph.find(name).is_some_and(|id| division[id.index()]);

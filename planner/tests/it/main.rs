@@ -7,6 +7,7 @@ mod against_enumeration;
 mod baselines;
 mod change;
 mod choices;
+mod divided;
 mod explaining;
 mod heat;
 mod helix;

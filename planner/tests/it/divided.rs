@@ -1,0 +1,202 @@
+//! Prompts and answers on devices of their own: the best division is what enumeration finds.
+
+use crate::oracle;
+use crate::world::{Random, Recipe, link, problem};
+use isotherm_core::graph::{DeviceGraph, DevicesFile};
+use isotherm_core::ids::DeviceId;
+use isotherm_core::objective::evaluate;
+use isotherm_core::plan::{BoundKind, Evidence, Plan};
+use isotherm_core::problem::{Choices, Division, Limits, Objective, PlacementProblem, ProblemParts, Role};
+use isotherm_core::workload::{Length, Serving};
+use isotherm_planner::{Budget, Outcome, plan};
+
+/// A random problem of throughput whose answers have several tokens.
+fn apart(seed: u64, division: Division) -> PlacementProblem {
+    let recipe =
+        Recipe { objective: Objective::Throughput, devices_max: 3, layers_max: 3, shared: true, partial: false };
+    let plain = problem(seed, recipe);
+    let mut workload = plain.workload.clone();
+    workload.output_tokens = Length { min: 2, max: workload.output_tokens.max.max(2) };
+    rebuilt(&plain, plain.graph.file().clone(), |parts| {
+        parts.workload = workload;
+        parts.limits = Limits { division, pinned: Vec::new(), stages_exact: None, ..plain.limits.clone() };
+    })
+}
+
+fn rebuilt(plain: &PlacementProblem, file: DevicesFile, change: impl FnOnce(&mut ProblemParts)) -> PlacementProblem {
+    let mut parts = ProblemParts {
+        name: plain.name.clone(),
+        model: plain.model.clone(),
+        graph: DeviceGraph::new(file).expect("a well-formed graph"),
+        workload: plain.workload.clone(),
+        serving: plain.serving,
+        objective: plain.objective,
+        limits: plain.limits.clone(),
+        ambient: plain.ambient,
+        inputs: plain.inputs.clone(),
+    };
+    change(&mut parts);
+    PlacementProblem::new(parts).expect("a well-formed problem")
+}
+
+/// The same with ways on which nothing takes time and with room for many requests at once, so that the sides share nothing.
+fn with_nothing_shared(plain: &PlacementProblem) -> PlacementProblem {
+    let mut file = plain.graph.file().clone();
+    for device in &mut file.devices {
+        device.memory_pool = None;
+    }
+    (file.coordinator, file.junctions, file.groups) = (None, Vec::new(), Vec::new());
+    let names: Vec<String> = file.devices.iter().map(|device| device.name.clone()).collect();
+    let pairs = names.iter().flat_map(|a| names.iter().filter(move |&b| a != b).map(move |b| (a, b)));
+    file.links = pairs.map(|(a, b)| link(a, b, 0.0, 1e18, &[])).collect();
+    rebuilt(plain, file, |parts| {
+        parts.serving = Serving { requests_max: 4_000, kv_blocks: Some(8), ..plain.serving };
+        parts.limits.choices = Choices { batches: vec![1, 3], ..Choices::default() };
+    })
+}
+
+/// Every set of devices that may prefill.
+fn divisions(problem: &PlacementProblem) -> impl Iterator<Item = Vec<bool>> + use<> {
+    let count = problem.graph.devices().len();
+    (0..1_usize << count).map(move |set| (0..count).map(|device| set >> device & 1 == 1).collect())
+}
+
+/// The best of one side on some of the devices, in output tokens per second of the whole plan.
+fn best_side(problem: &PlacementProblem, role: Role, division: &[bool]) -> f64 {
+    let mut side = problem.side(role);
+    let other = |id: &DeviceId| division[id.index()] != (role == Role::Prefill);
+    let others = problem.graph.device_ids().filter(other);
+    side.limits.banned.extend(others.map(|id| problem.graph.device(id).name.clone()));
+    oracle::best(&side).unwrap_or(0.0) * problem.outputs_per(role)
+}
+
+fn best_division(problem: &PlacementProblem) -> f64 {
+    let of = |division: Vec<bool>| {
+        Role::ALL.into_iter().map(|role| best_side(problem, role, &division)).fold(f64::INFINITY, f64::min)
+    };
+    divisions(problem).map(of).fold(0.0, f64::max)
+}
+
+fn planned(problem: &PlacementProblem, seed: u64) -> Option<Plan> {
+    match plan(problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}")) {
+        Outcome::Optimal(found) | Outcome::Feasible { plan: found, .. } => Some(found.into_plan()),
+        Outcome::Infeasible(_) => None,
+        Outcome::Unknown { stopped_by } => panic!("seed {seed}: {stopped_by}"),
+    }
+}
+
+#[test]
+fn the_best_division_is_what_enumeration_finds() {
+    let (mut plans, mut none, mut certified) = (0, 0, 0);
+    for seed in 0..150 {
+        let problem = with_nothing_shared(&apart(seed, Division::Always));
+        let expected = best_division(&problem);
+        let Some(found) = planned(&problem, seed) else {
+            assert!(expected <= 0.0, "seed {seed}: no plan instead of {expected}");
+            none += 1;
+            continue;
+        };
+        let value = found.objective_value.expect("a plan has a value");
+        assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+        let certificate = found.certificate.as_ref().expect("a plan has one");
+        let bound = certificate.bound.expect("all divisions were looked at");
+        assert!(bound >= expected * (1.0 - 1e-9), "seed {seed}: a bound of {bound} under {expected}");
+        certified += usize::from(certificate.bound_kind == BoundKind::Certified);
+        plans += 1;
+    }
+    assert!(plans > 30 && none > 5 && certified > 5, "{plans} plans, {certified} of them certified, {none} without");
+}
+
+#[test]
+fn where_sides_share_ways_and_requests_a_plan_is_worth_no_more_than_either_side() {
+    let mut plans = 0;
+    for seed in 0..150 {
+        let problem = apart(seed, Division::Always);
+        let Some(found) = planned(&problem, seed) else { continue };
+        let value = found.objective_value.expect("a plan has a value");
+        let bound = found.certificate.as_ref().and_then(|c| c.bound).expect("a bound");
+        let expected = best_division(&problem);
+        assert!(value <= expected * (1.0 + 1e-9), "seed {seed}: {value} is more than {expected}");
+        assert!(bound >= value * (1.0 - 1e-9), "seed {seed}: a bound of {bound} under {value}");
+        plans += 1;
+    }
+    assert!(plans > 20, "{plans} plans");
+}
+
+#[test]
+fn the_better_of_divided_and_undivided_is_taken_under_a_bound_on_both() {
+    let (mut divided, mut whole) = (0, 0);
+    for seed in 0..80 {
+        let auto = apart(seed, Division::Auto);
+        let values = [Division::Never, Division::Always]
+            .map(|division| planned(&apart(seed, division), seed).and_then(|plan| plan.objective_value).unwrap_or(0.0));
+        let Some(found) = planned(&auto, seed) else {
+            assert!(values.iter().all(|&value| value <= 0.0), "seed {seed}: {values:?} and no plan");
+            continue;
+        };
+        let (value, most) = (found.objective_value.expect("a value"), values[0].max(values[1]));
+        assert!((value - most).abs() <= 2e-6 * most, "seed {seed}: {value} of {values:?}");
+        if let Some(bound) = found.certificate.as_ref().and_then(|c| c.bound) {
+            assert!(bound >= most * (1.0 - 1e-9), "seed {seed}: {bound} under {values:?}");
+        }
+        if found.is_divided() { divided += 1 } else { whole += 1 }
+    }
+    assert!(divided > 5 && whole > 5, "{divided} divided, {whole} not");
+}
+
+#[test]
+fn devices_that_are_named_prefill_and_no_others() {
+    let mut plans = 0;
+    for seed in 0..80 {
+        let mut problem = with_nothing_shared(&apart(seed, Division::Always));
+        let random = &mut Random(seed + 17);
+        let division: Vec<bool> = problem.graph.devices().iter().map(|_| random.chance(50)).collect();
+        let named = problem.graph.device_ids().filter(|id| division[id.index()]);
+        problem.limits.prefill = named.map(|id| problem.graph.device(id).name.clone()).collect();
+        if problem.limits.prefill.is_empty() {
+            continue;
+        }
+        let sides = Role::ALL.map(|role| best_side(&problem, role, &division));
+        let expected = sides[0].min(sides[1]);
+        let Some(found) = planned(&problem, seed) else {
+            assert!(expected <= 0.0, "seed {seed}: no plan instead of {expected}");
+            continue;
+        };
+        let value = found.objective_value.expect("a value");
+        assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+        plans += 1;
+    }
+    assert!(plans > 15, "{plans} plans");
+}
+
+#[test]
+fn a_wrong_weight_a_bound_too_low_and_mixed_roles_are_refused() {
+    let (mut low, mut weights, mut roles) = (0, 0, 0);
+    for seed in 0..60 {
+        let problem = with_nothing_shared(&apart(seed, Division::Always));
+        let Some(found) = planned(&problem, seed) else { continue };
+        let value = found.objective_value.expect("a value");
+        let with = |bound: f64, weight: Option<f64>| {
+            let mut changed = found.clone();
+            let certificate = changed.certificate.as_mut().expect("there is one");
+            certificate.evidence = Some(Evidence::Divided { weight, whole: None });
+            (certificate.bound_kind, certificate.bound) = (BoundKind::Certified, Some(bound));
+            certificate.gap = Some((bound - value).abs() / value);
+            changed.status = isotherm_core::plan::Status::Feasible;
+            changed.violations(&problem)
+        };
+        low += usize::from(!with(value * 0.999, None).is_empty());
+        weights += usize::from(!with(value * 1e3, Some(1.5)).is_empty());
+        assert!(with(value * 1e3, Some(0.5)).is_empty(), "seed {seed}: a bound that is far above holds");
+        let mut mixed = found.clone();
+        mixed.routes[0].role = None;
+        roles += usize::from(!mixed.violations(&problem).is_empty());
+        let mut unasked = found.clone();
+        unasked.division = Division::Never;
+        let mut free = problem.clone();
+        free.limits.division = Division::Never;
+        assert!(!unasked.violations(&free).is_empty(), "seed {seed}: a divided plan that was asked for no division");
+        assert_eq!(evaluate(&found, &problem).value(Objective::Throughput), Some(value));
+    }
+    assert!(low > 15 && low == weights && low == roles, "{low}, {weights}, {roles}");
+}
