@@ -13,7 +13,9 @@ way uses floats, so that two equally quick ways are not told apart by rounding.
 
 Needs Python 3.9 and nothing else. Written to be read, not to be fast.
 """
+import copy
 import heapq
+import itertools
 import json
 import math
 import re
@@ -76,7 +78,7 @@ class Problem:
     """The inputs, and what follows from them by the published formulas."""
 
     def __init__(self, data, degree=None):
-        self.data, self.degree = data, degree or {}
+        self.data, self.degree, self.role = data, degree or {}, None
         self.model, self.limits = data["model"], data["limits"]
         self.workload, self.serving, self.objective = data["workload"], data["serving"], data["objective"]
         self.devices = {d["name"]: d for d in data["devices"]["devices"]}
@@ -111,6 +113,14 @@ class Problem:
         finally:
             self.assign(before)
 
+    def side(self, role):
+        """What routes that only prefill, or only decode, are judged by: prompts yield one token, answers follow it."""
+        side = copy.copy(self)
+        side.role = role
+        if role == "prefill":
+            side.workload = dict(self.workload, output_tokens={"min": 1, "max": 1})
+        return side
+
     # -- the model --------------------------------------------------------------------------------------------------
     def geometry(self, format):
         keys = "architecture hidden feed_forward heads kv_heads head_size vocabulary".split()
@@ -140,7 +150,8 @@ class Problem:
             return dict.fromkeys((*keys, "total", "away", "away_layers"), 0)
         m, w, s = self.model, self.workload, self.serving
         longest = w["prompt_tokens"]["max"] + w["output_tokens"]["max"]
-        tokens = -(-longest // s["kv_block_tokens"]) * s["kv_block_tokens"] * s["requests_max"]
+        blocks = -(-longest // s["kv_block_tokens"]) * s["requests_max"]
+        tokens = (s.get("kv_blocks") or blocks) * s["kv_block_tokens"]
         kv = 2 * m["kv_heads"] * m["head_size"] * m["kv_element_bytes"] * tokens * (end - start) // self.degree.get(name, 1)
         attention = m["head_size"] * (2 * m["heads"] + 2 * m["kv_heads"])
         row = 3 * m["hidden"] + attention + 3 * m["feed_forward"] + (m["vocabulary"] if end == self.layers else 0)
@@ -267,6 +278,8 @@ class Problem:
         most = self.serving["requests_max"]
         if not any(self.profiles.values()):
             return [most]
+        if self.role == "prefill":
+            return [1]
         given = {b for b in self.limits.get("choices", {}).get("batches", []) if 1 <= b <= most}
         if given:
             return sorted(given, reverse=True)
@@ -275,6 +288,8 @@ class Problem:
 
     def life(self, batch):
         """[(how often, prefill chunks, decodes, sampled)]: what a batch goes through in the life of one request."""
+        if self.role == "decode":
+            return [(mean(self.workload["output_tokens"]) - 1, [], batch, batch)]
         chunks, decoded = self.chunks(), mean(self.workload["output_tokens"]) - 1
         beside = math.ceil(min(Q(batch - 1), decoded / len(chunks)))
         steps = [(Q(batch), [c[:2]], beside, c[2] + beside) for c in chunks]
@@ -283,6 +298,8 @@ class Problem:
 
     def waits(self, batch):
         """The same, a step being as long as that of whichever batch holds up the others that go round."""
+        if self.role == "decode":
+            return self.life(batch)
         life, count = self.life(batch), len(self.chunks())
         rounds = max(count + mean(self.workload["output_tokens"]) - 1, Q(batch * count))
         others = -(-self.serving["requests_max"] // batch)
@@ -437,7 +454,20 @@ class Problem:
 
     def moved_per_token(self):
         output = mean(self.workload["output_tokens"])
-        return max(self.row_bytes() * (mean(self.workload["prompt_tokens"]) + output - 1), Q(1)) / output
+        prompt = Q(0) if self.role == "decode" else mean(self.workload["prompt_tokens"])
+        return max(self.row_bytes() * (prompt + output - 1), Q(1)) / output
+
+    def cache_of_prompt(self, name, layers):
+        """Bytes of whole blocks that a mean prompt leaves on a device, or on each member of a group."""
+        m, block = self.model, self.serving["kv_block_tokens"]
+        blocks = -(-math.ceil(mean(self.workload["prompt_tokens"])) // block)
+        token = 2 * m["kv_heads"] * m["head_size"] * m["kv_element_bytes"]
+        return token * layers * block // self.degree.get(name, 1) * blocks
+
+    def divisible(self):
+        """Whether plans may have prompts and answers on devices of their own."""
+        return (self.objective == "throughput" and any(self.profiles.values())
+                and mean(self.workload["output_tokens"]) > 1 and self.limits.get("stages_exact") is None)
 
     # -- what a device may hold -------------------------------------------------------------------------------------
     def memory(self, name):
@@ -517,6 +547,7 @@ def form(plan):
         need(isinstance(digest, str) and re.fullmatch("sha256:[0-9a-f]{64}", digest), "inputs")
     optional(plan.get("objective_value"), number, "objective_value")
     optional(plan.get("batch"), lambda x, what: count(x, U32, what), "batch")
+    need(plan.get("division", "never") in ("never", "auto", "always"), "division")
     for key in ("stages", "routes", "unused"):
         need(isinstance(plan.get(key), list), key)
     need(isinstance(plan.get("reasons", []), list) and all(isinstance(r, str) for r in plan.get("reasons", [])), "reasons")
@@ -533,6 +564,7 @@ def form(plan):
     for route in plan["routes"]:
         need(isinstance(route, dict) and isinstance(route.get("stages"), list), "route")
         number(route.get("share"), "route.share")
+        need(route.get("role") in (None, "prefill", "decode"), "route.role")
         for stop in route["stages"]:
             need(isinstance(stop, dict), "stop")
             count(stop.get("stage"), U32, "stop.stage"), layers(stop.get("layers"), "stop.layers")
@@ -548,6 +580,11 @@ def form(plan):
         need(certificate.get("bound_kind") in ("certified", "solver", "none"), "certificate.bound_kind")
         top = certificate.get("evidence")
         entries = [] if top is None else [top]
+        if isinstance(top, dict) and top.get("kind") == "divided":
+            optional(top.get("weight"), number, "evidence.weight")
+            entries, top = [], top.get("whole")
+            need(top is None or isinstance(top, dict), "evidence.whole")
+            entries = [] if top is None else [top]
         if isinstance(top, dict) and top.get("kind") == "batches":
             need(isinstance(top.get("batches"), list), "evidence.batches")
             for entry in top["batches"]:
@@ -630,6 +667,62 @@ def ttft(problem, stops):
     return added(arrive[-1], problem.entry(stops[0][0], sum(c[0] for c in chunks)), problem.exit(stops[-1][0]))
 
 
+def cache_parts(problem, prefill, decode):
+    """[(from, to, bytes)] of what a request's cache is fetched in."""
+    parts = []
+    for a, held, _ in prefill:
+        for b, wanted, _ in decode:
+            layers = min(held[1], wanted[1]) - max(held[0], wanted[0])
+            if layers > 0:
+                parts.append((a, b, max(problem.cache_of_prompt(a, layers), problem.cache_of_prompt(b, layers))))
+    return parts
+
+
+def throughput_divided(problem, routes, batch):
+    """The rate of routes that prefill and routes that decode, in output tokens per second."""
+    sides = {role: problem.side(role) for role in ("prefill", "decode")}
+    own, output = {"prefill": 1, "decode": batch}, mean(problem.workload["output_tokens"])
+    tokens, resident, loads, capacity = {"prefill": 1 / output, "decode": Q(1)}, Q(0), {}, {}
+
+    def load(key, amount, limit):
+        loads[key] = loads.get(key, Q(0)) + amount
+        capacity[key] = limit
+
+    def load_way(links, amount):
+        for link in links:
+            load(("link", link["from"], link["to"]), amount, Q(link["bandwidth_bytes_per_second"]["value"]))
+            for group in set(link.get("groups", [])):
+                load(("group", group), amount, Q(problem.groups[group]))
+
+    for share, stops, role in routes:
+        side = sides[role]
+        for device, _, held in stops:
+            load(("stage", device), share * tokens[role], side.rate(device, *held, own[role]))
+        for (a, _, _), (b, _, _) in zip(stops, stops[1:]):
+            links = problem.path(a, b, problem.row_bytes())
+            if links is None:
+                return None
+            load_way(links, share * tokens[role] * side.moved_per_token())
+        time = side.route_residence(stops, side.life(own[role]), side.waits(own[role]))
+        if time is None:
+            return None
+        resident += share * time
+    of = lambda wanted: [(share, stops) for share, stops, role in routes if role == wanted]
+    for (share, prefill), (other, decode) in itertools.product(of("prefill"), of("decode")):
+        slowest = Q(0)
+        for a, b, size in cache_parts(problem, prefill, decode):
+            links = problem.path(a, b, size)
+            if links is None:
+                return None
+            load_way(links, share * other * size / output)
+            slowest = max(slowest, problem.hop(a, b, size))
+        resident += share * other * slowest
+    load(("in flight",), resident, problem.serving["requests_max"] * output)
+    if any(limit is None for limit in capacity.values()):
+        return None
+    return min(capacity[key] / amount for key, amount in loads.items())
+
+
 def throughput(problem, routes, batch):
     figures = [throughput_in(problem, routes, b) for b in ([batch] if batch else problem.batches())]
     return None if None in figures else max(figures)
@@ -677,6 +770,9 @@ def throughput_in(problem, routes, batch):
 
 
 def evaluate(problem, plan):
+    if any(r.get("role") for r in plan["routes"]):
+        routes = [(Q(r["share"]), stops_of(plan, r), r["role"]) for r in plan["routes"]]
+        return throughput_divided(problem, routes, plan["batch"])
     routes = [(Q(r["share"]), stops_of(plan, r)) for r in plan["routes"]]
     if problem.objective == "throughput":
         return throughput(problem, routes, plan.get("batch"))
@@ -766,6 +862,35 @@ def clip_bound(problem, bound, batch=None):
     covered = sum(max((k * min(r, above) for k, r in greatest_rates(problem, d, batches).items()), default=Q(0))
                   for d in problem.devices)
     return [] if above > 0 and covered < problem.layers * above else ["the clip bound is not binding"]
+
+
+def divided_bound(problem, bound, weight):
+    """No division of the devices covers all layers on both sides: by a weight of the side that prefills, or one by one."""
+    above, output, covers = Q(bound) * (1 + AGREE), mean(problem.workload["output_tokens"]), {}
+    if above <= 0:
+        return ["a bound on divided plans that is not positive"]
+    named = problem.limits.get("prefill", [])
+    for role, at in (("prefill", above / output), ("decode", above)):
+        side = problem.side(role)
+        batches = open_batches(side, at)
+        for d in problem.devices:
+            table = {} if named and (d in named) != (role == "prefill") else greatest_rates(side, d, batches)
+            covers.setdefault(d, []).append(max((k * min(r, at) for k, r in table.items()), default=Q(0)) / at)
+    if weight is not None:
+        w = Q(weight)
+        covered = sum(max(w * p, (1 - w) * d) for p, d in covers.values())
+        return [] if 0 <= w <= 1 and covered < problem.layers else ["the weight of the sides does not prove the bound"]
+    kinds = {}
+    for cover in covers.values():
+        kinds[tuple(cover)] = kinds.get(tuple(cover), 0) + 1
+    if math.prod(n + 1 for n in kinds.values()) > 200_000:
+        return ["too many divisions to look at one by one"]
+    for numbers in itertools.product(*(range(n + 1) for n in kinds.values())):
+        prefill = sum(k * p for k, (p, _) in zip(numbers, kinds))
+        decode = sum((n - k) * d for k, n, (_, d) in zip(numbers, kinds.values(), kinds))
+        if prefill >= problem.layers and decode >= problem.layers:
+            return ["a division covers all layers on both sides"]
+    return []
 
 
 def in_flight_price(problem, bound, price, first=0, last=0, batch=None):
@@ -1207,7 +1332,7 @@ def enumeration(problem, bound):
             stops = [(d, layers, layers) for d, layers in chain]
             names = {d for d, _ in chain}
             pinned = all(p in names for p in limits.get("pinned", []))
-            if len(chain) >= fewest and pinned and pools_hold(problem, {d: [l] for d, l in chain}):
+            if len(chain) >= fewest and pinned and pools_hold(problem, {d: [(problem, l)] for d, l in chain}):
                 time = figure(problem, stops)
                 return time is not None and time < target
             return False
@@ -1443,9 +1568,19 @@ def walk_prices(problem, bound, parts):
     return []
 
 
+def stage_roles(plan):
+    """The role of each stage's routes; none where it has none or several."""
+    roles = [set() for _ in plan["stages"]]
+    for route in plan["routes"]:
+        for stop in route["stages"]:
+            if stop["stage"] < len(roles):
+                roles[stop["stage"]].add(route.get("role"))
+    return [next(iter(own)) if len(own) == 1 else None for own in roles]
+
+
 def pools_hold(problem, held):
     for names in problem.pools():
-        need = sum(problem.stage_bytes(n, *layers)["total"] for n in names for layers in held.get(n, []))
+        need = sum(side.stage_bytes(n, *layers)["total"] for n in names for side, layers in held.get(n, []))
         sizes = [problem.memory(n) for n in names]
         if need and (None in sizes or need > min(sizes)):
             return False
@@ -1479,7 +1614,23 @@ def certificate_faults(problem, plan):
     if plan["status"] == "optimal" and not (gap <= GAP_OPTIMAL_MAX and c["bound_kind"] == "certified"):
         wrong.append("the plan is called optimal and is not known to be")
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
-        kind = c["evidence"]["kind"]
+        evidence = c["evidence"]
+        division = problem.limits.get("division", "never")
+        if division != "always":
+            division = plan.get("division", "never")
+        if division != "never" and problem.divisible():
+            if evidence["kind"] != "divided":
+                return wrong + ["evidence says nothing of divided plans"]
+            if any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
+                return wrong + ["evidence says nothing of devices that hold a stage together"]
+            wrong += divided_bound(problem, c["bound"], evidence.get("weight"))
+            if division == "always":
+                return wrong
+            if evidence.get("whole") is None:
+                return wrong + ["evidence says nothing of plans that are not divided"]
+            evidence = evidence["whole"]
+        c = dict(c, evidence=evidence)
+        kind = evidence["kind"]
         if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "batches")):
             wrong.append("evidence of the wrong kind")
         elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
@@ -1501,7 +1652,16 @@ def certificate_faults(problem, plan):
 def structure_faults(problem, plan):
     """Faults of stages and routes; where there are any, the plan's figures are not worth computing."""
     wrong, limits, total = [], problem.limits, problem.layers
-    used = []
+    used, roles, sides = [], stage_roles(plan), {role: problem.side(role) for role in ("prefill", "decode")}
+    divided = any(r.get("role") for r in plan["routes"])
+    asked = limits.get("division", "never")
+    asked = asked if asked == "always" else plan.get("division", "never")
+    if divided and (asked == "never" or not problem.divisible() or plan.get("batch") is None
+                    or {r.get("role") for r in plan["routes"]} != {"prefill", "decode"} or None in roles):
+        wrong.append("prompts and answers are divided where they may not be, or by halves")
+        return wrong
+    if asked == "always" and not divided:
+        wrong.append("prompts and answers are not divided")
     for i, stage in enumerate(plan["stages"]):
         where, start, end = f"stage {i}", stage["layers"]["start"], stage["layers"]["end"]
         if len(stage["devices"]) != 1 or stage["devices"][0] not in problem.devices:
@@ -1516,10 +1676,14 @@ def structure_faults(problem, plan):
             continue
         if stage["quantisation"] not in problem.formats:
             wrong.append(f"{where} is in another format")
-        need = problem.stage_bytes(name, start, end)
+        side = sides.get(roles[i], problem)
+        named = limits.get("prefill", [])
+        if divided and named and any(d in named for d in name.split(" + ")) != (roles[i] == "prefill"):
+            wrong.append(f"{name} is on the other side of the division")
+        need = side.stage_bytes(name, start, end)
         if any(stage["bytes"].get(key, 0) != need[key] for key in need):
             wrong.append(f"{where} states other bytes than it needs")
-        if not problem.fits(name, start, end):
+        if not side.fits(name, start, end):
             wrong.append(f"{where} does not fit {name}")
         if problem.excluded(name):
             wrong.append(f"{name} may hold no stage")
@@ -1549,8 +1713,9 @@ def structure_faults(problem, plan):
             wrong.append(f"route {i} has no share")
         if limits.get("stages_max") is not None and len(route["stages"]) > limits["stages_max"]:
             wrong.append(f"route {i} passes too many stages")
-    if abs(sum(Q(r["share"]) for r in plan["routes"]) - 1) > SHARE_SLACK:
-        wrong.append("the shares do not add to 1")
+    for role in {r.get("role") for r in plan["routes"]}:
+        if abs(sum(Q(r["share"]) for r in plan["routes"] if r.get("role") == role) - 1) > SHARE_SLACK:
+            wrong.append("the shares do not add to 1")
     passed = {stop["stage"] for route in plan["routes"] for stop in route["stages"]}
     if passed != set(range(len(plan["stages"]))):
         wrong.append("a stage is on no route")
@@ -1606,8 +1771,10 @@ def violations(problem, plan):
     worth = None
     if not structure:
         held = {}
-        for stage in plan["stages"]:
-            held.setdefault(stage["devices"][0], []).append((stage["layers"]["start"], stage["layers"]["end"]))
+        for stage, role in zip(plan["stages"], stage_roles(plan)):
+            side = problem.side(role) if role else problem
+            layers = (stage["layers"]["start"], stage["layers"]["end"])
+            held.setdefault(stage["devices"][0], []).append((side, layers))
         if not pools_hold(problem, held):
             wrong.append("stages do not fit the memory they share")
         for route in plan["routes"]:

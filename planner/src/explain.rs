@@ -13,7 +13,7 @@ use isotherm_core::graph::{DeviceGraph, DevicesFile};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::Plan;
-use isotherm_core::problem::{Goal, Limits, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Division, Goal, Limits, PlacementProblem, ProblemParts, Role};
 use isotherm_core::units::Bytes;
 use std::collections::BTreeMap;
 
@@ -48,6 +48,8 @@ pub struct Explanation {
     pub tight: Vec<TightMemory>,
     /// Whether it pays to split the model, and where that turns; none where that is not known.
     pub split: Option<SplitVerdict>,
+    /// What dividing prompts from answers is worth; none where plans are not divided, or that is not known.
+    pub division: Option<DivisionWorth>,
     /// What heat and power limits cost; none where they cost nothing, or where the plan does not care for them.
     pub heat: Option<HeatCost>,
     /// The objective without each of the goals: what each costs.
@@ -56,6 +58,17 @@ pub struct Explanation {
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
     pub one_more: Vec<Worth>,
+}
+
+/// The best plans with and without devices that only prefill and others that only decode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DivisionWorth {
+    /// The objective of the best plan that divides them; none where there is none.
+    pub divided: Option<f64>,
+    /// Devices that prefill in it.
+    pub prefill: Vec<String>,
+    /// The objective of the best plan that does not.
+    pub whole: Option<f64>,
 }
 
 /// Most devices and classes for which a problem is solved again.
@@ -69,6 +82,7 @@ pub const RESOLVED_MAX: usize = 64;
 pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> Result<Explanation, PlanError> {
     let value = plan.objective_value;
     let heat = if plan.status.has_plan() { heat_cost::cost(problem, plan, budget)? } else { None };
+    let division = if plan.status.has_plan() { division(problem, budget)? } else { None };
     let mut goals = Vec::new();
     for (i, &goal) in problem.limits.goals.iter().enumerate().filter(|_| plan.status.has_plan()) {
         if budget.exhausted().is_some() {
@@ -117,11 +131,35 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         bottleneck: evaluate(plan, problem).bottleneck.map(|what| what.to_string()),
         tight: tight(problem, plan),
         split: if plan.status.has_plan() { verdict(problem, budget)? } else { None },
+        division,
         heat,
         goals,
         without,
         one_more,
     })
+}
+
+fn division(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Option<DivisionWorth>, PlanError> {
+    if problem.limits.division.is_never() || problem.divisible().is_err() || budget.exhausted().is_some() {
+        return Ok(None);
+    }
+    let best = |division: Division| {
+        let mut asked = problem.clone();
+        asked.limits.division = division;
+        if division.is_never() {
+            asked.limits.prefill.clear();
+        }
+        Ok::<_, PlanError>(solve(&asked, budget)?.plan().map(|found| found.plan().clone()))
+    };
+    let (divided, whole) = (best(Division::Always)?, best(Division::Never)?);
+    let value = |plan: &Option<Plan>| plan.as_ref().and_then(|plan| plan.objective_value);
+    let mut prefill = Vec::new();
+    if let Some(plan) = &divided {
+        let roles = plan.stages.iter().zip(plan.stage_roles());
+        let own = roles.filter(|(_, role)| *role == Some(Role::Prefill));
+        prefill.extend(own.flat_map(|(stage, _)| stage.devices.clone()));
+    }
+    Ok(Some(DivisionWorth { divided: value(&divided), prefill, whole: value(&whole) }))
 }
 
 fn worth(problem: &PlacementProblem, name: &str, value: Option<f64>, outcome: &Outcome) -> Worth {

@@ -34,7 +34,7 @@ pub mod trial;
 
 pub use budget::{Budget, Limit, Progress, Work};
 pub use door::plan;
-pub use explain::{Explanation, TightMemory, Worth, explain};
+pub use explain::{DivisionWorth, Explanation, TightMemory, Worth, explain};
 pub use formulation::solve::SolverFault;
 pub use heat_cost::HeatCost;
 pub use outcome::{Nearest, Outcome, PlanError, Reason, Reasons};

@@ -9,7 +9,7 @@ use isotherm_core::check::Violation;
 use isotherm_core::plan::{Plan, Unused};
 use isotherm_core::sustained::Subject;
 use isotherm_core::units::{BytesPerSecond, Seconds};
-use isotherm_planner::{BreakEven, Budget, Explanation, HeatCost, SplitVerdict, Worth};
+use isotherm_planner::{BreakEven, Budget, DivisionWorth, Explanation, HeatCost, SplitVerdict, Worth};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ struct Answer<'a> {
     tight_memory: Vec<Tight<'a>>,
     unused: &'a [Unused],
     split: Option<Split>,
+    division: Option<Division<'a>>,
     heat: Option<Heat>,
     /// Without each of the goals.
     goals: Vec<Lifted>,
@@ -43,6 +44,14 @@ struct Split {
     objective_value_whole: Option<f64>,
     pays_below_latency_seconds: Option<f64>,
     pays_above_bandwidth_bytes_per_second: Option<f64>,
+}
+
+/// What dividing prompts from answers is worth; a value is absent where there is no such plan.
+#[derive(Serialize)]
+struct Division<'a> {
+    divided_objective_value: Option<f64>,
+    prefill: &'a [String],
+    whole_objective_value: Option<f64>,
 }
 
 /// What heat and power cost.
@@ -105,6 +114,11 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
             pays_below_latency_seconds: at(split.latency).map(Seconds::value),
             pays_above_bandwidth_bytes_per_second: at(split.bandwidth).map(BytesPerSecond::value),
         }),
+        division: found.division.as_ref().map(|worth| Division {
+            divided_objective_value: worth.divided,
+            prefill: &worth.prefill,
+            whole_objective_value: worth.whole,
+        }),
         heat: found.heat.as_ref().map(|heat| Heat {
             air_celsius: heat.air.value(),
             cold_objective_value: heat.cold,
@@ -151,6 +165,21 @@ fn split_words(plan: &Plan, split: &SplitVerdict) -> String {
     )
 }
 
+/// What dividing prompts from answers is worth, in words.
+fn division_words(plan: &Plan, worth: &DivisionWorth) -> String {
+    let value = |value: Option<f64>| {
+        value.map_or_else(|| "there is no plan".to_owned(), |value| plan::quantity(value, &plan.unit))
+    };
+    let verdict = match (worth.divided, worth.whole) {
+        (Some(divided), Some(whole)) if divided > whole => "dividing prompts from answers pays",
+        (Some(_), None) => "only a division of prompts from answers fits",
+        _ => "do not divide prompts from answers",
+    };
+    let on =
+        if worth.prefill.is_empty() { String::new() } else { format!(" (prompts on {})", worth.prefill.join(", ")) };
+    format!("  {verdict}: divided {}{on}, not divided {}\n", value(worth.divided), value(worth.whole))
+}
+
 fn shown<T: std::fmt::Display>(turn: BreakEven<T>) -> BreakEven<String> {
     match turn {
         BreakEven::At(figure) => BreakEven::At(figure.to_string()),
@@ -180,6 +209,9 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
     }
     if let Some(split) = &found.split {
         text.push_str(&split_words(plan, split));
+    }
+    if let Some(worth) = &found.division {
+        text.push_str(&division_words(plan, worth));
     }
     if let Some(heat) = &found.heat {
         text.push_str(&heat_words(plan, heat, &found.one_more));

@@ -19,6 +19,7 @@ type Rates = Vec<f64>;
 
 /// What each device can do on either side.
 pub(super) struct Covers {
+    /// Layers to cover, less what rounding may lose.
     layers: f64,
     /// By side, then by device.
     rates: [Vec<Rates>; 2],
@@ -60,7 +61,7 @@ impl Covers {
                 None => kinds.push(vec![device]),
             }
         }
-        let mut covers = Self { layers: f64::from(layers), rates, kinds, bound: None };
+        let mut covers = Self { layers: f64::from(layers) * (1.0 - ROUNDING), rates, kinds, bound: None };
         covers.bound = Some(covers.over_all());
         covers
     }
@@ -68,7 +69,7 @@ impl Covers {
     /// Layers that a device covers on a side at a rate.
     fn cover(&self, side: usize, device: usize, rate: f64) -> f64 {
         let rates = self.rates[side][device].iter().zip(1..);
-        rates.map(|(&own, layers)| f64::from(layers) * own.min(rate) / rate).fold(0.0, f64::max)
+        rates.map(|(&own, layers)| f64::from(layers) * (own / rate).min(1.0)).fold(0.0, f64::max)
     }
 
     /// The greatest rate at which something holds that fails more and more as it grows.
