@@ -239,7 +239,7 @@ impl<'a> Check<'a> {
             }
             let members: Option<Vec<DeviceId>> = stage.devices.iter().map(|name| asked.graph.find(name)).collect();
             let several = members.filter(|members| members.len() > 1);
-            if let Some(reason) = several.and_then(|members| chosen.group_fault(&members)) {
+            if let Some(reason) = several.and_then(|members| chosen.group_fault_as(&members, stage.parallel)) {
                 self.found.push(Violation::Group { stage: i, reason });
             }
         }

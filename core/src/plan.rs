@@ -3,7 +3,7 @@
 use crate::artefact::Header;
 use crate::digest::Digest;
 use crate::ids::Layers;
-use crate::problem::{Division, Goal, Role, StageBytes};
+use crate::problem::{Division, Goal, Parallel, Role, StageBytes};
 use crate::units::{Celsius, Watts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -267,6 +267,9 @@ pub struct Stage {
     pub layers: Layers,
     /// Format of the layers' matrices.
     pub quantisation: String,
+    /// How several devices divide it.
+    #[serde(default, skip_serializing_if = "Parallel::is_tensor")]
+    pub parallel: Parallel,
     /// What it needs on each of its devices.
     pub bytes: StageBytes,
     /// Power limit to set, where the plan asks for one.

@@ -13,7 +13,7 @@ mod steady;
 
 pub use choices::Choices;
 pub use goals::{Goal, Objective, floor};
-pub use groups::group_name;
+pub use groups::{Group, Parallel, group_name};
 pub use power::{PowerLimit, PowerScope};
 pub use roles::{Division, Role};
 pub use steady::Life;

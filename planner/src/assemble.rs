@@ -10,7 +10,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::{Division, PlacementProblem};
+use isotherm_core::problem::{Division, Parallel, PlacementProblem};
 
 /// What is to become a plan.
 pub(crate) struct Parts {
@@ -190,6 +190,7 @@ fn bare(tables: &Tables<'_>, parts: &Parts) -> Plan {
             layers,
             quantisation: problem.format(id).to_owned(),
             bytes: problem.stage_bytes(id, layers),
+            parallel: Parallel::Tensor,
             power_cap_watts: None,
         }
     };

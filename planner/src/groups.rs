@@ -1,4 +1,5 @@
-//! Tensor parallelism as a choice: which alike devices of one host hold a stage together.
+//! Groups as a choice: which alike devices of one host hold a stage together, dividing each matrix (tensor parallelism) or
+//! the experts of a layer among them.
 //!
 //! Devices of one host that may hold a stage together are divided into groups in every way that tells them apart only
 //! by how many are in how large a group. Each way is a problem in which groups are devices. Where members have unlike
@@ -10,7 +11,7 @@ use crate::door::alone;
 use crate::outcome::{Outcome, PlanError};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::plan::{Plan, Unused};
-use isotherm_core::problem::{PlacementProblem, group_name};
+use isotherm_core::problem::{Group, Parallel, PlacementProblem, group_name};
 
 /// Most ways to divide all devices that are solved. Beyond, only those in which all hosts have groups of one size.
 const WAYS_MAX: usize = 64;
@@ -21,13 +22,25 @@ type Cell = Vec<DeviceId>;
 /// The best plan over all groups.
 pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
     let cells = cells(problem);
-    let (ways, complete) = ways(problem, &cells);
-    let mut best = Best::new(problem, complete && cells.iter().all(|cell| alike_from_outside(problem, cell)));
-    for groups in &ways {
+    let mut all: Vec<Vec<Group>> = Vec::new();
+    let mut complete = cells.iter().all(|cell| alike_from_outside(problem, cell));
+    for parallel in [Parallel::Tensor, Parallel::Experts] {
+        let (ways, whole) = ways(problem, &cells, parallel);
+        complete &= whole;
+        let group = |members: &Cell| Group { members: members.clone(), parallel };
+        // No group at all is a way of either.
+        let ways = ways.iter().map(|way| way.iter().map(group).collect::<Vec<_>>());
+        all.extend(ways.filter(|way| parallel == Parallel::Tensor || !way.is_empty()));
+    }
+    // Groups of both kinds beside one another are not looked at.
+    let kinds = |kind| all.iter().any(|way| way.iter().any(|group| group.parallel == kind));
+    complete &= !(kinds(Parallel::Tensor) && kinds(Parallel::Experts)) || all.iter().all(|way| way.len() < 2);
+    let mut best = Best::new(problem, complete);
+    for groups in &all {
         if best.ends(budget) {
             break;
         }
-        let Some(grouped) = problem.grouped(groups) else { continue };
+        let Some(grouped) = problem.grouped_as(groups) else { continue };
         best.offer(alone(&grouped, budget)?, |plan| in_members(problem, groups, plan));
     }
     best.outcome()
@@ -36,7 +49,9 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
 /// Sets of devices of which any two may hold a stage together, for some degree.
 fn cells(problem: &PlacementProblem) -> Vec<Cell> {
     let mut cells: Vec<Cell> = Vec::new();
-    let degrees: Vec<u32> = problem.limits.choices.tensor_parallel.iter().copied().filter(|&d| d > 1).collect();
+    let choices = &problem.limits.choices;
+    let degrees = choices.tensor_parallel.iter().chain(&choices.expert_parallel);
+    let degrees: Vec<u32> = degrees.copied().filter(|&d| d > 1).collect();
     for id in problem.graph.device_ids() {
         let joins = |cell: &&mut Cell| cell.iter().all(|&other| problem.pair_fault(other, id).is_none());
         match cells.iter_mut().find(joins) {
@@ -48,13 +63,18 @@ fn cells(problem: &PlacementProblem) -> Vec<Cell> {
     cells
 }
 
-/// Ways to divide all cells into groups, and whether these are all.
-fn ways(problem: &PlacementProblem, cells: &[Cell]) -> (Vec<Vec<Cell>>, bool) {
-    let mut degrees: Vec<usize> = problem.limits.choices.tensor_parallel.iter().map(|&d| d as usize).collect();
+/// Ways to divide all cells into groups of one kind, and whether these are all.
+fn ways(problem: &PlacementProblem, cells: &[Cell], parallel: Parallel) -> (Vec<Vec<Cell>>, bool) {
+    let choices = &problem.limits.choices;
+    let given = match parallel {
+        Parallel::Tensor => &choices.tensor_parallel,
+        Parallel::Experts => &choices.expert_parallel,
+    };
+    let mut degrees: Vec<usize> = given.iter().map(|&d| d as usize).collect();
     degrees.sort_unstable_by(|a, b| b.cmp(a));
     degrees.dedup();
     // A size that the model cannot be divided by is none.
-    let able = |&degree: &usize| degree == 1 || cells.iter().any(|cell| whole(problem, cell, degree));
+    let able = |&degree: &usize| degree == 1 || cells.iter().any(|cell| whole(problem, cell, degree, parallel));
     degrees.retain(able);
     // One alone is a matter of course.
     degrees.retain(|&degree| degree > 1);
@@ -74,8 +94,8 @@ fn ways(problem: &PlacementProblem, cells: &[Cell]) -> (Vec<Vec<Cell>>, bool) {
 }
 
 /// Whether the first of a cell may form a group of this size.
-fn whole(problem: &PlacementProblem, cell: &Cell, degree: usize) -> bool {
-    cell.get(..degree).is_some_and(|members| problem.group_fault(members).is_none())
+fn whole(problem: &PlacementProblem, cell: &Cell, degree: usize, parallel: Parallel) -> bool {
+    cell.get(..degree).is_some_and(|members| problem.group_fault_as(members, parallel).is_none())
 }
 
 /// Ways to divide a cell into groups of these sizes, largest first, the rest being alone.
@@ -110,22 +130,23 @@ fn alike_from_outside(problem: &PlacementProblem, cell: &Cell) -> bool {
 }
 
 /// The plan in the terms of the problem: groups named by their members.
-fn in_members(problem: &PlacementProblem, groups: &[Cell], mut plan: Plan) -> Plan {
+fn in_members(problem: &PlacementProblem, groups: &[Group], mut plan: Plan) -> Plan {
     let name = |&id: &DeviceId| problem.graph.device(id).name.clone();
     let members = |device: &str| {
-        let named: Vec<Vec<String>> = groups.iter().map(|group| group.iter().map(name).collect()).collect();
-        named.into_iter().find(|group: &Vec<String>| group_name(group.iter().map(String::as_str)) == device)
+        let named =
+            groups.iter().map(|group| (group.members.iter().map(name).collect::<Vec<String>>(), group.parallel));
+        named.into_iter().find(|(group, _)| group_name(group.iter().map(String::as_str)) == device)
     };
     for stage in &mut plan.stages {
         if let [device] = stage.devices.as_slice()
-            && let Some(group) = members(device)
+            && let Some((group, parallel)) = members(device)
         {
-            stage.devices = group;
+            (stage.devices, stage.parallel) = (group, parallel);
         }
     }
     let split = |unused: Unused| match members(&unused.device) {
         None => vec![unused],
-        Some(group) => {
+        Some((group, _)) => {
             let together =
                 |device| Unused { device, reason: format!("as part of {}: {}", unused.device, unused.reason) };
             group.into_iter().map(together).collect()

@@ -220,6 +220,9 @@ pub fn executable(plan: &Plan, format: &str) -> Result<(), ExecuteError> {
             return Err(ExecuteError::Format { stage, planned, found });
         }
     }
+    if plan.is_divided() {
+        return Err(ExecuteError::Divided);
+    }
     if plan.routes.len() == 1 { Ok(()) } else { Err(ExecuteError::Routes(plan.routes.len())) }
 }
 

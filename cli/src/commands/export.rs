@@ -129,6 +129,11 @@ fn chain(plan: &Plan, problem: &PlacementProblem) -> Result<(Chain, Vec<String>)
         return Err(Failure::new(Code::Infeasible, format!("the plan of {} has no route", plan.scenario)));
     };
     let mut lost = Vec::new();
+    if plan.is_divided() {
+        lost.push(
+            "The plan prefills on some devices and decodes on others; the chain that is written does both.".into(),
+        );
+    }
     if plan.routes.len() > 1 {
         let share = route.share * 100.0;
         lost.push(format!(

@@ -23,6 +23,9 @@ pub struct Choices {
     /// How many alike devices of one host may hold a stage together; one alone where empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tensor_parallel: Vec<u32>,
+    /// How many of them may hold a stage together that divide its experts among them; none where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expert_parallel: Vec<u32>,
     /// Requests that a batch may have, at most `requests_max`; where empty, see [`PlacementProblem::batches`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<u32>,
@@ -48,6 +51,9 @@ pub(super) fn errors(choices: &Choices, model: &Model, requests_max: u32) -> Vec
     }
     if choices.tensor_parallel.contains(&0) {
         errors.push(ProblemError::Zero("a number in choices.tensor_parallel"));
+    }
+    if choices.expert_parallel.contains(&0) {
+        errors.push(ProblemError::Zero("a number in choices.expert_parallel"));
     }
     for format in &choices.quantisations {
         if rescaled(1, &model.quantisation, format).is_none() {

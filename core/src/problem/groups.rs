@@ -10,6 +10,20 @@
 //! attention_t   = attention / t
 //! ```
 //!
+//! *Experts apart.* Where the feed-forward part has experts, the members may divide the experts among them in the place of each
+//! expert's width: attention is divided as above, its results are added up so that each member has a `t`-th of the tokens,
+//! these go to the members that hold their experts and come back, and every member gets all. Of `t` members each sends its
+//! tokens once for each of the `k` experts of a token, of which a `t`-th is its own, over ways of its own:
+//!
+//! ```text
+//! exchange(n)   = 2 * ((t - 1) * latency + n / t * k * (t - 1) / t * row / bandwidth)      there and back
+//! dense_t(n)    = dense(n) / t + (2 - s) * all_reduce(n) + s * exchange(n)                  s layers of 1 have experts
+//! experts_t(n)  = experts(n) on the member that takes longest, each holding a t-th of them   crate::cost::Experts
+//! ```
+//!
+//! Either way a member holds a `t`-th of its layers' weights and of the cache. Which is quicker hangs on the steps: kernels on
+//! whole experts read no expert twice, and popular ones keep one member busy while the others wait.
+//!
 //! (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009.) The first member
 //! speaks for the group: what comes in and goes out takes its ways. [`PlacementProblem::grouped`] is the problem in
 //! which groups are devices; a plan with groups is checked, valued and simulated as a plan of that problem.
@@ -20,10 +34,41 @@ use crate::device::Device;
 use crate::figure::Figure;
 use crate::graph::{DeviceGraph, DevicesFile, Link};
 use crate::ids::DeviceId;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stage};
 use crate::units::{Bytes, Seconds, Watts};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// How the members of a group divide a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parallel {
+    /// Each matrix.
+    #[default]
+    Tensor,
+    /// Each matrix but those of experts, of which each member holds its part whole.
+    Experts,
+}
+
+impl Parallel {
+    /// Whether it is the division of each matrix.
+    // Serde's skip condition takes a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    #[must_use]
+    pub const fn is_tensor(&self) -> bool {
+        matches!(self, Self::Tensor)
+    }
+}
+
+/// Devices that hold a stage together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The devices; the first speaks for all.
+    pub members: Vec<DeviceId>,
+    /// How they divide it.
+    pub parallel: Parallel,
+}
 
 /// Name of a group: those of its members, joined.
 #[must_use]
@@ -35,21 +80,45 @@ impl PlacementProblem {
     /// Whether devices may hold a stage together at all.
     #[must_use]
     pub fn may_group(&self) -> bool {
-        self.limits.choices.tensor_parallel.iter().any(|&degree| degree > 1)
+        let choices = &self.limits.choices;
+        choices.tensor_parallel.iter().chain(&choices.expert_parallel).any(|&degree| degree > 1)
     }
 
-    /// Why these devices may not hold a stage together; none where they may.
+    /// Why these devices may not hold a stage together, dividing each matrix; none where they may.
     #[must_use]
     pub fn group_fault(&self, members: &[DeviceId]) -> Option<String> {
+        self.group_fault_as(members, Parallel::Tensor)
+    }
+
+    /// Why these devices may not hold a stage together, dividing it so; none where they may.
+    #[must_use]
+    pub fn group_fault_as(&self, members: &[DeviceId], parallel: Parallel) -> Option<String> {
         let degree = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let degrees = &self.limits.choices.tensor_parallel;
+        let choices = &self.limits.choices;
+        let (key, degrees) = match parallel {
+            Parallel::Tensor => ("tensor_parallel", &choices.tensor_parallel),
+            Parallel::Experts => ("expert_parallel", &choices.expert_parallel),
+        };
         if !degrees.contains(&degree) {
-            return Some(format!("choices.tensor_parallel allows {degrees:?} devices, not {degree}"));
+            return Some(format!("choices.{key} allows {degrees:?} devices, not {degree}"));
         }
         let model = &self.model;
-        for (what, count) in
-            [("heads", model.heads), ("KV heads", model.kv_heads), ("feed-forward width", model.feed_forward)]
-        {
+        let mut counts = vec![("heads", model.heads), ("KV heads", model.kv_heads)];
+        let experts = || members.first().and_then(|&first| self.profile(first)?.experts.as_ref());
+        match (parallel, experts()) {
+            (Parallel::Tensor, _) => counts.push(("feed-forward width", model.feed_forward)),
+            (Parallel::Experts, Some(experts)) => {
+                counts.push(("experts", experts.count));
+                if experts.layers < self.layers() {
+                    counts.push(("feed-forward width", model.feed_forward));
+                }
+            }
+            (Parallel::Experts, None) => {
+                let name = members.first().map_or("nobody", |&first| self.graph.device(first).name.as_str());
+                return Some(format!("no times of experts are known on {name}"));
+            }
+        }
+        for (what, count) in counts {
             if count % degree != 0 {
                 return Some(format!("{count} ({what}) cannot be divided by {degree}"));
             }
@@ -113,12 +182,21 @@ impl PlacementProblem {
         Some((latency, bandwidth))
     }
 
-    /// The problem in which each of these groups is one device; none where a group may not be, or two share a device.
+    /// The problem in which each of these groups, dividing each matrix, is one device; none where a group may not be, or
+    /// two share a device.
     #[must_use]
     pub fn grouped(&self, groups: &[Vec<DeviceId>]) -> Option<Self> {
+        let of = |members: &Vec<DeviceId>| Group { members: members.clone(), parallel: Parallel::Tensor };
+        self.grouped_as(&groups.iter().map(of).collect::<Vec<_>>())
+    }
+
+    /// The problem in which each of these groups is one device; none where a group may not be, or two share a device.
+    #[must_use]
+    pub fn grouped_as(&self, all: &[Group]) -> Option<Self> {
+        let groups: Vec<&[DeviceId]> = all.iter().map(|group| group.members.as_slice()).collect();
         let mut group_of: BTreeMap<DeviceId, usize> = BTreeMap::new();
-        for (position, members) in groups.iter().enumerate() {
-            if self.group_fault(members).is_some() {
+        for (position, Group { members, parallel }) in all.iter().enumerate() {
+            if self.group_fault_as(members, *parallel).is_some() {
                 return None;
             }
             for &member in members {
@@ -145,7 +223,7 @@ impl PlacementProblem {
             match group_of.get(&id) {
                 None => devices.push(self.graph.device(id).clone()),
                 Some(&position) if groups[position].first() == Some(&id) => {
-                    devices.push(self.as_one(&groups[position], &named[position])?);
+                    devices.push(self.as_one(&all[position], &named[position])?);
                 }
                 Some(_) => {}
             }
@@ -166,6 +244,7 @@ impl PlacementProblem {
         let graph = DeviceGraph::new(DevicesFile { devices, links, coordinator, co_run, ..file.clone() }).ok()?;
         let mut limits = self.limits.clone();
         limits.choices.tensor_parallel.clear();
+        limits.choices.expert_parallel.clear();
         // They are of devices, and hold for plans of this problem.
         limits.power.clear();
         let pinned = |pin: &String| {
@@ -218,7 +297,8 @@ impl PlacementProblem {
     }
 
     /// A group as one device: its times divided, its memory that of each member.
-    fn as_one(&self, members: &[DeviceId], name: &str) -> Option<Device> {
+    fn as_one(&self, group: &Group, name: &str) -> Option<Device> {
+        let members = group.members.as_slice();
         let first = self.graph.device(*members.first()?);
         let (latency, bandwidth) = self.ring(members)?;
         let row = self.model.boundary_bytes_per_token().0 as f64;
@@ -229,11 +309,16 @@ impl PlacementProblem {
         let variants = self.variants();
         let profiles = variants.iter().filter_map(|variant| {
             let profile = variant.profile(members[0])?;
-            divided(profile, members.len() as f64, |tokens| {
-                let ways = members.len() as f64 - 1.0;
-                let moved = ways / members.len() as f64 * tokens * row / bandwidth;
-                Seconds::new(2.0 * (ways * latency.value() + moved)).ok()
-            })
+            let (parts, ways) = (members.len() as f64, members.len() as f64 - 1.0);
+            let all_reduce = |tokens: f64| 2.0 * (ways * latency.value() + ways / parts * tokens * row / bandwidth);
+            let experts = profile.experts.as_ref().filter(|_| group.parallel == Parallel::Experts);
+            let share = experts
+                .map_or(0.0, |experts| f64::from(experts.layers.min(self.layers())) / f64::from(self.layers().max(1)));
+            let chosen = experts.map_or(0.0, |experts| f64::from(experts.per_token));
+            let exchange =
+                |tokens: f64| 2.0 * (ways * latency.value() + tokens / parts * chosen * ways / parts * row / bandwidth);
+            let added = |tokens: f64| (2.0 - share) * all_reduce(tokens) + share * exchange(tokens);
+            divided(profile, members.len() as u32, group.parallel, |tokens| Seconds::new(added(tokens)).ok())
         });
         Some(Device {
             name: name.to_owned(),
@@ -259,28 +344,36 @@ impl PlacementProblem {
     pub fn spoken<'p>(&'p self, plan: &'p Plan) -> (Cow<'p, Self>, Cow<'p, Plan>) {
         let of_stage =
             |devices: &[String]| devices.iter().map(|name| self.graph.find(name)).collect::<Option<Vec<_>>>();
-        let together: Option<Vec<Vec<DeviceId>>> =
-            plan.stages.iter().filter(|stage| stage.devices.len() > 1).map(|stage| of_stage(&stage.devices)).collect();
+        let group = |stage: &Stage| Some(Group { members: of_stage(&stage.devices)?, parallel: stage.parallel });
+        let together: Option<Vec<Group>> =
+            plan.stages.iter().filter(|stage| stage.devices.len() > 1).map(group).collect();
         let alone = self.chosen(plan);
-        let grouped = together.filter(|groups| !groups.is_empty()).and_then(|groups| alone.grouped(&groups));
+        let grouped = together.filter(|groups| !groups.is_empty()).and_then(|groups| alone.grouped_as(&groups));
         let Some(grouped) = grouped else { return (alone, Cow::Borrowed(plan)) };
         let mut renamed = plan.clone();
         for stage in renamed.stages.iter_mut().filter(|stage| stage.devices.len() > 1) {
             // A cap is for each device; a group draws what its members do.
             stage.power_cap_watts = stage.power_cap_watts.map(|cap| cap * stage.devices.len() as f64);
             stage.devices = vec![group_name(stage.devices.iter().map(String::as_str))];
+            stage.parallel = Parallel::Tensor;
         }
         let chosen = grouped.chosen(&renamed).into_owned();
         (Cow::Owned(chosen), Cow::Owned(renamed))
     }
 }
 
-/// A profile of which each of `parts` devices does its part, adding results up twice a layer; none where only whole
-/// steps were timed, of which nobody knows what divides.
-fn divided(profile: &OperatorProfile, parts: f64, added: impl Fn(f64) -> Option<Seconds>) -> Option<OperatorProfile> {
+/// A profile of which each of `parts` devices does its part, with what adding up and exchanging a layer's results takes;
+/// none where only whole steps were timed, of which nobody knows what divides.
+fn divided(
+    profile: &OperatorProfile,
+    members: u32,
+    parallel: Parallel,
+    added: impl Fn(f64) -> Option<Seconds>,
+) -> Option<OperatorProfile> {
     if profile.iterations.is_some() {
         return None;
     }
+    let parts = f64::from(members);
     let grid = |whole: &Grid| {
         let seconds = whole.seconds().iter().map(|&time| time / parts).collect();
         Grid::new(whole.rows().to_vec(), whole.columns().to_vec(), seconds).ok()
@@ -291,16 +384,17 @@ fn divided(profile: &OperatorProfile, parts: f64, added: impl Fn(f64) -> Option<
     }
     let dense = counts.into_iter().map(|count| {
         let tokens = f64::from(count);
-        Some((count, profile.dense_seconds.at(tokens) / parts + added(tokens)? * 2.0))
+        Some((count, profile.dense_seconds.at(tokens) / parts + added(tokens)?))
+    });
+    let experts = profile.experts.clone().map(|experts| match parallel {
+        Parallel::Tensor => Experts { width: experts.width.saturating_mul(members), ..experts },
+        Parallel::Experts => Experts { devices: experts.devices.saturating_mul(members), ..experts },
     });
     Some(OperatorProfile {
         dense_seconds: Curve::new(dense.collect::<Option<_>>()?).ok()?,
         attention_prefill_seconds: grid(&profile.attention_prefill_seconds)?,
         attention_decode_seconds: grid(&profile.attention_decode_seconds)?,
-        experts: profile
-            .experts
-            .clone()
-            .map(|experts| Experts { width: experts.width.saturating_mul(parts as u32), ..experts }),
+        experts,
         ..profile.clone()
     })
 }

@@ -229,6 +229,9 @@ pub(super) fn choices(root: &Reader<'_, '_>) -> Choices {
     for degree in reader.list("tensor_parallel", "numbers of devices") {
         choices.tensor_parallel.extend(reader.integer_of("tensor_parallel", degree, 1, DEGREE_MAX));
     }
+    for degree in reader.list("expert_parallel", "numbers of devices") {
+        choices.expert_parallel.extend(reader.integer_of("expert_parallel", degree, 1, DEGREE_MAX));
+    }
     choices.offload = reader.boolean("offload").unwrap_or_default();
     reader.done();
     choices

@@ -12,7 +12,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts, StageBytes};
+use isotherm_core::problem::{Division, Limits, Objective, Parallel, PlacementProblem, ProblemParts, StageBytes};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, TokensPerSecond};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
 use std::collections::BTreeMap;
@@ -160,6 +160,7 @@ pub fn stage(problem: &PlacementProblem, device: &str, start: u32, end: u32) -> 
         layers,
         quantisation: problem.model.quantisation.clone(),
         bytes,
+        parallel: Parallel::Tensor,
         power_cap_watts: None,
     }
 }

@@ -4,7 +4,7 @@ use isotherm_core::artefact::Header;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
-use isotherm_core::problem::{Division, Life, Objective, PlacementProblem};
+use isotherm_core::problem::{Division, Life, Objective, Parallel, PlacementProblem};
 use isotherm_core::sustained::Envelope;
 use isotherm_core::units::Bytes;
 use microlp::{ComparisonOp, OptimizationDirection, Problem};
@@ -121,6 +121,7 @@ fn as_plan(problem: &PlacementProblem, placement: &Placement, routes: &[(Vec<usi
             layers,
             quantisation: problem.format(device).to_owned(),
             bytes: problem.stage_bytes(device, layers),
+            parallel: Parallel::Tensor,
             power_cap_watts: None,
         })
         .collect();

@@ -11,6 +11,7 @@ use isotherm_core::figure::How;
 use isotherm_core::graph::Path;
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::{Stage, Status};
+use isotherm_core::problem::Role;
 use isotherm_core::units::{BytesPerSecond, Seconds};
 use std::collections::BTreeMap;
 
@@ -198,14 +199,15 @@ fn routes(report: &Report) -> Html {
     for (label, case) in named(report).filter(|(_, case)| case.plan.routes.len() > 1) {
         let gathered = gathered(report, case);
         let row_of = row_of(&gathered);
-        let mut alike: BTreeMap<Vec<(Option<usize>, Layers)>, Vec<f64>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Option<Role>, Vec<(Option<usize>, Layers)>), Vec<f64>> = BTreeMap::new();
         for route in &case.plan.routes {
             let stops = route.stages.iter().take(STOPS_MAX);
             let key = stops.map(|s| (row_of.get(&(s.stage as usize)).copied(), s.layers)).collect();
-            alike.entry(key).or_default().push(route.share);
+            alike.entry((route.role, key)).or_default().push(route.share);
         }
-        for (stops, shares) in alike {
-            let words: Html = stops
+        for ((role, stops), shares) in alike {
+            let verb = role.map_or_else(String::new, |role| format!("{}: ", role.verb()));
+            let way: Html = stops
                 .iter()
                 .enumerate()
                 .map(|(k, &(row, layers))| {
@@ -213,6 +215,7 @@ fn routes(report: &Report) -> Html {
                     seq![if k == 0 { "" } else { " → " }, device, format!(": {}", show::layers(layers))]
                 })
                 .collect();
+            let words = seq![verb, way];
             let total: f64 = shares.iter().sum();
             rows.push(vec![
                 Cell::Label(label.clone()),

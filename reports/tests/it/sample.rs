@@ -11,7 +11,7 @@ use isotherm_core::model::Model;
 use isotherm_core::plan::{
     BoundKind, Certificate, Evidence as Proof, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused,
 };
-use isotherm_core::problem::{Division, StageBytes};
+use isotherm_core::problem::{Division, Parallel, StageBytes};
 use isotherm_core::record::{
     DeviceSummary, RUN_SCHEMA, RunRecord, SIMULATION_SCHEMA, SimulationReport, TruthRow, metrics,
 };
@@ -140,7 +140,14 @@ pub fn chain(devices: &[&str], ends: &[u32], objective: f64) -> Plan {
             let total = [weights, kv, Bytes(9 << 20), reserve].into_iter().sum();
             let bytes =
                 StageBytes { weights, kv, activations: Bytes(9 << 20), reserve, total, ..StageBytes::default() };
-            Stage { devices: vec![(*device).into()], layers, quantisation: "Q4_1".into(), bytes, power_cap_watts: None }
+            Stage {
+                devices: vec![(*device).into()],
+                layers,
+                quantisation: "Q4_1".into(),
+                bytes,
+                parallel: Parallel::Tensor,
+                power_cap_watts: None,
+            }
         })
         .collect();
     let stops = layers.iter().enumerate().map(|(i, &layers)| Stop { stage: i as u32, layers }).collect();

@@ -45,6 +45,12 @@ pub enum ExecuteError {
         /// Its devices.
         devices: Vec<String>,
     },
+    /// The plan has prompts and answers on devices of their own.
+    #[error(
+        "the plan prefills on some devices and decodes on others; this version moves no cache between devices: plan \
+         with --disaggregate never"
+    )]
+    Divided,
     /// The plan has several routes.
     #[error("the plan has {0} routes; this version executes plans of one route")]
     Routes(usize),

@@ -9,7 +9,7 @@ use isotherm_core::ids::Layers;
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::{Offload, Store};
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
-use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Division, Limits, Objective, Parallel, PlacementProblem, ProblemParts};
 use isotherm_core::trace::{Origin, Trace};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Seconds, SimDuration, SimTime};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
@@ -104,6 +104,7 @@ fn chain(problem: &PlacementProblem, names: &[String]) -> FeasiblePlan {
         layers: cut(i),
         quantisation: problem.model.quantisation.clone(),
         bytes: problem.stage_bytes(problem.graph.find(name).expect("it is there"), cut(i)),
+        parallel: Parallel::Tensor,
         power_cap_watts: None,
     });
     let mut plan = Plan {

@@ -11,7 +11,7 @@ use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::model::Model;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop, Unused};
-use isotherm_core::problem::{Division, Limits, Objective, PlacementProblem, ProblemParts};
+use isotherm_core::problem::{Division, Limits, Objective, Parallel, PlacementProblem, ProblemParts};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::{RequestRecord, Trace};
 use isotherm_core::units::{Bytes, BytesPerSecond, Celsius, Hertz, Seconds};
@@ -247,6 +247,7 @@ fn stage(problem: &PlacementProblem, id: DeviceId, layers: Layers) -> Stage {
         layers,
         quantisation: problem.model.quantisation.clone(),
         bytes: problem.stage_bytes(id, layers),
+        parallel: Parallel::Tensor,
         power_cap_watts: None,
     }
 }

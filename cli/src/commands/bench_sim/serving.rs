@@ -9,7 +9,7 @@ use isotherm_core::digest::Digest;
 use isotherm_core::ids::Layers;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, PLAN_SCHEMA, Plan, Provenance, Route, Stage, Status, Stop};
-use isotherm_core::problem::{Division, PlacementProblem};
+use isotherm_core::problem::{Division, Parallel, PlacementProblem};
 use isotherm_core::record::SimulationReport;
 use isotherm_core::scenario::{Kind, Scenario};
 use isotherm_core::workload::Workload;
@@ -83,6 +83,7 @@ fn replicas(problem: &PlacementProblem) -> Plan {
         layers,
         quantisation: problem.model.quantisation.clone(),
         bytes: problem.stage_bytes(id, layers),
+        parallel: Parallel::Tensor,
         power_cap_watts: None,
     };
     let stages: Vec<Stage> = problem.graph.device_ids().map(stage).collect();

@@ -29,6 +29,10 @@ pub fn replace(
         let what = format!("{} places {:?}, the scenario {:?}", path.display(), old.model, problem.model.name);
         return Err(Failure::new(Code::Verification, what).remedy("give the plan that runs this model"));
     }
+    if old.is_divided() {
+        let what = format!("{} divides prompts from answers, and such a plan is not repaired", path.display());
+        return Err(Failure::new(Code::Usage, what).remedy("plan without --from, the lost devices banned"));
+    }
     let begin = Instant::now();
     let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
