@@ -13,6 +13,7 @@ const MODELS: &[(&str, &str)] = &[
     ("llama-30b-f16", include_str!("../../scenarios/models/llama-30b-f16.toml")),
     ("mistral-7b-f16", include_str!("../../scenarios/models/mistral-7b-f16.toml")),
     ("mistral-7b-q4_0", include_str!("../../scenarios/models/mistral-7b-q4_0.toml")),
+    ("mixtral-8x7b-q8_0", include_str!("../../scenarios/models/mixtral-8x7b-q8_0.toml")),
     ("qwen2.5-1.5b-q4_0", include_str!("../../scenarios/models/qwen2.5-1.5b-q4_0.toml")),
     ("qwen2.5-32b-q4_0", include_str!("../../scenarios/models/qwen2.5-32b-q4_0.toml")),
     ("qwen2.5-72b-q4_0", include_str!("../../scenarios/models/qwen2.5-72b-q4_0.toml")),

@@ -281,7 +281,7 @@ pub fn describe(plan: &Plan, problem: &PlacementProblem) -> String {
         let memory = stage.devices.first().and_then(|name| problem.graph.find(name)).and_then(|id| problem.memory(id));
         rows.push(vec![
             i.to_string(),
-            stage.devices.join("+"),
+            format!("{}{}", stage.devices.join("+"), if stage.parallel.is_tensor() { "" } else { " by experts" }),
             stage.layers.to_string(),
             stage.quantisation.clone(),
             stage.bytes.weights.to_string(),

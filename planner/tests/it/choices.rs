@@ -2,11 +2,13 @@
 
 use crate::oracle;
 use crate::world::{Random, Recipe, closed, problem};
+use isotherm_core::cost::{Curve, Experts};
+use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
-use isotherm_core::ids::DeviceId;
+use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::plan::BoundKind;
-use isotherm_core::problem::{Choices, Limits, Objective, PlacementProblem, ProblemParts};
-use isotherm_core::units::Seconds;
+use isotherm_core::problem::{Choices, Group, Limits, Objective, Parallel, PlacementProblem, ProblemParts};
+use isotherm_core::units::{Bytes, Seconds};
 use isotherm_planner::{Budget, Outcome, plan};
 
 /// The problem with other devices and choices, and no pins.
@@ -179,4 +181,111 @@ fn the_best_groups_are_what_enumeration_finds() {
         }
         assert!(plans > 20 && together > 2, "{objective:?}: {plans} plans, {together} with groups");
     }
+}
+
+/// The same devices with feed-forward by experts, which pairs may divide among them or by their width.
+fn with_experts(seed: u64, objective: Objective, popular: bool) -> PlacementProblem {
+    let plain = with_groups(seed, objective);
+    let random = &mut Random(seed.wrapping_mul(71) + 11);
+    let mut file = plain.graph.file().clone();
+    // Of an expert a step reads all or nothing; small pieces take longer than their part.
+    let (read, pair) = (random.real(5e-4, 2e-3), random.real(1e-5, 4e-4));
+    let layers = if random.chance(60) { plain.layers() } else { plain.layers().div_ceil(2) };
+    let row = |activated: u32| {
+        let time = |tokens: u32| Seconds::of(read * f64::from(activated) + pair * f64::from(tokens));
+        (activated, Curve::new(vec![(1, time(1)), (64, time(64))]).expect("rising"))
+    };
+    let popularity = if popular { vec![10.0, 1.0, 1.0, 1.0] } else { Vec::new() };
+    let experts = Experts {
+        count: 4,
+        per_token: 2,
+        layers,
+        devices: 1,
+        width: 1,
+        measured_per_token: 2,
+        popularity,
+        by_activated: vec![row(1), row(2), row(4)],
+    };
+    for device in &mut file.devices {
+        device.profiles[0].experts = Some(experts.clone());
+    }
+    let choices = Choices { tensor_parallel: vec![1, 2], expert_parallel: vec![2], ..Choices::default() };
+    changed(&plain, file, choices)
+}
+
+/// The best over every pair that divides experts, every pair that divides matrices, and none.
+fn best_with_experts(problem: &PlacementProblem) -> Option<f64> {
+    let ids: Vec<DeviceId> = problem.graph.device_ids().collect();
+    let mut ways = vec![Vec::new()];
+    for (i, &a) in ids.iter().enumerate() {
+        for &b in &ids[i + 1..] {
+            let group = |parallel| vec![Group { members: vec![a, b], parallel }];
+            ways.extend([Parallel::Tensor, Parallel::Experts].map(group));
+        }
+    }
+    let better = |a: f64, b: f64| if problem.objective.maximises() { a.max(b) } else { a.min(b) };
+    ways.iter().filter_map(|groups| oracle::best(&problem.grouped_as(groups)?)).reduce(better)
+}
+
+#[test]
+fn the_best_groups_of_experts_are_what_enumeration_finds() {
+    for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
+        let (mut plans, mut tensor, mut experts) = (0, 0, 0);
+        for seed in 0..60 {
+            let problem = with_experts(seed, objective, seed % 2 == 0);
+            let expected = best_with_experts(&problem);
+            let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            let Some(found) = outcome.plan() else {
+                assert!(expected.is_none(), "seed {seed}: {expected:?}, and no plan was found");
+                continue;
+            };
+            let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
+            assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+            found.plan().clone().check(&problem).expect("holds for the problem with its choices");
+            let together = found.plan().stages.iter().filter(|stage| stage.devices.len() > 1);
+            let kinds: Vec<Parallel> = together.map(|stage| stage.parallel).collect();
+            plans += 1;
+            tensor += usize::from(kinds.contains(&Parallel::Tensor));
+            experts += usize::from(kinds.contains(&Parallel::Experts));
+        }
+        assert!(plans > 20 && experts > 2, "{objective:?}: {plans} plans, {tensor} by matrices, {experts} by experts");
+    }
+}
+
+#[test]
+fn a_model_larger_than_any_device_is_placed_by_its_experts() {
+    let mut placed = 0;
+    for seed in 0..40 {
+        let mut problem = with_experts(seed, Objective::Throughput, false);
+        problem.limits.choices.tensor_parallel = Vec::new();
+        let mut alone = problem.clone();
+        alone.limits.choices.expert_parallel = Vec::new();
+        // Every layer by itself is too large for one device.
+        let least = |id: DeviceId| {
+            let bytes = |layer: u32| problem.stage_bytes(id, Layers::new(layer, layer + 1)).total;
+            (0..problem.layers()).map(bytes).min().unwrap_or_default()
+        };
+        let mut file = problem.graph.file().clone();
+        for (device, id) in file.devices.iter_mut().zip(problem.graph.device_ids()) {
+            let size = Bytes(least(id).0 - 1);
+            device.memory_bytes = Some(Figure::declared(size, "test"));
+        }
+        let choices = problem.limits.choices.clone();
+        let (large, alone) = (changed(&problem, file.clone(), choices), changed(&problem, file, Choices::default()));
+        assert!(plan(&alone, &Budget::default()).expect("planned").plan().is_none(), "seed {seed}");
+        let outcome = plan(&large, &Budget::default()).expect("planned");
+        let Some(found) = outcome.plan() else { continue };
+        placed += 1;
+        for stage in &found.plan().stages {
+            assert_eq!((stage.devices.len(), stage.parallel), (2, Parallel::Experts), "seed {seed}");
+            let held = &large.model.layer_bytes[stage.layers.start as usize..stage.layers.end as usize];
+            let body: u64 = held.iter().map(|bytes| bytes.0).sum::<u64>().div_ceil(2);
+            let ends = large.model.weight_bytes(stage.layers).0 - held.iter().map(|bytes| bytes.0).sum::<u64>();
+            assert_eq!(stage.bytes.weights.0, body + ends, "seed {seed}: half of the layers and all of the ends");
+        }
+        let mut wrong = found.plan().clone();
+        wrong.stages[0].parallel = Parallel::Tensor;
+        assert!(!wrong.violations(&large).is_empty(), "seed {seed}: matrices may not be divided here");
+    }
+    assert!(placed > 3, "{placed} placed");
 }

@@ -2,7 +2,8 @@
 
 use super::material::{Case, Costs, UNIT, closed, poisson, times};
 use isotherm_core::conditions::Disaggregation;
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::objective::evaluate;
+use isotherm_core::problem::{Division, PlacementProblem, Role};
 use isotherm_core::record::{Cause, SimulationReport};
 use isotherm_core::units::Bytes;
 use isotherm_core::workload::Serving;
@@ -72,6 +73,29 @@ fn an_answer_goes_on_where_it_is_decoded_once_its_cache_is_there_by_hand() {
     assert_eq!((moves.handed_over, moves.handed_over_bytes, moves.swapped_out), (2, Bytes(2 * 1024), 0));
     let of = |device: usize| report.devices[device].utilisation;
     assert!((of(0) - 0.1).abs() < 1e-9 && (of(1) - 0.2).abs() < 1e-9, "{} {}", of(0), of(1));
+}
+
+#[test]
+fn the_roles_of_a_plan_do_what_those_of_the_scenario_would() {
+    let case = Case { links: true, ..Case::replicas(&[Costs::fixed(10.0); 2], closed(1, 2, 16, 3)) };
+    let problem = case.problem();
+    let mut plan = case.plan(&problem).plan().clone();
+    (plan.division, plan.batch) = (Division::Always, Some(1));
+    for (i, role) in Role::ALL.into_iter().enumerate() {
+        let device = problem.graph.find(&plan.stages[i].devices[0]).expect("a device");
+        plan.stages[i].bytes = problem.side(role).stage_bytes(device, plan.stages[i].layers);
+        (plan.routes[i].role, plan.routes[i].share) = (Some(role), 1.0);
+    }
+    let value = evaluate(&plan, &problem).value(problem.objective).expect("well formed");
+    plan.objective_value = Some(value);
+    plan.certificate.as_mut().expect("there is one").objective = value;
+    let whole = plan.stages[1].bytes.kv;
+    assert!(plan.stages[0].bytes.kv < whole, "a side that prefills keeps no answers");
+    let plan = plan.check(&problem).unwrap_or_else(|found| panic!("{found:?}"));
+    let own = simulate(&plan, &problem, &case.workload, &traced()).expect("simulates");
+    let named = serve(&case, &pools(&case, 1), &traced()).expect("simulates");
+    assert_eq!(ends(&own), ends(&named));
+    assert_eq!(own.moves, named.moves);
 }
 
 #[test]
