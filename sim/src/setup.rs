@@ -365,7 +365,9 @@ fn route_setup(
         let passes = |&other: &usize| plan.routes[other].stages.iter().any(|s| s.stage == stop.stage);
         let through: Vec<usize> = (0..plan.routes.len()).filter(passes).collect();
         let weights: Vec<f64> = through.iter().map(|&other| in_flight[other].weight).collect();
-        let blocks = cache_blocks(&problem.model, stage.layers, stage.bytes.kv, &serving);
+        // A plan states what each member of a group holds: its heads of every block.
+        let kv = stage.bytes.kv.saturating_mul(problem.degree(servers[on[position]].device));
+        let blocks = cache_blocks(&problem.model, stage.layers, kv, &serving);
         // What is recorded may be longer than any plan allows for: each request is judged by itself.
         let even = u64::from(blocks) / through.len() as u64;
         let needed = if recorded { needed.min(even).max(1) } else { needed };

@@ -2,8 +2,9 @@
 
 use super::material::{Case, Costs, UNIT, closed, poisson, times};
 use isotherm_core::conditions::Disaggregation;
+use isotherm_core::model::Model;
 use isotherm_core::objective::evaluate;
-use isotherm_core::problem::{Division, PlacementProblem, Role};
+use isotherm_core::problem::{Division, PlacementProblem, ProblemParts, Role};
 use isotherm_core::record::{Cause, SimulationReport};
 use isotherm_core::units::Bytes;
 use isotherm_core::workload::Serving;
@@ -89,13 +90,52 @@ fn the_roles_of_a_plan_do_what_those_of_the_scenario_would() {
     let value = evaluate(&plan, &problem).value(problem.objective).expect("well formed");
     plan.objective_value = Some(value);
     plan.certificate.as_mut().expect("there is one").objective = value;
-    let whole = plan.stages[1].bytes.kv;
-    assert!(plan.stages[0].bytes.kv < whole, "a side that prefills keeps no answers");
     let plan = plan.check(&problem).unwrap_or_else(|found| panic!("{found:?}"));
     let own = simulate(&plan, &problem, &case.workload, &traced()).expect("simulates");
     let named = serve(&case, &pools(&case, 1), &traced()).expect("simulates");
     assert_eq!(ends(&own), ends(&named));
     assert_eq!(own.moves, named.moves);
+}
+
+#[test]
+fn a_group_has_room_for_the_requests_that_it_is_planned_for() {
+    // Each member holds half of the heads of every block, and the plan states what each holds.
+    let serving = Serving { requests_max: 4, kv_block_tokens: 16, ..Serving::default() };
+    let replicas = Case::replicas(&[Costs::fixed(10.0); 2], closed(4, 4, 16, 3));
+    let adjust = |_: usize, device: &mut isotherm_core::device::Device| device.profiles[0].geometry.kv_heads = 2;
+    let case = Case { serving, links: true, adjust, ..replicas };
+    let plain = case.problem();
+    let mut limits = plain.limits.clone();
+    limits.choices.tensor_parallel = vec![1, 2];
+    let problem = PlacementProblem::new(ProblemParts {
+        name: plain.name.clone(),
+        model: Model { kv_heads: 2, ..plain.model.clone() },
+        graph: plain.graph.clone(),
+        workload: plain.workload.clone(),
+        serving: plain.serving,
+        objective: plain.objective,
+        limits,
+        ambient: plain.ambient,
+        inputs: plain.inputs.clone(),
+    })
+    .expect("a well-formed problem");
+    let mut plan = case.plan(&problem).plan().clone();
+    let members: Vec<_> = problem.graph.device_ids().collect();
+    let grouped = problem.grouped(&[members]).expect("alike, on one host, joined");
+    let together = grouped.graph.device_ids().next().expect("the group");
+    plan.stages.truncate(1);
+    plan.routes.truncate(1);
+    plan.stages[0].devices = problem.graph.devices().iter().map(|device| device.name.clone()).collect();
+    plan.stages[0].bytes = grouped.stage_bytes(together, plan.stages[0].layers);
+    (plan.routes[0].share, plan.batch) = (1.0, Some(4));
+    let value = evaluate(&plan, &problem).value(problem.objective).expect("well formed");
+    plan.objective_value = Some(value);
+    plan.certificate.as_mut().expect("there is one").objective = value;
+    let plan = plan.check(&problem).unwrap_or_else(|found| panic!("{found:?}"));
+    let report = simulate(&plan, &problem, &case.workload, &traced()).expect("simulates");
+    let parts = report.attribution.expect("asked for").parts;
+    let waits = parts.iter().filter(|part| part.cause == Cause::Admission).map(|part| part.ttft_seconds).sum::<f64>();
+    assert!(waits < 1e-9, "{waits} s until there is room");
 }
 
 #[test]
