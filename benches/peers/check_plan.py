@@ -74,6 +74,30 @@ def grid_at(grid, row, column):
     return max(top * (1 - u) + bottom * u, Q(0))
 
 
+def experts_at(experts, tokens):
+    """The time of a layer's experts on the device that takes longest, for steps of so many tokens."""
+    count, k, devices = experts["count"], experts["per_token"], experts.get("devices", 1)
+    popularity = experts.get("popularity") or [1] * count
+    whole = sum(popularity)
+    shares = [min(p / whole * k, 1.0) for p in popularity]
+
+    def of_device(held):
+        activated = sum(1 - (1 - share) ** tokens for share in held)
+        pairs = sum(share * tokens for share in held)
+        at, rows = max(Q(pairs) / experts["measured_per_token"], Q(1)), experts["by_activated"]
+        high = next((i for i, row in enumerate(rows) if row[0] >= activated), len(rows))
+        if not rows:
+            return Q(0)
+        if high == 0 or high == len(rows):
+            return curve_at(rows[min(high, len(rows) - 1)][1], at)
+        (a, below), (b, above) = rows[high - 1], rows[high]
+        u = (Q(activated) - a) / (b - a)
+        return curve_at(below, at) * (1 - u) + curve_at(above, at) * u
+
+    parts = [shares[count * d // devices:count * (d + 1) // devices] for d in range(devices)]
+    return max(max(of_device(held), Q(0)) for held in parts) / experts.get("width", 1)
+
+
 class Problem:
     """The inputs, and what follows from them by the published formulas."""
 
@@ -250,6 +274,9 @@ class Problem:
         if decodes:
             layer += grid_at(p["attention_decode_seconds"], decodes, context)
         total = Q(p["step_seconds"]) + layer * (end - start)
+        if p.get("experts"):
+            share = Q(min(p["experts"]["layers"], self.layers), self.layers)
+            total += experts_at(p["experts"], tokens) * (end - start) * share
         if start == 0:
             total += curve_at(p["embedding_seconds"], tokens)
         if end == self.layers and sequences:
@@ -345,19 +372,28 @@ class Problem:
         return added(*times)
 
     # -- devices that hold a stage together ---------------------------------------------------------------------------
-    def together(self, members):
-        """Whether these devices may hold a stage together, in their present formats."""
+    def may_group(self):
+        choices = self.limits.get("choices", {})
+        return any(d > 1 for key in ("tensor_parallel", "expert_parallel") for d in choices.get(key, []))
+
+    def together(self, members, parallel="tensor"):
+        """Whether these devices may hold a stage together, dividing it so, in their present formats."""
         degree, m = len(members), self.model
-        if degree not in self.limits.get("choices", {}).get("tensor_parallel", []):
+        if degree not in self.limits.get("choices", {}).get(parallel + "_parallel", []):
             return False
-        if any(m[key] % degree for key in ("heads", "kv_heads", "feed_forward")) or len(set(members)) < degree:
+        experts = (self.profiles[members[0]] or {}).get("experts")
+        if parallel == "expert" and (not experts or experts["count"] % degree):
+            return False
+        wide = parallel == "tensor" or experts["layers"] < self.layers
+        keys = ("heads", "kv_heads", "feed_forward") if wide else ("heads", "kv_heads")
+        if any(m[key] % degree for key in keys) or len(set(members)) < degree:
             return False
         known = lambda d: (self.memory(d), self.profiles[d], self.devices[d].get("formats", []), self.devices[d]["host"])
         return (all(not self.excluded(d) and self.timing(d) == "profile" and not self.devices[d].get("memory_pool")
                     and known(d) == known(members[0]) for d in members)
                 and all(self.path(a, b, self.row_bytes()) is not None for a in members for b in members if a != b))
 
-    def as_one(self, members):
+    def as_one(self, members, parallel):
         """A group as one device: half the matrices on each of two, two all-reduces in a ring per layer."""
         t, row = len(members), self.row_bytes()
         ways = [self.path(a, b, row) for a in members for b in members if a != b]
@@ -372,26 +408,36 @@ class Problem:
                 continue
             counts = [k[0] for k in p["dense_seconds"]]
             counts += [counts[0] + 1] if len(counts) == 1 else []
-            dense = [[n, curve_at(p["dense_seconds"], n) / t + 2 * added(n)] for n in counts]
+            experts, share, exchange = p.get("experts"), Q(0), lambda n: Q(0)
+            if experts and parallel == "expert":
+                # Tokens go to the members that hold their experts, and come back.
+                share = Q(min(experts["layers"], self.layers), self.layers)
+                part = Q(experts["per_token"], t)
+                exchange = lambda n: 2 * ((t - 1) * latency + part * moved(n))
+                experts = dict(experts, devices=experts.get("devices", 1) * t)
+            elif experts:
+                experts = dict(experts, width=experts.get("width", 1) * t)
+            results = lambda n: (2 - share) * added(n) + share * exchange(n)
+            dense = [[n, curve_at(p["dense_seconds"], n) / t + results(n)] for n in counts]
             grid = lambda g: dict(g, seconds=[Q(x) / t for x in g["seconds"]])
-            profiles.append(dict(p, geometry=self.geometry(format), dense_seconds=dense,
+            profiles.append(dict(p, geometry=self.geometry(format), dense_seconds=dense, experts=experts,
                                  attention_prefill_seconds=grid(p["attention_prefill_seconds"]),
                                  attention_decode_seconds=grid(p["attention_decode_seconds"])))
         device = dict(self.devices[members[0]], name=" + ".join(members), profiles=profiles, rates=[])
         return {k: v for k, v in device.items() if not k.endswith("_per_second")}
 
-    def grouped(self, groups):
+    def grouped(self, groups, parallel):
         """The problem in which each group is one device, at the place of its first member."""
         called = {d: g[0] for g in groups for d in g}
         name = lambda place: " + ".join(next(g for g in groups if g[0] == place)) if place in called else place
         gone = {d for d, first in called.items() if d != first}
         devices = self.data["devices"]
-        kept = [self.as_one(next(g for g in groups if g[0] == d)) if d in called else device
+        kept = [self.as_one(next(g for g in groups if g[0] == d), parallel[d]) if d in called else device
                 for d, device in self.devices.items() if d not in gone]
         links = [dict(l, **{"from": name(l["from"]), "to": name(l["to"])}) for l in self.links
                  if l["from"] not in gone and l["to"] not in gone]
         limits = dict(self.limits, pinned=sorted({name(called.get(p, p)) for p in self.limits.get("pinned", [])}))
-        limits["choices"] = {k: v for k, v in limits["choices"].items() if k != "tensor_parallel"}
+        limits["choices"] = {k: v for k, v in limits["choices"].items() if not k.endswith("_parallel")}
         coordinator = name(called.get(self.coordinator, self.coordinator))
         changed = dict(devices, devices=kept, links=links, coordinator=coordinator)
         degree = {" + ".join(g): len(g) for g in groups}
@@ -555,6 +601,7 @@ def form(plan):
         need(isinstance(stage, dict) and isinstance(stage.get("devices"), list), "stage")
         need(all(isinstance(d, str) for d in stage["devices"]), "stage.devices")
         layers(stage.get("layers"), "stage.layers"), text(stage.get("quantisation"), "stage.quantisation")
+        need(stage.get("parallel", "tensor") in ("tensor", "experts"), "stage.parallel")
         need(isinstance(stage.get("bytes"), dict), "stage.bytes")
         for key in ("weights", "kv", "activations", "reserve", "total"):
             count(stage["bytes"].get(key), U64, "stage.bytes")
@@ -1621,7 +1668,7 @@ def certificate_faults(problem, plan):
         if division != "never" and problem.divisible():
             if evidence["kind"] != "divided":
                 return wrong + ["evidence says nothing of divided plans"]
-            if any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
+            if problem.may_group():
                 return wrong + ["evidence says nothing of devices that hold a stage together"]
             wrong += divided_bound(problem, c["bound"], evidence.get("weight"))
             if division == "always":
@@ -1633,7 +1680,7 @@ def certificate_faults(problem, plan):
         kind = evidence["kind"]
         if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "batches")):
             wrong.append("evidence of the wrong kind")
-        elif any(d > 1 for d in problem.limits.get("choices", {}).get("tensor_parallel", [])):
+        elif problem.may_group():
             wrong.append("evidence says nothing of devices that hold a stage together")
         elif kind in ("enumeration", "walk_prices") and len(problem.formats) > 1:
             wrong.append("evidence speaks of one format where several may be chosen")
@@ -1753,12 +1800,14 @@ def violations(problem, plan):
     problem.assign({**problem.format, **chosen})
     asked, stated = problem, plan
     groups = [stage["devices"] for stage in plan["stages"] if len(stage["devices"]) > 1]
+    parallel = {stage["devices"][0]: {"tensor": "tensor", "experts": "expert"}[stage.get("parallel", "tensor")]
+                for stage in plan["stages"] if stage["devices"]}
     once = [d for stage in plan["stages"] for d in stage["devices"]]
     if groups and all(d in problem.devices for g in groups for d in g):
         within = [d for g in groups for d in g]
-        if len(set(within)) == len(within) and all(problem.together(g) for g in groups):
+        if len(set(within)) == len(within) and all(problem.together(g, parallel[g[0]]) for g in groups):
             # The plan in the terms of the problem in which groups are devices.
-            problem = problem.grouped(groups)
+            problem = problem.grouped(groups, parallel)
             joined = [dict(s, devices=[" + ".join(s["devices"])]) for s in plan["stages"]]
             unused = [u for u in plan["unused"] if u["device"] not in within]
             if len(unused) < len(plan["unused"]) or len(set(once)) < len(once):

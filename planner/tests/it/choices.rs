@@ -2,6 +2,7 @@
 
 use crate::oracle;
 use crate::world::{Random, Recipe, closed, problem};
+use isotherm_core::check::ProblemRecord;
 use isotherm_core::cost::{Curve, Experts};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
@@ -10,6 +11,8 @@ use isotherm_core::plan::BoundKind;
 use isotherm_core::problem::{Choices, Group, Limits, Objective, Parallel, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, Seconds};
 use isotherm_planner::{Budget, Outcome, plan};
+use serde_json::json;
+use std::fmt::Write as _;
 
 /// The problem with other devices and choices, and no pins.
 fn changed(problem: &PlacementProblem, file: DevicesFile, choices: Choices) -> PlacementProblem {
@@ -231,6 +234,7 @@ fn best_with_experts(problem: &PlacementProblem) -> Option<f64> {
 
 #[test]
 fn the_best_groups_of_experts_are_what_enumeration_finds() {
+    let (mut lines, mut expected_of) = (String::new(), Vec::new());
     for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
         let (mut plans, mut tensor, mut experts) = (0, 0, 0);
         for seed in 0..40 {
@@ -244,6 +248,16 @@ fn the_best_groups_of_experts_are_what_enumeration_finds() {
             let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
             assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
             found.plan().clone().check(&problem).expect("holds for the problem with its choices");
+            let mut swapped = found.plan().clone();
+            for stage in swapped.stages.iter_mut().filter(|stage| stage.devices.len() > 1) {
+                let tensor = stage.parallel == Parallel::Tensor;
+                stage.parallel = if tensor { Parallel::Experts } else { Parallel::Tensor };
+            }
+            for judged in [found.plan(), &swapped] {
+                let case = json!({"plan": judged, "problem": ProblemRecord::of(&problem)});
+                writeln!(lines, "{case}").expect("a string grows");
+                expected_of.push(judged.violations(&problem).is_empty());
+            }
             let together = found.plan().stages.iter().filter(|stage| stage.devices.len() > 1);
             let kinds: Vec<Parallel> = together.map(|stage| stage.parallel).collect();
             plans += 1;
@@ -251,6 +265,10 @@ fn the_best_groups_of_experts_are_what_enumeration_finds() {
             experts += usize::from(kinds.contains(&Parallel::Experts));
         }
         assert!(plans > 10 && experts > 2, "{objective:?}: {plans} plans, {tensor} by matrices, {experts} by experts");
+    }
+    assert!(expected_of.contains(&false), "none was refused");
+    if let Some(judged) = crate::world::second_opinion("experts", &lines) {
+        assert_eq!(judged, expected_of);
     }
 }
 

@@ -10,10 +10,8 @@ use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Choices, Division, Limits, Objective, PlacementProblem, ProblemParts, Role};
 use isotherm_core::workload::{Length, Serving};
 use isotherm_planner::{Budget, Outcome, plan};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
 
 /// A random problem of throughput whose answers have several tokens.
 fn apart(seed: u64, division: Division) -> PlacementProblem {
@@ -252,21 +250,8 @@ fn a_second_checker_accepts_divided_plans_and_refuses_what_is_wrong_with_them() 
             }
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers/check_plan.py");
-    let file = std::env::temp_dir().join(format!("isotherm-divided-{}.jsonl", std::process::id()));
-    std::fs::write(&file, lines).expect("a temporary file");
-    let output = Command::new("python3").arg("-B").arg(script).arg("--batch").arg(&file).output();
-    std::fs::remove_file(&file).expect("written above");
-    let Ok(output) = output else {
-        eprintln!("skipped: there is no python3 to run the peer checker with");
-        return;
-    };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let judged: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(judged.len(), expected.len());
-    for (case, (theirs, holds)) in judged.iter().zip(&expected).enumerate() {
-        assert_eq!(theirs["ok"] == json!(true), *holds, "case {case}: {theirs}");
+    if let Some(judged) = crate::world::second_opinion("divided", &lines) {
+        assert_eq!(judged, expected);
     }
     assert!(expected.iter().filter(|&&holds| holds).count() > 30);
 }

@@ -264,3 +264,20 @@ pub fn closed(outcome: &Outcome) -> Option<&FeasiblePlan> {
         _ => None,
     }
 }
+
+/// Whether the checker in Python accepts each case, one to a line, in order; none, said aloud, where it cannot be run.
+pub fn second_opinion(test: &str, cases: &str) -> Option<Vec<bool>> {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/peers/check_plan.py");
+    let file = std::env::temp_dir().join(format!("isotherm-{test}-{}.jsonl", std::process::id()));
+    std::fs::write(&file, cases).expect("a temporary file");
+    let output = std::process::Command::new("python3").arg("-B").arg(script).arg("--batch").arg(&file).output();
+    std::fs::remove_file(&file).expect("written above");
+    let Ok(output) = output else {
+        eprintln!("skipped: there is no python3 to run the second checker with");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let ok = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["ok"] == true;
+    Some(text.lines().map(ok).collect())
+}
