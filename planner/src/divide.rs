@@ -44,7 +44,7 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
     let whole = if always { None } else { Some(budget.part(WHOLE, |budget| door::undivided(&undivided, budget))?) };
     let known = whole.as_ref().and_then(Outcome::plan).and_then(|found| found.plan().objective_value);
     let divided = Search::new(problem, budget, known.unwrap_or(0.0)).run()?;
-    combined(problem, whole, divided, budget)
+    combined(problem, whole, &divided, budget)
 }
 
 /// The same problem for plans that are not divided.
@@ -59,7 +59,7 @@ pub(crate) fn undivided(problem: &PlacementProblem) -> PlacementProblem {
 fn combined(
     problem: &PlacementProblem,
     whole: Option<Outcome>,
-    divided: Divided,
+    divided: &Divided,
     budget: &Budget<'_>,
 ) -> Result<Outcome, PlanError> {
     let undivided = whole.as_ref().and_then(Outcome::plan).map(|found| found.plan().clone());
@@ -86,7 +86,7 @@ fn combined(
     };
     let certified = |c: &&Certificate| c.bound_kind == BoundKind::Certified;
     let own = stated.as_ref().filter(certified).and_then(|c| c.evidence.clone());
-    let proven = divided.covers.bound().map(|(bound, weight)| (bound, weight));
+    let proven = divided.covers.bound();
     let evidence = match (&whole, own, proven) {
         (None, _, Some((bound, weight))) => Some((bound, Evidence::Divided { weight, whole: None })),
         (Some(_), Some(own), Some((bound, weight))) => {

@@ -53,10 +53,10 @@ impl Check<'_> {
         let mut faults = Vec::new();
         match (divided, asked) {
             (true, Division::Never) => {
-                faults.push("it was made for no division; its division must be auto or always".to_owned())
+                faults.push("it was made for no division; its division must be auto or always".to_owned());
             }
             (false, Division::Always) => {
-                faults.push("every plan of this problem has one; no route has a role".to_owned())
+                faults.push("every plan of this problem has one; no route has a role".to_owned());
             }
             _ => {}
         }

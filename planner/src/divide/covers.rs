@@ -4,8 +4,11 @@
 
 use super::Side;
 use crate::tables::Tables;
+use isotherm_core::graph::Path;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::problem::{PlacementProblem, Role};
+use isotherm_core::units::{BytesPerSecond, Seconds};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most divisions, by number of each kind of device, over which the bound is taken one by one; the checker's limit.
 const COUNTED_MAX: u128 = isotherm_core::check::DIVISIONS_MAX;
@@ -217,23 +220,17 @@ fn rates(side: &PlacementProblem) -> Vec<Rates> {
 /// everybody.
 pub(super) fn alike(problem: &PlacementProblem, covers: &Covers) -> Vec<Vec<usize>> {
     let graph = &problem.graph;
-    let row = problem.model.boundary_bytes_per_token();
     let ids: Vec<DeviceId> = graph.device_ids().collect();
-    let ways: Vec<Vec<_>> = ids
-        .iter()
-        .map(|&from| {
-            let shown = |path: isotherm_core::graph::Path| {
-                let shared: Vec<String> = path.links.iter().flat_map(|&id| graph.link(id).groups.clone()).collect();
-                (path.latency, path.bandwidth, shared)
-            };
-            graph.paths_from(from, row).into_iter().map(|path| path.map(shown)).collect()
-        })
-        .collect();
+    let ways = ways(problem, &ids);
     let (limits, file) = (&problem.limits, graph.file());
     let alone = |device: usize| {
         let known = graph.device(ids[device]);
         let coordinates = file.coordinator.as_deref() == Some(known.name.as_str());
         coordinates || limits.pinned.contains(&known.name) || known.memory_pool.is_some()
+    };
+    let lonely = |device: usize| {
+        let host = &graph.device(ids[device]).host;
+        graph.devices().iter().filter(|other| other.host == *host).count() == 1
     };
     let exchange = |a: usize, b: usize| {
         let (one, other) = (graph.device(ids[a]), graph.device(ids[b]));
@@ -241,7 +238,8 @@ pub(super) fn alike(problem: &PlacementProblem, covers: &Covers) -> Vec<Vec<usiz
         covers.same(a, b)
             && !alone(a)
             && !alone(b)
-            && one.host == other.host
+            && one.site == other.site
+            && (one.host == other.host || (lonely(a) && lonely(b)))
             && limits.banned.contains(&one.name) == limits.banned.contains(&other.name)
             && ways[a][b] == ways[b][a]
             && others.clone().all(|k| ways[a][k] == ways[b][k] && ways[k][a] == ways[k][b])
@@ -257,4 +255,44 @@ pub(super) fn alike(problem: &PlacementProblem, covers: &Covers) -> Vec<Vec<usiz
         }
     }
     classes
+}
+
+/// A way as somebody at its ends sees it: latency, bandwidth, and the capacities that it shares, those that only its
+/// beginning or its end shares with nobody else being told by that and their size.
+type Seen = (Seconds, Option<BytesPerSecond>, Vec<String>);
+
+/// The ways between all devices.
+fn ways(problem: &PlacementProblem, ids: &[DeviceId]) -> Vec<Vec<Option<Seen>>> {
+    let graph = &problem.graph;
+    let row = problem.model.boundary_bytes_per_token();
+    let paths: Vec<Vec<Option<Path>>> = ids.iter().map(|&from| graph.paths_from(from, row)).collect();
+    let groups =
+        |path: &Path| -> Vec<String> { path.links.iter().flat_map(|&id| graph.link(id).groups.clone()).collect() };
+    // Of each capacity the devices that all ways through it begin or end at.
+    let mut ends: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+    for (from, paths) in paths.iter().enumerate() {
+        for (to, path) in paths.iter().enumerate().filter(|(to, _)| *to != from) {
+            for group in path.iter().flat_map(&groups) {
+                let both = BTreeSet::from([from, to]);
+                let known = ends.entry(group).or_insert_with(|| both.clone());
+                *known = known.intersection(&both).copied().collect();
+            }
+        }
+    }
+    let size = |name: &str| {
+        let group = graph.file().groups.iter().find(|group| group.name == name);
+        group.map_or(f64::INFINITY, |group| group.bandwidth_bytes_per_second.value.value())
+    };
+    let told = |from: usize, to: usize, name: String| match ends.get(&name) {
+        Some(ends) if ends.len() == 1 && ends.contains(&from) => format!("that of the beginning, {}", size(&name)),
+        Some(ends) if ends.len() == 1 && ends.contains(&to) => format!("that of the end, {}", size(&name)),
+        _ => name,
+    };
+    let seen = |from: usize, to: usize, path: &Path| {
+        (path.latency, path.bandwidth, groups(path).into_iter().map(|name| told(from, to, name)).collect())
+    };
+    let of = |(from, paths): (usize, &Vec<Option<Path>>)| {
+        paths.iter().enumerate().map(|(to, path)| path.as_ref().map(|path| seen(from, to, path))).collect()
+    };
+    paths.iter().enumerate().map(of).collect()
 }

@@ -213,7 +213,7 @@ fn with_experts(seed: u64, objective: Objective, popular: bool) -> PlacementProb
         device.profiles[0].experts = Some(experts.clone());
     }
     // Half of an expert takes half of the time here, so a lone token is always quicker with the matrices divided.
-    let tensor_parallel = if seed % 3 == 0 { vec![1] } else { vec![1, 2] };
+    let tensor_parallel = if seed.is_multiple_of(3) { vec![1] } else { vec![1, 2] };
     let choices = Choices { tensor_parallel, expert_parallel: vec![2], ..Choices::default() };
     changed(&plain, file, choices)
 }
@@ -238,7 +238,7 @@ fn the_best_groups_of_experts_are_what_enumeration_finds() {
     for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
         let (mut plans, mut tensor, mut experts) = (0, 0, 0);
         for seed in 0..40 {
-            let problem = with_experts(seed, objective, seed % 2 == 0);
+            let problem = with_experts(seed, objective, seed.is_multiple_of(2));
             let expected = best_with_experts(&problem);
             let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
             let Some(found) = outcome.plan() else {

@@ -193,13 +193,16 @@ fn row_of(gathered: &[Row]) -> BTreeMap<usize, usize> {
     gathered.iter().enumerate().flat_map(|(i, row)| row.stages.iter().map(move |&stage| (stage, i))).collect()
 }
 
+/// Where a route stops: the row, and the layers served there.
+type Stops = Vec<(Option<usize>, Layers)>;
+
 /// The ways through plans that have more than one; ways over the same rows are one row.
 fn routes(report: &Report) -> Html {
     let mut rows = Vec::new();
     for (label, case) in named(report).filter(|(_, case)| case.plan.routes.len() > 1) {
         let gathered = gathered(report, case);
         let row_of = row_of(&gathered);
-        let mut alike: BTreeMap<(Option<Role>, Vec<(Option<usize>, Layers)>), Vec<f64>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Option<Role>, Stops), Vec<f64>> = BTreeMap::new();
         for route in &case.plan.routes {
             let stops = route.stages.iter().take(STOPS_MAX);
             let key = stops.map(|s| (row_of.get(&(s.stage as usize)).copied(), s.layers)).collect();
