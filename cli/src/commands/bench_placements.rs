@@ -199,13 +199,15 @@ pub fn run(ui: &Ui, args: &BenchPlacements) -> Done {
     let rows = judge::rows(placed.iter().map(Placed::row).collect());
     let verdicts = judge::verdicts(&rows);
     let as_run = judge::verdicts(&judge::as_run(&rows));
-    let slower = match args.skip_slower || interrupt::flag().load(Ordering::Relaxed) {
-        true => None,
-        false => Some(slower::run(ui, args, &identity, &first)?),
-    };
     let inputs = [&first, &second].iter().filter_map(|subject| subject.model.model.digest).collect();
-    let artefact = Artefact { header: Header::new(SCHEMA, inputs), load_average, rows, verdicts, as_run, slower };
-    files::write_json(&args.output.join("placements.json"), &artefact)?;
+    let header = Header::new(SCHEMA, inputs);
+    let mut artefact = Artefact { header, load_average, rows, verdicts, as_run, slower: None };
+    let output = args.output.join("placements.json");
+    files::write_json(&output, &artefact)?;
+    if !args.skip_slower && !interrupt::flag().load(Ordering::Relaxed) {
+        artefact.slower = Some(slower::run(ui, args, &identity, &first)?);
+        files::write_json(&output, &artefact)?;
+    }
     ui.result(&artefact, || text(&artefact))
 }
 
