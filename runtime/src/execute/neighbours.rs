@@ -68,7 +68,8 @@ impl Neighbours {
         };
         // What is left out must be the lesser part.
         let most = 2 * steps(|(_, calm)| calm.steps >= CALM_MIN) > steps(|_| true);
-        (most && calm > 0.0).then(|| all / calm)
+        // Nobody makes steps shorter: what seems so is chance among few.
+        (most && calm > 0.0).then(|| (all / calm).max(1.0))
     }
 
     /// Share of the decoding steps with a neighbour at either end; absent without any step.
@@ -113,5 +114,10 @@ mod tests {
         seen.add(Some(2), &[900], &[beside], 0);
         assert_eq!(seen.slowdown(), Some(730.0 / 600.0));
         assert_eq!(seen.share(), Some(4.0 / 7.0));
+        let mut quicker = Neighbours::default();
+        for (busy, after) in [(90, beside), (100, calm), (100, calm), (100, calm), (100, calm), (80, beside)] {
+            quicker.add(Some(1), &[busy], &[after], 0);
+        }
+        assert_eq!(quicker.slowdown(), Some(1.0));
     }
 }
