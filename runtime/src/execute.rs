@@ -15,6 +15,7 @@ pub use neighbours::Neighbours;
 
 use crate::backend::routes::{self, Routes};
 use crate::cpu::attention::CACHE_BLOCK;
+use crate::cpu::neighbours::settle;
 use crate::engine::cache::blocks_for;
 use crate::engine::pipeline::StagePlace;
 use crate::engine::stage::{StageSpec, supported};
@@ -28,6 +29,7 @@ use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::trace::Trace;
 use isotherm_core::units::{Bytes, SimDuration, SimTime};
 use isotherm_core::workload::Serving;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,7 +60,7 @@ pub struct Orders<'a> {
     /// A folder with room for the layers that the plan leaves on a disk, in a file without a name; the one for temporary
     /// files where absent.
     pub weights_folder: Option<PathBuf>,
-    /// Whether stages look after each pass, for some ten microseconds, for neighbours on their physical cores.
+    /// Whether stages look after each pass, for some twenty microseconds, for neighbours on their physical cores.
     pub looks_beside: bool,
 }
 
@@ -198,6 +200,10 @@ pub fn execute(
         && (times.len() != prompts.len() || !times.is_sorted())
     {
         return Err(ExecuteError::Arrivals { prompts: prompts.len(), times: times.len() });
+    }
+    if orders.looks_beside {
+        let cores: BTreeSet<usize> = places.iter().flat_map(|place| place.device.cores.iter().copied()).collect();
+        settle(&Vec::from_iter(cores));
     }
     // The driver is bound to the first device's core; the caller's thread stays free.
     std::thread::scope(|scope| {

@@ -4,9 +4,9 @@
 //! a seed, and none of their contexts or batches is one that the probe samples. Beside the prediction stands what a model
 //! says that knows nothing but layers and the number of devices.
 //!
-//! The probe tells what steps take where nobody outside this machine uses the same physical cores, as in a guest of a virtual
-//! machine somebody may. So does what is measured: by how much neighbours lengthened steps is seen in each run and left out.
-//! What was measured with it stands beside.
+//! The probe tells what steps take where nobody outside this machine uses the same physical cores, as in a guest of a
+//! virtual machine somebody may. So does what is measured: by how much neighbours lengthened steps is seen in each run and
+//! left out. What was measured with it stands beside.
 
 use crate::access::Wish;
 use crate::args::{ArithmeticName, BenchPlacements};
@@ -50,8 +50,8 @@ use slower::Slower;
 
 /// Schema of what this command writes.
 const SCHEMA: &str = "isotherm.placements/v2";
-/// The device that is slowed as asked for, on the core of `cpu0`, and the one that is slowed by this factor besides, so that no
-/// device is another's equal: of two placements on equals neither is the better one.
+/// The device that is slowed as asked for, on the core of `cpu0`, and the one that is slowed by this factor besides, so
+/// that no device is another's equal: of two placements on equals neither is the better one.
 const SLOWED: &str = "cpu2";
 const SLOWED_TOO: (&str, f64) = ("cpu1", 1.4);
 
@@ -93,8 +93,8 @@ struct Row {
     chosen: bool,
     /// Seconds of an output token.
     predicted: f64,
-    /// The same, measured, without what neighbours took: median of the runs that nothing else disturbed, or of all where
-    /// there is none.
+    /// The same, measured, without what neighbours took: median of the runs that nothing else disturbed, or of all
+    /// where there is none.
     measured: f64,
     /// Half the range of those runs.
     apart: f64,
@@ -119,8 +119,8 @@ struct Row {
 struct Timed {
     /// Seconds of an output token.
     seconds: f64,
-    /// How many times as long as without neighbours on the same physical cores stages were busy with a step; absent where too
-    /// few steps were without.
+    /// How many times as long as without neighbours on the same physical cores stages were busy with a step; absent
+    /// where too few steps were without.
     slowdown: Option<f64>,
     /// Share of the steps with a neighbour.
     beside: Option<f64>,
@@ -131,13 +131,18 @@ struct Timed {
 }
 
 impl Timed {
-    /// Seconds of an output token without neighbours, as far as is known.
-    fn alone(&self) -> f64 {
-        (self.seconds - self.looking).max(0.0) / self.slowdown.unwrap_or(1.0)
+    /// Seconds of an output token with what neighbours took, without looking for them.
+    fn as_run(&self) -> f64 {
+        (self.seconds - self.looking).max(0.0)
     }
 
-    /// Whether no other program took much of the processor, and what neighbours took is known. Where the former is not told,
-    /// it is taken for granted.
+    /// Seconds of an output token without neighbours, as far as is known.
+    fn alone(&self) -> f64 {
+        self.as_run() / self.slowdown.unwrap_or(1.0)
+    }
+
+    /// Whether no other program took much of the processor, and what neighbours took is known. Where the former is not
+    /// told, it is taken for granted.
     fn is_calm(&self) -> bool {
         self.others.is_none_or(|share| share <= OTHERS_MAX) && self.slowdown.is_some()
     }
@@ -279,7 +284,8 @@ impl Subject {
         Ok(Self { model, devices })
     }
 
-    /// The processor whole, and each core as devices of one thread, the last of them slowed; cards where named.
+    /// The processor whole, and each core as devices of one thread, all but the first of them slowed; cards where
+    /// named.
     fn probed(
         ui: &Ui,
         args: &BenchPlacements,
@@ -443,7 +449,7 @@ impl Placed<'_> {
             (bench_load::median(&times).unwrap_or(0.0), (most - least).max(0.0) / 2.0)
         };
         let (measured, apart) = middle(Timed::alone);
-        let (as_run, as_run_apart) = middle(|run| run.seconds);
+        let (as_run, as_run_apart) = middle(Timed::as_run);
         Row {
             model: self.subject.model.model.name.clone(),
             load: self.load,

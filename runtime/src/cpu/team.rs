@@ -1,12 +1,13 @@
 //! A team of worker threads that share the work of one device.
 //!
 //! A forward pass is some hundred short operations, each split over all workers; waking threads through the operating
-//! system would cost more than the work. Helpers therefore watch a word of memory: the leader publishes a job there, and goes
-//! on when all its parts are done. A helper that the system has put aside simply claims nothing, and nobody waits for it.
+//! system would cost more than the work. Helpers therefore watch a word of memory: the leader publishes a job there, and
+//! goes on when all its parts are done. A helper that the system has put aside simply claims nothing, and nobody waits for
+//! it.
 //!
-//! Each worker has a run of the parts of its own, on a cache line of its own, and claims those first: the same parts in every
-//! step, and no line goes from core to core for each of them, which costs a third of a microsecond where cores share no cache.
-//! Whoever is done with its own takes from the others' what they have not begun.
+//! Each worker has a run of the parts of its own, on a cache line of its own, and claims those first: the same parts in
+//! every step, and no line goes from core to core for each of them, which costs a third of a microsecond where cores
+//! share no cache. Whoever is done with its own takes from the others' what they have not begun.
 //!
 //! Which worker computes a part must not matter to the result, and does not: parts are fixed by the caller.
 
@@ -100,8 +101,8 @@ impl Board {
         for run in (worker..workers).chain(0..worker) {
             let mut done = 0;
             while let Some((part, job)) = self.claim(run) {
-                // SAFETY: `claim` promises that the job, and the `Job` on the leader's stack that points to it, live until
-                // this part is counted as done below.
+                // SAFETY: `claim` promises that the job, and the `Job` on the leader's stack that points to it, live
+                // until this part is counted as done below.
                 let job: Job<'_> = unsafe { *job.cast::<Job<'_>>() };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(part))) {
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
@@ -199,7 +200,8 @@ impl Team {
         AtWork(Arc::clone(&self.board))
     }
 
-    /// Looks at the cores of all workers, at the same time, for neighbours, and at how long a word takes through all of them.
+    /// Looks at the cores of all workers, at the same time, for neighbours, and at how long a word takes through all of
+    /// them.
     pub(crate) fn look_beside(&self) -> Reading {
         if self.helpers.is_empty() || !neighbours::has_strangers() {
             return neighbours::read();
@@ -350,8 +352,9 @@ impl Waiting {
 
 /// Binds the calling thread to a processor core. False when the system refuses; the thread then runs where it likes.
 pub(crate) fn pin(core: usize) -> bool {
-    neighbours::bound_to(core);
-    core_affinity::set_for_current(core_affinity::CoreId { id: core })
+    let bound = core_affinity::set_for_current(core_affinity::CoreId { id: core });
+    neighbours::bound_to(bound.then_some(core));
+    bound
 }
 
 #[cfg(test)]
@@ -371,6 +374,28 @@ mod tests {
                 assert!(runs.iter().all(|r| r.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn a_worker_that_is_put_aside_leaves_its_parts_to_the_others() {
+        let team = Team::new(&[0, 0], Patience::Watch).expect("threads");
+        let (held, free) = (AtomicBool::new(false), AtomicUsize::new(0));
+        // The second worker's first part goes on until all others are done, those of its own run among them.
+        team.run(8, &|part| {
+            if part == 4 {
+                held.store(true, Ordering::SeqCst);
+                while free.load(Ordering::SeqCst) < 7 {
+                    std::thread::yield_now();
+                }
+            } else {
+                // Nobody else is done before it has begun.
+                while part == 0 && !held.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                free.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        assert_eq!(free.into_inner(), 7);
     }
 
     #[test]

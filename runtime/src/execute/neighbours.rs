@@ -26,8 +26,9 @@ impl Sum {
 
 /// What the stages of a run saw on their cores around each decoding step.
 ///
-/// In a guest of a virtual machine somebody outside may take the other half of a physical core. Steps at whose begin and end nobody did tell how
-/// long steps take by themselves, and so how much of the others' time was the neighbours'.
+/// In a guest of a virtual machine somebody outside may take the other half of a physical core, or move cores apart. Steps
+/// at whose begin and end nobody did tell how long steps take by themselves, and so how much of the others' time was the
+/// neighbours'.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Neighbours {
     /// By stage and number of sequences: all steps, and those without a neighbour at either end.
@@ -39,8 +40,8 @@ pub struct Neighbours {
 }
 
 impl Neighbours {
-    /// Takes in a pass: its decoding sequences, none where it holds parts of prompts too, how long each stage was busy with it, and what it
-    /// saw afterwards.
+    /// Takes in a pass: its decoding sequences, none where it holds parts of prompts too, how long each stage was busy with
+    /// it, and what it saw afterwards.
     pub(super) fn add(&mut self, decodes: Option<u32>, busy_ns: &[u64], beside: &[Reading], looking_ns: u64) {
         self.passes += 1;
         self.looking_ns = self.looking_ns.saturating_add(looking_ns);
@@ -79,6 +80,12 @@ impl Neighbours {
         (all > 0).then(|| 1.0 - calm as f64 / all as f64)
     }
 
+    /// Seconds that looking took of the whole run, all stages together.
+    #[must_use]
+    pub fn looking_total_seconds(&self) -> f64 {
+        self.looking_ns as f64 * 1e-9
+    }
+
     /// Seconds that looking took of each pass, all its stages together.
     #[must_use]
     pub fn looking_seconds(&self) -> f64 {
@@ -89,6 +96,7 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::neighbours::beside_a_neighbour;
 
     #[test]
     fn where_nothing_is_told_of_cores_nothing_was_taken() {
@@ -104,7 +112,7 @@ mod tests {
 
     #[test]
     fn steps_beside_a_neighbour_are_held_against_those_of_as_many_sequences_without() {
-        let (calm, beside) = (Reading::UNKNOWN, Reading::beside_a_neighbour());
+        let (calm, beside) = (Reading::UNKNOWN, beside_a_neighbour());
         let mut seen = Neighbours::default();
         seen.add(None, &[999], &[calm], 0);
         for (busy, after) in [(100, calm), (100, calm), (100, calm), (150, beside), (150, beside), (130, calm)] {

@@ -26,7 +26,7 @@ pub use witness::{Witnessed, witness};
 
 use crate::backend::peers::PeerError;
 use crate::backend::{DeviceError, Hardware};
-use crate::cpu::{neighbours, team::pin};
+use crate::cpu::neighbours::settle;
 use crate::engine::pipeline::StartError;
 use crate::engine::weights::packed_bytes;
 use crate::engine::{Card, CpuDevice, Kernels};
@@ -162,7 +162,8 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
     if let Some(device) = request.devices.iter().find(|device| device.is_empty()) {
         return Err(ProbeError::NoCores(device.name.clone()));
     }
-    settle(request)?;
+    let cores: BTreeSet<usize> = request.devices.iter().flat_map(|device| device.cores.iter().copied()).collect();
+    settle(&Vec::from_iter(cores));
     let count = request.devices.len() as f64;
     // Pairs take about as long as one device.
     let share = Seconds::of(request.budget.value() / (count + 1.0));
@@ -174,18 +175,6 @@ pub fn probe(request: &Request<'_>, progress: &mut dyn FnMut(Progress<'_>)) -> R
     progress(Progress { what: "hand-over and contention", done: count / (count + 1.0) });
     let (links, co_run) = contention::pairs(request, &devices, share)?;
     Ok(Probed { devices, links, co_run, coordinator: COORDINATOR.to_owned() })
-}
-
-/// Learns how quick the cores are without neighbours.
-fn settle(request: &Request<'_>) -> Result<(), ProbeError> {
-    let cores: BTreeSet<usize> = request.devices.iter().flat_map(|device| device.cores.iter().copied()).collect();
-    for &core in &cores {
-        on_own_thread(|| {
-            pin(core);
-            neighbours::settle(cores.len());
-        })?;
-    }
-    Ok(())
 }
 
 /// Devices that are measured in turns: as many, in order, as memory has room for at the same time.

@@ -42,8 +42,8 @@ const WARM_TIME: Duration = Duration::from_millis(10);
 const WARM_ALONE: Duration = Duration::from_millis(15);
 /// Time for which a shape is timed before the next has its turn.
 const BURST: Duration = Duration::from_millis(15);
-/// Time of a shape that seldom was without disturbance, after which it gets no more than its share.
-const LONGER: Duration = Duration::from_millis(600);
+/// Share of the time that shapes which seldom were without disturbance may get beyond it.
+const OVERTIME: f64 = 0.2;
 /// The pass that brings the layers of a long one into the caches.
 const WARM_SHORT: Shape = Shape::Decode { sequences: 1, context: 16 };
 /// Passes before and in the measurement of what a card's pass costs beside its layers.
@@ -80,15 +80,10 @@ impl Timed {
         (self.layers.typical() - self.fixed).max(0.0) * self.of_all
     }
 
-    /// Whether it should be sampled until it has so many samples: where they hardly count, for some time longer.
-    fn wants(&self, enough: u32) -> bool {
+    /// Whether it should be sampled until it has so many samples; where they hardly count and there is overtime, longer.
+    fn wants(&self, enough: u32, overtime: bool) -> bool {
         let count = self.layers.count();
-        count < enough || (self.layers.calm() < SAMPLES.start && count < SAMPLES.end && self.longer())
-    }
-
-    /// Whether it may have more time than its share, as what is quick may.
-    fn longer(&self) -> bool {
-        self.spent < LONGER
+        count < enough || (overtime && self.layers.calm() < SAMPLES.start && count < SAMPLES.end)
     }
 
     /// How much of its share of the time it has had.
@@ -186,8 +181,8 @@ impl Bench<'_, '_> {
         }
     }
 
-    /// Samples of a shape, one right after the other as in service, for a while or until there are enough; the seconds that
-    /// its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees itself.
+    /// Samples of a shape, one right after the other as in service, for a while or until there are enough; the seconds
+    /// that its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees itself.
     fn sample(&mut self, entry: &mut Timed, enough: u32) -> f64 {
         let begin = Instant::now();
         self.warm(entry.shape);
@@ -247,7 +242,8 @@ impl Bench<'_, '_> {
         let (mut timed, mut between) = (std::mem::take(&mut self.timed), std::mem::take(&mut self.between));
         loop {
             let enough = if self.left(share) { SAMPLES.end } else { SAMPLES.start };
-            let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.wants(enough));
+            let overtime = self.left(share + OVERTIME);
+            let open = timed.iter_mut().chain(&mut between).filter(|entry| entry.wants(enough, overtime));
             let Some(entry) = open.min_by(|a, b| a.served().total_cmp(&b.served())) else { break };
             self.sample(entry, enough);
             self.may_pass_on();

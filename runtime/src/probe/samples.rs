@@ -1,8 +1,8 @@
 //! Samples of a time, their middle and their spread.
 //!
-//! A machine is seldom one's own. Samples that other programs disturbed, or neighbours on the same physical cores, as far as
-//! that is known, do not count where there are enough others. Where there are not, the shortest quarter of all of them does:
-//! nothing is disturbed into being fast.
+//! A machine is seldom one's own. Samples that other programs disturbed, or neighbours on the same physical cores, as far
+//! as that is known, do not count where there are enough others. Where there are not, the shortest quarter of all of them
+//! does: nothing is disturbed into being fast.
 
 use crate::cpu::neighbours::Reading;
 
@@ -157,6 +157,7 @@ pub(super) fn median(mut figures: Vec<f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::neighbours::{apart, beside_a_neighbour};
 
     fn of(nanoseconds: &[u64]) -> Samples {
         let mut samples = Samples::default();
@@ -195,6 +196,23 @@ mod tests {
         assert_eq!(densest_half(&figures), &figures[best.1..=best.2]);
         assert_eq!(densest_half(&[7]), [7]);
         assert!(densest_half(&[]).is_empty());
+    }
+
+    #[test]
+    fn samples_beside_neighbours_do_not_count_and_those_of_cores_apart_do_where_there_is_nothing_else() {
+        let mut samples = Samples::default();
+        for (beside, time) in [(apart(), 200), (apart(), 202), (apart(), 204), (beside_a_neighbour(), 330)] {
+            samples.add_if(true, beside, time);
+        }
+        assert!((samples.typical() - 202e-9).abs() < 1e-15);
+        assert_eq!((samples.beside(), samples.calm(), samples.slowed_beside()), (4, 0, None));
+        for time in [100, 101, 102] {
+            samples.add_if(true, Reading::UNKNOWN, time);
+        }
+        assert!((samples.typical() - 101e-9).abs() < 1e-15);
+        assert_eq!((samples.beside(), samples.calm()), (4, 3));
+        let slowed = samples.slowed_beside().expect("enough of both");
+        assert!((slowed - 234.0 / 101.0).abs() < 1e-12, "{slowed}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Devices that are measured in turns.
 //!
-//! What a machine gives changes within seconds: with its clock, and in a guest with its neighbours. Of two devices measured
-//! one after the other, one may so seem to be quicker than its equal. In turns of moments both meet the same.
+//! What a machine gives changes within seconds: with its clock, and in a guest with its neighbours. Of two devices
+//! measured one after the other, one may so seem to be quicker than its equal. In turns of moments both meet the same.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,7 +40,8 @@ impl Turns {
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits for the first turn of a device. What it says is done of the device's measurement goes to `done`, with its number.
+    /// Waits for the first turn of a device. What it says is done of the device's measurement goes to `done`, with its
+    /// number.
     pub(super) fn first(&self, device: usize, done: Sender<(usize, f64)>) -> Turn<'_> {
         self.wait(device);
         Turn { turns: self, device, before: Duration::ZERO, since: Instant::now(), done }

@@ -36,8 +36,8 @@ pub struct Witnessed {
     pub samples: u32,
     /// How many of them other programs disturbed; those count only where there are too few others.
     pub disturbed: u32,
-    /// How many of them had neighbours on the same physical cores, or cores moved apart, by whoever runs this machine; the
-    /// same holds for those.
+    /// How many of them had neighbours on the same physical cores, or cores moved apart, by whoever runs this machine;
+    /// the same holds for those.
     pub beside: u32,
 }
 

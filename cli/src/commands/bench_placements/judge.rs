@@ -158,8 +158,8 @@ impl Verdicts {
             return String::new();
         };
         format!(
-            "  neighbours on the same physical cores were there during {} of the steps and lengthened all of them by {} in \
-             the median run;\n  with that, median error {}, worst {}, Kendall's tau {:.3}, choice at most {} behind\n",
+            "  neighbours on the same physical cores were there during {} of the steps and lengthened all of them by \
+             {} in the median run;\n  with that, median error {}, worst {}, Kendall's tau {:.3}, choice at most {} behind\n",
             percent(beside),
             percent(slowdown - 1.0),
             percent(self.median_error),

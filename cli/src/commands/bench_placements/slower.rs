@@ -8,7 +8,6 @@ use isotherm_audit::keys::Identity;
 use isotherm_core::record::metrics;
 use isotherm_core::units::Seconds;
 use isotherm_planner::Outcome;
-use isotherm_runtime::execute::Neighbours;
 use serde::Serialize;
 
 /// Two devices of one thread, and what becomes of them.
@@ -66,10 +65,13 @@ fn half(ui: &Ui, args: &BenchPlacements, subject: &Subject) -> Result<Half, Fail
     let (mut rates, mut as_run) = (Vec::new(), Vec::new());
     for run in 0..args.runs {
         let executed = placed.executed(u64::from(run) ^ args.seed)?;
-        let slowdown = executed.neighbours.as_ref().and_then(Neighbours::slowdown).unwrap_or(1.0);
-        let rate = metrics(&executed.trace).get("tokens_per_second").map(|statistic| statistic.mean);
+        let seen = executed.neighbours.unwrap_or_default();
+        // Stages that are always busy look for this share of the time.
+        let stage = seen.looking_total_seconds() / executed.trace.stages.len().max(1) as f64;
+        let working = 1.0 - (stage / (executed.trace.end_ns.0 as f64 * 1e-9).max(f64::MIN_POSITIVE)).min(0.5);
+        let rate = metrics(&executed.trace).get("tokens_per_second").map(|statistic| statistic.mean / working);
         as_run.extend(rate);
-        rates.extend(rate.map(|rate| rate * slowdown));
+        rates.extend(rate.map(|rate| rate * seen.slowdown().unwrap_or(1.0)));
     }
     let middle = |rates: &[f64]| bench_load::median(rates).unwrap_or(0.0);
     let (measured, as_run) = (middle(&rates), middle(&as_run));

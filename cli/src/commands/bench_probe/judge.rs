@@ -12,8 +12,8 @@ const SECONDS_MAX: f64 = 60.0;
 /// Share by which a time may differ: from probe to probe, and from what was measured apart.
 const SHARE_MAX: f64 = 0.03;
 
-/// Share of the passes, or of the steps timed apart, beyond which what they say is of cores that neighbours share or that
-/// were moved apart, and not of the device by itself.
+/// Share of the passes, or of the steps timed apart, beyond which what they say is of cores that neighbours share or
+/// that were moved apart, and not of the device by itself.
 const BESIDE_MAX: f64 = 0.5;
 
 /// One probe, and what was timed right after it.
@@ -157,8 +157,8 @@ fn named(shape: &StepShape) -> String {
     parts.join(" + ")
 }
 
-/// Times that every profile states, at places that are knots of all of them: one layer and the head. None of a device that
-/// was not by itself.
+/// Times that every profile states, at places that are knots of all of them: one layer and the head. None of a device
+/// that was not by itself.
 fn operators(devices: &DevicesFile, layers_total: u32) -> Vec<Option<f64>> {
     // A layer that is neither first nor last has no embedding and no head.
     let inner = Layers::new(1, 2);
