@@ -44,8 +44,9 @@ enum By {
 
 /// Which searches make a round, in turn.
 const ROUND: [By; 4] = [By::Profiles, By::Dives, By::Groups, By::Rails];
-/// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives ended.
-const ROUND_HURRY: [By; 4] = [By::Groups, By::Dives, By::Groups, By::Rails];
+/// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives ended;
+/// the integer programs of regions of rails take as long as all else.
+const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
 
 /// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
 /// in a moment another does not find at all.
