@@ -34,6 +34,8 @@ const COLUMNS_WHOLE_MAX: usize = 8_000;
 /// Additions that all steps towards better prices may take, and the fewest and most steps.
 const ADDITIONS_MAX: usize = 800_000_000;
 const STEPS: std::ops::RangeInclusive<usize> = 25..=3000;
+/// What a chain that is only to be good gets of the steps, as a divisor.
+const GOOD_SHARE: usize = 200;
 /// Parts that the chains of several chunks are divided into, and then each that is left open.
 const SPLITS: [usize; 2] = [12, 6];
 /// Most parts: each costs the checker a table.
@@ -81,10 +83,21 @@ pub(crate) fn best_chain(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<Bes
     find(chains, budget)
 }
 
-fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFault> {
+/// A good chain, found in a moment: nothing is proved of it.
+pub(crate) fn good_chain(chains: &Chains<'_>, budget: &Budget<'_>) -> Option<Vec<Link>> {
+    let mut best = unsearched(chains);
+    if best.bound < f64::INFINITY {
+        glance(chains, &mut best, budget);
+        improve(chains, &mut best, budget, GOOD_SHARE);
+        glance(chains, &mut best, budget);
+    }
+    best.chain.map(|(chain, _)| chain)
+}
+
+fn unsearched(chains: &Chains<'_>) -> BestChain {
     let (band, prices) = (Band::all(chains.costs), chains.no_prices());
     let bound = chains.bound(&prices, &chains.completions(&band, &prices));
-    let mut best = BestChain {
+    BestChain {
         chain: None,
         bound,
         parts: vec![Part { band, prices, bound }],
@@ -92,8 +105,12 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
         solver: None,
         nodes: 0,
         stopped: None,
-    };
-    if bound == f64::INFINITY {
+    }
+}
+
+fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFault> {
+    let mut best = unsearched(chains);
+    if best.bound == f64::INFINITY {
         return Ok(best);
     }
     glance(chains, &mut best, budget);

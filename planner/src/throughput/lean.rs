@@ -12,8 +12,6 @@ use crate::latency::chains::Link;
 
 /// Most chains of a plan.
 const CHAINS_MAX: usize = 8;
-/// Nodes of the search for one chain.
-const NODES: u64 = 20;
 /// Share of a part that a chain may lack: what all of them carry is found exactly afterwards.
 const LACK: f64 = 1e-9;
 
@@ -26,7 +24,6 @@ pub(super) fn search(
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
     let Some(stay) = &network.stay else { return Ok(None) };
-    let few = Budget { nodes_max: NODES.min(budget.nodes_max), ..*budget };
     let mut best: Option<(Vec<Link>, Carried)> = None;
     for count in 1..=CHAINS_MAX {
         let part = above / count as f64 * (1.0 - LACK);
@@ -36,7 +33,7 @@ pub(super) fn search(
             if budget.exhausted().is_some() {
                 return Ok(best);
             }
-            let Some(chain) = stay.lean(tables, network, (part, &used), &few)? else { break };
+            let Some(chain) = stay.lean(tables, network, (part, &used), budget) else { break };
             chain.iter().for_each(|link| used[link.0] = true);
             placement.extend(chain);
         }

@@ -4,9 +4,9 @@
 use super::replay::{self, Carried};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
-use crate::latency::best_chain;
 use crate::latency::chains::{Band, Chains, Link, StageCount};
 use crate::latency::costs::{Costs, Steps};
+use crate::latency::{best_chain, good_chain};
 use crate::tables::{Intervals, Kind, Tables, interval};
 use crate::throughput::network::Network;
 use isotherm_core::graph::Path;
@@ -136,7 +136,7 @@ impl Stay {
         Ok((best.chain.map(|(chain, _)| chain), most))
     }
 
-    /// The chain of least residence of which each part carries at least so much, without the devices in use; none where
+    /// A chain of little residence of which each part carries at least so much, without the devices in use; none where
     /// none was found.
     pub fn lean(
         &self,
@@ -144,11 +144,9 @@ impl Stay {
         network: &Network,
         (least, used): (f64, &[bool]),
         budget: &Budget<'_>,
-    ) -> Result<Option<Vec<Link>>, SolverFault> {
+    ) -> Option<Vec<Link>> {
         let costs = self.costs(tables, network, least, used);
-        let chains = Chains::new(tables, &costs, count(tables));
-        let best = best_chain(&chains, &Budget { progress: None, ..*budget })?;
-        Ok(best.chain.map(|(chain, _)| chain))
+        good_chain(&Chains::new(tables, &costs, count(tables)), &Budget { progress: None, ..*budget })
     }
 
     /// Residence of what carries more than nothing and at least `least`, and of no device in use.
