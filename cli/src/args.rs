@@ -534,7 +534,8 @@ pub enum BenchCommand {
     Device(BenchDevice),
     /// What CUDA kernels should reach on an H100 and a 4090, and what they reach on the NVIDIA cards here.
     Cuda(BenchCuda),
-    /// Planner, simulator, runtime and device under the same loads, in one record and one page.
+    /// Planner, simulator, runtime and device under MLPerf's loads (SingleStream, MultiStream, Server, Offline), in one
+    /// record and one page; `--only` takes one of them.
     All(BenchLoad),
     /// Set two records side by side; a change is called one only beyond noise. Ends with 7 when a figure is worse.
     Compare(BenchCompare),

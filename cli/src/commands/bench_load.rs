@@ -14,7 +14,7 @@ mod subjects;
 mod system;
 
 pub use page::{read, sheet};
-pub use statistics::{interval, median, ratio_interval};
+pub use statistics::{interval, mean, mean_interval, median, ratio_interval};
 pub use system::System;
 
 use crate::args::BenchLoad;

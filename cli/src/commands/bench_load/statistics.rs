@@ -38,9 +38,14 @@ pub fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-fn resampled(values: &[f64], draws: &mut Draws) -> f64 {
+/// The mean; none without values.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+fn resampled(values: &[f64], draws: &mut Draws, middle: fn(&[f64]) -> Option<f64>) -> f64 {
     let sample: Vec<f64> = (0..values.len()).map(|_| values[draws.below(values.len())]).collect();
-    median(&sample).unwrap_or(f64::NAN)
+    middle(&sample).unwrap_or(f64::NAN)
 }
 
 fn ends(mut found: Vec<f64>) -> Option<(f64, f64)> {
@@ -53,15 +58,26 @@ fn ends(mut found: Vec<f64>) -> Option<(f64, f64)> {
 
 /// The 95 % interval of a median over runs; none with fewer than five.
 pub fn interval(values: &[f64], seed: u64) -> Option<(f64, f64)> {
+    interval_of(values, seed, median)
+}
+
+/// The same of a mean.
+pub fn mean_interval(values: &[f64], seed: u64) -> Option<(f64, f64)> {
+    interval_of(values, seed, mean)
+}
+
+fn interval_of(values: &[f64], seed: u64, middle: fn(&[f64]) -> Option<f64>) -> Option<(f64, f64)> {
     let mut draws = Draws(seed);
-    (values.len() >= 5).then(|| ends((0..RESAMPLES).map(|_| resampled(values, &mut draws)).collect()))?
+    (values.len() >= 5).then(|| ends((0..RESAMPLES).map(|_| resampled(values, &mut draws, middle)).collect()))?
 }
 
 /// The 95 % interval of the ratio of two medians, second over first; none where either has fewer than five runs.
 pub fn ratio_interval(before: &[f64], after: &[f64], seed: u64) -> Option<(f64, f64)> {
     let mut draws = Draws(seed);
-    (before.len() >= 5 && after.len() >= 5)
-        .then(|| ends((0..RESAMPLES).map(|_| resampled(after, &mut draws) / resampled(before, &mut draws)).collect()))?
+    (before.len() >= 5 && after.len() >= 5).then(|| {
+        let ratio = |_| resampled(after, &mut draws, median) / resampled(before, &mut draws, median);
+        ends((0..RESAMPLES).map(ratio).collect())
+    })?
 }
 
 #[cfg(test)]
@@ -77,6 +93,11 @@ mod tests {
         assert_eq!(interval(&values[..4], 1), None, "four runs are too few");
         assert_eq!(median(&values), Some(4.0));
         assert_eq!(median(&[]), None);
+        // One long run in five moves the mean and not the median.
+        let skewed = [1.0, 1.0, 1.0, 1.0, 11.0];
+        assert_eq!((mean(&skewed), median(&skewed), mean(&[])), (Some(3.0), Some(1.0), None));
+        let (low, high) = mean_interval(&skewed, 1).expect("enough runs");
+        assert!(low < 3.0 && 3.0 < high && high <= 11.0, "{low} {high}");
     }
 
     #[test]

@@ -123,7 +123,7 @@ pub(super) fn thousand(runs: u32, draws: &mut Draws) -> Result<Found, String> {
         shared.extend(found.cpu_seconds.map(|seconds| seconds * scale / JOBS as f64));
         values.push(found.wall_seconds * scale);
     }
-    Ok(Found { values, beside: super::super::median(&shared) })
+    Ok(Found { values, beside: super::super::mean(&shared) })
 }
 
 /// How many times faster two workers are than one, on the same draw.
