@@ -1663,7 +1663,7 @@ def certificate_faults(problem, plan):
     if c["bound_kind"] == "certified" and c.get("bound") is not None and c.get("evidence") is not None:
         evidence = c["evidence"]
         division = problem.limits.get("division", "never")
-        if division != "always":
+        if division != "always" or problem.limits.get("prefill"):
             division = plan.get("division", "never")
         if division != "never" and problem.divisible():
             if evidence["kind"] != "divided":
@@ -1702,7 +1702,8 @@ def structure_faults(problem, plan):
     used, roles, sides = [], stage_roles(plan), {role: problem.side(role) for role in ("prefill", "decode")}
     divided = any(r.get("role") for r in plan["routes"])
     asked = limits.get("division", "never")
-    asked = asked if asked == "always" else plan.get("division", "never")
+    # Devices that a scenario names prefill in simulation of a plan that is not divided.
+    asked = asked if asked == "always" and not limits.get("prefill") else plan.get("division", "never")
     if divided and (asked == "never" or not problem.divisible() or plan.get("batch") is None
                     or {r.get("role") for r in plan["routes"]} != {"prefill", "decode"} or None in roles):
         wrong.append("prompts and answers are divided where they may not be, or by halves")

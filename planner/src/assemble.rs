@@ -115,7 +115,9 @@ fn certify_or(
     };
     plan.objective_value = Some(value);
     plan.goals.clone_from(&problem.limits.goals);
-    plan.division = problem.limits.division;
+    // In a plan that is not divided, devices that a scenario names prefill in simulation.
+    let simulated = !problem.limits.prefill.is_empty() && !plan.is_divided();
+    plan.division = if simulated { Division::Never } else { problem.limits.division };
     // What differs by rounding alone is the same.
     let stated = |bound: Option<f64>| {
         let bound = bound.filter(|bound| bound.is_finite()).map(|bound| {

@@ -42,6 +42,9 @@ pub fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, 
 }
 
 fn within(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if problem.division() != problem.limits.division {
+        return within(&divide::undivided(problem), budget);
+    }
     if goals::concerns(problem) {
         return goals::plan(problem, budget);
     }

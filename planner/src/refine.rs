@@ -142,7 +142,7 @@ pub fn refine<E>(
         }
     }
     let bounds = whole.certificate.clone();
-    let root = Cut { batch_max: None, stages_max: None, division: problem.limits.division };
+    let root = Cut { batch_max: None, stages_max: None, division: problem.division() };
     let mut rounds: Vec<Round> = Vec::new();
     let (mut open, mut seen) = (Vec::new(), vec![root]);
     if root.division == Division::Auto {
@@ -221,7 +221,7 @@ fn proven_least(problem: &PlacementProblem, metric: Metric, budget: &Budget<'_>)
     // What no route of one plan reaches, none of several does; nor any that has to fit the heat.
     alone.limits.cold = true;
     // A device that only prefills may hold more layers; one that decodes holds what others do.
-    if metric == Metric::Ttft && !problem.limits.division.is_never() {
+    if metric == Metric::Ttft && !problem.division().is_never() {
         return Ok(None);
     }
     alone.limits.division = Division::Never;

@@ -37,8 +37,9 @@ pub(super) fn asked<'p>(plan: &Plan, problem: &'p PlacementProblem) -> Cow<'p, P
         return Cow::Borrowed(problem);
     }
     let mut asked = problem.clone();
-    // What a scenario demands of all plans it demands of this one.
-    if problem.limits.division != Division::Always {
+    // What is demanded of all plans is demanded of this one. Devices that a scenario names prefill in simulation of a plan
+    // that is not divided.
+    if problem.limits.division != Division::Always || !problem.limits.prefill.is_empty() {
         asked.limits.division = plan.division;
     }
     Cow::Owned(asked)

@@ -135,6 +135,15 @@ impl PlacementProblem {
         Ok(())
     }
 
+    /// Whether plans of this problem are divided. Where a scenario names who prefills and plans cannot be divided, or have
+    /// goals beside, none is: its routes are divided in simulation.
+    #[must_use]
+    pub fn division(&self) -> Division {
+        let named = !self.limits.prefill.is_empty();
+        let apart = self.divisible().is_ok() && self.limits.goals.is_empty();
+        if named && !apart { Division::Never } else { self.limits.division }
+    }
+
     /// Tokens that cross a boundary between two stages for each request, in the mean: all but the last token of the
     /// answer, and of these what this side passes.
     #[must_use]

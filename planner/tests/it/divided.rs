@@ -9,6 +9,7 @@ use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Choices, Division, Limits, Objective, PlacementProblem, ProblemParts, Role};
 use isotherm_core::workload::{Length, Serving};
+use isotherm_planner::baselines::{Baseline, baseline};
 use isotherm_planner::{Budget, Outcome, plan};
 use serde_json::json;
 use std::fmt::Write as _;
@@ -191,6 +192,44 @@ fn devices_that_are_named_prefill_and_no_others() {
         plans += 1;
     }
     assert!(plans > 15, "{plans} plans");
+}
+
+#[test]
+fn where_plans_cannot_be_divided_devices_that_are_named_change_none() {
+    let (mut plans, mut others, mut stored) = (0, 0, 0);
+    for seed in 0..24 {
+        for objective in [Objective::Throughput, Objective::Tpot, Objective::Ttft] {
+            let named = |division: Division, prefill: &[&str]| {
+                let plain = apart(seed, division);
+                let prefill = prefill.iter().map(|&name| name.to_owned()).collect();
+                rebuilt(&plain, plain.graph.file().clone(), |parts| {
+                    parts.objective = objective;
+                    parts.limits.prefill = prefill;
+                })
+            };
+            let plain = named(Division::Never, &[]);
+            let first = plain.graph.devices()[0].name.clone();
+            let asked = named(Division::Always, &[&first]);
+            let before = planned(&plain, seed);
+            if objective != Objective::Throughput {
+                assert_eq!(planned(&asked, seed), before, "seed {seed}");
+                plans += usize::from(before.is_some());
+            }
+            // A plan that was made before devices were named.
+            if let Some(before) = before {
+                assert_eq!(before.violations(&asked), Vec::new(), "seed {seed}");
+                stored += 1;
+            }
+            let by = |problem: &PlacementProblem| {
+                let found = baseline(problem, Baseline::Greedy, &Budget::default()).expect("no solver");
+                found.map(isotherm_core::check::FeasiblePlan::into_plan)
+            };
+            let expected = by(&plain);
+            assert_eq!(by(&asked), expected, "seed {seed}");
+            others += usize::from(expected.is_some());
+        }
+    }
+    assert!(plans > 10 && others > 10 && stored > 15, "{plans}, {others} by another rule, {stored} stored");
 }
 
 #[test]
