@@ -741,6 +741,8 @@ def throughput_divided(problem, routes, batch):
             for group in set(link.get("groups", [])):
                 load(("group", group), amount, Q(problem.groups[group]))
 
+    flow_in = any(l["from"] == "source" and l.get("tokens_per_second") is not None for l in problem.links)
+    flow_out = any(l["to"] == "sink" and l.get("tokens_per_second") is not None for l in problem.links)
     for share, stops, role in routes:
         side = sides[role]
         for device, _, held in stops:
@@ -750,6 +752,11 @@ def throughput_divided(problem, routes, batch):
             if links is None:
                 return None
             load_way(links, share * tokens[role] * side.moved_per_token())
+        first, last = stops[0][0], stops[-1][0]
+        if role == "prefill" and flow_in:
+            load(("source", first), share, problem.stated("source", first))
+        if role == "decode" and flow_out:
+            load(("sink", last), share, problem.stated(last, "sink"))
         time = side.route_residence(stops, side.life(own[role]), side.waits(own[role]))
         if time is None:
             return None
@@ -1726,7 +1733,7 @@ def structure_faults(problem, plan):
             wrong.append(f"{where} is in another format")
         side = sides.get(roles[i], problem)
         named = limits.get("prefill", [])
-        if divided and named and any(d in named for d in name.split(" + ")) != (roles[i] == "prefill"):
+        if divided and named and {d in named for d in name.split(" + ")} != {roles[i] == "prefill"}:
             wrong.append(f"{name} is on the other side of the division")
         need = side.stage_bytes(name, start, end)
         if any(stage["bytes"].get(key, 0) != need[key] for key in need):

@@ -263,7 +263,11 @@ impl<'a> Check<'a> {
         }
         let side = self.side(self.roles[i]);
         let needed = side.stage_bytes(device, stage.layers);
-        let rate = side.rate(device, stage.layers, &side.life(1));
+        let timed = match problem.objective {
+            Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
+            Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
+            _ => side.rate(device, stage.layers, &side.life(1)).is_some(),
+        };
         for (part, stated, expected) in [
             ("weights", stated.weights, needed.weights),
             ("key-value cache", stated.kv, needed.kv),
@@ -278,11 +282,6 @@ impl<'a> Check<'a> {
                 self.found.push(Violation::StageBytes { stage: i, part, stated, expected });
             }
         }
-        let timed = match problem.objective {
-            Objective::Tpot => problem.decode_time(device, stage.layers).is_some(),
-            Objective::Ttft => problem.prefill_time(device, stage.layers).is_some(),
-            _ => rate.is_some(),
-        };
         if !timed {
             self.found.push(Violation::NoTime { device: name(), layers: stage.layers });
         }

@@ -17,6 +17,7 @@ use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::door;
 use crate::outcome::{Outcome, PlanError, Reason, Reasons};
 use covers::Covers;
+use isotherm_core::graph::DeviceGraph;
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Certificate, Evidence, Plan, Route, Stage, Stop, Unused};
@@ -25,7 +26,7 @@ use isotherm_core::units::Bytes;
 use std::collections::BTreeMap;
 
 /// Most divisions that are listed one by one.
-const DIVISIONS_MAX: usize = 4_096;
+const LISTED_MAX: usize = 4_096;
 /// Share of the time for the plan that is not divided.
 const WHOLE: f64 = 0.4;
 /// Parts of the time that is left, of which each side of a division gets one.
@@ -69,12 +70,18 @@ fn combined(
         (a, b) => a.as_ref().or(b.as_ref()),
     };
     let Some(plan) = better.cloned() else {
-        return Ok(match (whole, divided.stopped) {
-            (Some(outcome), None) => outcome,
-            (_, Some(stopped_by)) => Outcome::Unknown { stopped_by },
-            (None, None) => Outcome::Infeasible(Reasons(vec![Reason::Undividable(
+        let unknown = |outcome: &Outcome| match outcome {
+            Outcome::Unknown { stopped_by } => Some(*stopped_by),
+            _ => None,
+        };
+        let stopped = divided.stopped.or_else(|| budget.exhausted()).or_else(|| whole.as_ref().and_then(unknown));
+        return Ok(match (whole, divided.impossible) {
+            (Some(outcome), true) => outcome,
+            (None, true) => Outcome::Infeasible(Reasons(vec![Reason::Undividable(
                 "no division leaves both sides devices that hold all layers".to_owned(),
             )])),
+            // That none was found says nothing of those that were not looked for to the end.
+            (_, false) => Outcome::Unknown { stopped_by: stopped.unwrap_or(Limit::Nodes) },
         });
     };
     let stated = undivided.as_ref().and_then(|plan| plan.certificate.clone());
@@ -128,6 +135,8 @@ struct Divided {
     /// Divisions of which both sides were planned for, or ruled out by one.
     planned: usize,
     divisions: usize,
+    /// Whether every division has a side of which it is known that it has no plan.
+    impossible: bool,
     stopped: Option<Limit>,
 }
 
@@ -139,6 +148,8 @@ type Side = Vec<bool>;
 struct Planned {
     plan: Option<Plan>,
     bound: f64,
+    /// What ended the search where it found no plan and could not say that there is none.
+    open: Option<Limit>,
 }
 
 struct Search<'a> {
@@ -150,14 +161,16 @@ struct Search<'a> {
     best: Option<Plan>,
     /// What a plan has to beat.
     rate: f64,
+    /// Whether a division was left of which nobody knows whether it has a plan.
+    open: bool,
     stopped: Option<Limit>,
 }
 
 impl<'a> Search<'a> {
     fn new(problem: &'a PlacementProblem, budget: &'a Budget<'a>, rate: f64) -> Self {
         let sides = Role::ALL.map(|role| problem.side(role));
-        let covers = Covers::new(problem, &sides);
-        Self { problem, budget, sides, covers, known: BTreeMap::new(), best: None, rate, stopped: None }
+        let covers = Covers::new(problem, &sides, budget);
+        Self { problem, budget, sides, covers, known: BTreeMap::new(), best: None, rate, open: false, stopped: None }
     }
 
     fn run(mut self) -> Result<Divided, PlanError> {
@@ -174,9 +187,9 @@ impl<'a> Search<'a> {
                 left = left.max(bound);
                 break;
             }
-            // Something in hand, the rest stays open.
+            // One is looked at in any case: its sides may have plans at once. The rest stays open.
             if let Some(limit) = self.budget.exhausted().filter(|_| planned > 0) {
-                (self.stopped, left) = (Some(limit), left.max(bound));
+                (self.open, self.stopped, left) = (true, Some(limit), left.max(bound));
                 break;
             }
             planned += 1;
@@ -187,7 +200,9 @@ impl<'a> Search<'a> {
         let unlisted = if complete { 0.0 } else { self.covers.bound().map_or(f64::INFINITY, |(bound, _)| bound) };
         let bound = closed.max(left).max(unlisted);
         let bound = Some(bound).filter(|bound| known && bound.is_finite());
-        Ok(Divided { plan: self.best, bound, covers: self.covers, planned, divisions, stopped: self.stopped })
+        let impossible = complete && !self.open && self.best.is_none();
+        let Self { best: plan, covers, stopped, .. } = self;
+        Ok(Divided { plan, bound, covers, planned, divisions, impossible, stopped })
     }
 
     /// Plans for both sides of a division; gives the bound on it.
@@ -202,6 +217,10 @@ impl<'a> Search<'a> {
         for role in order {
             let found = self.side(role, division)?;
             least = least.min(found.bound);
+            if found.open.is_some() {
+                self.open = true;
+                self.stopped = self.stopped.or(found.open);
+            }
             match found.plan {
                 Some(plan) if least > self.rate => plans.insert(role, plan),
                 _ => return Ok(least),
@@ -210,12 +229,15 @@ impl<'a> Search<'a> {
         let (Some(prefill), Some(decode)) = (plans.get(&Role::Prefill), plans.get(&Role::Decode)) else {
             return Ok(least);
         };
-        if let Some(plan) = joined(self.problem, division, prefill, decode)
+        let joined = self.joined(division, prefill, decode)?;
+        // Other plans of the sides might go together.
+        self.open |= joined.is_none();
+        if let Some(plan) = joined
             && let Some(rate) = plan.objective_value.filter(|&rate| rate > self.rate || self.best.is_none())
         {
             self.rate = self.rate.max(rate);
             self.best = Some(plan);
-            self.budget.report(Some(self.rate), Some(bound));
+            self.budget.report(Some(self.rate), Some(bound).filter(|bound| bound.is_finite()));
         }
         Ok(least)
     }
@@ -226,6 +248,25 @@ impl<'a> Search<'a> {
         if let Some(known) = self.known.get(&(role, own.clone())) {
             return Ok(known.clone());
         }
+        let side = self.alone(role, &own);
+        let outcome = self.budget.part(1.0 / PARTS, |budget| door::undivided(&side, budget))?;
+        let tokens = self.problem.outputs_per(role);
+        let plan = outcome.plan().map(|found| found.plan().clone());
+        let bound = match &outcome {
+            Outcome::Infeasible(_) => 0.0,
+            _ => plan.as_ref().and_then(|plan| plan.certificate.as_ref()?.bound).unwrap_or(f64::INFINITY) * tokens,
+        };
+        let open = match outcome {
+            Outcome::Unknown { stopped_by } => Some(stopped_by),
+            _ => None,
+        };
+        let found = Planned { plan, bound, open };
+        self.known.insert((role, own), found.clone());
+        Ok(found)
+    }
+
+    /// A side without the devices of the other.
+    fn alone(&self, role: Role, own: &Side) -> PlacementProblem {
         let mut side = match role {
             Role::Prefill => self.sides[0].clone(),
             Role::Decode => self.sides[1].clone(),
@@ -234,16 +275,31 @@ impl<'a> Search<'a> {
         let others: Vec<String> = others.map(|id| self.problem.graph.device(id).name.clone()).collect();
         side.limits.pinned.retain(|pin| !others.contains(pin));
         side.limits.banned.extend(others);
-        let outcome = self.budget.part(1.0 / PARTS, |budget| door::undivided(&side, budget))?;
-        let tokens = self.problem.outputs_per(role);
-        let plan = outcome.plan().map(|found| found.plan().clone());
-        let bound = match &outcome {
-            Outcome::Infeasible(_) => 0.0,
-            _ => plan.as_ref().and_then(|plan| plan.certificate.as_ref()?.bound).unwrap_or(f64::INFINITY) * tokens,
-        };
-        let found = Planned { plan, bound };
-        self.known.insert((role, own), found.clone());
-        Ok(found)
+        side
+    }
+
+    /// The plans of both sides as one. Where they overdraw a memory that they share, one of them is made again with what the
+    /// other leaves.
+    fn joined(&self, division: &Side, prefill: &Plan, decode: &Plan) -> Result<Option<Plan>, PlanError> {
+        if let Some(plan) = joined(self.problem, division, prefill, decode) {
+            return Ok(Some(plan));
+        }
+        let mut best: Option<Plan> = None;
+        for (role, other) in [(Role::Decode, prefill), (Role::Prefill, decode)] {
+            let own: Side = division.iter().map(|&prefills| prefills == (role == Role::Prefill)).collect();
+            let Some(side) = beside(&self.alone(role, &own), &own, other) else { continue };
+            let outcome = self.budget.part(1.0 / PARTS, |budget| door::undivided(&side, budget))?;
+            let Some(again) = outcome.plan().map(|found| found.plan()) else { continue };
+            let plan = match role {
+                Role::Decode => joined(self.problem, division, prefill, again),
+                Role::Prefill => joined(self.problem, division, again, decode),
+            };
+            let value = |plan: &Plan| plan.objective_value.unwrap_or(0.0);
+            if let Some(plan) = plan.filter(|plan| best.as_ref().is_none_or(|known| value(plan) > value(known))) {
+                best = Some(plan);
+            }
+        }
+        Ok(best)
     }
 
     /// Divisions to look at, and whether any other is one of these with devices exchanged that nobody can tell apart.
@@ -257,7 +313,7 @@ impl<'a> Search<'a> {
         let classes = covers::alike(problem, &self.covers);
         let mut all: Vec<Side> = vec![vec![false; count]];
         for class in &classes {
-            if all.len() * (class.len() + 1) > DIVISIONS_MAX {
+            if all.len() * (class.len() + 1) > LISTED_MAX {
                 return (self.covers.in_order(count), false);
             }
             let with = |given: &Side, number: usize| {
@@ -269,6 +325,29 @@ impl<'a> Search<'a> {
         }
         (all, true)
     }
+}
+
+/// A side with the memory that a plan of the other leaves of what its devices share with it; none where they share none.
+fn beside(side: &PlacementProblem, own: &Side, other: &Plan) -> Option<PlacementProblem> {
+    let mut file = side.graph.file().clone();
+    let mut shared = false;
+    for (members, _) in side.memory_pools() {
+        let name = |id: &DeviceId| side.graph.device(*id).name.clone();
+        let members: Vec<(String, bool)> = members.iter().map(|id| (name(id), own[id.index()])).collect();
+        let drawn = |(name, _): &(String, bool)| {
+            other.stages.iter().filter(|stage| stage.devices.contains(name)).map(|stage| stage.bytes.total).sum::<Bytes>()
+        };
+        let held = members.iter().map(drawn).sum::<Bytes>();
+        for device in file.devices.iter_mut().filter(|device| members.contains(&(device.name.clone(), true))) {
+            if let Some(memory) = device.memory_bytes.as_mut().filter(|_| held > Bytes::ZERO) {
+                memory.value = Bytes(memory.value.0.saturating_sub(held.0));
+                shared = true;
+            }
+        }
+    }
+    let mut left = side.clone();
+    left.graph = DeviceGraph::new(file).ok().filter(|_| shared)?;
+    Some(left)
 }
 
 /// The plans of both sides as one, valued in its best batch; none where cache does not get from one to the other.

@@ -84,9 +84,12 @@ impl Check<'_> {
                 if Role::ALL.into_iter().all(passes) {
                     faults.push(format!("routes that prefill and routes that decode pass stage {i}"));
                 }
-                let named = |device: &String| problem.limits.prefill.contains(device);
-                let (prefill, role) = (stage.devices.iter().any(named), self.roles[i]);
-                if !problem.limits.prefill.is_empty() && role.is_some_and(|role| prefill != (role == Role::Prefill)) {
+                // The members of a group are on one side, all of them.
+                let named = &self.asked.limits.prefill;
+                let members = self.stated.stages.get(i).map_or(&stage.devices, |stated| &stated.devices);
+                let (role, asked) = (self.roles[i], |role| role == Role::Prefill);
+                let apart = |role| members.iter().any(|member| named.contains(member) != asked(role));
+                if !named.is_empty() && role.is_some_and(apart) {
                     let (device, verb) = (stage.devices.join(" + "), role.map_or("", Role::verb));
                     faults
                         .push(format!("{device} {verb}, which is not how disaggregation.prefill divides the devices"));

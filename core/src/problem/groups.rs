@@ -254,7 +254,13 @@ impl PlacementProblem {
         limits.pinned = limits.pinned.iter().map(pinned).collect();
         limits.pinned.sort();
         limits.pinned.dedup();
-        limits.prefill = limits.prefill.iter().map(pinned).collect();
+        // A group prefills where all its members do.
+        let prefills = |name: &String| {
+            let group = self.graph.find(name).and_then(|id| group_of.get(&id));
+            let member = |other: &DeviceId| limits.prefill.contains(&self.graph.device(*other).name);
+            group.is_none_or(|of| group_of.iter().filter(|(_, other)| *other == of).all(|(id, _)| member(id)))
+        };
+        limits.prefill = limits.prefill.iter().filter(|name| prefills(name)).map(pinned).collect();
         limits.prefill.sort();
         limits.prefill.dedup();
         let mut grouped = Self::new(ProblemParts {

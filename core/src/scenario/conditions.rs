@@ -38,6 +38,10 @@ pub(super) fn read(root: &Reader<'_, '_>) -> (Conditions, Division) {
                     .to_owned(),
                 remedy: "keep one of them".to_owned(),
             }),
+            (true, false) if reader.is_empty_list("prefill") => root.fault(Fault::Conflict {
+                what: "disaggregation.prefill names no device".to_owned(),
+                remedy: "name the devices that prefill, or write choose = true".to_owned(),
+            }),
             (true, false) => {
                 division = Division::Always;
                 conditions.disaggregation = Some(Disaggregation { prefill });
@@ -486,6 +490,7 @@ tpot = "50 ms"
             ("[[failures]]\nbetween = [\"a\", \"c\"]\nat = \"1 s\"", "failures names \"c\""),
             ("[[link_conditions]]\nfrom = \"a\"\nto = \"a\"\nloss = 0.1", "or name one of a -> b"),
             ("[[cross_traffic]]\ngroup = \"cart\"\nshare = 0.5", "did you mean \"card\""),
+            ("[disaggregation]\nprefill = []", "write choose = true"),
             ("[slo]\n", "lacks \"ttft\""),
             ("[slo]\nttft = \"0 s\"", "above zero"),
             ("[slo]\nttfb = \"1 s\"", "did you mean \"ttft\""),

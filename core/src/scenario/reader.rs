@@ -346,6 +346,11 @@ impl<'r, 't> Reader<'r, 't> {
         texts
     }
 
+    /// Whether a key has a list in which nothing is.
+    pub(crate) fn is_empty_list(&self, key: &'static str) -> bool {
+        self.get(key).is_some_and(|value| matches!(value.get_ref(), DeValue::Array(items) if items.is_empty()))
+    }
+
     /// The items of a list; none where the key is absent.
     pub(crate) fn list(&self, key: &'static str, expected: &'static str) -> Vec<&'r Spanned<DeValue<'t>>> {
         let Some(value) = self.get(key) else { return Vec::new() };

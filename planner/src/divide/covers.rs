@@ -3,15 +3,17 @@
 //! The proof stands in `core/src/check/divided.rs`, which verifies what is stated here.
 
 use super::Side;
+use crate::budget::Budget;
 use crate::tables::Tables;
+use isotherm_core::check::DIVISIONS_MAX;
+use isotherm_core::device::Device;
 use isotherm_core::graph::Path;
 use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::problem::{PlacementProblem, Role};
 use isotherm_core::units::{BytesPerSecond, Seconds};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most divisions, by number of each kind of device, over which the bound is taken one by one; the checker's limit.
-const COUNTED_MAX: u128 = isotherm_core::check::DIVISIONS_MAX;
 /// Halvings of a rate, and of a weight.
 const HALVINGS: usize = 60;
 /// Part by which a bound is raised, so that rounding does not make it wrong.
@@ -28,6 +30,8 @@ pub(super) struct Covers {
     rates: [Vec<Rates>; 2],
     /// Devices that differ in neither, by their first.
     kinds: Vec<Vec<usize>>,
+    /// Whether several devices may hold a stage together, of which rates of single devices say nothing.
+    grouped: bool,
     /// Bound on all divisions, and the weight that proves it; none where every division is to be looked at.
     bound: Option<(f64, Option<f64>)>,
 }
@@ -41,7 +45,7 @@ const fn at(role: Role) -> usize {
 
 impl Covers {
     /// Asks the sides.
-    pub fn new(problem: &PlacementProblem, sides: &[PlacementProblem; 2]) -> Self {
+    pub fn new(problem: &PlacementProblem, sides: &[PlacementProblem; 2], budget: &Budget<'_>) -> Self {
         let layers = problem.layers();
         let mut rates = [rates(&sides[0]), rates(&sides[1])];
         for role in Role::ALL {
@@ -64,8 +68,9 @@ impl Covers {
                 None => kinds.push(vec![device]),
             }
         }
-        let mut covers = Self { layers: f64::from(layers) * (1.0 - ROUNDING), rates, kinds, bound: None };
-        covers.bound = Some(covers.over_all());
+        let grouped = problem.may_group();
+        let mut covers = Self { layers: f64::from(layers) * (1.0 - ROUNDING), rates, kinds, grouped, bound: None };
+        covers.bound = (!grouped).then(|| covers.over_all(budget));
         covers
     }
 
@@ -91,8 +96,11 @@ impl Covers {
         high * (1.0 + ROUNDING)
     }
 
-    /// A bound on one side of a division.
+    /// A bound on one side of a division: infinite where nothing is known.
     pub fn of_side(&self, role: Role, division: &Side) -> f64 {
+        if self.grouped {
+            return f64::INFINITY;
+        }
         let own = |device: usize| division[device] == (role == Role::Prefill);
         let devices: Vec<usize> = (0..division.len()).filter(|&device| own(device)).collect();
         let covered = |rate| devices.iter().map(|&device| self.cover(at(role), device, rate)).sum::<f64>();
@@ -109,10 +117,20 @@ impl Covers {
         self.bound
     }
 
-    fn over_all(&self) -> (f64, Option<f64>) {
+    /// Division by division where there are few and the budget lasts, else by a weight.
+    fn over_all(&self, budget: &Budget<'_>) -> (f64, Option<f64>) {
         let divisions = self.kinds.iter().fold(1_u128, |all, kind| all.saturating_mul(kind.len() as u128 + 1));
-        if divisions <= COUNTED_MAX {
-            return (self.greatest(|rate| self.some_division(rate)), None);
+        if divisions <= DIVISIONS_MAX {
+            let ended = Cell::new(false);
+            let holds = |rate| {
+                let found = if ended.get() { None } else { self.some_division(rate, budget) };
+                ended.set(found.is_none());
+                found.unwrap_or(false)
+            };
+            let bound = self.greatest(holds);
+            if !ended.get() {
+                return (bound, None);
+            }
         }
         // The bound is a greatest rate of a convex function of the weight at every rate: it falls, then rises.
         let (mut low, mut high) = (0.0, 1.0);
@@ -133,12 +151,16 @@ impl Covers {
         self.greatest(|rate| self.kinds.iter().map(|kind| most(kind, rate)).sum::<f64>() >= self.layers)
     }
 
-    /// Whether both sides of some division cover all layers at a rate.
-    fn some_division(&self, rate: f64) -> bool {
+    /// Whether both sides of some division cover all layers at a rate; none where the budget ended before that was known.
+    fn some_division(&self, rate: f64, budget: &Budget<'_>) -> Option<bool> {
         // For each number of layers that the devices so far cover on one side at least, the most on the other: only what
         // no other beats in both is kept.
         let mut known: Vec<(f64, f64)> = vec![(0.0, 0.0)];
         for kind in &self.kinds {
+            if budget.exhausted().is_some() {
+                return None;
+            }
+            budget.did((known.len() * (kind.len() + 1)) as u64);
             let (prefill, decode) = (self.cover(0, kind[0], rate), self.cover(1, kind[0], rate));
             let with = |&(p, d): &(f64, f64)| {
                 (0..=kind.len()).map(move |n| (p + n as f64 * prefill, d + (kind.len() - n) as f64 * decode))
@@ -153,7 +175,7 @@ impl Covers {
             });
             known = all;
         }
-        known.iter().any(|&(p, d)| p >= self.layers && d >= self.layers)
+        Some(known.iter().any(|&(p, d)| p >= self.layers && d >= self.layers))
     }
 
     /// The divisions in which the devices that prefill are the best for it beside what they would decode.
@@ -232,10 +254,16 @@ pub(super) fn alike(problem: &PlacementProblem, covers: &Covers) -> Vec<Vec<usiz
         let host = &graph.device(ids[device]).host;
         graph.devices().iter().filter(|other| other.host == *host).count() == 1
     };
+    // What groups of devices do is said by all that is known of a device.
+    let twins = |one: &Device, other: &Device| {
+        let (name, host) = (one.name.clone(), one.host.clone());
+        *one == Device { name, host, ..other.clone() }
+    };
     let exchange = |a: usize, b: usize| {
         let (one, other) = (graph.device(ids[a]), graph.device(ids[b]));
         let others = (0..ids.len()).filter(|&k| k != a && k != b);
         covers.same(a, b)
+            && (!covers.grouped || twins(one, other))
             && !alone(a)
             && !alone(b)
             && one.site == other.site
