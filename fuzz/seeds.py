@@ -197,6 +197,87 @@ RUN = """{"input_toks": 20, "output_toks": 3, "arrival_time_ns": 5, "input_tok_i
 """
 
 
+# A scenario of a model of experts.
+EXPERTS = """\
+name = "experts"
+question = "How fast do prompts and answers apart serve a model of experts?"
+[model]
+name = "m"
+layers = 4
+hidden = 64
+feed_forward = 128
+heads = 2
+vocabulary = 100
+context_max = 4096
+quantisation = "F16"
+[[devices]]
+name = "a"
+kind = "gpu"
+count = 2
+host = "box"
+memory = "1 GiB"
+[[devices.profiles]]
+model = "m"
+dense_ms = [[1, 0.1], [256, 1.0]]
+[devices.profiles.experts]
+count = 8
+per_token = 2
+layers = 2
+measured_per_token = 2
+popularity = [4, 1, 1, 1, 1, 1, 1, 1]
+[[devices.profiles.experts.times]]
+activated = 2
+ms = [[1, 0.1], [64, 0.4]]
+[[devices.profiles.experts.times]]
+activated = 8
+ms = [[1, 0.3], [64, 0.6]]
+[network]
+within_host = { latency = "10 us", bandwidth = "20 GB/s" }
+[serving]
+requests_max = 2
+kv_blocks = 64
+kv_swap_blocks = 32
+[disaggregation]
+prefill = ["a-1"]
+[[chassis]]
+name = "tower"
+devices = ["a-1", "a-3"]
+resistance = "0.02 K/W"
+capacity = "5 kJ/K"
+"""
+
+# A scenario that divides its devices in two ways at once, which is a fault that the reader states.
+DIVISION = """\
+name = "division"
+question = "?"
+[model]
+layers = 2
+hidden = 8
+feed_forward = 16
+heads = 2
+vocabulary = 10
+context_max = 64
+quantisation = "F16"
+[[devices]]
+name = "a"
+kind = "gpu"
+memory = "1 GiB"
+memory_bandwidth = "1 GB/s"
+count = 2
+[choices]
+expert_parallel = [2]
+[disaggregation]
+choose = true
+prefill = ["a-1"]
+[workload]
+clients = 1
+prompt_tokens = 4
+output_tokens = 2
+requests = 1
+[objective]
+maximise = "throughput"
+"""
+
 # Logs of power and temperature, as nvidia-smi and as a monitor of one's own write them.
 THERMAL = {
     "smi": "timestamp, temperature.gpu, power.draw [W], clocks.current.sm [MHz], utilization.gpu [%]\n"
@@ -253,6 +334,8 @@ def main():
     for number, quantity in enumerate(["80 GiB", "83 °C", "10 Gbit/s", "60 s", "1.5e3 W", "-1 ms"]):
         write("quantity", f"seed-{number}", quantity.encode())
     write("scenario", "seed-whole", WHOLE.encode())
+    write("scenario", "seed-division", DIVISION.encode())
+    write("scenario", "seed-experts", EXPERTS.encode())
     for scenario in sorted((HERE.parent / "scenarios" / "smoke").glob("*.toml")):
         write("scenario", f"seed-{scenario.stem}", scenario.read_bytes())
     write("helix", "seed-flow", FLOW.encode())
