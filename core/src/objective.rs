@@ -38,8 +38,8 @@
 //! stream; every token but the last crosses once). A pair whose link states tokens per second is bound by that
 //! alone. Source and sink bind only where the graph has places of these names with links that state rates.
 //!
-//! In a divided plan ([`Role`]) the time to first token is that of the routes that prefill. The time per output token is
-//! that of the routes that decode, and the time that the cache takes to come is spread over the tokens that follow.
+//! In a divided plan ([`Role`]) the time to first token is that of the routes that prefill. The time per output token
+//! is that of the routes that decode, and the time that the cache takes to come is spread over the tokens that follow.
 //! Stages, pairs and links are loaded by what each route does; the cache of a prompt loads the ways between the two
 //! routes that a request takes, which it chooses independently; and the residence of a request is the sum of both and
 //! of that way:
@@ -344,7 +344,8 @@ fn throughput_in(routes: &[Route], sides: &Sides<'_>, lives: &divided::Lives) ->
             load_pair(&mut loads, side, pair[0].device, pair[1].device, &(&route.share * sides.tokens(route.role)))?;
         }
         let (first, last) = (name(route.stops.first()?.device), name(route.stops.last()?.device));
-        // Prompts come from the source to where they are prefilled, and answers go to the sink from where they are decoded.
+        // Prompts come from the source to where they are prefilled, and answers go to the sink from where they are
+        // decoded.
         if route.role != Some(Role::Decode) && states_rates(problem, |link| link.from == SOURCE) {
             let rate = || exact(problem.stated_rate(SOURCE, &first)?.value());
             load(&mut loads, Bottleneck::Source(first.clone()), &route.share, rate)?;
@@ -384,9 +385,9 @@ pub struct InFlight {
 }
 
 /// What each route's scheduler works with. A plan that states a batch divides the admitted requests over the routes by
-/// where they spend their time (share times residence), on either side of a divided plan, in batches of that many; a request alone on its route may have
-/// its chunks follow one another through the stages. Else every route admits all and has a batch for each stage. None
-/// where the plan is malformed or a time it needs is unknown.
+/// where they spend their time (share times residence), on either side of a divided plan, in batches of that many; a
+/// request alone on its route may have its chunks follow one another through the stages. Else every route admits all
+/// and has a batch for each stage. None where the plan is malformed or a time it needs is unknown.
 #[must_use]
 pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight>> {
     let (problem, plan) = problem.spoken(plan);

@@ -125,8 +125,8 @@ pub enum Evidence {
     /// Throughput of plans that divide their devices into those that prefill and those that decode: no division covers
     /// all layers on both sides.
     Divided {
-        /// What the side that prefills weighs, from 0 to 1, the other weighing the rest; absent where every division is to
-        /// be looked at, by number of each kind of device.
+        /// What the side that prefills weighs, from 0 to 1, the other weighing the rest; absent where every division is
+        /// to be looked at, by number of each kind of device.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         weight: Option<f64>,
         /// Evidence for the same bound on plans that are not divided, where those are looked at too.

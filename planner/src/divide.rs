@@ -1,14 +1,14 @@
 //! Prompts and answers on devices of their own: which devices prefill, which decode, and whether that pays.
 //!
-//! Each side of a division is a problem of its own ([`PlacementProblem::side`]), and is solved like any other; the rate of a
-//! divided plan is at most the smaller of both. More devices make a side no slower, and a quick bound on every side is at
-//! hand (`divide/covers.rs`): divisions are looked at from the greatest bound down, the slower side first, until no bound
-//! is above what is in hand. What a division gives is the rate of both sides' plans together, with the cache that moves
-//! between them and the requests that they share.
+//! Each side of a division is a problem of its own ([`PlacementProblem::side`]), and is solved like any other; the rate
+//! of a divided plan is at most the smaller of both. More devices make a side no slower, and a quick bound on every
+//! side is at hand (`divide/covers.rs`): divisions are looked at from the greatest bound down, the slower side first,
+//! until no bound is above what is in hand. What a division gives is the rate of both sides' plans together, with the
+//! cache that moves between them and the requests that they share.
 //!
-//! Devices that nobody can tell apart may be exchanged, so a division is a number of each class. Where there are too many,
-//! those are looked at in which the devices that prefill are the best for it beside what they would decode, which is how
-//! the bound over fractions of devices divides them.
+//! Devices that nobody can tell apart may be exchanged, so a division is a number of each class. Where there are too
+//! many, those are looked at in which the devices that prefill are the best for it beside what they would decode, which
+//! is how the bound over fractions of devices divides them.
 
 mod covers;
 
@@ -278,8 +278,8 @@ impl<'a> Search<'a> {
         side
     }
 
-    /// The plans of both sides as one. Where they overdraw a memory that they share, one of them is made again with what the
-    /// other leaves.
+    /// The plans of both sides as one. Where they overdraw a memory that they share, one of them is made again with
+    /// what the other leaves.
     fn joined(&self, division: &Side, prefill: &Plan, decode: &Plan) -> Result<Option<Plan>, PlanError> {
         if let Some(plan) = joined(self.problem, division, prefill, decode) {
             return Ok(Some(plan));
@@ -327,7 +327,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// A side with the memory that a plan of the other leaves of what its devices share with it; none where they share none.
+/// A side with the memory that a plan of the other leaves of what its devices share with it; none where they share
+/// none.
 fn beside(side: &PlacementProblem, own: &Side, other: &Plan) -> Option<PlacementProblem> {
     let mut file = side.graph.file().clone();
     let mut shared = false;
@@ -335,7 +336,8 @@ fn beside(side: &PlacementProblem, own: &Side, other: &Plan) -> Option<Placement
         let name = |id: &DeviceId| side.graph.device(*id).name.clone();
         let members: Vec<(String, bool)> = members.iter().map(|id| (name(id), own[id.index()])).collect();
         let drawn = |(name, _): &(String, bool)| {
-            other.stages.iter().filter(|stage| stage.devices.contains(name)).map(|stage| stage.bytes.total).sum::<Bytes>()
+            let own = other.stages.iter().filter(|stage| stage.devices.contains(name));
+            own.map(|stage| stage.bytes.total).sum::<Bytes>()
         };
         let held = members.iter().map(drawn).sum::<Bytes>();
         for device in file.devices.iter_mut().filter(|device| members.contains(&(device.name.clone(), true))) {

@@ -1,5 +1,5 @@
-//! Groups as a choice: which alike devices of one host hold a stage together, dividing each matrix (tensor parallelism) or
-//! the experts of a layer among them.
+//! Groups as a choice: which alike devices of one host hold a stage together, dividing each matrix (tensor parallelism)
+//! or the experts of a layer among them.
 //!
 //! Devices of one host that may hold a stage together are divided into groups in every way that tells them apart only
 //! by how many are in how large a group. Each way is a problem in which groups are devices. Where members have unlike

@@ -2,10 +2,11 @@
 //!
 //! This is logic-based Benders decomposition (Hooker and Ottosson, "Logic-based Benders decomposition", Mathematical
 //! Programming 96, 2003). A plan is made and judged; where it breaks a promise, a cut takes it away: either batches are
-//! smaller from now on, or routes have fewer stages. Where the problem leaves open whether plans are divided into devices
-//! that prefill and devices that decode, the best plan of either kind is a beginning. All cuts are tried, the more promising plan first, so that the first
-//! plan that keeps all promises is the best of all that these cuts reach. They are *heuristic*: that a smaller batch and
-//! a shorter route help is experience, not proof, and other plans might keep the promises too.
+//! smaller from now on, or routes have fewer stages. Where the problem leaves open whether plans are divided into
+//! devices that prefill and devices that decode, the best plan of either kind is a beginning. All cuts are tried, the
+//! more promising plan first, so that the first plan that keeps all promises is the best of all that these cuts reach.
+//! They are *heuristic*: that a smaller batch and a shorter route help is experience, not proof, and other plans might
+//! keep the promises too.
 //!
 //! One cut is *proven*: where all requests are alike, none is served faster than one that has the devices to itself, so a
 //! promise below the least time of that can be kept by no plan.

@@ -1,9 +1,9 @@
 //! Plans whose routes prefill or decode, and bounds on all of them.
 //!
-//! Let `P_d(k)` be the greatest rate of device `d` with `k` layers where it prefills and `D_d(k)` where it decodes, both in
-//! output tokens per second of the plan, and `cover(T) = max over k of k * min(T(k), F) / F` the layers that a device
-//! covers at a rate `F` ([`super::cover`]). A device is on one side at most. If a plan of rate `F` puts the devices `S` on
-//! the side that prefills, then
+//! Let `P_d(k)` be the greatest rate of device `d` with `k` layers where it prefills and `D_d(k)` where it decodes,
+//! both in output tokens per second of the plan, and `cover(T) = max over k of k * min(T(k), F) / F` the layers that a
+//! device covers at a rate `F` ([`super::cover`]). A device is on one side at most. If a plan of rate `F` puts the
+//! devices `S` on the side that prefills, then
 //!
 //! ```text
 //! sum over d in S of cover(P_d) >= L        sum over d not in S of cover(D_d) >= L
@@ -12,8 +12,8 @@
 //! *Weight.* The first times `w`, added to the second times `1 - w`, says `sum over d of max(w * cover(P_d), (1 - w) *
 //! cover(D_d)) >= L`. Where that does not hold just above the bound, for a weight from 0 to 1, no division reaches it.
 //!
-//! *Division by division.* Devices with the same pair of covers differ in nothing of this, so that a division is a number
-//! of each kind. Where no division fulfils both, and there are few, the bound holds too.
+//! *Division by division.* Devices with the same pair of covers differ in nothing of this, so that a division is a
+//! number of each kind. Where no division fulfils both, and there are few, the bound holds too.
 //!
 //! Ways and requests in flight are left aside, as in the clip bound.
 
@@ -37,8 +37,8 @@ pub(super) fn asked<'p>(plan: &Plan, problem: &'p PlacementProblem) -> Cow<'p, P
         return Cow::Borrowed(problem);
     }
     let mut asked = problem.clone();
-    // What is demanded of all plans is demanded of this one. Devices that a scenario names prefill in simulation of a plan
-    // that is not divided.
+    // What is demanded of all plans is demanded of this one. Devices that a scenario names prefill in simulation of a
+    // plan that is not divided.
     if problem.limits.division != Division::Always || !problem.limits.prefill.is_empty() {
         asked.limits.division = plan.division;
     }

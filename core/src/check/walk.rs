@@ -12,10 +12,11 @@
 //! path over (layer, device).
 //!
 //! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). One
-//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks up to the last that
-//! is as long as the first, the *followed* one, then the rest with that one, and the last stage with the chunks after it. (A
-//! shorter last chunk waits behind the others.) Chains are divided by how long their longest stage takes, all chunks up to
-//! the followed one together: a part's walks have no longer stage than its greatest, and turn at one longer than the greatest of the part before.
+//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks up to the
+//! last that is as long as the first, the *followed* one, then the rest with that one, and the last stage with the
+//! chunks after it. (A shorter last chunk waits behind the others.) Chains are divided by how long their longest stage
+//! takes, all chunks up to the followed one together: a part's walks have no longer stage than its greatest, and turn
+//! at one longer than the greatest of the part before.
 //!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
@@ -137,8 +138,8 @@ pub(super) struct Walks<'a> {
     pub chunks: usize,
     /// The chunk that walks follow after the longest stage.
     pub followed: usize,
-    /// By device: time of a stage by chunk (then those up to the followed one together, then those after it), by which ends
-    /// it holds, by number of layers.
+    /// By device: time of a stage by chunk (then those up to the followed one together, then those after it), by which
+    /// ends it holds, by number of layers.
     steps: Vec<Vec<i128>>,
     /// By device and first layer: one past the furthest last layer that fits.
     pub reach: Vec<Vec<usize>>,

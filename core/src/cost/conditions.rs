@@ -34,9 +34,9 @@ pub struct Conditions {
     /// few others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disturbed: Option<f64>,
-    /// Share of the timed passes during which somebody outside this machine took the other half of a physical core, or had
-    /// moved the device's cores apart, as in a guest of a virtual machine they may. Those count only where there are too few
-    /// others; absent where none was seen.
+    /// Share of the timed passes during which somebody outside this machine took the other half of a physical core, or
+    /// had moved the device's cores apart, as in a guest of a virtual machine they may. Those count only where there
+    /// are too few others; absent where none was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neighbours: Option<f64>,
     /// How many times as long such passes took as those that count, in the median over what was timed.

@@ -10,10 +10,11 @@
 //! attention_t   = attention / t
 //! ```
 //!
-//! *Experts apart.* Where the feed-forward part has experts, the members may divide the experts among them in the place of each
-//! expert's width: attention is divided as above, its results are added up so that each member has a `t`-th of the tokens,
-//! these go to the members that hold their experts and come back, and every member gets all. Of `t` members each sends its
-//! tokens once for each of the `k` experts of a token, of which a `t`-th is its own, over ways of its own:
+//! *Experts apart.* Where the feed-forward part has experts, the members may divide the experts among them in the place
+//! of each expert's width: attention is divided as above, its results are added up so that each member has a `t`-th of
+//! the tokens, these go to the members that hold their experts and come back, and every member gets all. Of `t` members
+//! each sends its tokens once for each of the `k` experts of a token, of which a `t`-th is its own, over ways of its
+//! own:
 //!
 //! ```text
 //! exchange(n)   = 2 * ((t - 1) * latency + n / t * k * (t - 1) / t * row / bandwidth)      there and back
@@ -21,8 +22,8 @@
 //! experts_t(n)  = experts(n) on the member that takes longest, each holding a t-th of them   crate::cost::Experts
 //! ```
 //!
-//! Either way a member holds a `t`-th of its layers' weights and of the cache. Which is quicker hangs on the steps: kernels on
-//! whole experts read no expert twice, and popular ones keep one member busy while the others wait.
+//! Either way a member holds a `t`-th of its layers' weights and of the cache. Which is quicker hangs on the steps:
+//! kernels on whole experts read no expert twice, and popular ones keep one member busy while the others wait.
 //!
 //! (Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009.) The first member
 //! speaks for the group: what comes in and goes out takes its ways. [`PlacementProblem::grouped`] is the problem in
@@ -182,8 +183,8 @@ impl PlacementProblem {
         Some((latency, bandwidth))
     }
 
-    /// The problem in which each of these groups, dividing each matrix, is one device; none where a group may not be, or
-    /// two share a device.
+    /// The problem in which each of these groups, dividing each matrix, is one device; none where a group may not be,
+    /// or two share a device.
     #[must_use]
     pub fn grouped(&self, groups: &[Vec<DeviceId>]) -> Option<Self> {
         let of = |members: &Vec<DeviceId>| Group { members: members.clone(), parallel: Parallel::Tensor };
@@ -368,8 +369,8 @@ impl PlacementProblem {
     }
 }
 
-/// A profile of which each of `parts` devices does its part, with what adding up and exchanging a layer's results takes;
-/// none where only whole steps were timed, of which nobody knows what divides.
+/// A profile of which each of `parts` devices does its part, with what adding up and exchanging a layer's results
+/// takes; none where only whole steps were timed, of which nobody knows what divides.
 fn divided(
     profile: &OperatorProfile,
     members: u32,

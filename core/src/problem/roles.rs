@@ -1,8 +1,9 @@
 //! Prompts and answers on devices of their own.
 //!
-//! A *divided* plan has routes that prefill and routes that decode. A prompt yields its first token where it is prefilled;
-//! then its cache moves to a route that decodes, which holds it until the answer is done. Each side is a placement problem
-//! like any other, [`PlacementProblem::side`]: the layers are placed twice, on devices that the sides do not share.
+//! A *divided* plan has routes that prefill and routes that decode. A prompt yields its first token where it is
+//! prefilled; then its cache moves to a route that decodes, which holds it until the answer is done. Each side is a
+//! placement problem like any other, [`PlacementProblem::side`]: the layers are placed twice, on devices that the sides
+//! do not share.
 //!
 //! ```text
 //! side that prefills   the same prompts, answers of one token: R_p requests per second
@@ -99,7 +100,8 @@ impl PlacementProblem {
         side
     }
 
-    /// The side of the problem that a route of this role belongs to; the problem itself for a route that does everything.
+    /// The side of the problem that a route of this role belongs to; the problem itself for a route that does
+    /// everything.
     #[must_use]
     pub fn side_of(&self, role: Option<Role>) -> std::borrow::Cow<'_, Self> {
         match role {
@@ -135,8 +137,8 @@ impl PlacementProblem {
         Ok(())
     }
 
-    /// Whether plans of this problem are divided. Where a scenario names who prefills and plans cannot be divided, or have
-    /// goals beside, none is: its routes are divided in simulation.
+    /// Whether plans of this problem are divided. Where a scenario names who prefills and plans cannot be divided, or
+    /// have goals beside, none is: its routes are divided in simulation.
     #[must_use]
     pub fn division(&self) -> Division {
         let named = !self.limits.prefill.is_empty();
@@ -155,7 +157,8 @@ impl PlacementProblem {
         }
     }
 
-    /// Bytes of cache of these layers that a mean prompt leaves on a device, or on each member of a group: whole blocks.
+    /// Bytes of cache of these layers that a mean prompt leaves on a device, or on each member of a group: whole
+    /// blocks.
     #[must_use]
     pub fn prompt_cache_bytes(&self, device: DeviceId, layers: Layers) -> Bytes {
         let block = u64::from(self.serving.kv_block_tokens.max(1));

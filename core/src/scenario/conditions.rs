@@ -34,8 +34,9 @@ pub(super) fn read(root: &Reader<'_, '_>) -> (Conditions, Division) {
         let choose = reader.boolean("choose").unwrap_or(false);
         match (reader.has("prefill"), choose) {
             (true, true) => root.fault(Fault::Conflict {
-                what: "disaggregation has prefill, which divides the devices, and choose, which leaves that to the planner"
-                    .to_owned(),
+                what:
+                    "disaggregation has prefill, which divides the devices, and choose, which leaves it to the planner"
+                        .to_owned(),
                 remedy: "keep one of them".to_owned(),
             }),
             (true, false) if reader.is_empty_list("prefill") => root.fault(Fault::Conflict {

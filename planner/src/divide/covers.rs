@@ -19,7 +19,8 @@ const HALVINGS: usize = 60;
 /// Part by which a bound is raised, so that rounding does not make it wrong.
 const ROUNDING: f64 = 1e-12;
 
-/// The greatest rate of a device with so many layers, in output tokens per second of the whole plan: zero where none fit.
+/// The greatest rate of a device with so many layers, in output tokens per second of the whole plan: zero where none
+/// fit.
 type Rates = Vec<f64>;
 
 /// What each device can do on either side.
@@ -151,10 +152,11 @@ impl Covers {
         self.greatest(|rate| self.kinds.iter().map(|kind| most(kind, rate)).sum::<f64>() >= self.layers)
     }
 
-    /// Whether both sides of some division cover all layers at a rate; none where the budget ended before that was known.
+    /// Whether both sides of some division cover all layers at a rate; none where the budget ended before that was
+    /// known.
     fn some_division(&self, rate: f64, budget: &Budget<'_>) -> Option<bool> {
-        // For each number of layers that the devices so far cover on one side at least, the most on the other: only what
-        // no other beats in both is kept.
+        // For each number of layers that the devices so far cover on one side at least, the most on the other: only
+        // what no other beats in both is kept.
         let mut known: Vec<(f64, f64)> = vec![(0.0, 0.0)];
         for kind in &self.kinds {
             if budget.exhausted().is_some() {

@@ -87,7 +87,8 @@ pub(crate) struct Chains<'a> {
     pub ways: [Vec<f64>; 2],
 }
 
-/// The chains whose longest stage takes, all chunks up to the followed one together, more than `over` and at most `most`.
+/// The chains whose longest stage takes, all chunks up to the followed one together, more than `over` and at most
+/// `most`.
 #[derive(Debug, Clone)]
 pub(crate) struct Band {
     /// Less than the longest stage.

@@ -174,8 +174,8 @@ impl Costs {
         self.hop[self.message_of[chunk]][from * self.candidates + to]
     }
 
-    /// The chunk that a walk follows after its longest stage: the last one that is as long as the first. A shorter one at
-    /// the end passes stages in no time and waits behind the others, so its own way is far from the longest.
+    /// The chunk that a walk follows after its longest stage: the last one that is as long as the first. A shorter one
+    /// at the end passes stages in no time and waits behind the others, so its own way is far from the longest.
     pub fn followed(&self) -> usize {
         let last = self.chunks - 1;
         if self.message_of[last] == self.message_of[0] { last } else { last - 1 }

@@ -7,8 +7,8 @@
 //! used exactly once, so its price may have any sign. Twins have one price, and count together.
 //!
 //! With several chunks a walk has two phases. Before its longest stage it goes with the first chunk, at that stage with
-//! all of them up to the last that is as long as the first, after it with that one, and the last stage with the rest: one
-//! path of the flow shop, of which the makespan is the longest.
+//! all of them up to the last that is as long as the first, after it with that one, and the last stage with the rest:
+//! one path of the flow shop, of which the makespan is the longest.
 
 use super::chains::{Band, Chains, ClassLink, Prices};
 

@@ -1,8 +1,9 @@
 //! Plans of few chains on which requests stay for least.
 //!
-//! Where Little's law leaves room for few requests, a plan is not what carries most but what carries enough in the least time.
-//! For each small number of chains, each to carry its part, the chain of least residence is found among devices that carry
-//! as much, then the next among the devices that are left; requests are then routed over all of them.
+//! Where Little's law leaves room for few requests, a plan is not what carries most but what carries enough in the
+//! least time. For each small number of chains, each to carry its part, the chain of least residence is found among
+//! devices that carry as much, then the next among the devices that are left; requests are then routed over all of
+//! them.
 
 use super::Flows;
 use super::replay::Carried;

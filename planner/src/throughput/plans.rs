@@ -28,8 +28,8 @@ const PROFILES: f64 = 0.5;
 pub(super) struct Manner {
     /// Whether a bound that is known decides the gap, so that only a much better plan is of use.
     pub brief: bool,
-    /// Whether requests may not stay for long. Sites side by side have many devices in which they do, and what finds a plan
-    /// in a moment comes first.
+    /// Whether requests may not stay for long. Sites side by side have many devices in which they do, and what finds a
+    /// plan in a moment comes first.
     pub hurry: bool,
 }
 
@@ -44,8 +44,8 @@ enum By {
 
 /// Which searches make a round, in turn.
 const ROUND: [By; 4] = [By::Profiles, By::Dives, By::Groups, By::Rails];
-/// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives ended;
-/// the integer programs of regions of rails take as long as all else.
+/// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
+/// ended; the integer programs of regions of rails take as long as all else.
 const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
 
 /// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds

@@ -1,18 +1,22 @@
 //! Prompts and answers on devices of their own: the best division is what enumeration finds.
 
 use crate::oracle;
-use crate::world::{Random, Recipe, link, problem};
+use crate::world::{Random, Recipe, link, model, problem, profile};
 use isotherm_core::check::ProblemRecord;
+use isotherm_core::device::{Device, DeviceKind};
+use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
-use isotherm_core::ids::DeviceId;
+use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Choices, Division, Limits, Objective, PlacementProblem, ProblemParts, Role};
+use isotherm_core::units::{Bytes, Seconds};
 use isotherm_core::workload::{Length, Serving};
 use isotherm_planner::baselines::{Baseline, baseline};
 use isotherm_planner::{Budget, Outcome, plan};
 use serde_json::json;
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 
 /// A random problem of throughput whose answers have several tokens.
 fn apart(seed: u64, division: Division) -> PlacementProblem {
@@ -43,7 +47,8 @@ fn rebuilt(plain: &PlacementProblem, file: DevicesFile, change: impl FnOnce(&mut
     PlacementProblem::new(parts).expect("a well-formed problem")
 }
 
-/// The same with ways on which nothing takes time and with room for many requests at once, so that the sides share nothing.
+/// The same with ways on which nothing takes time and with room for many requests at once, so that the sides share
+/// nothing.
 fn with_nothing_shared(plain: &PlacementProblem) -> PlacementProblem {
     let mut file = plain.graph.file().clone();
     for device in &mut file.devices {
@@ -293,4 +298,97 @@ fn a_second_checker_accepts_divided_plans_and_refuses_what_is_wrong_with_them() 
         assert_eq!(judged, expected);
     }
     assert!(expected.iter().filter(|&&holds| holds).count() > 30);
+}
+
+/// Devices `d0`, `d1` and so on that differ in what is changed alone, with ways on which nothing takes time.
+fn cards(count: usize, change: impl Fn(usize, &PlacementProblem, &mut Device)) -> PlacementProblem {
+    let plain = apart(0, Division::Always);
+    let model = model(3, |_| 20_000);
+    let mut file = plain.graph.file().clone();
+    let card = |i: usize| {
+        let mut device = Device::named(format!("d{i}"), "host", DeviceKind::Gpu);
+        device.profiles = vec![profile(&model, 1e-3, 1e-4, 1e-4, 1e-4)];
+        device.memory_bytes = Some(Figure::declared(Bytes(1_000_000), "test"));
+        device
+    };
+    file.devices = (0..count).map(card).collect();
+    (file.coordinator, file.junctions) = (None, Vec::new());
+    file.links = Vec::new();
+    let ample = with_nothing_shared(&rebuilt(&plain, file, |parts| {
+        parts.model = model.clone();
+        parts.limits = Limits { division: Division::Always, reserve_bytes: Bytes(100), ..Limits::default() };
+    }));
+    let mut file = ample.graph.file().clone();
+    file.devices.iter_mut().enumerate().for_each(|(i, device)| change(i, &ample, device));
+    rebuilt(&ample, file, |_| {})
+}
+
+fn bytes_of(problem: &PlacementProblem, layers: Layers) -> u64 {
+    let first = problem.graph.device_ids().next().expect("a device");
+    let of = |role| problem.side(role).stage_bytes(first, layers).total.0;
+    Role::ALL.into_iter().map(of).fold(0, u64::max)
+}
+
+#[test]
+fn where_no_two_devices_hold_all_layers_alone_pairs_that_hold_stages_together_are_divided() {
+    // Room for nearly two layers each: of two cards alone none is left for the third.
+    let mut problem = cards(4, |_, ample, device| {
+        let memory = bytes_of(ample, Layers::new(1, 3)) - 2_000;
+        device.memory_bytes = Some(Figure::declared(Bytes(memory), "test"));
+    });
+    assert!(planned(&problem, 0).is_none(), "no division without pairs");
+    problem.limits.choices.tensor_parallel = vec![2];
+    let of = |role: Role| {
+        let mut side = problem.side(role);
+        side.limits.banned = vec!["d2".into(), "d3".into()];
+        let pair: Vec<DeviceId> = side.graph.device_ids().take(2).collect();
+        let grouped = side.grouped(&[pair]).expect("alike, on one host");
+        oracle::best(&grouped).expect("fits together") * problem.outputs_per(role)
+    };
+    let expected = of(Role::Prefill).min(of(Role::Decode));
+    let found = planned(&problem, 0).expect("two pairs");
+    assert!(found.is_divided() && found.stages.iter().all(|stage| stage.devices.len() == 2), "{:?}", found.stages);
+    let value = found.objective_value.expect("a value");
+    assert!((value - expected).abs() <= 2e-6 * expected, "{value} instead of {expected}");
+    let bound = found.certificate.as_ref().and_then(|c| c.bound);
+    assert!(bound.is_none_or(|bound| bound >= expected * (1.0 - 1e-9)), "{bound:?} under {expected}");
+}
+
+#[test]
+fn a_search_that_ended_early_calls_nothing_impossible_that_is_not() {
+    let ended = || Seconds::ZERO;
+    let flag = AtomicBool::new(true);
+    let budgets = [
+        Budget { remaining: Some(&ended), ..Budget::default() },
+        Budget { interrupt: Some(&flag), ..Budget::default() },
+    ];
+    let mut possible = 0;
+    for seed in 0..60 {
+        let problem = with_nothing_shared(&apart(seed, Division::Always));
+        if best_division(&problem) <= 0.0 {
+            continue;
+        }
+        possible += 1;
+        for budget in &budgets {
+            let outcome = plan(&problem, budget).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            assert!(!matches!(outcome, Outcome::Infeasible(_)), "seed {seed}: {outcome:?}");
+        }
+    }
+    assert!(possible > 15, "{possible} problems have a plan");
+}
+
+#[test]
+fn sides_that_overdraw_a_memory_together_make_do_with_what_is_left() {
+    // The quick card that decodes draws from the memory of the one that prefills; a slow one has its own.
+    let mut problem = cards(3, |i, ample, device| {
+        let whole = bytes_of(ample, Layers::new(0, 3));
+        device.memory_bytes = Some(Figure::declared(Bytes(whole + whole / 5), "test"));
+        device.memory_pool = (i < 2).then(|| "pool".into());
+        if i == 2 {
+            device.profiles = vec![profile(&ample.model, 1e-1, 1e-4, 1e-4, 1e-4)];
+        }
+    });
+    problem.limits.prefill = vec!["d0".into()];
+    let found = planned(&problem, 0).expect("the slow card decodes");
+    assert!(found.stages.iter().any(|stage| stage.devices == ["d2"]), "{:?}", found.stages);
 }
