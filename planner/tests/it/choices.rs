@@ -7,7 +7,7 @@ use isotherm_core::cost::{Curve, Experts};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
 use isotherm_core::ids::{DeviceId, Layers};
-use isotherm_core::plan::BoundKind;
+use isotherm_core::plan::{BoundKind, Plan};
 use isotherm_core::problem::{Choices, Group, Limits, Objective, Parallel, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, Seconds};
 use isotherm_planner::{Budget, Outcome, plan};
@@ -162,25 +162,30 @@ fn best_in_groups(problem: &PlacementProblem) -> Option<f64> {
     pairs.iter().filter_map(|groups| oracle::best(&problem.grouped(groups)?)).reduce(better)
 }
 
+/// The planner's plan, which holds for the problem and is worth what enumeration expects; none where that finds none.
+fn as_expected(problem: &PlacementProblem, expected: Option<f64>, seed: u64) -> Option<Plan> {
+    let outcome = plan(problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+    let Some(found) = outcome.plan() else {
+        assert!(expected.is_none(), "seed {seed}: {expected:?}, and no plan was found");
+        return None;
+    };
+    let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
+    assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
+    found.plan().clone().check(problem).expect("holds for the problem with its choices");
+    Some(found.plan().clone())
+}
+
 #[test]
 fn the_best_groups_are_what_enumeration_finds() {
     for objective in [Objective::Tpot, Objective::Ttft, Objective::Throughput] {
         let (mut plans, mut together) = (0, 0);
         for seed in 0..60 {
             let problem = with_groups(seed, objective);
-            let expected = best_in_groups(&problem);
-            let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            let Some(found) = outcome.plan() else {
-                assert!(expected.is_none(), "seed {seed}: {expected:?}, and no plan was found");
-                continue;
-            };
-            let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
-            assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
-            found.plan().clone().check(&problem).expect("holds for the problem with its choices");
-            let certificate = found.plan().certificate.as_ref().expect("a certificate");
+            let Some(found) = as_expected(&problem, best_in_groups(&problem), seed) else { continue };
+            let certificate = found.certificate.as_ref().expect("a certificate");
             assert_ne!(certificate.bound_kind, BoundKind::Certified, "no evidence speaks of groups");
             plans += 1;
-            together += usize::from(found.plan().stages.iter().any(|stage| stage.devices.len() > 1));
+            together += usize::from(found.stages.iter().any(|stage| stage.devices.len() > 1));
         }
         assert!(plans > 20 && together > 2, "{objective:?}: {plans} plans, {together} with groups");
     }
@@ -239,26 +244,18 @@ fn the_best_groups_of_experts_are_what_enumeration_finds() {
         let (mut plans, mut tensor, mut experts) = (0, 0, 0);
         for seed in 0..40 {
             let problem = with_experts(seed, objective, seed.is_multiple_of(2));
-            let expected = best_with_experts(&problem);
-            let outcome = plan(&problem, &Budget::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-            let Some(found) = outcome.plan() else {
-                assert!(expected.is_none(), "seed {seed}: {expected:?}, and no plan was found");
-                continue;
-            };
-            let (value, expected) = (found.plan().objective_value.expect("a value"), expected.expect("a plan"));
-            assert!((value - expected).abs() <= 2e-6 * expected, "seed {seed}: {value} instead of {expected}");
-            found.plan().clone().check(&problem).expect("holds for the problem with its choices");
-            let mut swapped = found.plan().clone();
+            let Some(found) = as_expected(&problem, best_with_experts(&problem), seed) else { continue };
+            let mut swapped = found.clone();
             for stage in swapped.stages.iter_mut().filter(|stage| stage.devices.len() > 1) {
                 let tensor = stage.parallel == Parallel::Tensor;
                 stage.parallel = if tensor { Parallel::Experts } else { Parallel::Tensor };
             }
-            for judged in [found.plan(), &swapped] {
+            for judged in [&found, &swapped] {
                 let case = json!({"plan": judged, "problem": ProblemRecord::of(&problem)});
                 writeln!(lines, "{case}").expect("a string grows");
                 expected_of.push(judged.violations(&problem).is_empty());
             }
-            let together = found.plan().stages.iter().filter(|stage| stage.devices.len() > 1);
+            let together = found.stages.iter().filter(|stage| stage.devices.len() > 1);
             let kinds: Vec<Parallel> = together.map(|stage| stage.parallel).collect();
             plans += 1;
             tensor += usize::from(kinds.contains(&Parallel::Tensor));

@@ -100,11 +100,8 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
                 let measured = seen.middle().value();
                 if measured > 0.0 {
                     let predicted = profile.step(*layers, layers_total, &seen.shape).value();
-                    let beside = f64::from(seen.beside) > f64::from(seen.samples) * BESIDE_MAX;
-                    found.push((
-                        !beside && is_by_itself(profile),
-                        (predicted, measured, (one - other).abs() / measured),
-                    ));
+                    let by_itself = was_by_itself(seen) && is_by_itself(profile);
+                    found.push((by_itself, (predicted, measured, (one - other).abs() / measured)));
                     samples += seen.samples;
                     disturbed += seen.disturbed;
                 }
@@ -137,6 +134,11 @@ pub(super) fn rows(runs: &[Probed], layers_total: u32) -> Vec<Row> {
 fn is_by_itself(profile: &OperatorProfile) -> bool {
     let beside = profile.conditions.as_ref().and_then(|conditions| conditions.neighbours);
     beside.is_none_or(|share| share <= BESIDE_MAX)
+}
+
+/// Whether a device was mostly by itself while a step was timed apart.
+fn was_by_itself(step: &Witnessed) -> bool {
+    f64::from(step.beside) <= f64::from(step.samples) * BESIDE_MAX
 }
 
 /// The middle of some figures; zero of none.
@@ -205,8 +207,7 @@ fn structure(file: &DevicesFile) -> Vec<String> {
 /// Seconds of every step that was timed apart from a probe's tables; none of a device that was not by itself.
 fn witnessed(run: &Probed) -> Vec<Option<f64>> {
     let steps = run.witnessed.iter().flat_map(|(_, _, steps)| steps);
-    let beside = |step: &Witnessed| f64::from(step.beside) > f64::from(step.samples) * BESIDE_MAX;
-    steps.map(|step| (!beside(step)).then(|| step.middle().value())).collect()
+    steps.map(|step| was_by_itself(step).then(|| step.middle().value())).collect()
 }
 
 /// How far each time lies from the median of all probes' times of the same thing, as a share of it.
