@@ -87,6 +87,8 @@ pub struct Job<'a> {
     pub stop: &'a [u32],
     /// Most requests that wait for admission; any number where absent.
     pub waiting_max: Option<u32>,
+    /// Whether to look after each step for neighbours on the same physical cores, for measurements.
+    pub looks_beside: bool,
 }
 
 /// Loads the files of a verified manifest and checks the plan against them once more.
@@ -220,7 +222,7 @@ fn admitted(
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
         weights_budget: ready.weights_budget.clone(),
         weights_folder: ready.weights_folder.clone(),
-        looks_beside: false,
+        looks_beside: job.looks_beside,
     };
     let mut stopped = None;
     let pace = Pace::default();

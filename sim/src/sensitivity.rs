@@ -138,10 +138,23 @@ fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
     links.into_iter().map(isotherm_core::ids::LinkId::index).collect()
 }
 
+/// The problem on devices whose every step takes so many times as long, as where somebody else uses their cores too; none
+/// where that makes no problem.
+#[must_use]
+pub fn slowed(problem: &PlacementProblem, factor: f64) -> Option<PlacementProblem> {
+    let devices = 0..problem.graph.devices().len();
+    with(problem, |file| devices.into_iter().try_for_each(|device| apply(file, What::Steps(device), factor)))
+}
+
 /// The problem with one figure multiplied by a factor; none where that makes no problem.
 fn moved(problem: &PlacementProblem, what: What, factor: f64) -> Option<PlacementProblem> {
+    with(problem, |file| apply(file, what, factor))
+}
+
+/// The problem with its devices changed; none where that makes no problem.
+fn with(problem: &PlacementProblem, change: impl FnOnce(&mut DevicesFile) -> Option<()>) -> Option<PlacementProblem> {
     let mut file = problem.graph.file().clone();
-    apply(&mut file, what, factor)?;
+    change(&mut file)?;
     let parts = ProblemParts {
         name: problem.name.clone(),
         model: problem.model.clone(),
@@ -162,7 +175,7 @@ fn apply(file: &mut DevicesFile, what: What, factor: f64) -> Option<()> {
     match what {
         // A set of one device that is always slower by the factor: every step takes so much longer, whatever the table.
         What::Steps(device) => file.co_run.push(CoRun {
-            name: "moved".to_owned(),
+            name: format!("moved {device}"),
             devices: vec![file.devices[device].name.clone()],
             slowdown: vec![Figure::declared(factor, "moved")],
             ..CoRun::default()

@@ -3,7 +3,8 @@
 //!
 //! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation finds,
 //! requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by the same
-//! policy. What differs is how long steps really take.
+//! policy. What differs is how long steps really take. What neighbours outside this machine, on the same physical cores, made
+//! of them is seen in the run; the load is simulated once more with steps as much longer, and both errors stand side by side.
 
 mod peer;
 mod speed;
@@ -42,9 +43,15 @@ struct Row {
     share: f64,
     metric: &'static str,
     predicted: f64,
+    /// The same with steps as much longer as neighbours made them in the run; absent where that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<f64>,
     measured: f64,
     /// `predicted / measured - 1`.
     error: f64,
+    /// `beside / measured - 1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_beside: Option<f64>,
     /// How large an error may be; absent where none is aimed at.
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<f64>,
@@ -60,6 +67,20 @@ struct Speed {
     after: f64,
 }
 
+/// What neighbours on the same physical cores did to the run at a share.
+#[derive(Serialize)]
+struct Beside {
+    share: f64,
+    /// How many times as long as without neighbours decoding steps took; absent where too few steps were without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slowdown: Option<f64>,
+    /// Share of these steps with a neighbour; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<f64>,
+    /// Seconds of each step that went into looking for neighbours.
+    looking_seconds: f64,
+}
+
 #[derive(Serialize)]
 struct Rows<'a> {
     /// Requests per second that the simulation serves at most.
@@ -71,6 +92,8 @@ struct Rows<'a> {
     rows: &'a [Row],
     /// How far single steps were off around each load; empty where their device is unknown.
     speeds: Vec<Speed>,
+    /// What neighbours did at each share.
+    neighbours: Vec<Beside>,
     /// How a cold process comes to its first token; absent where the system does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<start::Start>,
@@ -99,18 +122,28 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
     let load_average = std::fs::read_to_string("/proc/loadavg").ok();
     let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
-    let (mut rows, mut records, mut speeds) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut records, mut speeds, mut neighbours) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
     let mut before = bench.drift(&device)?;
     for &share in &args.shares {
-        records.push(at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?);
+        let (record, beside) = at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?;
+        records.push(record);
+        neighbours.push(beside);
         let after = bench.drift(&device)?;
         speeds.extend(before.zip(after).map(|(before, after)| Speed { share, before, after }));
         before = after;
     }
     let start = start::measure(&sealed)?;
-    let result =
-        Rows { capacity_hertz: capacity, load_average, requests: args.requests, rows: &rows, speeds, start, records };
+    let result = Rows {
+        capacity_hertz: capacity,
+        load_average,
+        requests: args.requests,
+        rows: &rows,
+        speeds,
+        neighbours,
+        start,
+        records,
+    };
     ui.result(&result, || describe(&result))
 }
 
@@ -173,7 +206,7 @@ fn at_share(
     args: &BenchRuntime,
     (share, rate): (f64, f64),
     rows: &mut Vec<Row>,
-) -> Result<PathBuf, Failure> {
+) -> Result<(PathBuf, Beside), Failure> {
     let name = format!("{:.0}", share * 100.0);
     let rate = Hertz::new(rate).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
     let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
@@ -194,6 +227,7 @@ fn at_share(
         // Answers have the lengths that were predicted.
         stop: &[],
         waiting_max: None,
+        looks_beside: true,
     };
     ui.note(format!("  serving {} requests at {name} % of the capacity", args.requests));
     let output = bench.folder.join(format!("run-load-{name}.json"));
@@ -201,8 +235,14 @@ fn at_share(
     if executed.interrupted {
         return Err(Failure::io("interrupted; the runs made so far are kept"));
     }
-    compare(share, &predicted, &record.metrics, rows);
-    Ok(output)
+    let seen = executed.neighbours.unwrap_or_default();
+    let slowdown = seen.slowdown();
+    let beside = slowdown.and_then(|slowdown| isotherm_sim::sensitivity::slowed(&ready.problem, slowdown));
+    let beside = beside.map(|problem| isotherm_sim::replay(&ready.plan, &problem, &load, &options(args.seed)));
+    let beside = beside.transpose().map_err(|e| unsimulated(&e))?;
+    compare(share, &predicted, beside.as_ref(), &record.metrics, rows);
+    let neighbours = Beside { share, slowdown, steps: seen.share(), looking_seconds: seen.looking_seconds() };
+    Ok((output, neighbours))
 }
 
 /// What the row is called, the metric it is of, the statistic it shows, and the error aimed at.
@@ -212,6 +252,7 @@ type Figure = (&'static str, &'static str, fn(&Statistic) -> f64, Option<f64>);
 fn compare(
     share: f64,
     predicted: &SimulationReport,
+    beside: Option<&SimulationReport>,
     measured: &std::collections::BTreeMap<String, Statistic>,
     rows: &mut Vec<Row>,
 ) {
@@ -226,12 +267,17 @@ fn compare(
     for (metric, key, of, goal) in figures {
         let (Some(predicted), Some(measured)) = (predicted.metrics.get(key), measured.get(key)) else { continue };
         let (predicted, measured) = (of(predicted), of(measured));
-        rows.push(Row { share, metric, predicted, measured, error: predicted / measured - 1.0, goal });
+        let beside = beside.and_then(|report| report.metrics.get(key)).map(of);
+        let error_beside = beside.map(|beside| beside / measured - 1.0);
+        let error = predicted / measured - 1.0;
+        rows.push(Row { share, metric, predicted, beside, measured, error, error_beside, goal });
     }
 }
 
 fn describe(result: &Rows<'_>) -> String {
-    let mut cells = vec![["load", "metric", "predicted", "measured", "error", "goal"].map(str::to_owned).to_vec()];
+    let mut cells = vec![
+        ["load", "metric", "predicted", "measured", "error", "with neighbours", "goal"].map(str::to_owned).to_vec(),
+    ];
     cells.extend(result.rows.iter().map(|row| {
         let show = |value: f64| match row.metric {
             "tokens/s" => format!("{value:.1}"),
@@ -239,7 +285,8 @@ fn describe(result: &Rows<'_>) -> String {
         };
         let goal = row.goal.map_or_else(|| "none".to_owned(), |goal| format!("{:.0} %", goal * 100.0));
         let share = format!("{:.0} %", row.share * 100.0);
-        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), goal]
+        let beside = row.error_beside.map_or_else(|| "-".to_owned(), percent);
+        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), beside, goal]
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
     let speeds = result.speeds.iter().map(|speed| {
@@ -250,9 +297,20 @@ fn describe(result: &Rows<'_>) -> String {
         true => "single steps were not timed alone: the device is unknown".to_owned(),
         false => format!("single steps alone around each load, predicted against measured: {}", speeds.join("; ")),
     };
+    let neighbours: Vec<String> = result
+        .neighbours
+        .iter()
+        .map(|one| {
+            let steps =
+                one.steps.map_or_else(|| "no step".to_owned(), |share| format!("{:.0} % of steps", share * 100.0));
+            let longer = one.slowdown.map_or_else(|| "unknown".to_owned(), |slowdown| format!("{slowdown:.3}"));
+            format!("{:.0} %: {steps} beside one, {longer} times as long", one.share * 100.0)
+        })
+        .collect();
+    let neighbours = format!("neighbours on the same physical cores: {}", neighbours.join("; "));
     format!(
-        "{}\n  {speeds}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
-        table(&cells, &[2, 3, 4, 5]),
+        "{}\n  {speeds}\n  {neighbours}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
+        table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,
         result.capacity_hertz,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)

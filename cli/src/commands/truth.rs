@@ -291,7 +291,14 @@ impl Bench {
             requests: REQUESTS,
         };
         // No token ends an answer: the load must be the one that was predicted.
-        let job = Job { prompts, arriving: Arriving::Clients(1), workload, stop: &[], waiting_max: None };
+        let job = Job {
+            prompts,
+            arriving: Arriving::Clients(1),
+            workload,
+            stop: &[],
+            waiting_max: None,
+            looks_beside: false,
+        };
         let (record, executed) = execution::run(&self.identity, ready, &job, output, &mut |_| Verdict::GoOn)?;
         if executed.interrupted {
             return Err(Failure::io("interrupted; the runs made so far are kept"));
