@@ -74,6 +74,28 @@ def grid_at(grid, row, column):
     return max(top * (1 - u) + bottom * u, Q(0))
 
 
+def share_at(resident, start, end, total, tokens):
+    """What a layer of a small stage takes of its dense time: caches keep some of the weights."""
+    weights = end - start + (Q(resident["head_layers"]) if end == total else 0)
+    layers, knots = [Q(x) for x in resident["layers"]], resident["tokens"]
+    if weights >= layers[-1]:
+        return Q(1)
+
+    def row(r):
+        shares = [Q(x) for x in resident["shares"][r * len(knots):(r + 1) * len(knots)]]
+        right = next((i for i, k in enumerate(knots) if k >= tokens), len(knots))
+        if right in (0, len(knots)):
+            return shares[min(right, len(knots) - 1)]
+        u = Q(tokens - knots[right - 1], knots[right] - knots[right - 1])
+        return shares[right - 1] * (1 - u) + shares[right] * u
+
+    r = next(i for i, x in enumerate(layers) if x >= weights)
+    if r == 0:
+        return row(0)
+    u = (weights - layers[r - 1]) / (layers[r] - layers[r - 1])
+    return row(r - 1) * (1 - u) + row(r) * u
+
+
 def experts_at(experts, tokens):
     """The time of a layer's experts on the device that takes longest, for steps of so many tokens."""
     count, k, devices = experts["count"], experts["per_token"], experts.get("devices", 1)
@@ -270,6 +292,8 @@ class Problem:
             return None
         tokens = decodes + sum(chunk for chunk, _ in prefills)
         layer = curve_at(p["dense_seconds"], tokens)
+        if p.get("resident") and not self.shares_caches(name):
+            layer *= share_at(p["resident"], start, end, self.layers, tokens)
         layer += sum((grid_at(p["attention_prefill_seconds"], c, cached) for c, cached in prefills), Q(0))
         if decodes:
             layer += grid_at(p["attention_decode_seconds"], decodes, context)
@@ -282,6 +306,11 @@ class Problem:
         if end == self.layers and sequences:
             total += curve_at(p["head_seconds"], sequences)
         return self.with_bringing(name, start, end, total)
+
+    def shares_caches(self, name):
+        """Whether another device computes on the processor of its host."""
+        on_processor = lambda d: d["kind"] == "cpu" and d["host"] == self.devices[name]["host"]
+        return on_processor(self.devices[name]) and sum(map(on_processor, self.devices.values())) > 1
 
     def context(self):
         return mean(self.workload["prompt_tokens"]) + mean(self.workload["output_tokens"]) / 2
@@ -420,7 +449,7 @@ class Problem:
             results = lambda n: (2 - share) * added(n) + share * exchange(n)
             dense = [[n, curve_at(p["dense_seconds"], n) / t + results(n)] for n in counts]
             grid = lambda g: dict(g, seconds=[Q(x) / t for x in g["seconds"]])
-            profiles.append(dict(p, geometry=self.geometry(format), dense_seconds=dense, experts=experts,
+            profiles.append(dict(p, geometry=self.geometry(format), dense_seconds=dense, experts=experts, resident=None,
                                  attention_prefill_seconds=grid(p["attention_prefill_seconds"]),
                                  attention_decode_seconds=grid(p["attention_decode_seconds"])))
         device = dict(self.devices[members[0]], name=" + ".join(members), profiles=profiles, rates=[])

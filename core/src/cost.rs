@@ -5,12 +5,13 @@
 //! A *step* runs one batch through one stage. Its time is
 //!
 //! ```text
-//! step + layers * (dense(tokens) + sum over prefills attention_prefill(chunk, cached) + attention_decode(n, context))
+//! step + layers * (share * dense(tokens) + sum over prefills attention_prefill(chunk, cached) + attention_decode(n, context))
 //!      + expert layers * experts(tokens)
 //!      + embedding(tokens)      where the stage holds the first layer
 //!      + head(sequences)        where the stage holds the last layer
 //! ```
 //!
+//! with a share of 1, or less where a stage is so small that caches keep of it ([`Resident`]);
 //! or, where a serving engine was measured only from outside, a table of whole steps ([`IterationTable`]).
 //!
 //! Tables are interpolated linearly between their knots and extrapolated with the slope of the last segment (never
@@ -21,12 +22,14 @@ mod conditions;
 mod experts;
 mod iterations;
 mod layerwise;
+mod resident;
 
 pub use attention::{AXES, AttentionTable};
 pub use conditions::Conditions;
 pub use experts::Experts;
 pub use iterations::{IterationTable, MIXED_FACTOR_MAX};
 pub use layerwise::{Collective, LayerwiseProfile, Residual, Skew, SkewBucket, Span};
+pub use resident::Resident;
 
 use crate::device::Device;
 use crate::figure::How;
@@ -79,6 +82,12 @@ pub enum TableError {
         /// Popularities.
         given: usize,
     },
+    /// A count of weights that makes no sense.
+    #[error("a table of shares has the knot {0} of layers; give rising numbers, zero or more")]
+    Weights(f64),
+    /// A share that makes no sense.
+    #[error("a table of shares holds {0}; give shares above 0 and at most 1 that do not fall as layers rise")]
+    Share(f64),
     /// A time is below zero.
     #[error("a cost table holds {0} seconds at one knot; times are zero or more")]
     Negative(f64),
@@ -278,6 +287,9 @@ pub struct OperatorProfile {
     /// is in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<Experts>,
+    /// How much less a layer takes in stages of few layers; absent where nothing is known of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident: Option<Resident>,
     /// Under which conditions it was measured, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
@@ -325,6 +337,9 @@ impl OperatorProfile {
         }
         let tokens = f64::from(shape.tokens());
         let mut layer = self.dense_seconds.at(tokens);
+        if let Some(resident) = &self.resident {
+            layer = layer * resident.share(layers, layers_total, tokens);
+        }
         for &(chunk, cached) in &shape.prefills {
             layer += self.attention_prefill_seconds.at(f64::from(chunk), f64::from(cached));
         }
@@ -405,6 +420,7 @@ pub fn roofline(device: &Device, model: &Model) -> Option<OperatorProfile> {
         step_seconds: Seconds::ZERO,
         iterations: None,
         experts: None,
+        resident: None,
         conditions: None,
     })
 }

@@ -319,7 +319,8 @@ impl PlacementProblem {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let timing: Vec<Timing> = graph.devices().iter().map(|device| choices::timing(device, &model)).collect();
+        let timing: Vec<Timing> =
+            graph.devices().iter().map(|device| choices::timing(&graph, device, &model)).collect();
         let (format, degree) = (vec![model.quantisation.clone(); timing.len()], vec![1; timing.len()]);
         let (speed, duty) = (vec![1.0; timing.len()], vec![1.0; timing.len()]);
         let (conditions, prices) = (Conditions::default(), Prices::default());

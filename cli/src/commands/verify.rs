@@ -8,10 +8,11 @@ use crate::{counters, files, trust};
 use isotherm_audit::keys::{PublicKey, TrustedKeys};
 use isotherm_audit::log::{EventKind, Severity};
 use isotherm_audit::manifest::Manifest;
-use isotherm_audit::statement::BINARY;
+use isotherm_audit::statement::{BINARY, Subject};
 use isotherm_audit::time::Timestamp;
 use isotherm_audit::{Expectations, Inspected, OpenError, Verified};
 use isotherm_core::digest::Digest;
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -68,7 +69,7 @@ fn accepted(role: &str, payload: Digest) -> Result<(), Failure> {
 ///
 /// Files are looked for beside the manifest first, then where they lay when they were sealed.
 pub fn open(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opened, Failure> {
-    open_at(path, bytes, trusted, trust::now()?, BTreeMap::new(), (0, None))
+    open_at(path, bytes, trusted, trust::now()?, || Ok(BTreeMap::new()), (0, None))
 }
 
 /// The same for running it: the program that runs has to be the one that sealed, the node the one that is named by its
@@ -78,7 +79,8 @@ pub fn open_to_run(path: &Path, bytes: &[u8], trusted: &Trusted) -> Result<Opene
     let inspected = trusted.inspect(bytes, trust::now()?).map_err(|e| refused(path, &e))?;
     // Manifests of earlier versions name no program.
     let named = inspected.statement.subject(BINARY).is_some();
-    let own = if named { BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)]) } else { BTreeMap::new() };
+    let own =
+        || if named { Ok(BTreeMap::from([(BINARY.to_owned(), super::seal::program()?)])) } else { Ok(BTreeMap::new()) };
     let least = counters::greatest(trust::LOCAL_CLUSTER)?.unwrap_or(0);
     open_at(path, bytes, trusted, trust::now()?, own, (least, Some(trust::nodes()?)))
 }
@@ -88,15 +90,20 @@ fn open_at(
     bytes: &[u8],
     trusted: &Trusted,
     now: Timestamp,
-    mut presented: BTreeMap<String, Digest>,
+    own: impl FnOnce() -> Result<BTreeMap<String, Digest>, Failure> + Send,
     (counter_min, nodes): (u64, Option<BTreeSet<String>>),
 ) -> Result<Opened, Failure> {
     let inspected = trusted.inspect(bytes, now).map_err(|e| refused(path, &e))?;
     let mut paths = BTreeMap::new();
-    for subject in &inspected.statement.subjects {
-        let Some(found) = find(path, subject.path_hint.as_deref()) else { continue };
-        presented.insert(subject.name.clone(), digest_of(&found)?);
-        paths.insert(subject.name.clone(), found);
+    let found = |subject: &Subject| Some((subject.name.clone(), find(path, subject.path_hint.as_deref())?));
+    let found: Vec<(String, PathBuf)> = inspected.statement.subjects.iter().filter_map(found).collect();
+    // One of them is a model: the others and the program are read meanwhile.
+    let digests = || found.par_iter().map(|(_, path)| digest_of(path)).collect::<Result<Vec<_>, _>>();
+    let (digests, own) = rayon::join(digests, own);
+    let mut presented = own?;
+    for ((name, path), digest) in found.into_iter().zip(digests?) {
+        presented.insert(name.clone(), digest);
+        paths.insert(name, path);
     }
     let expected = Expectations {
         cluster_id: trust::LOCAL_CLUSTER.to_owned(),

@@ -4,8 +4,9 @@
 //! without any choice: [`PlacementProblem::chosen`] is the problem that a plan speaks of.
 
 use super::{PlacementProblem, ProblemError, Timing, roofline};
-use crate::device::Device;
+use crate::device::{Device, DeviceKind};
 use crate::format::{known, rescaled};
+use crate::graph::DeviceGraph;
 use crate::ids::{DeviceId, Layers};
 use crate::model::Model;
 use crate::plan::Plan;
@@ -75,16 +76,25 @@ pub(super) fn in_format(model: &Model, format: &str) -> Model {
 }
 
 /// How the steps of a model in this format are timed on a device: a profile measured on just that, else a table of
-/// rates, else a roofline.
-pub(super) fn timing(device: &Device, model: &Model) -> Timing {
+/// rates, else a roofline. What caches keep of few layers counts where no other device shares them.
+pub(super) fn timing(graph: &DeviceGraph, device: &Device, model: &Model) -> Timing {
     let geometry = model.geometry();
     if let Some(profile) = device.profiles.iter().find(|p| p.geometry == geometry) {
-        Timing::Profile(Box::new(profile.clone()))
+        let mut profile = profile.clone();
+        profile.resident = profile.resident.filter(|_| !shares_caches(graph, device));
+        Timing::Profile(Box::new(profile))
     } else if !device.rates.is_empty() {
         Timing::Rates
     } else {
         roofline(device, model).map_or(Timing::Unknown, |p| Timing::Profile(Box::new(p)))
     }
+}
+
+/// Whether another device computes on the processor of this one's host as this one does: its caches then hold what all of
+/// them read.
+fn shares_caches(graph: &DeviceGraph, device: &Device) -> bool {
+    let on_processor = |one: &Device| one.kind == DeviceKind::Cpu && one.host == device.host;
+    on_processor(device) && graph.devices().iter().filter(|other| on_processor(other)).count() > 1
 }
 
 impl PlacementProblem {
@@ -112,7 +122,7 @@ impl PlacementProblem {
             if let Some(format) = format(id).filter(|&format| format != self.format(id)) {
                 changed.format[id.index()] = format.to_owned();
                 let model = in_format(&self.model, format);
-                changed.timing[id.index()] = timing(self.graph.device(id), &model);
+                changed.timing[id.index()] = timing(&self.graph, self.graph.device(id), &model);
             }
         }
         changed

@@ -402,6 +402,8 @@ fn divided(
         attention_prefill_seconds: grid(&profile.attention_prefill_seconds)?,
         attention_decode_seconds: grid(&profile.attention_decode_seconds)?,
         experts,
+        // Nobody has measured what caches keep of a member's part.
+        resident: None,
         ..profile.clone()
     })
 }

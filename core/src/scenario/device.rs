@@ -244,6 +244,7 @@ fn profile(reader: Reader<'_, '_>, says: &Says, tables: &mut Tables<'_>) -> Opti
             Some(experts) => Some(experts?),
             None => None,
         },
+        resident: None,
         conditions: None,
     })
 }

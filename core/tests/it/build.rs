@@ -59,6 +59,7 @@ pub fn profile(model: &Model, dense: f64, head: f64, embedding: f64, step: f64) 
         step_seconds: Seconds::of(step),
         iterations: None,
         experts: None,
+        resident: None,
         conditions: None,
     }
 }

@@ -5,7 +5,8 @@ use crate::cases::{by_holding, by_layers_alone};
 use crate::mutation::{mutants, two_sites};
 use crate::trunks::by_rates_within;
 use isotherm_core::check::ProblemRecord;
-use isotherm_core::device::Device;
+use isotherm_core::cost::Resident;
+use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
@@ -95,6 +96,16 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
         } else {
             device.profiles =
                 vec![profile(&model, draw.between(0.01, 3.0), draw.between(0.0, 0.2), 0.01, draw.between(0.0, 0.1))];
+            if draw.one_in(2) {
+                let few = draw.between(0.2, 1.0);
+                let shares = vec![few, 1.0, draw.between(few, 1.0), 1.0];
+                let knots = vec![draw.between(0.1, 2.0), draw.between(2.1, 8.0)];
+                let table = Resident::new(draw.between(0.0, 2.0), knots, vec![1, 5], shares);
+                device.profiles[0].resident = Some(table.expect("shares that rise"));
+            }
+            if draw.one_in(3) {
+                device.kind = DeviceKind::Cpu;
+            }
         }
         for format in formats.iter().filter(|format| **format != model.quantisation) {
             if let Some(mut other) = device.profiles.first().filter(|_| !draw.one_in(8)).cloned() {

@@ -88,6 +88,7 @@ fn profile(model: &Model, token: f64, chunk: f64, step: f64) -> OperatorProfile 
         step_seconds: Seconds::of(step),
         iterations: None,
         experts: None,
+        resident: None,
         conditions: None,
     }
 }

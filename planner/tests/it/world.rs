@@ -2,7 +2,7 @@
 
 use isotherm_core::artefact::Header;
 use isotherm_core::check::FeasiblePlan;
-use isotherm_core::cost::{Curve, Grid, OperatorProfile};
+use isotherm_core::cost::{Curve, Grid, OperatorProfile, Resident};
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::{Figure, How};
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind, SharedCapacity};
@@ -104,7 +104,26 @@ pub fn profile(model: &Model, dense: f64, attention: f64, head: f64, step: f64) 
         step_seconds: Seconds::of(step),
         iterations: None,
         experts: None,
+        resident: None,
         conditions: None,
+    }
+}
+
+/// Lets the caches of some devices keep some of the weights of small stages; equal devices stay equal.
+fn keep_layers(random: &mut Random, layers: usize, devices: &mut [Device]) {
+    let mut kept: Vec<(OperatorProfile, Option<Resident>)> = Vec::new();
+    for profile in devices.iter_mut().flat_map(|device| &mut device.profiles) {
+        let known = kept.iter().find(|(before, _)| before == profile).map(|(_, resident)| resident.clone());
+        let resident = known.unwrap_or_else(|| {
+            let few = random.real(0.3, 1.0);
+            let shares = vec![few, 1.0, random.real(few, 1.0), 1.0, 1.0, 1.0];
+            let all = layers as f64 + random.real(0.0, 1.5);
+            let knots = vec![1.0, 1.0 + 0.5 * (all - 1.0), all];
+            let table = Resident::new(all - layers as f64, knots, vec![1, 6], shares).expect("shares that rise");
+            random.chance(70).then_some(table)
+        });
+        kept.push((profile.clone(), resident.clone()));
+        profile.resident = resident;
     }
 }
 
@@ -150,6 +169,9 @@ pub fn problem(seed: u64, recipe: Recipe) -> PlacementProblem {
         for device in devices.iter_mut().take(2) {
             device.memory_pool = Some("pool".into());
         }
+    }
+    if seed % 3 == 0 {
+        keep_layers(&mut Random(seed), layers, &mut devices);
     }
     let coordinator = random.chance(50);
     let mut links = Vec::new();

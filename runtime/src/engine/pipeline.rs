@@ -293,7 +293,7 @@ fn load(
     pin(place.device.cores[0]);
     let team =
         Team::new(&place.device.cores, helpers).map_err(|source| StartError::Threads { device: device(), source })?;
-    let stage = Stage::load(gguf, geometry, place.spec.clone(), offload)
+    let stage = Stage::load(gguf, geometry, place.spec.clone(), offload, &team)
         .map_err(|source| StartError::Memory { device: device(), source })?;
     Ok(worker(Kind::Processor(Box::new(stage), team)))
 }

@@ -90,7 +90,7 @@ struct Scratch {
 }
 
 impl Stage {
-    /// Loads the stage's weights and makes its cache and buffers.
+    /// Loads the stage's weights, as a team, and makes its cache and buffers.
     ///
     /// # Errors
     /// When the operating system does not give the memory.
@@ -102,13 +102,14 @@ impl Stage {
         geometry: &Geometry,
         spec: StageSpec,
         offload: Option<&Offload>,
+        team: &Team,
     ) -> std::io::Result<Self> {
         assert!(supported(geometry).is_ok(), "an unsupported geometry");
         let g = geometry;
         let rows = spec.rows_max;
         let (queries, keys) = (g.heads * g.head_size, g.kv_heads * g.head_size);
         Ok(Self {
-            weights: Weights::load(gguf, g, spec.layers.clone(), offload)?,
+            weights: Weights::load(gguf, g, spec.layers.clone(), offload, team)?,
             cache: Cache::new(spec.layers.len(), g.kv_heads, g.head_size, spec.cache_blocks)?,
             rotations: Rotations::new(&g.rope, spec.positions_max),
             local_rotations: g.local_rope.as_ref().map(|rope| Rotations::new(rope, spec.positions_max)),

@@ -5,12 +5,16 @@
 use super::shelf::{Offload, Shelf};
 use crate::cpu::memory::zeroed;
 use crate::cpu::pack::{Packed, RowMajor};
+use crate::cpu::team::Team;
 use crate::model::Geometry;
 use crate::model::geometry::{EMBEDDING, Experts, OUTPUT, OUTPUT_NORM};
 use crate::model::gguf::{Gguf, Tensor};
 use memmap2::MmapMut;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Most matrices that a team packs in one job: a model of hundreds of experts has more than a job has parts.
+const PARTS_MAX: usize = 1 << 12;
 
 /// One layer.
 pub(crate) struct Layer {
@@ -144,15 +148,22 @@ pub(crate) fn packed_bytes(gguf: &Gguf, geometry: &Geometry, layers: &Range<usiz
     (each, Packed::bytes_of(&output_of(gguf, geometry, layers)))
 }
 
-/// Packs matrices side by side into memory that holds zeros. What is packed is not read again where it came from, so that
-/// no weight is in memory twice.
-fn pack(gguf: &Gguf, matrices: &[RowMajor<'_>], memory: &mut [u8]) {
+/// Packs matrices side by side into memory that holds zeros, each by one worker. What is packed is not read again where it
+/// came from, so that no weight is in memory twice.
+fn pack(gguf: &Gguf, matrices: &[RowMajor<'_>], memory: &mut [u8], team: &Team) {
     let mut rest = memory;
+    let mut places = Vec::with_capacity(matrices.len());
     for matrix in matrices {
         let (own, others) = rest.split_at_mut(matrix.packed_bytes());
-        Packed::write(std::slice::from_ref(matrix), own);
-        gguf.release(matrix.bytes);
+        places.push(Mutex::new(own));
         rest = others;
+    }
+    for (matrices, places) in matrices.chunks(PARTS_MAX).zip(places.chunks(PARTS_MAX)) {
+        team.run(matrices.len(), &|part| {
+            let mut own = places[part].lock().unwrap_or_else(PoisonError::into_inner);
+            Packed::write(std::slice::from_ref(&matrices[part]), &mut own);
+            gguf.release(matrices[part].bytes);
+        });
     }
 }
 
@@ -166,6 +177,7 @@ impl Weights {
         geometry: &Geometry,
         layers: Range<usize>,
         offload: Option<&Offload>,
+        team: &Team,
     ) -> std::io::Result<Self> {
         let (each, head) = packed_bytes(gguf, geometry, &layers);
         let away = offload.map_or_else(Vec::new, |offload| offload.layers(&each, head));
@@ -177,13 +189,13 @@ impl Weights {
         let shelf = match offload {
             Some(offload) if !away.is_empty() => {
                 let file = |layer: usize| matrices_of(gguf, geometry, layers.start + layer);
-                Some(Shelf::fill(&offload.folder, &away, &each, |layer, to| pack(gguf, &file(layer), to))?)
+                Some(Shelf::fill(&offload.folder, &away, &each, |layer, to| pack(gguf, &file(layer), to, team))?)
             }
             _ => None,
         };
         // One piece, so that the system can back it with large pages.
         let mut memory = zeroed(Packed::bytes_of(&all))?;
-        pack(gguf, &all, &mut memory);
+        pack(gguf, &all, &mut memory, team);
         let mut packed = Packed::placed(&all, &Arc::new(memory)).into_iter();
         let mut body = Vec::new();
         for layer in 0..layers.len() {

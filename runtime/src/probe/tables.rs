@@ -79,6 +79,7 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
         step_seconds: Seconds::of(median(timed.iter().map(|t| t.around.typical() + t.fixed).collect())),
         iterations: None,
         experts: None,
+        resident: None,
         conditions: None,
     })
 }

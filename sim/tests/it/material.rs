@@ -75,6 +75,7 @@ impl Costs {
             step_seconds: units(self.step),
             iterations: None,
             experts: None,
+            resident: None,
             conditions: None,
         }
     }

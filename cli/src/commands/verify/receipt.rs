@@ -52,7 +52,7 @@ pub fn show(ui: &Ui, manifest: &Path, bytes: &[u8], run: &Path, trusted: &Truste
         .map_err(|e| Failure::new(Code::Verification, e.to_string()))?;
     // The manifest had to be valid when the run began, not now; what the record says of that is signed.
     let began = inspect::<RunClaim>(&record, &nodes).map_err(|e| refused(run, &e))?.statement.predicate.started_on;
-    let opened = open_at(manifest, bytes, trusted, began, BTreeMap::new(), (0, None))?;
+    let opened = open_at(manifest, bytes, trusted, began, || Ok(BTreeMap::new()), (0, None))?;
     let mut presented = BTreeMap::new();
     let name = run.file_name().map(|name| name.to_string_lossy().replace(".signed.json", ".json"));
     if let Some(whole) = name.map(|name| run.with_file_name(name)).filter(|path| path.is_file() && path != run) {
