@@ -37,8 +37,8 @@ const SETTLING_MAX: Duration = Duration::from_secs(2);
 const QUICK_OF: u64 = 20;
 
 /// Of each core, and of rounds through some cores; and through which.
-static CORES: [Level; 1024] = [const { Level::NEW }; 1024];
-static ROUNDS: [Level; 256] = [const { Level::NEW }; 256];
+static CORES: [Level; 1024] = [const { Level::new() }; 1024];
+static ROUNDS: [Level; 256] = [const { Level::new() }; 256];
 static THROUGH: Mutex<Vec<Vec<usize>>> = Mutex::new(Vec::new());
 
 /// How quick readings of one place are.
@@ -51,7 +51,9 @@ struct Level {
 }
 
 impl Level {
-    const NEW: Self = Self { quick: AtomicU32::new(u32::MAX), seen: Mutex::new(BTreeMap::new()) };
+    const fn new() -> Self {
+        Self { quick: AtomicU32::new(u32::MAX), seen: Mutex::new(BTreeMap::new()) }
+    }
 
     fn add(&self, nanoseconds: u32) {
         let digits = (u32::BITS - nanoseconds.leading_zeros()).saturating_sub(6);

@@ -7,6 +7,7 @@
 
 mod contention;
 mod disturbance;
+mod kept;
 mod memory;
 mod now;
 pub mod offload;
@@ -148,8 +149,8 @@ const COORDINATOR: &str = "driver";
 
 /// Share of the usable memory that devices measured in turns may take together.
 const MEMORY_SHARE: f64 = 0.5;
-/// What a device under measurement takes, over the weights of the whole model: a part of them is there twice.
-const WEIGHTS_TIMES: f64 = 1.5;
+/// What a device under measurement takes, over the weights of the whole model: a quarter and a half of them are there again.
+const WEIGHTS_TIMES: f64 = 2.0;
 
 /// Measures devices. Each is measured alone, in turns of moments with the others; then pairs are measured together.
 ///

@@ -1,6 +1,7 @@
 //! Step times of one device, and the cost tables made of them.
 
 use super::disturbance::Look;
+use super::kept::Kept;
 use super::samples::{Samples, median};
 use super::shapes::{Between, Knots, Shape};
 use super::turns::Turn;
@@ -27,7 +28,7 @@ const PART_MIN: usize = 2;
 /// Share by which tables may miss a shape between two knots; beyond it the shape becomes a knot itself.
 const MISS_MAX: f64 = 0.02;
 /// Share of the time after which no further shape is looked at: what is left makes the times of all of them sure.
-const LOOKING: f64 = 0.7;
+const LOOKING: f64 = 0.65;
 /// Share of that time in which the first knots are timed before anything is judged by them.
 const FIRST: f64 = 0.35;
 /// The step of one decoding sequence decides how fast a plan answers; it gets so many times the time of another shape.
@@ -132,16 +133,31 @@ pub(super) fn start_beside(
     Ok(Pipeline::start_beside(request.gguf, request.geometry, &places, others)?)
 }
 
+/// Which of the layers a pass goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Through {
+    /// All of them.
+    All,
+    /// The first part of them, where there is one apart.
+    Part,
+    /// The first half, while that is there.
+    Half,
+}
+
 /// A device under measurement.
-struct Bench<'a, 'b> {
+pub(super) struct Bench<'a, 'b> {
     /// Its turn.
     turn: &'a mut Turn<'b>,
     pipeline: Pipeline,
-    /// The first of the layers alone, for long passes, and all layers over these; none of a model of few layers.
-    part: Option<(Pipeline, f64)>,
-    pass: Pass,
+    /// The first of the layers alone, for long passes, and how many these are; none of a model of few layers.
+    part: Option<(Pipeline, usize)>,
+    /// The first half of the layers, while it is timed.
+    pub(super) half: Option<Pipeline>,
+    /// Layers of the model.
+    layers: usize,
+    pub(super) pass: Pass,
     /// What was timed last.
-    before: Option<Shape>,
+    before: Option<(Shape, Through)>,
     /// Time of its turns before the measurement began.
     begin: Duration,
     /// Seconds there are.
@@ -151,20 +167,31 @@ struct Bench<'a, 'b> {
     /// Shapes between knots at which the tables hold.
     between: Vec<Timed>,
     /// Whether the device is a card, which tells what its head takes only where it is asked apart.
-    is_card: bool,
+    pub(super) is_card: bool,
     /// Seconds of a pass that are there however few layers there are.
-    fixed: f64,
+    pub(super) fixed: f64,
 }
 
 impl Bench<'_, '_> {
-    /// Runs a shape through the layers that `like` is timed with.
-    fn run(&mut self, shape: Shape, like: Shape, apart: bool) {
+    /// How many layers the part has that long passes go through; none where there is no part.
+    pub(super) fn part_layers(&self) -> Option<usize> {
+        self.part.as_ref().map(|(_, layers)| *layers)
+    }
+
+    /// The layers that a shape is timed with.
+    fn through(&self, shape: Shape) -> Through {
+        if shape.is_long() && self.part.is_some() { Through::Part } else { Through::All }
+    }
+
+    /// Runs a shape through some of the layers.
+    pub(super) fn run(&mut self, shape: Shape, through: Through, apart: bool) {
         let mut next = std::mem::take(&mut self.pass);
         shape.fill(&mut next);
         next.apart = apart;
         next.looks_beside = true;
-        let pipeline = match &mut self.part {
-            Some((part, _)) if like.is_long() => part,
+        let pipeline = match (through, &mut self.part, &mut self.half) {
+            (Through::Part, Some((part, _)), _) => part,
+            (Through::Half, _, Some(half)) => half,
             _ => &mut self.pipeline,
         };
         pipeline.send(next);
@@ -174,31 +201,40 @@ impl Bench<'_, '_> {
     /// Brings caches and clock into the state in which a step finds them in service, after steps much like it: whatever of
     /// the weights fits is there, and a clock that heavier work held down has risen again. A long pass gets there by short
     /// ones through the same layers.
-    fn warm(&mut self, shape: Shape) {
-        if self.before != Some(shape) {
-            warmed(|| self.run(if shape.is_long() { WARM_SHORT } else { shape }, shape, false));
-            self.before = Some(shape);
+    pub(super) fn warm(&mut self, shape: Shape, through: Through) {
+        if self.before != Some((shape, through)) {
+            warmed(|| self.run(if shape.is_long() { WARM_SHORT } else { shape }, through, false));
+            self.before = Some((shape, through));
         }
+    }
+
+    /// Does something again and again for as long as a burst lasts.
+    pub(super) fn for_a_burst(&mut self, mut once: impl FnMut(&mut Self)) {
+        let begin = Instant::now();
+        while {
+            once(self);
+            begin.elapsed() < BURST
+        } {}
     }
 
     /// Samples of a shape, one right after the other as in service, for a while or until there are enough; the seconds
     /// that its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees itself.
     fn sample(&mut self, entry: &mut Timed, enough: u32) -> f64 {
-        let begin = Instant::now();
-        self.warm(entry.shape);
+        let (begin, through) = (Instant::now(), self.through(entry.shape));
+        self.warm(entry.shape, through);
         let (from, before) = (Instant::now(), Look::now());
         // Who was beside, nanoseconds of the layers, of the head and beyond both.
         let mut taken: Vec<(Reading, u64, u64, u64)> = Vec::new();
         loop {
             let before_it = self.pass.worst_beside();
             let wall = Instant::now();
-            self.run(entry.shape, entry.shape, false);
+            self.run(entry.shape, through, false);
             let elapsed_ns = nanoseconds(wall.elapsed()).saturating_sub(self.pass.looking_ns);
             // A neighbour that came or went meanwhile was there at one end.
             let beside = before_it.or_worse(self.pass.worst_beside());
             let work = self.pass.busy_ns.iter().sum::<u64>();
             if self.is_card {
-                self.run(entry.shape, entry.shape, true);
+                self.run(entry.shape, through, true);
             }
             let head = self.pass.head_ns;
             taken.push((beside, work.saturating_sub(head), head, elapsed_ns.saturating_sub(work)));
@@ -224,12 +260,12 @@ impl Bench<'_, '_> {
         self.turn.spent().saturating_sub(self.begin).as_secs_f64()
     }
 
-    fn left(&self, share: f64) -> bool {
+    pub(super) fn left(&self, share: f64) -> bool {
         !self.turn.is_over() && self.spent() < self.time * share
     }
 
     /// Lets other devices have their turns where it is time for that. They may leave nothing of the caches.
-    fn may_pass_on(&mut self) {
+    pub(super) fn may_pass_on(&mut self) {
         let done = if self.time > 0.0 { (self.spent() / self.time).min(1.0) } else { 1.0 };
         if self.turn.may_pass_on(done) {
             self.before = None;
@@ -296,8 +332,8 @@ impl Bench<'_, '_> {
     }
 
     fn entry(&self, shape: Shape) -> Timed {
-        let part = self.part.as_ref().filter(|_| shape.is_long());
-        Timed::new(shape, self.fixed, part.map_or(1.0, |(_, of_all)| *of_all))
+        let part = self.part_layers().filter(|_| shape.is_long());
+        Timed::new(shape, self.fixed, part.map_or(1.0, |part| self.layers as f64 / part as f64))
     }
 
     fn has(&self, shape: Shape) -> bool {
@@ -349,7 +385,7 @@ pub(super) fn measure(
     let part = if some < layers {
         // Where there is no room for them a second time, long passes go through all layers too.
         let part = start(request, &[(device, 0..some)], request.kernels, rows, room, blocks).ok();
-        part.map(|part| (part, layers as f64 / some as f64))
+        part.map(|part| (part, some))
     } else {
         None
     };
@@ -357,6 +393,8 @@ pub(super) fn measure(
         turn,
         pipeline,
         part,
+        half: None,
+        layers,
         pass: Pass::default(),
         before: None,
         begin: Duration::ZERO,
@@ -369,14 +407,16 @@ pub(super) fn measure(
     bench.timed = knots.shapes().into_iter().map(|shape| bench.entry(shape)).collect();
     // The first passes warm caches, pages and clock, and do not count.
     for shape in knots.shapes().into_iter().filter(|shape| shape.tokens() <= 16 || *shape == WARM_LONG) {
-        bench.run(shape, shape, false);
+        bench.run(shape, bench.through(shape), false);
     }
     bench.begin = bench.turn.spent();
     bench.sample_all(FIRST);
     bench.look_between(&mut knots);
+    let kept = Kept::measure(request, device, &mut bench);
     bench.sample_all(1.0);
     sound(device, &mut bench.pass)?;
     let profile = tables::tables(request, &knots, &bench.timed)?;
+    let profile = OperatorProfile { resident: kept.table(request, &profile)?, ..profile };
     let all: u32 = bench.timed.iter().map(|entry| entry.layers.count()).sum();
     let disturbed: u32 = bench.timed.iter().map(|entry| entry.layers.disturbed()).sum();
     let disturbed = Some(f64::from(disturbed) / f64::from(all.max(1)));

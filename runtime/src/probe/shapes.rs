@@ -17,7 +17,7 @@ const CHUNKS: [u32; 3] = [16, 64, 256];
 pub(super) const CACHED: u32 = 512;
 /// Chunks of so many tokens are bound by arithmetic, so that it does not matter how cold a layer's weights are: they are
 /// timed with a part of the layers.
-const LONG: u32 = 64;
+pub(super) const LONG: u32 = 64;
 /// Two knots whose quotient is below this are near enough.
 const NEAR: f64 = 1.3;
 
