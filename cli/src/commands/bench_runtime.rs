@@ -27,7 +27,7 @@ use isotherm_core::workload::{Arrivals, Length, Workload};
 use isotherm_runtime::execute::{Arriving, Verdict};
 use isotherm_sim::Options;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Shortest and longest prompt: around what the probe samples, but other lengths.
 const PROMPTS: Length = Length { min: 40, max: 140 };
@@ -35,6 +35,11 @@ const PROMPTS: Length = Length { min: 40, max: 140 };
 const ANSWERS: Length = Length { min: 16, max: 80 };
 /// Requests of the run that finds the capacity.
 const SATURATED: u32 = 64;
+/// How far single steps may be from the probe before and after a load, as a share, and how often at most a load is served
+/// whose machine changed meanwhile, each time after a new probe. Of several the one counts around which it changed least,
+/// whatever came of it.
+const STEADY: f64 = 0.03;
+const TRIES: u32 = 3;
 
 /// One figure, predicted and measured.
 #[derive(Serialize)]
@@ -60,7 +65,6 @@ struct Row {
 /// How fast the machine was around the load at a share.
 #[derive(Serialize)]
 struct Speed {
-    share: f64,
     /// Median over single steps, timed alone before the load came, of `predicted / measured - 1`.
     before: f64,
     /// The same after it.
@@ -70,7 +74,6 @@ struct Speed {
 /// What neighbours on the same physical cores did to the run at a share.
 #[derive(Serialize)]
 struct Beside {
-    share: f64,
     /// How many times as long as without neighbours decoding steps took; absent where too few steps were without.
     #[serde(skip_serializing_if = "Option::is_none")]
     slowdown: Option<f64>,
@@ -81,23 +84,39 @@ struct Beside {
     looking_seconds: f64,
 }
 
+/// What came of one share of the capacity.
 #[derive(Serialize)]
-struct Rows<'a> {
-    /// Requests per second that the simulation serves at most.
+struct Served {
+    share: f64,
+    rows: Vec<Row>,
+    /// How far single steps were off around the load; absent where their device is unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    speed: Option<Speed>,
+    neighbours: Beside,
+    record: PathBuf,
+}
+
+impl Served {
+    /// How far the machine was from its probe around the load, as a share; zero where that is unknown.
+    fn drift(&self) -> f64 {
+        self.speed.as_ref().map_or(0.0, |speed| speed.before.abs().max(speed.after.abs()))
+    }
+}
+
+#[derive(Serialize)]
+struct Rows {
+    /// Requests per second that the first simulation serves at most.
     capacity_hertz: f64,
     /// Load of this machine over the last minute before the runs, in runnable threads; absent where it is not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     load_average: Option<f64>,
     requests: u32,
-    rows: &'a [Row],
-    /// How far single steps were off around each load; empty where their device is unknown.
-    speeds: Vec<Speed>,
-    /// What neighbours did at each share.
-    neighbours: Vec<Beside>,
+    /// How often the machine was probed, once unless it changed meanwhile.
+    probes: u32,
+    shares: Vec<Served>,
     /// How a cold process comes to its first token; absent where the system does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     start: Option<start::Start>,
-    records: Vec<PathBuf>,
 }
 
 /// Runs the command.
@@ -111,40 +130,70 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     if args.speed {
         return speed::run(ui, args);
     }
-    let bench = Bench::new(ui, models::open(ui, &args.model)?, &args.output)?;
-    bench.note_session("A load simulated and served", "bench runtime", Vec::new())?;
-    let sealed = bench.prepare_for(ui, 1, &scenario(args))?.ok_or_else(|| {
-        Failure::new(Code::Infeasible, "this machine has no plan for the model and so many requests at once")
-            .remedy("give a smaller --together, or a smaller model")
-    })?;
-    let ready = ready(ui, &sealed)?;
-    let capacity = capacity(&ready, args)?;
-    ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
+    let mut probes = 1;
+    let mut prepared = Prepared::new(ui, args, &args.output)?;
+    let capacity = prepared.capacity;
     let load_average = std::fs::read_to_string("/proc/loadavg").ok();
     let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
-    let (mut rows, mut records, mut speeds, mut neighbours) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
-    let mut before = bench.drift(&device)?;
+    let mut shares = Vec::new();
     for &share in &args.shares {
-        let (record, beside) = at_share(ui, &bench, &ready, args, (share, share * capacity), &mut rows)?;
-        records.push(record);
-        neighbours.push(beside);
-        let after = bench.drift(&device)?;
-        speeds.extend(before.zip(after).map(|(before, after)| Speed { share, before, after }));
-        before = after;
+        let mut best = prepared.served(ui, args, share)?;
+        for _ in 1..TRIES {
+            if best.drift() <= STEADY {
+                break;
+            }
+            ui.note(format!("  the machine is {} from its probe; probing again", percent(best.drift())));
+            prepared = Prepared::new(ui, args, &args.output.join(format!("again-{probes}")))?;
+            probes += 1;
+            let again = prepared.served(ui, args, share)?;
+            if again.drift() < best.drift() {
+                best = again;
+            }
+        }
+        shares.push(best);
     }
-    let start = start::measure(&sealed)?;
-    let result = Rows {
-        capacity_hertz: capacity,
-        load_average,
-        requests: args.requests,
-        rows: &rows,
-        speeds,
-        neighbours,
-        start,
-        records,
-    };
+    let start = start::measure(&prepared.sealed)?;
+    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, probes, shares, start };
     ui.result(&result, || describe(&result))
+}
+
+/// A plan made and sealed from one probe.
+struct Prepared {
+    bench: Bench,
+    sealed: Sealed,
+    ready: Ready,
+    /// Requests per second that the simulation serves at most.
+    capacity: f64,
+    /// The device that holds the model.
+    device: String,
+}
+
+impl Prepared {
+    fn new(ui: &Ui, args: &BenchRuntime, folder: &Path) -> Result<Self, Failure> {
+        std::fs::create_dir_all(folder).map_err(|e| Failure::file(folder, e))?;
+        let bench = Bench::new(ui, models::open(ui, &args.model)?, folder)?;
+        bench.note_session("A load simulated and served", "bench runtime", Vec::new())?;
+        let sealed = bench.prepare_for(ui, 1, &scenario(args))?.ok_or_else(|| {
+            Failure::new(Code::Infeasible, "this machine has no plan for the model and so many requests at once")
+                .remedy("give a smaller --together, or a smaller model")
+        })?;
+        let ready = ready(ui, &sealed)?;
+        let capacity = capacity(&ready, args)?;
+        ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
+        let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
+        Ok(Self { bench, sealed, ready, capacity, device })
+    }
+
+    /// Simulates and serves requests at a share of the capacity, single steps timed alone before and after.
+    fn served(&self, ui: &Ui, args: &BenchRuntime, share: f64) -> Result<Served, Failure> {
+        let before = self.bench.drift(&self.device)?;
+        let mut rows = Vec::new();
+        let (record, neighbours) =
+            at_share(ui, &self.bench, &self.ready, args, (share, share * self.capacity), &mut rows)?;
+        let after = self.bench.drift(&self.device)?;
+        let speed = before.zip(after).map(|(before, after)| Speed { before, after });
+        Ok(Served { share, rows, speed, neighbours, record })
+    }
 }
 
 /// One stage on any device, with room for the requests in service.
@@ -241,7 +290,7 @@ fn at_share(
     let beside = beside.map(|problem| isotherm_sim::replay(&ready.plan, &problem, &load, &options(args.seed)));
     let beside = beside.transpose().map_err(|e| unsimulated(&e))?;
     compare(share, &predicted, beside.as_ref(), &record.metrics, rows);
-    let neighbours = Beside { share, slowdown, steps: seen.share(), looking_seconds: seen.looking_seconds() };
+    let neighbours = Beside { slowdown, steps: seen.share(), looking_seconds: seen.looking_seconds() };
     Ok((output, neighbours))
 }
 
@@ -274,11 +323,10 @@ fn compare(
     }
 }
 
-fn describe(result: &Rows<'_>) -> String {
-    let mut cells = vec![
-        ["load", "metric", "predicted", "measured", "error", "with neighbours", "goal"].map(str::to_owned).to_vec(),
-    ];
-    cells.extend(result.rows.iter().map(|row| {
+fn describe(result: &Rows) -> String {
+    let heading = ["load", "metric", "predicted", "measured", "error", "with neighbours", "goal"];
+    let mut cells = vec![heading.map(str::to_owned).to_vec()];
+    cells.extend(result.shares.iter().flat_map(|served| &served.rows).map(|row| {
         let show = |value: f64| match row.metric {
             "tokens/s" => format!("{value:.1}"),
             _ => Seconds::new(value).map_or_else(|_| "-".to_owned(), |seconds| seconds.to_string()),
@@ -289,30 +337,28 @@ fn describe(result: &Rows<'_>) -> String {
         vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), beside, goal]
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
-    let speeds = result.speeds.iter().map(|speed| {
-        format!("{:.0} %: {} before, {} after", speed.share * 100.0, percent(speed.before), percent(speed.after))
-    });
-    let speeds: Vec<String> = speeds.collect();
-    let speeds = match speeds.is_empty() {
-        true => "single steps were not timed alone: the device is unknown".to_owned(),
-        false => format!("single steps alone around each load, predicted against measured: {}", speeds.join("; ")),
+    let of_each = |words: &dyn Fn(&Served) -> String| {
+        let each: Vec<String> =
+            result.shares.iter().map(|served| format!("{:.0} %: {}", served.share * 100.0, words(served))).collect();
+        each.join("; ")
     };
-    let neighbours: Vec<String> = result
-        .neighbours
-        .iter()
-        .map(|one| {
-            let steps =
-                one.steps.map_or_else(|| "no step".to_owned(), |share| format!("{:.0} % of steps", share * 100.0));
-            let longer = one.slowdown.map_or_else(|| "unknown".to_owned(), |slowdown| format!("{slowdown:.3}"));
-            format!("{:.0} %: {steps} beside one, {longer} times as long", one.share * 100.0)
-        })
-        .collect();
-    let neighbours = format!("neighbours on the same physical cores: {}", neighbours.join("; "));
+    let speeds = of_each(&|served| match &served.speed {
+        Some(speed) => format!("{} before, {} after", percent(speed.before), percent(speed.after)),
+        None => "not timed, the device is unknown".to_owned(),
+    });
+    let neighbours = of_each(&|Served { neighbours, .. }| {
+        let steps =
+            neighbours.steps.map_or_else(|| "no step".to_owned(), |share| format!("{:.0} % of steps", share * 100.0));
+        let longer = neighbours.slowdown.map_or_else(|| "unknown how many".to_owned(), |by| format!("{by:.3}"));
+        format!("{steps} beside one, {longer} times as long")
+    });
     format!(
-        "{}\n  {speeds}\n  {neighbours}\n  {} requests at each share of {:.3} requests/s{busy}\n{}",
+        "{}\n  single steps alone around each load, predicted against measured: {speeds}\n  neighbours on the same physical \
+         cores: {neighbours}\n  {} requests at each share of {:.3} requests/s; probed {} times{busy}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,
         result.capacity_hertz,
+        result.probes,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)
     )
 }
