@@ -67,11 +67,12 @@ impl Kept {
         kept
     }
 
-    /// The table, where there are enough rounds and anything is kept. Errors: see [`Resident::new`].
+    /// The table, where there are enough rounds and anything is kept, of a model of so many layers whose head weighs as
+    /// much as so many of them. Errors: see [`Resident::new`].
     pub(super) fn table(
         &self,
-        request: &Request<'_>,
         profile: &OperatorProfile,
+        (layers, head_layers): (usize, f64),
     ) -> Result<Option<Resident>, TableError> {
         let shapes = shapes();
         let mut rows: Vec<Vec<f64>> = Vec::new();
@@ -106,15 +107,19 @@ impl Kept {
                 *share = share.max(*less);
             }
         }
-        let (each, head) = packed_bytes(request.gguf, request.geometry, &(0..request.geometry.layers));
-        let head_layers = head as f64 * each.len() as f64 / (each.iter().sum::<usize>().max(1)) as f64;
         let tokens: Vec<u32> = shapes.iter().map(|shape| shape.tokens()).chain([LONG]).collect();
-        let layers = self.stages.iter().map(|(layers, _)| *layers as f64);
-        let knots = layers.chain([each.len() as f64 + head_layers]).collect();
+        let few = self.stages.iter().map(|(layers, _)| *layers as f64);
+        let knots = few.chain([layers as f64 + head_layers]).collect();
         let whole = vec![1.0; shapes.len()];
         let shares = rows.into_iter().chain([whole]).flat_map(|row| row.into_iter().chain([1.0])).collect();
         Resident::new(head_layers, knots, tokens, shares).map(Some)
     }
+}
+
+/// Layers of a model, and its head's weights over those of a layer.
+pub(super) fn weights(request: &Request<'_>) -> (usize, f64) {
+    let (each, head) = packed_bytes(request.gguf, request.geometry, &(0..request.geometry.layers));
+    (each.len(), head as f64 * each.len() as f64 / each.iter().sum::<usize>().max(1) as f64)
 }
 
 impl Bench<'_, '_> {
@@ -130,5 +135,89 @@ impl Bench<'_, '_> {
             samples.add_if(true, beside, work);
         });
         (samples.median() * 1e9 - self.fixed * 1e9).max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isotherm_core::cost::{Curve, Grid};
+    use isotherm_core::figure::How;
+    use isotherm_core::ids::Layers;
+    use isotherm_core::model::Geometry;
+    use isotherm_core::units::Seconds;
+
+    /// A layer's attention takes 100 ns in every step.
+    fn profile() -> OperatorProfile {
+        let grid = || Grid::new(vec![1], vec![0], vec![Seconds::of(100e-9)]).expect("one knot");
+        let none = || Curve::constant(Seconds::ZERO);
+        OperatorProfile {
+            geometry: Geometry {
+                architecture: "llama".to_owned(),
+                hidden: 8,
+                feed_forward: 8,
+                heads: 1,
+                kv_heads: 1,
+                head_size: 8,
+                vocabulary: 8,
+                quantisation: "F32".to_owned(),
+            },
+            arithmetic: "f32".to_owned(),
+            how: How::Measured,
+            source: None,
+            samples: None,
+            spread: None,
+            when: None,
+            dense_seconds: none(),
+            attention_prefill_seconds: grid(),
+            attention_decode_seconds: grid(),
+            head_seconds: none(),
+            embedding_seconds: none(),
+            step_seconds: Seconds::ZERO,
+            iterations: None,
+            experts: None,
+            resident: None,
+            conditions: None,
+        }
+    }
+
+    /// Two stages of 2 and 4 of 8 layers; each of a layer's times is nanoseconds beyond attention, in all rounds but one.
+    fn kept(two: f64, four: f64, all: f64, rounds: usize) -> Kept {
+        let of = |few: f64| -> Rounds {
+            let round = |at| if at == 0 { (9e9, 1.0) } else { (100.0 + few, 100.0 + all) };
+            (0..rounds).map(round).collect()
+        };
+        Kept { stages: [(2, two), (4, four)].map(|(layers, few)| (layers, vec![of(few); shapes().len()])).to_vec() }
+    }
+
+    fn share(kept: &Kept, layers: u32, tokens: f64) -> Option<f64> {
+        let table = kept.table(&profile(), (8, 2.0)).expect("a table that holds");
+        table.map(|table| table.share(Layers::new(0, layers), 8, tokens))
+    }
+
+    #[test]
+    fn shares_are_those_of_most_rounds_without_attention() {
+        let kept = kept(600.0, 900.0, 1000.0, 5);
+        for (layers, tokens, expected) in
+            [(2, 1.0, 0.6), (4, 8.0, 0.9), (3, 4.0, 0.75), (8, 1.0, 1.0), (2, 64.0, 1.0), (2, 40.0, 0.8)]
+        {
+            let found = share(&kept, layers, tokens).expect("kept");
+            assert!((found - expected).abs() < 1e-9, "{layers} {tokens}: {found}");
+        }
+    }
+
+    #[test]
+    fn more_layers_never_seem_to_keep_more_and_nothing_takes_longer_than_in_the_whole() {
+        let odd = kept(800.0, 700.0, 1000.0, 5);
+        assert!(share(&odd, 4, 1.0).is_some_and(|share| (share - 0.8).abs() < 1e-9));
+        let slow = kept(700.0, 1300.0, 1000.0, 5);
+        assert_eq!(share(&slow, 4, 1.0), Some(1.0));
+    }
+
+    #[test]
+    fn there_is_no_table_where_nothing_is_kept_or_too_little_was_timed() {
+        assert_eq!(share(&kept(995.0, 1001.0, 1000.0, 5), 2, 1.0), None);
+        assert_eq!(share(&kept(600.0, 900.0, 1000.0, 1), 2, 1.0), None);
+        assert_eq!(share(&Kept { stages: Vec::new() }, 2, 1.0), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Step times of one device, and the cost tables made of them.
 
 use super::disturbance::Look;
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::samples::{Samples, median};
 use super::shapes::{Between, Knots, Shape};
 use super::turns::Turn;
@@ -416,7 +416,7 @@ pub(super) fn measure(
     bench.sample_all(1.0);
     sound(device, &mut bench.pass)?;
     let profile = tables::tables(request, &knots, &bench.timed)?;
-    let profile = OperatorProfile { resident: kept.table(request, &profile)?, ..profile };
+    let profile = OperatorProfile { resident: kept.table(&profile, kept::weights(request))?, ..profile };
     let all: u32 = bench.timed.iter().map(|entry| entry.layers.count()).sum();
     let disturbed: u32 = bench.timed.iter().map(|entry| entry.layers.disturbed()).sum();
     let disturbed = Some(f64::from(disturbed) / f64::from(all.max(1)));
