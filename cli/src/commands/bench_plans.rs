@@ -28,6 +28,8 @@ use std::path::Path;
 const OURS: &str = "isotherm";
 /// Share within which a promise counts as kept.
 const KEPT: f64 = 0.05;
+/// Most requests that follow one another.
+const ALONE_MAX: u32 = 100;
 /// Most devices for Helix's integer program, which has a column for every link.
 const LINK_PLANNERS_MAX: usize = 60;
 
@@ -42,11 +44,14 @@ struct Row {
     /// What it came to in the simulations by which it was chosen, on other seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     expected: Option<f64>,
+    /// For times: mean over runs in which requests follow one another, each with the devices to itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alone: Option<f64>,
     /// Mean over the runs.
     simulated: Option<f64>,
     /// Half width of its 95 % confidence interval.
     ci95: Option<f64>,
-    /// Simulated over expected, or over planned where nothing is, less 1.
+    /// Simulated over expected, or over planned where nothing is, less 1; for times that of a request by itself.
     error: Option<f64>,
     /// Share of the requests that keep the times asked for, where any are.
     kept: Option<f64>,
@@ -191,6 +196,7 @@ fn row(
         metric,
         planned: None,
         expected: None,
+        alone: None,
         simulated: None,
         ci95: None,
         error: None,
@@ -216,6 +222,9 @@ fn row(
         Ok(report) => found(&mut row, &report),
         Err(e) => row.note = Some(format!("not simulated: {}", models::causes(&e))),
     }
+    if !problem.objective.serves() {
+        alone(&mut row, plan, problem, &options);
+    }
     let shown = row.simulated.map_or_else(|| "nothing".to_owned(), |value| quantity(value, unit(&row)));
     ui.note(format!("  {} by {planner}: {shown}", problem.name));
     Ok(row)
@@ -229,6 +238,18 @@ fn found(row: &mut Row, report: &SimulationReport) {
     row.kept = report.goodput.as_ref().map(|goodput| goodput.share);
     let hottest = report.devices.iter().filter_map(|device| Some(device.temperature_max_celsius?.value()));
     row.celsius = hottest.reduce(f64::max);
+}
+
+/// A time is promised to a request that has the devices to itself, so that is what it is compared with: the same requests, one
+/// after another. What the load makes of it stays beside it, and is what planners are compared by.
+fn alone(row: &mut Row, plan: &FeasiblePlan, problem: &PlacementProblem, options: &Options) {
+    let mut load = problem.workload.clone();
+    load.arrivals = Arrivals::ClosedLoop { clients: 1 };
+    load.requests = load.requests.min(ALONE_MAX);
+    let report = isotherm_sim::simulate(plan, problem, &load, options);
+    let one = report.ok().and_then(|report| report.metrics.get(row.metric).map(|metric| metric.mean));
+    row.alone = one;
+    row.error = one.zip(row.planned).map(|(one, planned)| one / planned - 1.0);
 }
 
 fn unit(row: &Row) -> &'static str {
@@ -286,6 +307,17 @@ fn describe(rows: &[Row], args: &BenchPlans) -> String {
     ));
     for row in rows.iter().filter(|row| row.verdict == Some("wins")) {
         text.push_str(&format!("  {} wins on {}\n", row.planner, row.scenario));
+    }
+    for row in ours().filter(|row| row.verdict.is_none()) {
+        if let (Some(alone), Some(simulated)) = (row.alone, row.simulated)
+            && (simulated / alone - 1.0).abs() > KEPT
+        {
+            let (alone, under) = (quantity(alone, unit(row)), quantity(simulated, unit(row)));
+            text.push_str(&format!(
+                "  {}: {alone} for a request by itself, which is what is planned; {under} under the scenario's load\n",
+                row.scenario
+            ));
+        }
     }
     for row in rows {
         if let Some(note) = &row.note {
