@@ -3,6 +3,7 @@
 use crate::cost::OperatorProfile;
 use crate::figure::Figure;
 use crate::offload::Offload;
+use crate::power::PowerPoint;
 use crate::thermal::ThermalRecord;
 use crate::thermal::governor::{Battery, Governor};
 use crate::units::{Bytes, BytesPerSecond, FlopsPerSecond, TokensPerSecond, Watts};
@@ -90,6 +91,10 @@ pub struct Device {
     /// Power drawn when busy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub busy_watts: Option<Figure<Watts>>,
+    /// What it draws while busy at other speeds, fastest first; empty where nothing is known, and power then goes with
+    /// the speed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub power_points: Vec<PowerPoint>,
     /// How it warms and throttles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thermal: Option<ThermalRecord>,
@@ -150,6 +155,7 @@ impl Device {
             offload: None,
             idle_watts: None,
             busy_watts: None,
+            power_points: Vec::new(),
             thermal: None,
             governor: None,
             battery: None,

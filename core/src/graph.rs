@@ -12,7 +12,8 @@ use crate::artefact::Header;
 use crate::device::Device;
 use crate::figure::{Figure, How};
 use crate::ids::{DeviceId, LinkId};
-use crate::units::{Bytes, BytesPerSecond, Seconds, TokensPerSecond};
+use crate::power;
+use crate::units::{Bytes, BytesPerSecond, Seconds, TokensPerSecond, Watts};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use serde::{Deserialize, Serialize};
@@ -444,6 +445,11 @@ fn device_errors(device: &Device) -> Vec<GraphError> {
     require("idle power", device.idle_watts.as_ref().map(|f| f.value.value()), &|v| v >= 0.0, "zero or more");
     let (busy, idle) = (device.busy_watts.as_ref(), device.idle_watts.as_ref().map_or(0.0, |f| f.value.value()));
     require("busy power", busy.map(|f| f.value.value()), &|v| v >= idle.max(0.0), "at least the idle power");
+    let known = |figure: &Option<Figure<Watts>>| figure.as_ref().map(|figure| figure.value);
+    let points = power::fault(&device.power_points, known(&device.idle_watts), known(&device.busy_watts));
+    if let Some((value, must)) = points {
+        require("power point", Some(value), &|_| false, must);
+    }
     if let Some(thermal) = &device.thermal {
         for (what, value) in thermal.above_zero() {
             require(what, Some(value), &positive, "above zero");

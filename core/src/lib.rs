@@ -20,6 +20,7 @@ pub mod objective;
 pub mod offload;
 pub mod percentile;
 pub mod plan;
+pub mod power;
 pub mod problem;
 pub mod query;
 pub mod receipt;

@@ -1,7 +1,7 @@
 //! What serving costs: energy per token, money per token, money per hour.
 //!
 //! A device that holds a stage costs something however little it works, and something more the more it does. While a
-//! plan runs at its throughput `F`, with `x` the [load](crate::sustained) of a device,
+//! plan runs at its throughput `F`, with `x` the [load](crate::sustained) of a device, at the operating point of its stage,
 //!
 //! ```text
 //! cost           = sum over devices that hold a stage of (held + worked * x)
@@ -15,6 +15,7 @@
 use crate::ids::DeviceId;
 use crate::objective::evaluate;
 use crate::plan::Plan;
+use crate::power::Draw;
 use crate::problem::{Objective, PlacementProblem};
 use crate::sustained::loads;
 use std::borrow::Cow;
@@ -64,6 +65,18 @@ impl PlacementProblem {
             cost.worked += span / 1_000.0 * price;
         }
         Some(cost)
+    }
+
+    /// The least load that each unit of the rate brings a device, where a unit asks for this much of its time at full
+    /// speed and the rate is `rate` or more: no [operating point](crate::power) asks for less. At 0, whatever the rate.
+    #[must_use]
+    pub fn least_load(draw: Option<&Draw>, time: f64, rate: f64) -> f64 {
+        match draw.filter(|draw| draw.has_points()) {
+            // What a piece of work takes only rises with how much there is.
+            Some(draw) if rate > 0.0 => draw.least(time * rate) / rate,
+            Some(draw) => time * draw.pieces().next().map_or(1.0, |(_, load)| load),
+            None => time,
+        }
     }
 
     /// What a cost, summed over devices, makes of a figure at a rate.

@@ -1,8 +1,9 @@
 //! What heat and power limits allow in the long run.
 //!
 //! Steps take milliseconds and devices warm in seconds to minutes, so heat follows mean power. A device that works a
-//! share `u` of the time at a speed `s` draws `idle + (busy - idle) u s` in the mean: with its *load* `x = u s`, mean
-//! power is linear in `x` whatever the speed. In the steady state of the thermal network, and for every power limit,
+//! share `u` of the time at a speed `s` draws `idle + (busy - idle) u d(s)` in the mean, `d` being what its operating
+//! points say and `d(s) = s` without any (see [`crate::power`]): with its *load* `x = u d(s)`, mean power is linear in `x`
+//! whatever the speed. In the steady state of the thermal network, and for every power limit,
 //!
 //! ```text
 //! temperature of i:  sum over j in its chassis of R_ij (idle_j + span_j x_j) <= limit_i - margin - air
@@ -30,6 +31,7 @@ use crate::device::Device;
 use crate::ids::DeviceId;
 use crate::objective::{evaluate, unhindered, utilisation};
 use crate::plan::{DeviceState, Plan, Sustained};
+use crate::power::Draw;
 use crate::problem::{Objective, PlacementProblem, PowerScope};
 use crate::thermal::ThermalRecord;
 use crate::thermal::governor::Chassis;
@@ -94,6 +96,8 @@ pub struct Envelope {
     pub ceilings: Vec<f64>,
     /// Per device: the temperature it is planned for, where it has one.
     pub limits: Vec<Option<Celsius>>,
+    /// Per device: what it draws at each speed, where that is known.
+    pub draws: Vec<Option<Draw>>,
 }
 
 impl Envelope {
@@ -102,7 +106,8 @@ impl Envelope {
     #[must_use]
     pub fn of(problem: &PlacementProblem) -> Self {
         let count = problem.graph.devices().len();
-        let mut envelope = Self { rows: Vec::new(), ceilings: vec![1.0; count], limits: vec![None; count] };
+        let draws = problem.graph.device_ids().map(|id| problem.draw(id)).collect();
+        let mut envelope = Self { rows: Vec::new(), ceilings: vec![1.0; count], limits: vec![None; count], draws };
         let idle = |id: DeviceId| problem.graph.device(id).idle_watts.as_ref().map_or(0.0, |idle| idle.value.value());
         let span = |id: DeviceId| problem.power_span(id).map(|(_, span)| span.value());
         let air = hottest_air(problem).value();
@@ -119,7 +124,8 @@ impl Envelope {
                 let resistance = resistance_at(record, limit);
                 let most = limit - air - around - resistance * idle(id);
                 let each = (resistance + shared) * own;
-                let alone = (most / each).min(ceiling);
+                let load = most / each;
+                let alone = if load > 0.0 { envelope.work(id, load).min(ceiling) } else { load };
                 if best.is_none_or(|(known, ..)| alone > known) {
                     best = Some((alone, limit, ceiling, each, most));
                 }
@@ -155,10 +161,32 @@ impl Envelope {
         self.ceilings.iter().all(|&ceiling| ceiling >= 1.0) && self.rows.iter().all(|row| row.holds(&full))
     }
 
+    /// The greatest work of a device at a load, whatever its speed: its share of the time, times that speed.
+    #[must_use]
+    pub fn work(&self, device: DeviceId, load: f64) -> f64 {
+        let work = self.draws[device.index()].as_ref().map_or(load, |draw| draw.work(load));
+        work.min(self.ceilings[device.index()])
+    }
+
+    /// The least load of a device for work, whatever its speed.
+    #[must_use]
+    pub fn least(&self, device: DeviceId, work: f64) -> f64 {
+        self.draws[device.index()].as_ref().map_or(work, |draw| draw.least(work))
+    }
+
+    /// The load of a device that works all the time at a speed.
+    #[must_use]
+    pub fn share(&self, device: DeviceId, speed: f64) -> f64 {
+        self.draws[device.index()].as_ref().map_or(speed, |draw| draw.share(speed))
+    }
+
     /// Per device: its greatest load while all others are idle. No plan loads a device more.
     #[must_use]
     pub fn alone(&self) -> Vec<f64> {
         let mut most = self.ceilings.clone();
+        for (ceiling, draw) in most.iter_mut().zip(&self.draws) {
+            *ceiling = draw.as_ref().map_or(*ceiling, |draw| draw.share(*ceiling));
+        }
         for row in &self.rows {
             for &(device, each) in &row.terms {
                 let share = &mut most[device.index()];
@@ -230,16 +258,32 @@ pub fn steady_celsius(record: &ThermalRecord, air: Celsius, power: Watts) -> Cel
     Celsius::of(high)
 }
 
-/// The load of every device, by its position: share of the time that it works, times its speed, while the plan runs at
-/// the rate that it is worth. None where the plan is malformed or a time that it needs is unknown.
+/// The load of every device, by its position: the share of the time that it works, times what it draws then above idle as
+/// a share of what full speed adds, while the plan runs at the rate that it is worth. None where the plan is malformed or
+/// a time that it needs is unknown.
 #[must_use]
 pub fn loads(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
-    let mut loads = vec![0.0; problem.graph.devices().len()];
+    summed(plan, problem, |id, utilisation, speed| utilisation * drawn(problem, id, speed))
+}
+
+/// The work of every device, by its position: share of the time that it works, times its speed. None as for [`loads`].
+#[must_use]
+pub fn works(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
+    summed(plan, problem, |_, utilisation, speed| utilisation * speed)
+}
+
+fn summed(plan: &Plan, problem: &PlacementProblem, of: impl Fn(DeviceId, f64, f64) -> f64) -> Option<Vec<f64>> {
+    let mut sums = vec![0.0; problem.graph.devices().len()];
     for (device, busy) in busy(plan, problem)? {
         let id = problem.graph.find(&device)?;
-        loads[id.index()] += busy.0 * busy.1;
+        sums[id.index()] += of(id, busy.0, busy.1);
     }
-    Some(loads)
+    Some(sums)
+}
+
+/// The share of what full speed adds to idle power that a device draws while busy at a speed.
+fn drawn(problem: &PlacementProblem, id: DeviceId, speed: f64) -> f64 {
+    problem.draw(id).map_or(speed, |draw| draw.share(speed))
 }
 
 /// Per device that holds a stage: share of the time that it works, and its speed.
@@ -294,10 +338,26 @@ pub fn burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
         let (capped, reserve) = (problem.capped(plan), reserve(plan, problem)?);
         for id in problem.graph.device_ids() {
             let load = &mut burden[id.index()];
-            *load = (*load * reserve).min(capped.speed(id)).max(*load);
+            *load = (*load * reserve).min(drawn(problem, id, capped.speed(id))).max(*load);
         }
     }
     Some(burden)
+}
+
+/// The least burden of the same work: each device at the speed at which its work takes least power. What exceeds a limit
+/// then exceeds it at any speed. None as for [`loads`].
+#[must_use]
+pub fn least_burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
+    let mut works = works(plan, problem)?;
+    if problem.objective.serves() {
+        let (capped, reserve) = (problem.capped(plan), reserve(plan, problem)?);
+        for id in problem.graph.device_ids() {
+            let work = &mut works[id.index()];
+            *work = (*work * reserve).min(capped.speed(id)).max(*work);
+        }
+    }
+    let least = |id: DeviceId| problem.draw(id).map_or(works[id.index()], |draw| draw.least(works[id.index()]));
+    Some(problem.graph.device_ids().map(least).collect())
 }
 
 /// How much faster than it is worth a plan for throughput may run, as a factor of 1 or more: as fast as if no batch ever
@@ -314,13 +374,17 @@ pub fn reserve(plan: &Plan, problem: &PlacementProblem) -> Option<f64> {
 /// The limits that a plan exceeds in the long run, each with what the plan takes of it; none where it is malformed.
 #[must_use]
 pub fn exceeded(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<(Row, f64)>> {
-    let loads = burden(plan, problem)?;
-    let envelope = Envelope::of(problem);
+    Some(exceeded_at(&burden(plan, problem)?, problem))
+}
+
+/// The limits that these loads exceed, each with what they take of it.
+#[must_use]
+pub fn exceeded_at(loads: &[f64], problem: &PlacementProblem) -> Vec<(Row, f64)> {
     let used = |row: Row| {
-        let used = row.used(&loads);
-        (!row.holds(&loads)).then_some((row, used))
+        let used = row.used(loads);
+        (!row.holds(loads)).then_some((row, used))
     };
-    Some(envelope.rows.into_iter().filter_map(used).collect())
+    Envelope::of(problem).rows.into_iter().filter_map(used).collect()
 }
 
 /// The limits that a plan is at, within a share of `near`, tightest first.
@@ -342,8 +406,9 @@ impl PlacementProblem {
     /// while all others are idle. For a time per token it is this problem, less the devices that bear nothing.
     #[must_use]
     pub fn sustained(&self) -> Self {
-        let most = Envelope::of(self).alone();
-        self.at_duties(|id| match (self.objective, most.get(id.index()).copied()?) {
+        let envelope = Envelope::of(self);
+        let most = envelope.alone();
+        self.at_duties(|id| match (self.objective, envelope.work(id, most.get(id.index()).copied()?)) {
             (objective, share) if objective.serves() => Some(share.min(self.duty(id))),
             (_, share) => (share <= 0.0).then_some(0.0),
         })

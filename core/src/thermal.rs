@@ -268,15 +268,6 @@ impl Throttle {
     }
 }
 
-/// Power that a device draws while it works at a share of its full speed.
-///
-/// The part above idle goes with the speed, as the switching power `C V^2 f` of CMOS does at constant voltage. Devices
-/// that also lower the voltage draw less: what slowing saves is never overstated.
-#[must_use]
-pub fn power_at(idle: Watts, busy: Watts, speed: f64) -> Watts {
-    idle + (busy - idle) * speed
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,6 +76,14 @@ pub(crate) struct Found {
     pub stopped: Option<Limit>,
 }
 
+impl Found {
+    /// Nothing but how a plan was found.
+    pub fn nothing(method: &str) -> Self {
+        let method = method.to_owned();
+        Self { bound: None, evidence: Vec::new(), method, solver: None, nodes: None, stopped: None }
+    }
+}
+
 /// A plan that was chosen by another measure, with the bound on all plans of the problem. `how` is said behind the method
 /// that found it.
 pub(crate) fn restated(

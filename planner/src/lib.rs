@@ -23,6 +23,7 @@ mod infeasible;
 mod latency;
 mod outcome;
 pub mod pareto;
+mod points;
 pub mod refine;
 pub mod robust;
 mod split;

@@ -5,16 +5,20 @@
 //! more than they bear together. Then the *box* of loads is divided: each part leaves one device less, or leaves others
 //! less because one has much; it is planned for at its greatest loads, which no plan in it beats, and ends where that
 //! plan fits or its bound is no better than a plan in hand. What a part finds is slowed by power caps until it fits, so
-//! every part gives a plan.
+//! every part gives a plan. A part's devices work as much as they can at its loads, whatever their operating points;
+//! which points a plan has is chosen when it is made to fit (see `points`).
+
+mod relief;
 
 use crate::assemble::{Found, certify};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::door::unlimited;
 use crate::outcome::{Outcome, PlanError};
+use crate::points::{self, Effort};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Plan};
 use isotherm_core::problem::PlacementProblem;
-use isotherm_core::sustained::{Envelope, exceeded, loads, reserve, state};
+use isotherm_core::sustained::{Envelope, exceeded, exceeded_at, least_burden, reserve, state, works};
 
 /// Most parts of the box that are planned for.
 const PARTS_MAX: usize = 96;
@@ -73,7 +77,7 @@ impl<'a> Search<'a> {
                 break;
             }
             let part = self.open.swap_remove(at);
-            let outcome = unlimited(&self.problem.at_duties(|id| Some(part.upper[id.index()])), budget)?;
+            let outcome = unlimited(&self.within(&part), budget)?;
             self.planned += 1;
             let found = outcome.plan().map(|found| found.plan().clone());
             let certificate = found.as_ref().and_then(|plan| plan.certificate.clone());
@@ -98,7 +102,14 @@ impl<'a> Search<'a> {
             }
             budget.report(self.best.as_ref().map(|(_, value)| *value), Some(self.bound()));
         }
+        self.at_points(budget)?;
         let bound = self.bound();
+        if let Some((plan, value)) = &mut self.best
+            && let Some(finer) = points::chosen(self.problem, plan.clone(), &self.envelope.ceilings, Effort::Each)
+            && let Some(reached) = finer.objective_value.filter(|reached| reached > value)
+        {
+            (*plan, *value) = (finer, reached);
+        }
         let Some((plan, value)) = self.best else { return Ok(Outcome::Unknown { stopped_by: Limit::Nodes }) };
         let (certificate, root_bound) = root.unwrap_or((None, f64::INFINITY));
         let bound = bound.max(value);
@@ -119,6 +130,31 @@ impl<'a> Search<'a> {
         certify(self.problem, plan, found)
     }
 
+    /// The problem of a part: its devices work as much as its loads allow at any speed.
+    fn within(&self, part: &Part) -> PlacementProblem {
+        self.problem.at_duties(|id| Some(self.envelope.work(id, part.upper[id.index()])))
+    }
+
+    /// Plans for devices that are at one point for good.
+    fn at_points(&mut self, budget: &Budget<'_>) -> Result<(), PlanError> {
+        for speeds in points::choices(self.problem) {
+            let known = self.best.as_ref().map_or(0.0, |(_, value)| *value);
+            if budget.exhausted().is_some() || relative_gap(known, self.bound()) <= budget.gap_target.max(GAP_NONE) {
+                break;
+            }
+            let Some(fixed) = points::at(self.problem, &speeds) else { continue };
+            let outcome = unlimited(&fixed.sustained(), budget)?;
+            let Some(plan) = outcome.plan().map(|found| found.plan().clone()) else { continue };
+            let finer = points::chosen(self.problem, plan, &self.envelope.ceilings, Effort::Each);
+            if let Some((value, plan)) = finer.and_then(|plan| Some((plan.objective_value?, plan)))
+                && value > known
+            {
+                self.best = Some((plan, value));
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is better than this.
     fn bound(&self) -> f64 {
         let value = self.best.as_ref().map_or(0.0, |(_, value)| *value);
@@ -128,8 +164,8 @@ impl<'a> Search<'a> {
     /// Takes up what a part's plan gives, and divides the part where the plan does not fit.
     fn look(&mut self, part: Part, plan: Plan) {
         let asked = plan.objective_value.unwrap_or(f64::INFINITY);
-        let within = self.problem.at_duties(|id| Some(part.upper[id.index()]));
-        let over = exceeded(&plan, &within).unwrap_or_default();
+        let within = self.within(&part);
+        let over = least_burden(&plan, &within).map(|loads| exceeded_at(&loads, &within)).unwrap_or_default();
         let full = plan.clone();
         let fitting = fitted(self.problem, plan, &self.envelope.ceilings);
         let reached = fitting.as_ref().and_then(|plan| plan.objective_value).unwrap_or(0.0);
@@ -137,6 +173,15 @@ impl<'a> Search<'a> {
             && self.best.as_ref().is_none_or(|(_, known)| reached > *known)
         {
             self.best = Some((plan, reached));
+        }
+        let known = self.best.as_ref().map_or(0.0, |(_, value)| *value);
+        if !over.is_empty()
+            && asked > known * (1.0 + GAP_NONE)
+            && let Some(plan) = relief::relieved(self.problem, &full, &self.envelope.ceilings)
+            && let Some(value) = plan.objective_value.filter(|value| *value > known)
+            && certify(self.problem, plan.clone(), Found::nothing("layers handed on for heat and power")).is_ok()
+        {
+            self.best = Some((plan, value));
         }
         let tightest = over.iter().max_by(|a, b| (a.1 / a.0.most).total_cmp(&(b.1 / b.0.most)));
         let side = |device: usize| part.upper[device] - part.lower[device];
@@ -181,22 +226,33 @@ fn tightened(envelope: &Envelope, mut part: Part) -> Option<Part> {
     Some(part)
 }
 
-/// The plan with its stages at these speeds, or slower as far as they do not fit; valued, with the state of its devices,
-/// and without certificate. None where it cannot be valued.
+/// The plan with its stages at these speeds, or slower as far as they do not fit or cost less; valued, with the state of
+/// its devices, and without certificate. None where it cannot be valued.
 pub(crate) fn fitted(problem: &PlacementProblem, plan: Plan, speeds: &[f64]) -> Option<Plan> {
+    points::chosen(problem, plan, speeds, Effort::Alike)
+}
+
+/// Whether the plan with its stages at these speeds is within heat and power.
+pub(crate) fn fits_at(problem: &PlacementProblem, plan: &Plan, speeds: &[f64]) -> bool {
+    let full = with_caps(problem, plan.clone(), |device| speeds[device]);
+    problem.limits.cold || exceeded(&full, problem).is_some_and(|over| over.is_empty())
+}
+
+/// The plan with its stages at these speeds, or slower as far as they do not fit; otherwise as [`fitted`].
+pub(crate) fn slowed(problem: &PlacementProblem, plan: Plan, speeds: &[f64]) -> Option<Plan> {
     let full = with_caps(problem, plan, |device| speeds[device]);
-    let over = exceeded(&full, problem)?;
+    let over = if problem.limits.cold { Vec::new() } else { exceeded(&full, problem)? };
     let mut plan = if over.is_empty() {
         full
     } else {
         let slowed: Vec<usize> = over.iter().flat_map(|(row, _)| row.terms.iter().map(|(id, _)| id.index())).collect();
-        // A device that waits for others loses nothing while it is as fast as its load.
-        let load = loads(&full, problem)?;
+        // A device that waits for others loses nothing while it is as fast as its work.
+        let work = works(&full, problem)?;
         let at = |share: f64| {
             let speed = |device: usize| match share {
                 _ if !slowed.contains(&device) => speeds[device],
-                above if above > 1.0 => load[device] + (above - 1.0) * (speeds[device] - load[device]).max(0.0),
-                below => load[device] * below,
+                above if above > 1.0 => work[device] + (above - 1.0) * (speeds[device] - work[device]).max(0.0),
+                below => work[device] * below,
             };
             with_caps(problem, full.clone(), speed)
         };
@@ -213,7 +269,9 @@ pub(crate) fn fitted(problem: &PlacementProblem, plan: Plan, speeds: &[f64]) -> 
         at(low)
     };
     plan.objective_value = Some(evaluate(&plan, problem).value(problem.objective)?);
-    plan.sustained = Some(state(&plan, problem)?);
+    let capped = plan.stages.iter().any(|stage| stage.power_cap_watts.is_some());
+    let states = !problem.limits.cold && (capped || !Envelope::of(problem).is_empty());
+    plan.sustained = if states { Some(state(&plan, problem)?) } else { None };
     plan.certificate = None;
     Some(plan)
 }
@@ -253,7 +311,11 @@ fn alone_or_without(
         }
     };
     let full = vec![1.0; most.len()];
-    let slowest: Vec<f64> = most.iter().map(|&share| if share <= 0.0 { 0.0 } else { share }).collect();
+    let slowest: Vec<f64> = problem
+        .graph
+        .device_ids()
+        .map(|id| if most[id.index()] <= 0.0 { 0.0 } else { envelope.work(id, most[id.index()]) })
+        .collect();
     take(&first, &full);
     take(&first, &slowest);
     let limited: Vec<usize> = (0..most.len()).filter(|&device| most[device] > 0.0 && most[device] < 1.0).collect();

@@ -15,6 +15,7 @@ use crate::budget::{Budget, Limit};
 use crate::door;
 use crate::outcome::{Outcome, PlanError};
 use crate::refine::RefineError;
+use crate::sustained;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::{Certificate, Plan, Route, Stage};
@@ -175,7 +176,7 @@ fn in_batches(problem: &PlacementProblem, batch: u32) -> PlacementProblem {
     alone
 }
 
-/// The planner's best plan for each batch, and where heat and power limit nothing those of rules of thumb: they know
+/// The planner's best plan for each batch, and those of rules of thumb, slowed as far as heat and power ask for it: they know
 /// nothing of either.
 fn made(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Vec<(String, Plan)>, PlanError> {
     let batches = problem.batches();
@@ -188,23 +189,29 @@ fn made(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Vec<(String, 
         }
         Ok::<(), PlanError>(())
     })?;
-    if unlimited(problem) {
-        for &batch in &batches {
-            let alone = in_batches(problem, batch);
-            for rule in RULES {
-                if budget.exhausted().is_some() {
-                    return Ok(made);
-                }
-                let found = baseline(&alone, rule, budget)?;
-                made.extend(found.map(|found| (rule.name().to_owned(), found.plan().clone())));
+    for &batch in &batches {
+        let alone = in_batches(problem, batch);
+        for rule in RULES {
+            if budget.exhausted().is_some() {
+                return Ok(made);
             }
+            let found = baseline(&alone, rule, budget)?;
+            let fitting = found.and_then(|found| within_limits(problem, found.plan().clone()));
+            made.extend(fitting.map(|plan| (rule.name().to_owned(), plan)));
         }
     }
     Ok(made)
 }
 
-fn unlimited(problem: &PlacementProblem) -> bool {
-    problem.limits.cold || Envelope::of(problem).is_empty()
+/// A plan that knows nothing of heat and power, slowed as far as they ask for it.
+fn within_limits(problem: &PlacementProblem, plan: Plan) -> Option<Plan> {
+    let envelope = Envelope::of(problem);
+    if problem.limits.cold || envelope.is_empty() {
+        return Some(plan);
+    }
+    let certificate = plan.certificate.clone();
+    let fitting = sustained::fitted(problem, plan, &envelope.ceilings)?;
+    Some(Plan { certificate, ..fitting })
 }
 
 /// Plans beside one: in batches of the next sizes, and with a layer handed from one stage of a chain to its neighbour.
@@ -218,8 +225,7 @@ fn beside<'a>(problem: &'a PlacementProblem, plan: &Plan) -> impl Iterator<Item 
     let smaller = sizes.iter().copied().filter(|&size| size < batch).max();
     let mut others: Vec<(u32, Vec<(String, Layers)>)> =
         [larger, smaller].into_iter().flatten().map(|size| (size, placement(&plan.stages))).collect();
-    let fixed =
-        !unlimited(problem) || plan.routes.len() != 1 || plan.stages.iter().any(|stage| stage.devices.len() != 1);
+    let fixed = plan.routes.len() != 1 || plan.stages.iter().any(|stage| stage.devices.len() != 1);
     for i in 1..if fixed { 0 } else { plan.stages.len() } {
         for up in [true, false] {
             let mut stages = placement(&plan.stages);
@@ -237,7 +243,7 @@ fn beside<'a>(problem: &'a PlacementProblem, plan: &Plan) -> impl Iterator<Item 
         if let Some(certificate) = &mut plan.certificate {
             (certificate.method, certificate.solver) = ("exchange of layers between neighbours".to_owned(), None);
         }
-        Some(plan)
+        within_limits(problem, plan)
     })
 }
 

@@ -8,6 +8,7 @@
 //!
 //! No clock and no device is touched here: readings come in, actions go out, each with the forecast that caused it.
 
+use isotherm_core::power::Draw;
 use isotherm_core::thermal::{ThermalNode, ThermalState};
 use isotherm_core::units::{Celsius, Kelvin, Seconds, Watts};
 use serde::Serialize;
@@ -28,10 +29,8 @@ pub struct Guarded {
     pub limit: Celsius,
     /// How it warms, as it was identified.
     pub node: ThermalNode,
-    /// Power when it has nothing to do.
-    pub idle: Watts,
-    /// Power when it is busy at full speed.
-    pub busy: Watts,
+    /// What it draws at each speed.
+    pub draw: Draw,
 }
 
 /// What can be done about a device's power, besides pausing.
@@ -242,16 +241,29 @@ impl Governor {
     /// The power that may be drawn now.
     #[must_use]
     pub fn power(&self) -> Watts {
-        if self.pause > 0 { self.guarded.idle } else { self.power_of(self.share()) }
+        let draw = &self.guarded.draw;
+        match (self.pause > 0, self.means.caps) {
+            (true, _) => draw.idle(),
+            (false, Some(_)) => draw.power(self.share()),
+            (false, None) => self.power_of(self.share()),
+        }
     }
 
+    /// The share of full work that is done with this power: at the operating point that a power limit leaves where one may
+    /// be set; else by pauses, which save in proportion.
     fn share_of(&self, power: Watts) -> f64 {
-        let range = (self.guarded.busy - self.guarded.idle).value();
-        if range <= 0.0 { 1.0 } else { ((power - self.guarded.idle).value() / range).clamp(0.0, 1.0) }
+        let draw = &self.guarded.draw;
+        let range = draw.span().value();
+        match self.means.caps {
+            _ if range <= 0.0 => 1.0,
+            Some(_) => draw.speed_under(power),
+            None => ((power - draw.idle()).value() / range).clamp(0.0, 1.0),
+        }
     }
 
+    /// Mean power while a share of full work is done at full speed.
     fn power_of(&self, share: f64) -> Watts {
-        self.guarded.idle + (self.guarded.busy - self.guarded.idle) * share
+        self.guarded.draw.idle() + self.guarded.draw.span() * share
     }
 
     /// Takes what was read in a period, and gives what is to be done for the next.
@@ -336,10 +348,10 @@ impl Governor {
     /// What the model takes for one node has a die that follows the power within seconds. Its jump looks like heat that
     /// nobody accounts for, which goes when the power does: without a limit to its rise the power would come and go with it.
     fn ease(&mut self, allowed: Watts) {
-        let range = self.guarded.busy - self.guarded.idle;
-        let free = self.guarded.busy + range * (2.0 * self.settings.hysteresis);
+        let range = self.guarded.draw.span();
+        let free = self.guarded.draw.busy() + range * (2.0 * self.settings.hysteresis);
         // A forecast far above the limit asks for less than nothing; what is made up for later is no more than idleness.
-        self.bound = allowed.max(self.guarded.idle).min(self.bound.min(free) + range * RISE);
+        self.bound = allowed.max(self.guarded.draw.idle()).min(self.bound.min(free) + range * RISE);
     }
 
     /// The cheapest thing that keeps the power within what is allowed.
@@ -351,7 +363,7 @@ impl Governor {
             }
         }
         let demanded = self.power_of(reading.demand.clamp(0.0, 1.0));
-        let range = (self.guarded.busy - self.guarded.idle).value().max(1e-9);
+        let range = self.guarded.draw.span().value().max(1e-9);
         let floor = self.power_of(self.settings.share_min);
         let allowed = self.bound.min(demanded);
         match self.allowed {
@@ -371,7 +383,7 @@ impl Governor {
             let share = covered.clamp(1e-6, 1.0 - 1e-6);
             // `T (1 - covered) + steady covered = target`
             let cool = Celsius::of((self.target().value() - steady_floor.value() * share) / (1.0 - share));
-            let wait = self.observer.state().crossing(cool, self.guarded.idle + forecast.unaccounted);
+            let wait = self.observer.state().crossing(cool, self.guarded.draw.idle() + forecast.unaccounted);
             self.allowed = Some(floor);
             self.pause_for(wait.unwrap_or(self.settings.horizon).max(self.settings.period), acts);
             return;

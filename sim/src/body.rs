@@ -1,6 +1,7 @@
 //! A device's power, energy and temperature, exact between events.
 
-use isotherm_core::thermal::{ThermalState, Throttle, power_at};
+use isotherm_core::power::Draw;
+use isotherm_core::thermal::{ThermalState, Throttle};
 use isotherm_core::trace::DeviceSample;
 use isotherm_core::units::{Celsius, Joules, Seconds, SimDuration, SimTime, Watts};
 
@@ -10,8 +11,7 @@ pub const SAMPLES_MAX: usize = 400;
 /// What is known of a device's power and heat; the state at the start of a run.
 #[derive(Debug, Clone)]
 pub struct Body {
-    idle: Watts,
-    busy: Watts,
+    draw: Draw,
     /// Share of full speed that its power cap allows.
     cap: f64,
     heat: Option<Heat>,
@@ -99,7 +99,7 @@ impl Pace {
 impl Body {
     /// A device that has idled for a long time. `cap` is the share of full speed that its power cap allows.
     #[must_use]
-    pub fn new(idle: Watts, busy: Watts, cap: f64, heat: Option<(ThermalState, Option<Throttle>)>) -> Self {
+    pub fn new(draw: Draw, cap: f64, heat: Option<(ThermalState, Option<Throttle>)>) -> Self {
         let heat = heat.map(|(state, throttle)| Heat {
             state,
             throttle,
@@ -109,11 +109,10 @@ impl Body {
         });
         let since = SimTime::ZERO;
         Self {
-            idle,
-            busy,
+            power: draw.idle(),
+            draw,
             cap,
             heat,
-            power: idle,
             since,
             working: false,
             absorbed: Joules::ZERO,
@@ -197,7 +196,7 @@ impl Body {
     }
 
     fn power_now(&self) -> Watts {
-        if self.working { power_at(self.idle, self.busy, self.clock()) } else { self.idle }
+        if self.working { self.draw.power(self.clock()) } else { self.draw.idle() }
     }
 
     /// Lets the time since the last event pass at the power drawn since then.
@@ -323,7 +322,7 @@ mod tests {
     fn body(record: &ThermalRecord, idle: f64, busy: f64) -> Body {
         let node = ThermalNode::of(record, Celsius::of(25.0));
         let state = ThermalState::settled(node, Watts::of(idle));
-        Body::new(Watts::of(idle), Watts::of(busy), 1.0, Some((state, Throttle::of(record)))).sampled()
+        Body::new(Draw::new(Watts::of(idle), Watts::of(busy)), 1.0, Some((state, Throttle::of(record)))).sampled()
     }
 
     /// Drives a body through spans of work and rest, following every change of its clock.
@@ -366,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_power_cap_takes_the_same_share_of_speed_and_of_power_above_idle() {
-        let mut body = Body::new(Watts::of(10.0), Watts::of(110.0), 0.6, None).sampled();
+        let mut body = Body::new(Draw::new(Watts::of(10.0), Watts::of(110.0)), 0.6, None).sampled();
         body.work(SimTime::ZERO, true);
         assert_eq!(body.clock(), 0.6);
         let toll = body.toll(SimTime(2_000_000_000));

@@ -6,11 +6,11 @@
 //! it does not flutter.
 
 use crate::body::{Pace, Samples, Toll};
+use isotherm_core::power::Draw;
 use isotherm_core::thermal::ThermalRecord;
 use isotherm_core::thermal::crossing::Way;
 use isotherm_core::thermal::governor::{AirStep, Battery, Chassis, Governor};
 use isotherm_core::thermal::network::{Balance, Modes, Network};
-use isotherm_core::thermal::power_at;
 use isotherm_core::trace::DeviceSample;
 use isotherm_core::units::{Celsius, Joules, SimDuration, SimTime, Watts};
 
@@ -28,10 +28,8 @@ const RECHARGED: f64 = 0.05;
 /// A device as it enters a pile.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Power when idle.
-    pub idle: Watts,
-    /// Power when busy at full speed.
-    pub busy: Watts,
+    /// What it draws at each speed.
+    pub draw: Draw,
     /// Share of full speed that its power cap allows.
     pub cap: f64,
     /// How it warms; none where nobody knows.
@@ -125,7 +123,7 @@ impl Pile {
                 empty: false,
             });
             members.push(Member {
-                power: item.idle,
+                power: item.draw.idle(),
                 item,
                 nodes,
                 fan_step: 0,
@@ -370,16 +368,16 @@ impl Pile {
             let member = &mut self.members[position];
             let item = &member.item;
             let stated = item.governor.as_ref().and_then(|governor| governor.watts(member.level));
-            let busy = power_at(item.idle, item.busy, clock);
+            let busy = item.draw.power(clock);
             let allowed = item.cap.min(fed);
             member.power = match (member.working && clock > 0.0, stated, &member.cell) {
                 // An empty battery feeds nothing.
                 (_, _, Some(cell)) if cell.empty => Watts::ZERO,
                 // What is stated for an operating point holds there; a cap, or a battery that is low, allows less.
-                (true, Some(stated), _) if allowed < 1.0 => stated.min(power_at(item.idle, item.busy, allowed)),
+                (true, Some(stated), _) if allowed < 1.0 => stated.min(item.draw.power(allowed)),
                 (true, Some(stated), _) => stated,
                 (true, None, _) => busy,
-                (false, ..) => item.idle,
+                (false, ..) => item.draw.idle(),
             };
             if let Some((sensor, _)) = member.nodes {
                 self.powers[sensor] = member.power.value();

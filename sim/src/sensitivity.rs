@@ -193,8 +193,16 @@ fn apply(file: &mut DevicesFile, what: What, factor: f64) -> Option<()> {
             figure.value = BytesPerSecond::of(figure.value.value() * factor);
         }
         What::BusyPower(device) => {
-            let figure = file.devices[device].busy_watts.as_mut()?;
-            figure.value = Watts::of(figure.value.value() * factor);
+            let device = &mut file.devices[device];
+            let idle = device.idle_watts.as_ref().map_or(0.0, |figure| figure.value.value());
+            let figure = device.busy_watts.as_mut()?;
+            let (from, to) = (figure.value.value(), figure.value.value() * factor);
+            figure.value = Watts::of(to);
+            // Its other points draw as much more above idle.
+            for point in &mut device.power_points {
+                let above = (point.watts.value.value() - idle) * (to - idle) / (from - idle);
+                point.watts.value = Watts::new(idle + above).ok()?;
+            }
         }
         What::Resistance(device) => {
             let figure = &mut file.devices[device].thermal.as_mut()?.resistance_kelvin_per_watt;

@@ -7,11 +7,13 @@
 //!
 //! ```text
 //! L p - sum over devices of the greatest of 0 and, over what it may hold and 0 < s <= min(1, T / low),
-//!       p k s - held * max(1 / high, s / T) - worked * s / T'
+//!       p k s - held * max(1 / high, s / T) - worked * least(s low / T') / low
 //! ```
 //!
-//! In `s` that is concave with one bend, so its greatest value is at the bend or at the end. A cost per hour is bounded in
-//! the same way: `p k s - held - worked * s low / T'`. The spans of rates begin at the least that the plan's goals allow,
+//! where `least` is the least load of work at any operating point, convex and 0 at 0 (see [`crate::power`]; without points
+//! `least(w) = w`, and so `s / T'`). In `s` that is concave and bends where `held` does and at the corners of `least`, so
+//! its greatest value is at a bend or at the end. A cost per hour is bounded in the same way: `p k s - held - worked *
+//! least(s low / T')`. The spans of rates begin at the least that the plan's goals allow,
 //! or at nothing, and the last has no end. Batches that [Little's law](super::in_flight) rules out at the beginning of a
 //! span need no price there. Sums are of floats; what they may have rounded is taken off.
 
@@ -21,6 +23,7 @@ use super::{holds, in_flight};
 use crate::exact::{agreement, exact, nearest, whole};
 use crate::ids::{DeviceId, Layers};
 use crate::plan::LayerPrice;
+use crate::power::Draw;
 use crate::problem::{Goal, Objective, PlacementProblem, floor};
 use crate::spending::Cost;
 pub(super) use crate::spending::figure;
@@ -31,6 +34,9 @@ const ROUNDED: f64 = 1e-12;
 
 /// What a device may do in batches of one size: layers, rate, rate without heat.
 type Choice = (f64, f64, f64);
+
+/// A device: what it costs, what it draws at each speed where that is known, and what it may do.
+type Known = (Cost, Option<Draw>, Vec<Choice>);
 
 /// Proves that no plan that reaches its goals costs less than `bound`, or says why not.
 pub(super) fn prices(problem: &PlacementProblem, goals: &[Goal], bound: f64, prices: &[LayerPrice]) -> Vec<BoundFault> {
@@ -71,7 +77,7 @@ fn open(problem: &PlacementProblem, batch: u32, low: f64) -> bool {
 }
 
 /// What each device costs and may do.
-fn choices(problem: &PlacementProblem, batch: u32) -> Vec<(Cost, Vec<Choice>)> {
+fn choices(problem: &PlacementProblem, batch: u32) -> Vec<Known> {
     let (variants, layers) = (problem.variants(), problem.layers());
     let mut devices = Vec::new();
     for device in problem.graph.device_ids() {
@@ -98,28 +104,31 @@ fn choices(problem: &PlacementProblem, batch: u32) -> Vec<(Cost, Vec<Choice>)> {
                 }
             }
         }
-        devices.push((cost, all));
+        devices.push((cost, problem.draw(device), all));
     }
     devices
 }
 
 /// The least that a plan with a rate in this span costs, at this price of a layer.
-fn at_least(problem: &PlacementProblem, devices: &[(Cost, Vec<Choice>)], (low, high): (f64, f64), price: f64) -> f64 {
+fn at_least(problem: &PlacementProblem, devices: &[Known], (low, high): (f64, f64), price: f64) -> f64 {
     let hourly = problem.objective == Objective::MoneyPerHour;
-    let gained = |cost: Cost, (layers, rate, cool): Choice, share: f64| {
+    let gained = |cost: Cost, draw: Option<&Draw>, (layers, rate, cool): Choice, share: f64| {
+        let load = PlacementProblem::least_load(draw, share / cool, low);
         if hourly {
-            price * layers * share - cost.held - cost.worked * share * low / cool
+            price * layers * share - cost.held - cost.worked * load * low
         } else {
             let held = cost.held * (1.0 / high).max(share / rate);
-            price * layers * share
-                - PlacementProblem::figure_of_cost(problem.objective, held + cost.worked * share / cool, 1.0)
+            price * layers * share - PlacementProblem::figure_of_cost(problem.objective, held + cost.worked * load, 1.0)
         }
     };
-    let most = |&(cost, ref choices): &(Cost, Vec<Choice>)| {
+    let most = |(cost, draw, choices): &Known| {
         let of_choice = |&choice: &Choice| {
             let end = if low > 0.0 { (choice.1 / low).min(1.0) } else { 1.0 };
             let bend = if high.is_finite() { (choice.1 / high).min(end) } else { end };
-            gained(cost, choice, end).max(gained(cost, choice, bend))
+            let corners = draw.iter().flat_map(Draw::corners).filter(|_| low > 0.0);
+            let corners = corners.map(|(work, _)| (work * choice.2 / low).min(end));
+            let bends = corners.chain([end, bend]);
+            bends.map(|share| gained(*cost, draw.as_ref(), choice, share)).fold(0.0, f64::max)
         };
         choices.iter().map(of_choice).fold(0.0, f64::max)
     };

@@ -338,6 +338,7 @@ impl PlacementProblem {
             compute_flops_per_second: None,
             idle_watts: sum(&|device| device.idle_watts.clone()),
             busy_watts: sum(&|device| device.busy_watts.clone()),
+            power_points: first.power_points.iter().map(|point| point.of_devices(members.len())).collect(),
             thermal: None,
             governor: None,
             battery: None,

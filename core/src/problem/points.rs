@@ -1,13 +1,13 @@
 //! How fast each device may work: the share of its full speed that a power cap, or heat, leaves it.
 //!
-//! A device at a share `s` of its full speed takes `1 / s` of the time for every step and draws
-//! [`power_at`](crate::thermal::power_at) `= idle + (busy - idle) s` while it is busy. A power cap between idle and busy
-//! power is such a share; that is how the simulator reads it too.
+//! A device at a share `s` of its full speed takes `1 / s` of the time for every step and draws what its operating points
+//! say while it is busy, see [`crate::power`]. A power cap between idle and busy power is such a share; that is how the
+//! simulator reads it too.
 
 use super::PlacementProblem;
 use crate::ids::DeviceId;
 use crate::plan::Plan;
-use crate::thermal::power_at;
+use crate::power::Draw;
 use crate::units::Watts;
 use std::borrow::Cow;
 
@@ -57,10 +57,22 @@ impl PlacementProblem {
         (busy > idle).then(|| (idle, busy - idle))
     }
 
+    /// What a device draws at each speed; none where its powers are not known, or busy is no more than idle.
+    #[must_use]
+    pub fn draw(&self, device: DeviceId) -> Option<Draw> {
+        Draw::of(self.graph.device(device)).filter(|draw| draw.busy() > draw.idle())
+    }
+
+    /// Whether any device may work at a point where a piece of work takes less power than at full speed.
+    #[must_use]
+    pub fn has_points(&self) -> bool {
+        self.graph.device_ids().any(|id| !self.graph.device(id).power_points.is_empty() && self.draw(id).is_some())
+    }
+
     /// The power cap at which a device works at this share of its full speed; none where its powers are not known.
     #[must_use]
     pub fn cap_at(&self, device: DeviceId, speed: f64) -> Option<Watts> {
-        self.power_span(device).map(|(idle, span)| power_at(idle, idle + span, speed))
+        self.draw(device).map(|draw| draw.power(speed))
     }
 
     /// The problem in which every device is as fast as the power cap of its stage leaves it; as it is where no stage of
@@ -73,8 +85,7 @@ impl PlacementProblem {
         let of = |id: DeviceId| {
             let name = &self.graph.device(id).name;
             let stage = plan.stages.iter().find(|stage| stage.devices.contains(name))?;
-            let (cap, (idle, span)) = (stage.power_cap_watts?, self.power_span(id)?);
-            Some(((cap - idle) / span).clamp(0.0, 1.0).min(self.speed(id)))
+            Some(self.draw(id)?.speed_under(stage.power_cap_watts?).min(self.speed(id)))
         };
         Cow::Owned(self.at_speeds(of))
     }

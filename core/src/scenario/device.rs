@@ -8,6 +8,7 @@ use crate::cost::{Curve, Experts, Grid, IterationTable, MIXED_FACTOR_MAX, Operat
 use crate::device::{Device, DeviceKind};
 use crate::figure::How;
 use crate::offload::{Offload, Store};
+use crate::power::{POINTS_MAX, PowerPoint, SPEED_MIN};
 use crate::units::{BytesPerSecond, Seconds, TokensPerSecond};
 
 /// Most devices of a scenario.
@@ -124,6 +125,16 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
     set!(offload, reader.table("offload").and_then(|reader| offload(reader, &says)).map(Some));
     set!(idle_watts, reader.figure("idle_power", &says).map(Some));
     set!(busy_watts, reader.figure("busy_power", &says).map(Some));
+    set!(power_points, reader.has("power_points").then(|| power_points(reader, &says)));
+    if reader.has("busy_power") && !reader.has("power_points") {
+        // Points of a table are those of the busy power that the table states.
+        device.power_points.clear();
+    }
+    if device.busy_watts.is_none() {
+        // The point of full speed stands for the busy power.
+        let full = device.power_points.iter().find(|point| point.speed >= 1.0);
+        device.busy_watts = full.map(|point| point.watts.clone());
+    }
     set!(thermal, reader.table("thermal").and_then(|reader| heat::thermal(reader, &says)).map(Some));
     set!(governor, reader.table("governor").and_then(heat::governor).map(Some));
     set!(battery, reader.table("battery").and_then(|reader| heat::battery(reader, &says)).map(Some));
@@ -137,6 +148,29 @@ fn figures(reader: &Reader<'_, '_>, device: &mut Device, place: &str, tables: &m
         reader.tables("profiles").into_iter().filter_map(|reader| profile(reader, &says, tables)).collect();
     set!(profiles, (!profiles.is_empty()).then_some(profiles));
     changed
+}
+
+/// `power_points = [{ speed = 1.0, power = "350 W" }, { speed = 0.75, power = "190 W" }]`.
+fn power_points(reader: &Reader<'_, '_>, says: &Says) -> Vec<PowerPoint> {
+    let mut points = Vec::new();
+    let tables = reader.tables("power_points");
+    if tables.len() > POINTS_MAX {
+        let (key, value) = ("power_points".to_owned(), format!("{} points", tables.len()));
+        reader.fault(Fault::OutOfRange { key, value, must: format!("at most {POINTS_MAX} points") });
+        return points;
+    }
+    for table in tables {
+        let speed = table.get("speed").and_then(|value| table.number_of("speed", value, SPEED_MIN, 1.0));
+        let watts = table.figure("power", says);
+        for (key, example) in [("speed", "speed = 0.75"), ("power", "power = \"190 W\"")] {
+            if !table.has(key) {
+                table.missing(key, example);
+            }
+        }
+        points.extend(speed.zip(watts).map(|(speed, watts)| PowerPoint { speed, watts }));
+        table.done();
+    }
+    points
 }
 
 /// `offload = { store = "host memory", bandwidth = "20 GB/s", room = "64 GiB" }`.

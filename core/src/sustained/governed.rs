@@ -75,7 +75,8 @@ pub fn throttled(plan: &Plan, problem: &PlacementProblem) -> Option<Throttled> {
                 let mut own = now.clone();
                 own[id.index()] = speed;
                 let mut loads = loads.clone();
-                loads[id.index()] = run(plan, &at(&own)).map_or(speed, |loads| loads[id.index()]);
+                loads[id.index()] =
+                    run(plan, &at(&own)).map_or_else(|| super::drawn(&capped, *id, speed), |loads| loads[id.index()]);
                 settled(&capped, *id, record, &loads)
             };
             let found = swing(governor, full[id.index()], steady);
@@ -134,7 +135,7 @@ fn run(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
         let reserve = reserve(plan, problem)?;
         for id in problem.graph.device_ids() {
             let load = &mut loads[id.index()];
-            *load = (*load * reserve).min(problem.speed(id)).max(*load);
+            *load = (*load * reserve).min(super::drawn(problem, id, problem.speed(id))).max(*load);
         }
     }
     Some(loads)

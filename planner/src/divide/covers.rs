@@ -275,7 +275,7 @@ pub(super) fn alike(problem: &PlacementProblem, covers: &Covers) -> Vec<Vec<usiz
             && others.clone().all(|k| ways[a][k] == ways[b][k] && ways[k][a] == ways[k][b])
             && problem.entry(ids[a], 1) == problem.entry(ids[b], 1)
             && problem.exit(ids[a], 1) == problem.exit(ids[b], 1)
-            && problem.power_span(ids[a]) == problem.power_span(ids[b])
+            && problem.draw(ids[a]) == problem.draw(ids[b])
     };
     let mut classes: Vec<Vec<usize>> = Vec::new();
     for device in 0..ids.len() {

@@ -1,8 +1,10 @@
 //! Serving cheaply, or fast for little, as an integer program over positions.
 //!
 //! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[class, start, end]`, what
-//! passes through them; `F`, what passes in all. Rates are in units of an upper bound `most` on every plan's rate. What
-//! devices cost is linear in `n` and `g`, so a limit on a cost per token is a row, and the least cost per token comes of
+//! passes through them; `F`, what passes in all. Where a device has operating points, what passes it is the sum of pieces,
+//! each no more than one piece of its least load allows (see `isotherm_core::power`); what they cost is convex, so the
+//! cheaper pieces come first by themselves. Rates are in units of an upper bound `most` on every plan's rate. What
+//! devices cost is linear in `n`, `g` and pieces, so a limit on a cost per token is a row, and the least cost per token comes of
 //! programs that minimise `cost - ratio * F` for falling ratios (Dinkelbach, "On nonlinear fractional programming",
 //! Management Science 13, 1967).
 //!
@@ -16,6 +18,7 @@ use crate::latency::chains::Link;
 use crate::tables::{Intervals, Tables};
 use crate::throughput::network::Network;
 use crate::throughput::replay::Path;
+use isotherm_core::power::Draw;
 use isotherm_core::spending::Cost;
 use isotherm_core::sustained::{Envelope, Row};
 use std::collections::BTreeMap;
@@ -46,6 +49,8 @@ pub(crate) struct Asked<'a> {
     pub cool: &'a [Intervals<f64>],
     /// Costs of the candidates, for what is to be least; nothing where that is no cost.
     pub costs: &'a [Cost],
+    /// What the candidates draw at each speed, where that is known; those of a class are alike.
+    pub draws: &'a [Option<Draw>],
     /// Least rate.
     pub floor: f64,
     /// Costs of the candidates and the most that they may be: for each unit of the rate, or in all.
@@ -62,6 +67,8 @@ pub(crate) struct SpendingProgram {
     pub program: Program,
     count: BTreeMap<(usize, usize, usize), usize>,
     flow: BTreeMap<(usize, usize, usize), usize>,
+    /// Pieces of a flow with the load of a unit of each, as a share of that at full speed.
+    pieces: BTreeMap<(usize, usize, usize), Vec<(usize, f64)>>,
     /// `f` by (layer, from, to); none where ways are left aside.
     passing: BTreeMap<(usize, usize, usize), usize>,
     rate: usize,
@@ -81,6 +88,7 @@ impl SpendingProgram {
             program: Program::default(),
             count: BTreeMap::new(),
             flow: BTreeMap::new(),
+            pieces: BTreeMap::new(),
             passing: BTreeMap::new(),
             rate: 0,
             classes: asked.classes.to_vec(),
@@ -122,21 +130,40 @@ impl SpendingProgram {
         for (class, members) in asked.classes.iter().enumerate() {
             let kind = tables.candidates[members[0]].kind;
             let cost = asked.costs.get(members[0]).filter(|_| spends);
+            let draw = asked.draws.get(members[0]).and_then(Option::as_ref).filter(|draw| draw.has_points());
             let (held, worked) = cost.map_or((0.0, 0.0), |cost| (cost.held / self.scale, cost.worked / self.scale));
             for start in 0..self.layers {
                 for end in start + 1..=tables.kinds[kind].reach[start] {
                     if network.stage[kind].at(start, end) > 0.0 {
                         let load = asked.most / asked.cool[kind].at(start, end);
-                        let (n, g) = (
-                            self.program.column(held, 0.0, members.len() as f64, true),
-                            self.program.column(worked * load, 0.0, 1.0, false),
-                        );
+                        let n = self.program.column(held, 0.0, members.len() as f64, true);
+                        let (g, pieces) = self.passed(n, draw, load, worked);
                         self.count.insert((class, start, end), n);
                         self.flow.insert((class, start, end), g);
+                        self.pieces.insert((class, start, end), pieces);
                     }
                 }
             }
         }
+    }
+
+    /// What passes through these layers of `n` devices, and its pieces. All that may pass at `most` would bring one of them
+    /// this load at full speed, and such a load costs `worked`.
+    fn passed(&mut self, n: usize, draw: Option<&Draw>, load: f64, worked: f64) -> (usize, Vec<(usize, f64)>) {
+        let Some(draw) = draw else {
+            let flow = self.program.column(worked * load, 0.0, 1.0, false);
+            return (flow, vec![(flow, 1.0)]);
+        };
+        let flow = self.program.column(0.0, 0.0, 1.0, false);
+        let (mut sum, mut pieces) = (vec![(flow, -1.0)], Vec::new());
+        for (work, each) in draw.pieces() {
+            let piece = self.program.column(worked * load * each, 0.0, 1.0, false);
+            self.program.row(vec![(piece, 1.0), (n, -(work / load).min(1.0))], Relation::AtMost, 0.0);
+            sum.push((piece, 1.0));
+            pieces.push((piece, each));
+        }
+        self.program.row(sum, Relation::Equal, 0.0);
+        (flow, pieces)
     }
 
     /// Intervals carry at most what their devices do, and a pinned device carries something.
@@ -260,7 +287,9 @@ impl SpendingProgram {
             let device = self.classes[class][0];
             let load = self.most / asked.cool[tables.candidates[device].kind].at(start, end);
             terms.push((column, costs[device].held / unit));
-            terms.push((self.flow[&(class, start, end)], costs[device].worked * load / unit));
+            for &(piece, each) in &self.pieces[&(class, start, end)] {
+                terms.push((piece, costs[device].worked * load * each / unit));
+            }
         }
         if each {
             terms.push((self.rate, -most * self.most / unit));
@@ -292,11 +321,12 @@ impl SpendingProgram {
             let least =
                 |class: usize| self.classes[class].iter().map(|&device| of(device)).fold(f64::INFINITY, f64::min);
             let scale = if most > 0.0 { most } else { 1.0 };
-            let load = |(&(class, start, end), &flow): (&(usize, usize, usize), &usize)| {
+            let load = |(&(class, start, end), pieces): (&(usize, usize, usize), &Vec<(usize, f64)>)| {
                 let kind = tables.candidates[self.classes[class][0]].kind;
-                (flow, least(class) * self.most / asked.cool[kind].at(start, end) / scale)
+                let load = least(class) * self.most / asked.cool[kind].at(start, end) / scale;
+                pieces.iter().map(move |&(piece, each)| (piece, load * each)).collect::<Vec<_>>()
             };
-            let terms: Vec<(usize, f64)> = self.flow.iter().map(load).filter(|term| term.1 > 0.0).collect();
+            let terms: Vec<(usize, f64)> = self.pieces.iter().flat_map(load).filter(|term| term.1 > 0.0).collect();
             self.program.row(terms, Relation::AtMost, most / scale);
         }
     }

@@ -6,15 +6,15 @@ use crate::door::{self, passed, unused_for};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::formulation::spending::{Aim, Asked, SpendingProgram};
 use crate::outcome::PlanError;
-use crate::sustained;
+use crate::points::{self, Effort};
 use crate::tables::{Intervals, Tables, interval};
 use crate::throughput::network::Network;
 use crate::throughput::replay::Carried;
 use crate::throughput::twins;
-use isotherm_core::objective::evaluate;
 use isotherm_core::plan::Plan;
+use isotherm_core::power::Draw;
 use isotherm_core::problem::{Objective, PlacementProblem, floor};
-use isotherm_core::spending::{Cost, figure};
+use isotherm_core::spending::Cost;
 use isotherm_core::sustained::Envelope;
 
 /// Programs solved for one batch, each with a smaller ratio or a higher floor.
@@ -27,6 +27,10 @@ const NODES_MAX: u64 = 3_000;
 const LEFT_OUT_MAX: usize = 4;
 /// Devices up to which that is tried.
 const LEFT_OUT_DEVICES_MAX: usize = 12;
+/// Relative difference from the best up to which a plan's points are chosen stage by stage.
+const NEAR: f64 = 0.05;
+/// Share of the time that is left for the programs of one choice of points and one batch.
+const POINTS_SHARE: f64 = 0.1;
 /// Most devices that are told apart because they warm one another.
 const WARM_MAX: usize = 16;
 
@@ -53,6 +57,11 @@ impl<'a> Best<'a> {
         self.plan.as_ref().map(|(_, value)| *value)
     }
 
+    /// The batch that it states.
+    pub fn batch(&self) -> Option<u32> {
+        self.plan.as_ref().and_then(|(plan, _)| plan.batch)
+    }
+
     /// The plan, its value, and how it was found.
     pub fn into_plan(self) -> Option<(Plan, f64, String)> {
         self.plan.map(|(plan, value)| (plan, value, self.how))
@@ -66,30 +75,30 @@ impl<'a> Best<'a> {
         let (name, unit) = (problem.objective.name().to_owned(), problem.objective.unit().to_owned());
         let mut plan = Plan { objective_name: name, unit, certificate: None, ..plan };
         plan.batch = plan.batch.filter(|_| problem.objective.serves());
-        let plan = match &self.envelope {
-            Some(envelope) => sustained::fitted(problem, plan, &envelope.ceilings)?,
-            None => plan,
+        let at_points = |effort| match &self.envelope {
+            Some(envelope) => points::chosen(problem, plan.clone(), &envelope.ceilings, effort),
+            None if points::matter(problem) => {
+                points::chosen(problem, plan.clone(), &vec![1.0; problem.graph.devices().len()], effort)
+            }
+            None => Some(plan.clone()),
         };
-        let figures = evaluate(&plan, problem);
-        let short = problem.limits.goals.iter().map(|goal| {
-            let found = figure(&plan, problem, goal.figure).unwrap_or(0.0);
-            let short = if goal.figure.maximises() { goal.limit / found } else { found / goal.limit };
-            if goal.reached(Some(found)) { 1.0 } else { short }
-        });
-        let short = short.fold(1.0, f64::max);
-        let value = figures.value(problem.objective)?;
+        let mut plan = at_points(Effort::Alike)?;
+        let (mut short, mut cost) = points::worth(problem, &plan)?;
+        // What is near the best is looked at more closely.
+        let near = |known: f64| cost <= known + NEAR * known.abs();
+        let signed = |value: f64| if problem.objective.maximises() { -value } else { value };
+        if points::matter(problem)
+            && self.value().map(signed).is_none_or(near)
+            && let Some(finer) = at_points(Effort::Each)
+            && let Some(found) = points::worth(problem, &finer)
+        {
+            (plan, (short, cost)) = (finer, found);
+        }
+        let value = signed(cost);
         let better = |known: f64| if problem.objective.maximises() { value > known } else { value < known };
         if self.value().is_none_or(better) {
-            let none = Found {
-                bound: None,
-                evidence: Vec::new(),
-                method: "search for goals".to_owned(),
-                solver: None,
-                nodes: None,
-                stopped: None,
-            };
             // A goal, a pin or a limit that it misses makes it no plan.
-            if certify(problem, plan.clone(), none).is_ok() {
+            if certify(problem, plan.clone(), Found::nothing("search for goals")).is_ok() {
                 (self.plan, self.how) = (Some((plan, value)), how);
             }
         }
@@ -135,10 +144,38 @@ impl Search<'_> {
                 }
             }
         }
+        self.at_points(&known, best)?;
         if !best.holds() || variants.len() > 1 || problem.limits.partial || problem.may_group() {
             self.left_out(free, best)?;
         }
         Ok(bound.filter(|_| whole))
+    }
+
+    /// Plans for devices that are at one point for good: what their slower steps leave of requests in flight counts then.
+    fn at_points(&self, known: &PlacementProblem, best: &mut Best<'_>) -> Result<(), PlanError> {
+        if !points::matter(self.problem) {
+            return Ok(());
+        }
+        let few = known.graph.devices().len() <= LEFT_OUT_DEVICES_MAX;
+        for speeds in points::choices(known) {
+            let (Some(fixed), Some(asked)) = (points::at(known, &speeds), points::at(self.problem, &speeds)) else {
+                continue;
+            };
+            for variant in &fixed.variants() {
+                let own = best.batch().filter(|_| !few);
+                let batches = variant.batches().into_iter().filter(|&batch| own.is_none_or(|own| own == batch));
+                for batch in batches.collect::<Vec<_>>() {
+                    if self.budget.exhausted().is_some() {
+                        return Ok(());
+                    }
+                    self.budget.part(POINTS_SHARE, |budget| {
+                        let search = Search { problem: &asked, budget, most: self.most };
+                        search.in_batches(variant, batch, best)
+                    })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The problem without the devices of which something is not known that the objective or a goal asks for.
@@ -161,7 +198,8 @@ impl Search<'_> {
         batch: u32,
         best: &mut Best<'_>,
     ) -> Result<Option<f64>, PlanError> {
-        let (problem, envelope) = (self.problem, best.envelope.clone());
+        let problem = self.problem;
+        let envelope = best.envelope.as_ref().map(|_| Envelope::of(problem));
         let limited = if envelope.is_some() { variant.sustained() } else { variant.clone() };
         let tables = Tables::new(&limited, false);
         let life = limited.life(batch);
@@ -184,13 +222,18 @@ impl Search<'_> {
         let own = if objective.spends() { costs(objective) } else { Vec::new() };
         let most = self.most.unwrap_or_else(|| fastest(&network));
         let classes = self.classes(&tables, &network, &own, envelope.as_ref());
+        let draws: Vec<Option<Draw>> = tables.candidates.iter().map(|c| limited.draw(c.id)).collect();
         let columns: usize = classes
             .iter()
             .map(|c| {
-                tables.kinds[tables.candidates[c[0]].kind].reach.iter().enumerate().map(|(s, e)| e - s).sum::<usize>()
+                let reach = &tables.kinds[tables.candidates[c[0]].kind].reach;
+                let held = reach.iter().enumerate().map(|(s, e)| e - s).sum::<usize>();
+                let pieces =
+                    draws[c[0]].as_ref().filter(|draw| draw.has_points()).map_or(0, |draw| draw.pieces().count());
+                held * (2 + pieces)
             })
             .sum();
-        if most <= 0.0 || 2 * columns > COLUMNS_MAX {
+        if most <= 0.0 || columns > COLUMNS_MAX {
             return Ok(None);
         }
         let mut limits: Vec<(Vec<Cost>, f64, bool)> = Vec::new();
@@ -216,6 +259,7 @@ impl Search<'_> {
                 classes: &classes,
                 cool: &cool,
                 costs: &own,
+                draws: &draws,
                 floor: asked_floor * tight,
                 limits: &limits,
                 envelope: envelope.as_ref(),
@@ -270,6 +314,7 @@ impl Search<'_> {
                 let alike = |part: &&mut Vec<usize>| {
                     !warm
                         && own.get(part[0]) == own.get(device)
+                        && tables.problem.draw(id(part[0])) == tables.problem.draw(id(device))
                         && goals.iter().all(|&figure| {
                             let cost = |device| tables.problem.cost(id(device), figure);
                             cost(part[0]) == cost(device)

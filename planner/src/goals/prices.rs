@@ -9,6 +9,7 @@ use crate::throughput::clip::{self, Weights};
 use crate::throughput::network::Network;
 use isotherm_core::check::open_batches;
 use isotherm_core::plan::LayerPrice;
+use isotherm_core::power::Draw;
 use isotherm_core::problem::{Objective, PlacementProblem, floor};
 use isotherm_core::spending::Cost;
 
@@ -28,6 +29,7 @@ type Choice = (f64, f64, f64);
 struct Class {
     count: f64,
     cost: Cost,
+    draw: Option<Draw>,
     choices: Vec<Choice>,
 }
 
@@ -105,7 +107,7 @@ fn classes(
     batch: u32,
 ) -> Option<Vec<Class>> {
     let life = problem.life(batch);
-    let mut devices: Vec<(Cost, Vec<Choice>)> = vec![];
+    let mut devices: Vec<(Cost, Option<Draw>, Vec<Choice>)> = vec![];
     let mut ids: Vec<Option<usize>> = vec![None; problem.graph.devices().len()];
     for variant in variants {
         let tables = Tables::new(variant, false);
@@ -113,7 +115,7 @@ fn classes(
         for candidate in &tables.candidates {
             let Some(cost) = problem.cost(candidate.id, problem.objective) else { continue };
             let at = *ids[candidate.id.index()].get_or_insert_with(|| {
-                devices.push((cost, Vec::new()));
+                devices.push((cost, problem.draw(candidate.id), Vec::new()));
                 devices.len() - 1
             });
             let kind = &tables.kinds[candidate.kind];
@@ -128,17 +130,18 @@ fn classes(
                     let rate =
                         |problem: &PlacementProblem| problem.rate(candidate.id, layers, &life).map(|r| r.value());
                     if let (Some(rate), Some(cool)) = (rate(variant), rate(&cool)) {
-                        devices[at].1.push((held as f64, rate, cool));
+                        devices[at].2.push((held as f64, rate, cool));
                     }
                 }
             }
         }
     }
     let mut classes: Vec<Class> = Vec::new();
-    for (cost, choices) in devices {
-        match classes.iter_mut().find(|class| class.cost == cost && class.choices == choices) {
+    for (cost, draw, choices) in devices {
+        let alike = |class: &&mut Class| class.cost == cost && class.draw == draw && class.choices == choices;
+        match classes.iter_mut().find(alike) {
             Some(class) => class.count += 1.0,
-            None => classes.push(Class { count: 1.0, cost, choices }),
+            None => classes.push(Class { count: 1.0, cost, draw, choices }),
         }
     }
     Some(classes)
@@ -177,12 +180,13 @@ fn priced(problem: &PlacementProblem, classes: &[Class], span: (f64, f64)) -> (f
 fn bound(problem: &PlacementProblem, classes: &[Class], (low, high): (f64, f64), price: f64) -> f64 {
     let hourly = problem.objective == Objective::MoneyPerHour;
     let most = |class: &Class| {
-        let Cost { held, worked } = class.cost;
+        let (Cost { held, worked }, draw) = (class.cost, class.draw.as_ref());
         let gained = |(layers, rate, cool): Choice, share: f64| {
+            let load = PlacementProblem::least_load(draw, share / cool, low);
             let cost = if hourly {
-                held + worked * share * low / cool
+                held + worked * load * low
             } else {
-                let each = held * (1.0 / high).max(share / rate) + worked * share / cool;
+                let each = held * (1.0 / high).max(share / rate) + worked * load;
                 PlacementProblem::figure_of_cost(problem.objective, each, 1.0)
             };
             price * layers * share - cost
@@ -190,7 +194,9 @@ fn bound(problem: &PlacementProblem, classes: &[Class], (low, high): (f64, f64),
         let of_choice = |&choice: &Choice| {
             let end = if low > 0.0 { (choice.1 / low).min(1.0) } else { 1.0 };
             let bend = if high.is_finite() { (choice.1 / high).min(end) } else { end };
-            gained(choice, end).max(gained(choice, bend))
+            let corners = draw.into_iter().flat_map(Draw::corners).filter(|_| low > 0.0);
+            let corners = corners.map(|(work, _)| (work * choice.2 / low).min(end));
+            corners.chain([end, bend]).map(|share| gained(choice, share)).fold(0.0, f64::max)
         };
         class.count * class.choices.iter().map(of_choice).fold(0.0, f64::max)
     };

@@ -1,6 +1,7 @@
 //! The planner against enumeration, on hundreds of small random problems.
 
 mod oracle;
+mod points;
 mod world;
 
 mod against_enumeration;

@@ -245,6 +245,61 @@ pub fn least_cost(problem: &PlacementProblem, figure: Objective, floor: f64) -> 
     best
 }
 
+/// The highest rate of all placements, batches and routes whose cost stays within a limit, every device of a placement being
+/// paid for.
+pub fn best_within_cost(problem: &PlacementProblem, figure: Objective, limit: f64) -> Option<f64> {
+    let devices: Vec<DeviceId> = problem.graph.device_ids().filter(|&d| problem.usable(d)).collect();
+    let mut best: Option<f64> = None;
+    placements(problem, &devices, &mut Vec::new(), &mut |placement| {
+        for batch in problem.batches() {
+            let found = rate_within(problem, placement, batch, figure, limit);
+            best = [best, found].into_iter().flatten().reduce(f64::max);
+        }
+    });
+    best
+}
+
+/// The cost is what devices cost while they hold a stage and what each unit of the rate adds; the limit is for each unit.
+fn rate_within(
+    problem: &PlacementProblem,
+    placement: &Placement,
+    batch: u32,
+    figure: Objective,
+    limit: f64,
+) -> Option<f64> {
+    if placement.is_empty() || !fits(problem, placement) || !allowed(problem, placement.len()) {
+        return None;
+    }
+    let mut routes = Vec::new();
+    for first in 0..placement.len() {
+        if placement[first].1.start == 0 {
+            extend(problem, placement, &mut vec![first], 0, &mut routes);
+        }
+    }
+    let life = problem.life(batch);
+    let costs: Vec<_> = placement.iter().map(|(device, _)| problem.cost(*device, figure)).collect::<Option<_>>()?;
+    let held: f64 = costs.iter().map(|cost| cost.held).sum();
+    let limit = limit / PlacementProblem::figure_of_cost(figure, 1.0, 1.0);
+    let mut program = Problem::new(OptimizationDirection::Maximize);
+    let columns: Vec<_> = routes.iter().map(|_| program.add_var(1.0, (0.0, f64::INFINITY))).collect();
+    let mut spent = Vec::new();
+    for (route, &column) in routes.iter().zip(&columns) {
+        let mut each = -limit;
+        for &stop in route {
+            let (device, layers) = placement[stop];
+            each += costs[stop].worked / problem.rate(device, layers, &life)?.value();
+        }
+        spent.push((column, each));
+    }
+    program.add_constraint(spent, ComparisonOp::Le, -held);
+    for (capacity, loads) in rows(problem, placement, &routes, batch)?.into_values() {
+        let terms: Vec<_> = columns.iter().copied().zip(loads).collect();
+        program.add_constraint(terms, ComparisonOp::Le, capacity);
+    }
+    let solution = program.solve().ok()?.into_solution().ok()?;
+    Some(solution.objective()).filter(|&rate| rate > 0.0)
+}
+
 /// With `t` the seconds of a token and `y` the shares of routes, capacities are `sum of y <= capacity * t` and the cost is
 /// linear (Charnes and Cooper 1962).
 fn cost_of(

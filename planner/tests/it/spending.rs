@@ -13,7 +13,7 @@ use isotherm_planner::pareto::frontier;
 use isotherm_planner::{Budget, Outcome, plan};
 
 /// A random problem whose devices have powers and prices.
-fn priced(seed: u64, objective: Objective) -> PlacementProblem {
+pub fn priced(seed: u64, objective: Objective) -> PlacementProblem {
     let recipe =
         Recipe { objective: Objective::Throughput, devices_max: 3, layers_max: 4, shared: false, partial: false };
     let plain = problem(seed, recipe);

@@ -9,6 +9,7 @@ use crate::host::{Roots, number};
 use crate::telemetry::nvml::NvmlCard;
 use crate::telemetry::{Nvml, Sample, Sampler};
 use isotherm_core::device::{Device, DeviceKind};
+use isotherm_core::power::Draw;
 use isotherm_core::thermal::ThermalNode;
 use isotherm_core::units::{Celsius, Joules, Seconds, Watts};
 use std::path::{Path, PathBuf};
@@ -313,7 +314,7 @@ fn guarded(
     let record = device.thermal.as_ref().ok_or("how it warms was never identified")?;
     let throttle = record.throttle_celsius.as_ref().map(|figure| figure.value);
     let limit = limit.or(throttle).or(critical).ok_or("no temperature is known that it must not pass")?;
-    let idle = device.idle_watts.as_ref().ok_or("its power when idle is unknown")?.value;
-    let busy = device.busy_watts.as_ref().ok_or("its power when busy is unknown")?.value;
-    Ok(Guarded { name: device.name.clone(), limit, node: ThermalNode::of(record, air), idle, busy })
+    device.idle_watts.as_ref().ok_or("its power when idle is unknown")?;
+    let draw = Draw::of(device).ok_or("its power when busy is unknown")?;
+    Ok(Guarded { name: device.name.clone(), limit, node: ThermalNode::of(record, air), draw })
 }

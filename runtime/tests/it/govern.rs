@@ -1,5 +1,6 @@
 //! The governor in closed loop with plants that it knows wrongly. The plant is stepped far finer than the governor acts.
 
+use isotherm_core::power::Draw;
 use isotherm_core::thermal::network::Network;
 use isotherm_core::thermal::{ThermalNode, ThermalState};
 use isotherm_core::units::{Celsius, JoulesPerKelvin, Kelvin, KelvinPerWatt, Seconds, Watts};
@@ -96,8 +97,8 @@ impl Plant {
             JoulesPerKelvin::of(capacity),
             Celsius::of(self.air),
         );
-        let (idle, busy) = (Watts::of(self.idle), Watts::of(self.busy));
-        Guarded { name: "card".to_owned(), limit: Celsius::of(limit), node, idle, busy }
+        let draw = Draw::new(Watts::of(self.idle), Watts::of(self.busy));
+        Guarded { name: "card".to_owned(), limit: Celsius::of(limit), node, draw }
     }
 
     fn governed(&self, seconds: u32, limit: f64, wrong: f64, sensor: bool) -> Course {

@@ -2,6 +2,7 @@
 //! of the log, and the work asked of it is the power that the log recorded. The plant is stepped by Euler's method, far
 //! finer than the governor acts.
 
+use isotherm_core::power::Draw;
 use isotherm_core::thermal::ThermalNode;
 use isotherm_core::thermal::fit::{Nodes, Shape, Values, fit};
 use isotherm_core::thermal::log::ThermalLog;
@@ -182,8 +183,8 @@ fn govern(number: u32, log: &ThermalLog, from: usize, heats: &[f64], is_calm: bo
                 JoulesPerKelvin::of(one["capacity_joules_per_kelvin"]),
                 Celsius::of(one["reference_celsius"]),
             );
-            let (idle, busy) = (Watts::of(IDLE), Watts::of(BUSY));
-            let guarded = Guarded { name: "card".to_owned(), limit: Celsius::of(limit), node, idle, busy };
+            let draw = Draw::new(Watts::of(IDLE), Watts::of(BUSY));
+            let guarded = Guarded { name: "card".to_owned(), limit: Celsius::of(limit), node, draw };
             let course = plant.governed(&demand, begin, guarded);
             let swing = travelled(&course.watts) / travelled(&best.watts);
             let (seconds, acts) = (course.watts.len(), course.actions.len());

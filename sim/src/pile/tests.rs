@@ -41,8 +41,8 @@ fn item(record: ThermalRecord, steps: &[(f64, f64, f64)]) -> Item {
         watts: None,
     };
     let governor = (!steps.is_empty()).then(|| Governor::new(steps.iter().map(step).collect()).expect("valid"));
-    let (idle, busy) = (Watts::of(10.0), Watts::of(200.0));
-    Item { idle, busy, cap: 1.0, record: Some(record), governor, battery: None }
+    let draw = Draw::new(Watts::of(10.0), Watts::of(200.0));
+    Item { draw, cap: 1.0, record: Some(record), governor, battery: None }
 }
 
 fn chassis(devices: usize) -> Chassis {
@@ -94,7 +94,7 @@ fn one_node_in_a_pile_throttles_at_the_closed_form_crossing() {
 fn a_busy_neighbour_makes_a_device_throttle_that_would_not_alone() {
     // 25 + 160 (0.3 + 0.05) = 81; the neighbour's 200 W add 10.
     let mut mild = item(record(0.3, 100.0), &[(90.0, 80.0, 0.5)]);
-    mild.busy = Watts::of(160.0);
+    mild.draw = Draw::new(Watts::of(10.0), Watts::of(160.0));
     let mut pile = pile(vec![mild, item(record(0.3, 100.0), &[])], Some(&chassis(2)));
     pile.work(SimTime::ZERO, 0, true);
     let begun = SimTime::ZERO + seconds(20_000.0);

@@ -6,6 +6,7 @@ use crate::body::Body;
 use crate::heat::{Heat, Seat};
 use crate::pile::{Item, Pile};
 use isotherm_core::device::Device;
+use isotherm_core::power::Draw;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::thermal::governor::Governor;
 use isotherm_core::thermal::{ThermalNode, ThermalState, Throttle};
@@ -66,9 +67,9 @@ pub fn heat(problem: &PlacementProblem, servers: &mut [ServerSetup]) -> Result<H
             heat.seats[server] = Seat::Alone(heat.bodies.len());
             let state = device.thermal.as_ref().map(|record| {
                 let node = ThermalNode::of(record, problem.ambient);
-                (ThermalState::settled(node, item.idle), Throttle::of(record))
+                (ThermalState::settled(node, item.draw.idle()), Throttle::of(record))
             });
-            heat.bodies.push(Body::new(item.idle, item.busy, item.cap, state));
+            heat.bodies.push(Body::new(item.draw, item.cap, state));
         } else {
             heat.seats[server] = Seat::Pile(heat.piles.len(), 0);
             let pile = Pile::new(vec![item], None, problem.ambient, conditions.air.clone());
@@ -91,11 +92,11 @@ fn governor(device: &Device) -> Option<Governor> {
 fn bystander(device: &Device) -> Option<Item> {
     let idle = device.idle_watts.as_ref()?.value;
     let record = Some(device.thermal.clone()?);
-    Some(Item { idle, busy: idle, cap: 1.0, record, governor: None, battery: None })
+    Some(Item { draw: Draw::new(idle, idle), cap: 1.0, record, governor: None, battery: None })
 }
 
 fn item(device: &Device, power_cap: Option<Watts>) -> Result<(Option<Item>, String), SimulateError> {
-    let (Some(idle), Some(busy)) = (&device.idle_watts, &device.busy_watts) else {
+    let (Some(draw), Some(idle), Some(busy)) = (Draw::of(device), &device.idle_watts, &device.busy_watts) else {
         if let Some(cap) = power_cap {
             return Err(SimulateError::CapWithoutPower { device: device.name.clone(), cap });
         }
@@ -108,7 +109,7 @@ fn item(device: &Device, power_cap: Option<Watts>) -> Result<(Option<Item>, Stri
             if cap <= idle {
                 return Err(SimulateError::CapBelowIdle { device: device.name.clone(), cap, idle });
             }
-            (cap - idle) / (busy - idle)
+            draw.speed_under(cap)
         }
         _ => 1.0,
     };
@@ -123,5 +124,5 @@ fn item(device: &Device, power_cap: Option<Watts>) -> Result<(Option<Item>, Stri
         None => source += ", no thermal parameters",
     }
     let (record, battery) = (device.thermal.clone(), device.battery.clone());
-    Ok((Some(Item { idle, busy, cap, record, governor: governor(device), battery }), source))
+    Ok((Some(Item { draw, cap, record, governor: governor(device), battery }), source))
 }
