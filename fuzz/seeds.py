@@ -34,6 +34,7 @@ memory_bandwidth = { value = "1008 GB/s", source = "data sheet", how = "declared
 compute = "165 TFLOP/s"
 idle_power = "25 W"
 busy_power = "450 W"
+power_points = [{ speed = 0.934, power = "315 W" }, { speed = 0.6, power = { value = "200 W", how = "measured" } }]
 thermal = { resistance = "0.11 K/W", capacity = "900 J/K", throttle_at = "83 °C", resume_at = "78 °C", throttled_speed = 0.7 }
 
 [[devices]]

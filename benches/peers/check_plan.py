@@ -120,11 +120,28 @@ def experts_at(experts, tokens):
     return max(max(of_device(held), Q(0)) for held in parts) / experts.get("width", 1)
 
 
+def speed_under(device, cap):
+    """Share of full speed at which a device is busy under a power cap: on the lines from idle through its operating points to
+    full speed. None where its powers are not known, which a cap then slows by nothing that is known."""
+    idle, busy = value(device.get("idle_watts")), value(device.get("busy_watts"))
+    if idle is None or busy is None or not busy > idle:
+        return None
+    share = min(max((cap - Q(idle)) / (Q(busy) - Q(idle)), Q(0)), Q(1))
+    points = [((Q(value(p["watts"])) - Q(idle)) / (Q(busy) - Q(idle)), Q(p["speed"]))
+              for p in reversed(device.get("power_points", [])) if p["speed"] < 1]
+    below = (Q(0), Q(0))
+    for above in points + [(Q(1), Q(1))]:
+        if share <= above[0]:
+            return below[1] + (above[1] - below[1]) * (share - below[0]) / (above[0] - below[0])
+        below = above
+    return Q(1)
+
+
 class Problem:
     """The inputs, and what follows from them by the published formulas."""
 
     def __init__(self, data, degree=None):
-        self.data, self.degree, self.role = data, degree or {}, None
+        self.data, self.degree, self.role, self.speeds = data, degree or {}, None, {}
         self.model, self.limits = data["model"], data["limits"]
         self.workload, self.serving, self.objective = data["workload"], data["serving"], data["objective"]
         self.devices = {d["name"]: d for d in data["devices"]["devices"]}
@@ -166,6 +183,17 @@ class Problem:
         if role == "prefill":
             side.workload = dict(self.workload, output_tokens={"min": 1, "max": 1})
         return side
+
+    def capped(self, plan):
+        """The problem in which every device is as fast as the power cap of its stage leaves it."""
+        slower = copy.copy(self)
+        slower.speeds = {}
+        for stage in plan["stages"]:
+            for name in stage["devices"] if stage.get("power_cap_watts") is not None else []:
+                speed = speed_under(self.devices[name], Q(stage["power_cap_watts"]))
+                if speed is not None:
+                    slower.speeds.setdefault(name, speed)
+        return slower
 
     # -- the model --------------------------------------------------------------------------------------------------
     def geometry(self, format):
@@ -305,7 +333,8 @@ class Problem:
             total += curve_at(p["embedding_seconds"], tokens)
         if end == self.layers and sequences:
             total += curve_at(p["head_seconds"], sequences)
-        return self.with_bringing(name, start, end, total)
+        speed = self.speeds.get(name, Q(1))
+        return self.with_bringing(name, start, end, total / speed if speed > 0 else Q(sys.float_info.max))
 
     def shares_caches(self, name):
         """Whether another device computes on the processor of its host."""
@@ -375,7 +404,9 @@ class Problem:
 
     def rate(self, name, start, end, batch):
         if self.timing(name) == "rates":
-            return next((Q(r) for k, r in self.devices[name]["rates"] if k == end - start), None)
+            full = next((Q(r) for k, r in self.devices[name]["rates"] if k == end - start), None)
+            speed = self.speeds.get(name, Q(1))
+            return None if full is None or speed <= 0 else full * speed
         if self.timing(name) == "unknown":
             return None
         residence = self.residence(name, start, end, self.life(batch))
@@ -1867,7 +1898,9 @@ def violations(problem, plan):
             stops = stops_of(plan, route)
             if problem.entry(stops[0][0], 1) is None or problem.exit(stops[-1][0]) is None:
                 wrong.append("no way between a route and where requests come in")
-        worth = evaluate(problem, plan)
+        worth = evaluate(problem.capped(plan), plan)
+        # A device that a cap stops never ends a step.
+        worth = None if worth is not None and worth > Q(sys.float_info.max) else worth
         if worth is None:
             wrong.append("a time, way or rate that the plan needs is unknown")
         elif not agree(worth, Q(plan["objective_value"])):

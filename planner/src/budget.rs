@@ -53,6 +53,8 @@ pub enum Limit {
     Interrupt,
     /// The gap asked for was reached; it is larger than none.
     Gap,
+    /// Both sides of a division have plans, and those that were found do not go together: no more time helps.
+    Sides,
 }
 
 impl std::fmt::Display for Limit {
@@ -62,6 +64,7 @@ impl std::fmt::Display for Limit {
             Self::Nodes => "the node limit",
             Self::Interrupt => "an interrupt",
             Self::Gap => "the gap asked for",
+            Self::Sides => "sides whose plans do not go together",
         })
     }
 }

@@ -163,6 +163,8 @@ struct Search<'a> {
     rate: f64,
     /// Whether a division was left of which nobody knows whether it has a plan.
     open: bool,
+    /// Whether plans of both sides were found that do not go together.
+    apart: bool,
     stopped: Option<Limit>,
 }
 
@@ -170,7 +172,18 @@ impl<'a> Search<'a> {
     fn new(problem: &'a PlacementProblem, budget: &'a Budget<'a>, rate: f64) -> Self {
         let sides = Role::ALL.map(|role| problem.side(role));
         let covers = Covers::new(problem, &sides, budget);
-        Self { problem, budget, sides, covers, known: BTreeMap::new(), best: None, rate, open: false, stopped: None }
+        Self {
+            problem,
+            budget,
+            sides,
+            covers,
+            known: BTreeMap::new(),
+            best: None,
+            rate,
+            open: false,
+            apart: false,
+            stopped: None,
+        }
     }
 
     fn run(mut self) -> Result<Divided, PlanError> {
@@ -201,6 +214,9 @@ impl<'a> Search<'a> {
         let bound = closed.max(left).max(unlisted);
         let bound = Some(bound).filter(|bound| known && bound.is_finite());
         let impossible = complete && !self.open && self.best.is_none();
+        if self.apart && self.best.is_none() {
+            self.stopped = self.stopped.or(Some(Limit::Sides));
+        }
         let Self { best: plan, covers, stopped, .. } = self;
         Ok(Divided { plan, bound, covers, planned, divisions, impossible, stopped })
     }
@@ -231,7 +247,10 @@ impl<'a> Search<'a> {
         };
         let joined = self.joined(division, prefill, decode)?;
         // Other plans of the sides might go together.
-        self.open |= joined.is_none();
+        if joined.is_none() {
+            self.open = true;
+            self.apart = true;
+        }
         if let Some(plan) = joined
             && let Some(rate) = plan.objective_value.filter(|&rate| rate > self.rate || self.best.is_none())
         {

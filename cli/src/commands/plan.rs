@@ -18,11 +18,11 @@ use isotherm_core::check::FeasiblePlan;
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::Store;
 use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Stage, Status};
-use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::problem::{Division, Objective, PlacementProblem};
 use isotherm_core::spending::spent;
 use isotherm_core::units::Seconds;
 use isotherm_planner::baselines::Baseline;
-use isotherm_planner::{Budget, Outcome};
+use isotherm_planner::{Budget, Limit, Outcome};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
@@ -46,6 +46,13 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
         limits.division = when.into();
     }
     if let Some(algorithm) = args.algorithm {
+        if question.problem.limits.division == Division::Always {
+            let what = "--algorithm, and plans that are all divided (--disaggregate always, or disaggregation in the \
+                        scenario): other planners divide none";
+            return Err(
+                Failure::new(Code::Usage, what).remedy("leave out --algorithm, or plan with --disaggregate auto")
+            );
+        }
         return other(ui, args, &question.problem, algorithm.into());
     }
     let asked = promises::asked(&args.promises)?;
@@ -94,6 +101,13 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
             Code::Infeasible,
             format!("{} has no plan:\n  {}", question.problem.name, plan.reasons.join("\n  ")),
         )),
+        Outcome::Unknown { stopped_by: Limit::Sides } => {
+            let what = "the plans found for prompts and for answers do not go together: they overdraw a memory that devices \
+                        share, or the cache does not get across; whether others do is not known";
+            let remedy = "say who prefills (disaggregation.prefill), give the sides memories of their own, or plan with \
+                          --disaggregate never";
+            Err(Failure::new(Code::Limit, what).remedy(remedy))
+        }
         Outcome::Unknown { stopped_by } => {
             Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy("raise --time-limit"))
         }

@@ -24,12 +24,18 @@ use crate::exact::{Exact, exact, larger, mean, nearest, whole};
 use crate::ids::DeviceId;
 use crate::plan::Plan;
 use crate::problem::{Division, PlacementProblem, Role};
-use num_traits::{Signed, Zero};
+use num_traits::{Signed, ToPrimitive, Zero};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Most divisions, by number of each kind of device, that are looked at one by one.
 pub const DIVISIONS_MAX: u128 = 200_000;
+
+/// Parts of a layer that are counted, as a power of two: a division is a sum of whole numbers, and all are summed up in a
+/// fraction of a second.
+const PARTS_BITS: u32 = 60;
+/// More parts than any model has.
+const PARTS_MAX: u128 = 1 << 100;
 
 /// The problem as a plan was asked: it says whether divided plans were looked at.
 pub(super) fn asked<'p>(plan: &Plan, problem: &'p PlacementProblem) -> Cow<'p, PlacementProblem> {
@@ -203,14 +209,18 @@ fn by_division(kinds: &[(Covers, Vec<DeviceId>)], layers: &Exact, bound: f64) ->
     if count > DIVISIONS_MAX {
         return vec![BoundFault::TooLarge { what: "divisions of the devices", count, max: DIVISIONS_MAX }];
     }
+    // Whole parts of a layer, rounded up: what covers too little in them covers too little.
+    let parts = |covered: &Exact| (covered * whole(1 << PARTS_BITS)).ceil().to_integer().to_u128().unwrap_or(PARTS_MAX);
+    let each: Vec<(u128, u128)> = kinds.iter().map(|((p, d), _)| (parts(p), parts(d))).collect();
+    let needed = (layers * whole(1 << PARTS_BITS)).floor().to_integer().to_u128().unwrap_or(0);
     let mut numbers = vec![0_usize; kinds.len()];
     loop {
-        let (mut prefill, mut decode) = (Exact::zero(), Exact::zero());
-        for (&number, ((p, d), devices)) in numbers.iter().zip(kinds) {
-            prefill += p * whole(number as u64);
-            decode += d * whole((devices.len() - number) as u64);
+        let (mut prefill, mut decode) = (0_u128, 0_u128);
+        for (&number, ((p, d), (_, devices))) in numbers.iter().zip(each.iter().zip(kinds)) {
+            prefill = prefill.saturating_add(p.saturating_mul(number as u128));
+            decode = decode.saturating_add(d.saturating_mul((devices.len() - number) as u128));
         }
-        if prefill >= *layers && decode >= *layers {
+        if prefill >= needed && decode >= needed {
             let what =
                 format!("with {numbers:?} of each kind of device on the side that prefills, both cover all layers");
             return vec![BoundFault::Divided { bound, what }];

@@ -12,8 +12,9 @@ use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::{Offload, Store};
 use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status};
+use isotherm_core::power::PowerPoint;
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
-use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond};
+use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond, Watts};
 use isotherm_core::workload::Length;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -357,6 +358,51 @@ fn both_checkers_compute_the_same_figures() {
         }
     }
     assert!(compared > 40, "{compared} of {}", cases.len());
+}
+
+#[test]
+fn both_checkers_find_stages_as_slow_under_power_caps() {
+    let mut draw = Draw(0x90_1357);
+    let mut cases = Vec::new();
+    for _ in 0..600 {
+        let mut problem = draw_problem(&mut draw);
+        let mut file = problem.graph.file().clone();
+        for device in &mut file.devices {
+            if draw.one_in(8) {
+                continue;
+            }
+            let (idle, busy) = (draw.between(0.0, 40.0), draw.between(80.0, 300.0));
+            device.idle_watts = Some(Figure::declared(Watts::of(idle), "test"));
+            device.busy_watts = Some(Figure::declared(Watts::of(busy), "test"));
+            let mut at = (1.0, 1.0);
+            for _ in 0..draw.below(4) {
+                at = (at.0 * draw.between(0.5, 0.95), at.1 * draw.between(0.5, 0.95));
+                let watts = Figure::declared(Watts::of(idle + at.1 * (busy - idle)), "test");
+                device.power_points.push(PowerPoint { speed: at.0, watts });
+            }
+        }
+        problem.graph = DeviceGraph::new(file).expect("valid");
+        let mut plan = draw_plan(&mut draw, &problem);
+        for stage in &mut plan.stages {
+            if stage.devices.len() == 1 && !draw.one_in(5) {
+                stage.power_cap_watts = Some(Watts::of(draw.between(1.0, 320.0)));
+            }
+        }
+        cases.push((problem, serde_json::to_value(plan).expect("serialises")));
+    }
+    let Some(judged) = peer("both_checkers_find_stages_as_slow_under_power_caps", &cases) else { return };
+    let (mut compared, mut slower) = (0, 0);
+    for ((problem, plan), theirs) in cases.iter().zip(judged) {
+        let mut plan: Plan = serde_json::from_value(plan.clone()).expect("built here");
+        let ours = evaluate(&plan, problem).value(problem.objective);
+        if let (Some(ours), Some(theirs)) = (ours, theirs["objective"].as_f64()) {
+            assert!((ours - theirs).abs() <= 1e-9 * ours.abs(), "{ours} {theirs}");
+            compared += 1;
+            plan.stages.iter_mut().for_each(|stage| stage.power_cap_watts = None);
+            slower += usize::from(evaluate(&plan, problem).value(problem.objective) != Some(ours));
+        }
+    }
+    assert!(compared > 40 && slower > 25, "{compared} {slower}");
 }
 
 #[test]

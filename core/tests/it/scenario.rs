@@ -213,6 +213,50 @@ fn faults_of_a_table_are_shown_in_that_table() {
 }
 
 #[test]
+fn operating_points_are_read_with_who_states_them_and_full_speed_stands_for_the_busy_power() {
+    let points = "power_points = [{ speed = 1, power = \"90 W\" }, { speed = 0.5, power = { value = \"30 W\", source = \"me\" } }]";
+    let text = format!(
+        "{}idle_power = \"10 W\"\n{points}\n",
+        with("").replace("table = \"cpu-2core\"", "name = \"x\"\nkind = \"gpu\"")
+    );
+    let problem = problem(&text);
+    let device = &problem.graph.devices()[0];
+    assert_eq!(device.busy_watts.as_ref().map(|busy| busy.value.value()), Some(90.0));
+    assert_eq!(device.power_points[1].watts.source.as_deref(), Some("me"));
+    let json = serde_json::to_value(device).expect("serialises");
+    assert_eq!(json["power_points"][1]["watts"]["value"], 30.0);
+    assert_eq!(serde_json::from_value::<isotherm_core::device::Device>(json).expect("the same"), *device);
+    // The busy power of a scenario is not that of its table, and so are points of that table.
+    let own = parse(&with("").replace("cpu-2core\"", "rtx-3090\"\nbusy_power = \"300 W\"")).expect("valid");
+    assert!(own.problem(None, None).expect("valid").graph.devices()[0].power_points.is_empty());
+    for (points, said) in [
+        ("[{ speed = 1.5, power = \"50 W\" }]", "0.001 to 1"),
+        ("[{ power = \"50 W\" }]", "speed"),
+        ("[{ speed = 0.5 }]", "power"),
+        ("[{ speed = 0.5, power = \"50 W\", watts = 3 }]", "watts"),
+        ("\"many\"", "power_points"),
+    ] {
+        let refused =
+            refusal(&format!("{}idle_power = \"10 W\"\nbusy_power = \"90 W\"\npower_points = {points}\n", with("")));
+        assert!(refused.contains(said), "{points}: {refused}");
+    }
+    let wrong = |points: &str| {
+        let text = format!("{}idle_power = \"10 W\"\nbusy_power = \"90 W\"\npower_points = {points}\n", with(""));
+        parse(&text)
+            .map_err(|errors| listed(&errors))
+            .and_then(|scenario| scenario.problem(None, None).map(|_| ()).map_err(|errors| format!("{errors:?}")))
+    };
+    for (points, said) in [
+        ("[{ speed = 0.5, power = \"95 W\" }]", "below the busy power"),
+        ("[{ speed = 0.5, power = \"5 W\" }]", "above the idle power"),
+        ("[{ speed = 0.5, power = \"50 W\" }, { speed = 0.7, power = \"40 W\" }]", "slower than the one before"),
+    ] {
+        let refused = wrong(points).expect_err("no table of points");
+        assert!(refused.contains(said), "{points}: {refused}");
+    }
+}
+
+#[test]
 fn a_table_name_cannot_leave_its_folder() {
     let text = with("").replace("cpu-2core", "../../secret");
     let mut asked = Vec::new();
