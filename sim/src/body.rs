@@ -300,7 +300,9 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use isotherm_core::device::{Device, DeviceKind};
     use isotherm_core::figure::Figure;
+    use isotherm_core::power::PowerPoint;
     use isotherm_core::thermal::{ThermalNode, ThermalRecord};
     use isotherm_core::units::{JoulesPerKelvin, KelvinPerWatt};
     use proptest::prelude::*;
@@ -374,6 +376,20 @@ mod tests {
         let last = toll.samples.last().expect("power is known");
         assert_eq!((last.temperature_celsius, last.speed, last.utilisation), (None, Some(0.6), Some(1.0)));
         assert!((last.energy_joules.expect("known").value() - 140.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn at_an_operating_point_a_device_draws_what_the_point_says() {
+        let mut device = Device::named("card", "host", DeviceKind::Gpu);
+        let watts = |watts: f64| Figure::declared(Watts::of(watts), "test");
+        (device.idle_watts, device.busy_watts) = (Some(watts(10.0)), Some(watts(110.0)));
+        device.power_points = vec![PowerPoint { speed: 0.8, watts: watts(60.0) }];
+        let draw = Draw::of(&device).expect("powers are known");
+        let cap = draw.speed_under(Watts::of(60.0));
+        let mut body = Body::new(draw, cap, None);
+        body.work(SimTime::ZERO, true);
+        assert_eq!(body.clock(), 0.8);
+        assert!((body.toll(SimTime(2_000_000_000)).absorbed.value() - 120.0).abs() < 1e-9);
     }
 
     #[test]

@@ -10,10 +10,10 @@ use isotherm_core::ids::{DeviceId, Layers};
 use isotherm_core::objective::evaluate;
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Choices, Division, Limits, Objective, PlacementProblem, ProblemParts, Role};
-use isotherm_core::units::{Bytes, Seconds};
+use isotherm_core::units::{Bytes, Seconds, TokensPerSecond};
 use isotherm_core::workload::{Length, Serving};
 use isotherm_planner::baselines::{Baseline, baseline};
-use isotherm_planner::{Budget, Outcome, plan};
+use isotherm_planner::{Budget, Limit, Outcome, plan};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicBool;
@@ -356,6 +356,73 @@ fn where_no_two_devices_hold_all_layers_alone_pairs_that_hold_stages_together_ar
     assert!((value - expected).abs() <= 2e-6 * expected, "{value} instead of {expected}");
     let bound = found.certificate.as_ref().and_then(|c| c.bound);
     assert!(bound.is_none_or(|bound| bound >= expected * (1.0 - 1e-9)), "{bound:?} under {expected}");
+}
+
+#[test]
+fn a_group_is_on_one_side_of_a_division_that_names_who_prefills() {
+    let mut problem = cards(4, |_, ample, device| {
+        let memory = bytes_of(ample, Layers::new(0, 2)).min(bytes_of(ample, Layers::new(1, 3))) - 2_000;
+        device.memory_bytes = Some(Figure::declared(Bytes(memory), "test"));
+    });
+    problem.limits.choices.tensor_parallel = vec![2];
+    let mut plans = Vec::new();
+    for named in [["d0", "d1"], ["d0", "d2"]] {
+        problem.limits.prefill = named.iter().map(|&name| name.to_owned()).collect();
+        let found = planned(&problem, 0).expect("two pairs");
+        for (stage, role) in found.stages.iter().zip(found.stage_roles()) {
+            let prefills = stage.devices.iter().filter(|device| problem.limits.prefill.contains(device)).count();
+            let all = if role == Some(Role::Prefill) { stage.devices.len() } else { 0 };
+            assert_eq!(prefills, all, "{:?} with {named:?} named", stage.devices);
+        }
+        plans.push(found);
+    }
+    // A plan for other names has groups across the division.
+    let across = plans[0].violations(&problem);
+    assert!(across.iter().any(|fault| fault.to_string().contains("disaggregation.prefill")), "{across:?}");
+}
+
+#[test]
+fn prompts_come_from_the_source_to_who_prefills_and_answers_leave_from_who_decodes() {
+    let rated = |links: &[(&str, &str, f64)]| {
+        let plain = cards(2, |_, _, _| {});
+        let mut file = plain.graph.file().clone();
+        file.junctions = vec!["source".to_owned(), "sink".to_owned()];
+        for &(from, to, rate) in links {
+            let mut end = link(from, to, 0.0, 1.0, &[]);
+            (end.latency_seconds, end.bandwidth_bytes_per_second) = (None, None);
+            end.tokens_per_second = Some(TokensPerSecond::of(rate));
+            file.links.push(end);
+        }
+        let mut problem = rebuilt(&plain, file, |_| {});
+        problem.limits.prefill = vec!["d0".to_owned()];
+        problem
+    };
+    let value = |problem: &PlacementProblem| planned(problem, 0).map(|plan| plan.objective_value.expect("a value"));
+    let free = value(&rated(&[])).expect("a plan");
+    let near = |found: Option<f64>, expected: f64| {
+        let found = found.expect("a plan");
+        assert!((found - expected).abs() <= 2e-6 * expected, "{found} instead of {expected}");
+    };
+    near(value(&rated(&[("source", "d0", 1e9), ("d1", "sink", 1e9)])), free);
+    near(value(&rated(&[("source", "d0", 0.3 * free), ("d1", "sink", 1e9)])), 0.3 * free);
+    near(value(&rated(&[("source", "d0", 1e9), ("d1", "sink", 0.4 * free)])), 0.4 * free);
+    // Where only the other device is reached, or answers leave from nowhere else, there is no plan.
+    assert_eq!(value(&rated(&[("source", "d1", 1e9), ("d1", "sink", 1e9)])), None);
+    assert_eq!(value(&rated(&[("source", "d0", 1e9), ("d0", "sink", 1e9)])), None);
+}
+
+#[test]
+fn where_no_plans_of_the_sides_go_together_that_is_said_instead_of_a_limit() {
+    let mut apart_found = 0;
+    for seed in 0..200 {
+        let mut problem = apart(seed, Division::Always);
+        problem.limits.division = Division::Always;
+        if let Outcome::Unknown { stopped_by } = plan(&problem, &Budget::default()).expect("planned") {
+            assert_eq!(stopped_by, Limit::Sides, "seed {seed}");
+            apart_found += 1;
+        }
+    }
+    assert!(apart_found > 0, "none of the problems has sides that do not go together");
 }
 
 #[test]

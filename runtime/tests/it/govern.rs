@@ -1,6 +1,8 @@
 //! The governor in closed loop with plants that it knows wrongly. The plant is stepped far finer than the governor acts.
 
-use isotherm_core::power::Draw;
+use isotherm_core::device::{Device, DeviceKind};
+use isotherm_core::figure::Figure;
+use isotherm_core::power::{Draw, PowerPoint};
 use isotherm_core::thermal::network::Network;
 use isotherm_core::thermal::{ThermalNode, ThermalState};
 use isotherm_core::units::{Celsius, JoulesPerKelvin, Kelvin, KelvinPerWatt, Seconds, Watts};
@@ -205,6 +207,32 @@ fn without_a_sensor_the_model_alone_keeps_more_distance_and_says_so() {
     assert!(course.actions.iter().all(|action| !action.forecast.measured));
     let best = CARD.best_constant(SECONDS, LIMIT);
     assert!(course.done >= 0.8 * best, "{:.3} of {best:.3}", course.done);
+}
+
+#[test]
+fn a_power_limit_leaves_the_speed_of_its_operating_point_and_pauses_leave_less() {
+    let mut device = Device::named("card", "host", DeviceKind::Gpu);
+    let watts = |watts: f64| Figure::declared(Watts::of(watts), "test");
+    (device.idle_watts, device.busy_watts) = (Some(watts(20.0)), Some(watts(220.0)));
+    device.power_points = vec![PowerPoint { speed: 0.8, watts: watts(120.0) }];
+    let node = ThermalNode::new(KelvinPerWatt::of(0.4), JoulesPerKelvin::of(100.0), Celsius::of(25.0));
+    // 25 °C and 120 W at 0.4 K/W make 73 °C, a kelvin below which it aims.
+    let share = |caps: Option<(Watts, Watts)>| {
+        let draw = Draw::of(&device).expect("powers are known");
+        let guarded = Guarded { name: "card".to_owned(), limit: Celsius::of(74.0), node, draw };
+        let means = Means { caps, batch: true, shift: false };
+        let mut governor = Governor::new(guarded, means, Settings::default(), Some(Celsius::of(73.0)));
+        let mut state = ThermalState::new(node, Celsius::of(73.0));
+        for _ in 0..600 {
+            state.advance(Seconds::of(1.0), governor.power());
+            let (temperature, power) = (Some(state.temperature()), Some(governor.power()));
+            governor.step(&Reading { temperature, power, work: 1.0, demand: 1.0, ..Reading::default() });
+        }
+        governor.share()
+    };
+    let (limited, paused) = (share(Some((Watts::of(50.0), Watts::of(220.0)))), share(None));
+    assert!((limited - 0.8).abs() < 0.02, "{limited}");
+    assert!((paused - 0.5).abs() < 0.02, "{paused}");
 }
 
 #[test]

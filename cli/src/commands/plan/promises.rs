@@ -14,6 +14,11 @@ use isotherm_planner::{Budget, Outcome};
 use isotherm_sim::{Options, SimulateError};
 use std::time::Instant;
 
+/// Fewest runs, on other seeds than those by which plans are chosen, in which a plan has to keep its promises too.
+const SEEDS: u32 = 10;
+/// The first of these seeds.
+const AGAIN: u64 = 0x51_0a6a;
+
 /// The promises asked for; none where no time is.
 pub fn asked(promises: &Promises) -> Result<Vec<Promise>, Failure> {
     if !(promises.slo_percentile > 0.0 && promises.slo_percentile <= 100.0) {
@@ -51,9 +56,17 @@ pub fn keep(
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
     let options = Options { seeds: how.seeds, trace: false, interrupt: Some(interrupt::flag()), ..Options::default() };
     let judge = |plan: &FeasiblePlan| -> Result<Vec<f64>, SimulateError> {
-        let options = Options { trace: true, ..options.clone() };
-        let report = isotherm_sim::simulate(plan, problem, &problem.workload, &options)?;
-        Ok(promises.iter().map(|promise| percentile(&report, promise)).collect())
+        let times = |options: Options| -> Result<Vec<f64>, SimulateError> {
+            let report = isotherm_sim::simulate(plan, problem, &problem.workload, &options)?;
+            Ok(promises.iter().map(|promise| percentile(&report, promise)).collect())
+        };
+        let first = times(Options { trace: true, ..options.clone() })?;
+        if first.iter().zip(promises).any(|(found, promise)| *found > promise.most.value()) {
+            return Ok(first);
+        }
+        // What was kept by chance is not kept in other runs.
+        let again = times(Options { trace: true, seeds: how.seeds.max(SEEDS), seed: AGAIN, ..options.clone() })?;
+        Ok(first.into_iter().zip(again).map(|(one, other)| one.max(other)).collect())
     };
     let found = refine(problem, promises, how.rounds, &budget, judge).map_err(|e| match e {
         RefineError::Plan(e) => Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)),
