@@ -1472,9 +1472,10 @@ class Walks:
     """Walks through all layers: chains that may use a device again, not twice in a row, paying its price each time.
 
     Times are whole multiples of 2^-80 s, rounded down; a price is the same whole number where it is paid and where it is
-    subtracted. Phase 0 goes with the first chunk until the longest stage, which takes all chunks up to the followed one, the
-    last that is as long as the first; phase 1 goes on with that one, and the last stage takes the rest. One chunk knows
-    phase 1 alone.
+    subtracted. A stage is long where all chunks up to the followed one, the last that is as long as the first, take longer than
+    nine tenths of the greatest stage time of the part before. Phase 0 goes with the first chunk up to the first long stage, which
+    takes all up to the followed one; phase 1 goes on with that one; where there is another after it, the last long stage takes
+    that one too, and phase 2 goes on with it alone. One chunk knows phase 0 alone.
     """
     UNIT, NEVER, LONGEST, PRICE_MAX = 2**80, 2**125, 2**120, 2**100
 
@@ -1486,6 +1487,8 @@ class Walks:
         self.chunks = len(chunks)
         tokens = [1] if tpot else [c[0] for c in chunks]
         self.followed = len(chunks) - (1 if tokens[0] == tokens[-1] else 2)
+        last = len(chunks) - 1
+        self.follows = [0] if last == 0 else [0, self.followed] + ([last] if self.followed < last else [])
         self.step, self.reach = {}, {}
         for d in self.devices:
             for ends, k in ((ends, k) for ends in range(4) for k in range(1, self.layers + 1)):
@@ -1551,33 +1554,35 @@ class Walks:
     def completions(self, prices, over, most, ruled):
         """Cheapest ways to the end, {(phase, stages still allowed, layer): {device: cost}}, from the end of a stage and
         from the start of one."""
-        after, begun = {}, {}
-        phases = (1,) if self.chunks == 1 else (0, 1)
-        top = self.most if ruled else 0
+        after, begun, phases = {}, {}, range(len(self.follows))
+        never = dict.fromkeys(self.devices, self.NEVER)
+        top, long_from = self.most if ruled else 0, over - max(over, 0) // 10
         for level in range(top + 1):
             may_end = not (ruled and self.exact) or level == 0
-            after[1, level, self.layers] = self.exit if may_end else dict.fromkeys(self.devices, self.NEVER)
-            after[0, level, self.layers] = dict.fromkeys(self.devices, self.NEVER)
+            for phase in phases:
+                after[phase, level, self.layers] = self.exit if may_end and phase == phases[-1] else never
             for start in reversed(range(self.layers)):
-                best = {phase: dict.fromkeys(self.devices, self.NEVER) for phase in (0, 1)}
+                best = {phase: dict(never) for phase in phases}
                 below = level - 1 if ruled else 0
                 for d in self.devices if below >= 0 else ():
                     for end in range(start + 1, self.reach[d][start] + 1):
                         times, pay = self.times(d, start, end), self.pay(prices, d, start, end)
                         if times[-1] > most:
                             continue
-                        passed, to_come = after[1, below, end][d] + pay, after[0, below, end][d] + pay
-                        passed += times[-2] if end == self.layers else 0
-                        best[1][d] = min(best[1][d], times[self.followed] + passed)
-                        best[0][d] = min(best[0][d], times[0] + to_come,
-                                         times[-1] + passed if times[-1] > over else self.NEVER)
+                        moves = [(0, 0, times[0])]
+                        if len(phases) > 1:
+                            moves = [(1, 1, times[self.followed]),
+                                     (0, 1, times[-1]) if times[-1] > long_from else (0, 0, times[0])]
+                        if len(phases) == 3:
+                            moves += [(0, 2, times[-1] + times[-2]), (1, 2, times[self.followed] + times[-2])] \
+                                if times[-1] > long_from else [(2, 2, times[self.chunks - 1])]
+                        for phase, then, time in moves:
+                            best[phase][d] = min(best[phase][d], time + pay + after[then, below, end][d])
                 for phase in phases:
                     begun[phase, level, start] = best[phase]
-                    t = self.tokens[0 if phase == 0 else self.followed]
+                    t = self.tokens[self.follows[phase]]
                     after[phase, level, start] = {
                         a: min(self.hop[t, a, b] + best[phase][b] for b in self.devices) for a in self.devices}
-                if phases == (1,):
-                    after[0, level, start] = after[0, level, self.layers]
         return after, begun, top
 
     def alike(self, a, b):
@@ -1595,7 +1600,7 @@ class Walks:
         prices = self.prices(part)
         for ruled in (False, True) if self.most is not None else (False,):
             after, begun, top = self.completions(prices, over, most, ruled)
-            first = begun[1 if self.chunks == 1 else 0, top, 0]
+            first = begun[0, top, 0]
             if min((self.entry[d] + first[d] for d in self.devices), default=self.NEVER) - prices[2] >= target:
                 return False
         classes = []
@@ -1629,10 +1634,11 @@ class Walks:
                 free = max(free, at) + step
                 left.append(free)
             turns, owing = turned or times[-1] > over, unpaid - self.pay(prices, d, layer, end)
-            least = left[self.followed] + after[1, level, end][d]
-            if not turns:
-                least = max(least, left[0] + after[0, level, end][d])
-            if least - owing >= target:
+            least = [left[c] + after[phase, level, end][d] for phase, c in enumerate(self.follows)]
+            if len(least) > 1:
+                # Before a long stage both of the first phases are paths of the chain; after one, another may come or not.
+                least = [min(least[1:])] if turns else [max(least[:2])]
+            if least[0] - owing >= target:
                 continue
             draws, pool = dict(drawn), self.memory.get(d)
             if pool is not None:

@@ -1,6 +1,6 @@
 //! The one door: a problem in, an outcome out.
 
-use crate::assemble::{Parts, assemble, assemble_or};
+use crate::assemble::{Parts, assemble_or};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::choices;
 use crate::divide;
@@ -112,7 +112,11 @@ fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Ou
         stopped: stopped(best.stopped, relative_gap(*value, best.bound), budget),
         batch: None,
     };
-    assemble(tables, parts)
+    // What a search has added to prices may take the checker too long.
+    let priced = best.priced() * (1.0 - 1e-12);
+    let weaker = parts.evidence.first().filter(|_| priced > 0.0 && priced < best.bound).cloned();
+    let weaker = weaker.map(|evidence| (priced, evidence)).into_iter().collect();
+    assemble_or(tables, parts, weaker)
 }
 
 /// The limit that ended a search; reaching the gap asked for is one too.

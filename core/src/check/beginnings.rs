@@ -100,10 +100,17 @@ impl Search<'_, '_> {
         if self.walks.rule.is_none() { Some(0) } else { self.completions.top.checked_sub(stages) }
     }
 
-    /// Least value of what continues from the given arrivals by the cheapest completion of a stage on `device`.
-    fn least(&self, table: &[Vec<i128>; 2], at: usize, first: i128, last: i128, turned: bool) -> i128 {
-        let passed = last.saturating_add(table[1][at]);
-        if turned { passed } else { passed.max(first.saturating_add(table[0][at])) }
+    /// Least value of what continues by the cheapest completion of a stage, from where each chunk is `reached`: where no stage
+    /// longer than the part before allows is passed, one is to come, and walks before it and from it on are both paths of the
+    /// chain; where one is, there may be another long one or not.
+    fn least(&self, table: &[Vec<i128>], at: usize, reached: &[i128], turned: bool) -> i128 {
+        let value = |phase: usize| reached[self.walks.chunk_of(phase)].saturating_add(table[phase][at]);
+        match (self.walks.phases(), turned) {
+            (1, _) => value(0),
+            (_, false) => value(0).max(value(1)),
+            (2, true) => value(1),
+            (_, true) => value(1).min(value(2)),
+        }
     }
 
     /// Every stage that may follow a beginning, or be the first.
@@ -129,9 +136,8 @@ impl Search<'_, '_> {
                     (0..chunks).map(|c| b.done[c].saturating_add(self.walks.hop(c, b.device, device))).collect()
                 }
             };
-            let (first, last) = (arrived[0], arrived[self.walks.followed]);
             let at = (level * (layers + 1) + layer) * n + device;
-            if self.least(&self.completions.from, at, first, last, turned) >= cutoff {
+            if self.least(&self.completions.from, at, &arrived, turned) >= cutoff {
                 continue;
             }
             for end in layer + 1..=self.walks.reach[device][layer] {
@@ -150,7 +156,7 @@ impl Search<'_, '_> {
                 let turned = turned || all > self.between.0;
                 let pay = self.walks.pay(self.prices, device, layer, end);
                 let at = (below * (layers + 1) + end) * n + device;
-                let least = self.least(&self.completions.after, at, done[0], done[self.walks.followed], turned);
+                let least = self.least(&self.completions.after, at, &done, turned);
                 if least.saturating_add(pay) >= cutoff {
                     continue;
                 }

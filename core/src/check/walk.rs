@@ -11,12 +11,13 @@
 //! A pinned device is used exactly once by every chain, so its price may have any sign. The cheapest walk is a shortest
 //! path over (layer, device).
 //!
-//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). One
-//! such path passes every stage with the first chunk until the longest stage, then this stage with all chunks up to the
-//! last that is as long as the first, the *followed* one, then the rest with that one, and the last stage with the
-//! chunks after it. (A shorter last chunk waits behind the others.) Chains are divided by how long their longest stage
-//! takes, all chunks up to the followed one together: a part's walks have no longer stage than its greatest, and turn
-//! at one longer than the greatest of the part before.
+//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). Chains are
+//! divided by how long their longest stage takes, all chunks up to the last that is as long as the first together: a part's
+//! walks have no longer stage than its greatest, and one that is longer than the greatest of the part before. Stages within a
+//! tenth of that are *long*. The path taken passes stages with the first chunk up to the first long one; this one with all
+//! chunks up to the last that is as long as the first, the *followed* one; then stages with that one. A shorter chunk after it
+//! waits behind it for as long as stages are long: the path passes the last long one with both, and stages after it with the
+//! shorter one alone.
 //!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
@@ -47,6 +48,8 @@ const CHUNKS_MAX: usize = 10_000;
 pub(super) const NEVER: i128 = 1 << 125;
 /// Bounds and prices are below this.
 const TIME_MAX: i128 = 1 << 124;
+/// A stage is long where it takes longer than the greatest stage time of the part before less one in so many parts of it.
+const LONG_SHARE: i128 = 10;
 /// Greatest price of a device, and of all bytes of a memory, in seconds.
 const PRICE_MAX: f64 = 1_048_576.0;
 
@@ -136,7 +139,7 @@ pub(super) struct Walks<'a> {
     pub devices: Vec<DeviceId>,
     pub layers: usize,
     pub chunks: usize,
-    /// The chunk that walks follow after the longest stage.
+    /// The chunk that walks follow from the first long stage on.
     pub followed: usize,
     /// By device: time of a stage by chunk (then those up to the followed one together, then those after it), by which
     /// ends it holds, by number of layers.
@@ -167,11 +170,10 @@ pub(super) struct Prices {
     pub sum: i128,
 }
 
-/// Cheapest completions: from the end of a stage, and from the start of one, with the longest stage passed (1) or still
-/// to come (0): `[phase][level][layer][device]`.
+/// Cheapest completions: from the end of a stage, and from the start of one: `[phase][level][layer][device]`.
 pub(super) struct Completions {
-    pub after: [Vec<i128>; 2],
-    pub from: [Vec<i128>; 2],
+    pub after: Vec<Vec<i128>>,
+    pub from: Vec<Vec<i128>>,
     /// Stages still allowed to a whole chain; 0 where there is no rule.
     pub top: usize,
 }
@@ -262,9 +264,14 @@ impl<'a> Walks<'a> {
         self.steps[device][(chunk * 4 + ends) * (self.layers + 1) + end - start]
     }
 
-    /// Time of the chunks after the followed one on a stage that holds the last layer; no time on others.
-    pub fn rest(&self, device: usize, start: usize, end: usize) -> i128 {
-        if end == self.layers { self.step(device, self.chunks + 1, start, end) } else { 0 }
+    /// Phases of a walk: before the first long stage, from there on, and after the last one where a chunk is left to follow.
+    pub fn phases(&self) -> usize {
+        if self.chunks == 1 { 1 } else { 2 + usize::from(self.followed + 1 < self.chunks) }
+    }
+
+    /// The chunk followed in a phase.
+    pub fn chunk_of(&self, phase: usize) -> usize {
+        [0, self.followed, self.chunks - 1][phase]
     }
 
     /// Time of a chunk from one device to another.
@@ -354,8 +361,7 @@ impl<'a> Walks<'a> {
 
     fn cheapest(&self, completions: &Completions) -> i128 {
         let first = completions.top * (self.layers + 1) * self.devices.len();
-        let phase = usize::from(self.chunks == 1);
-        let whole = |device: usize| self.entry[device].saturating_add(completions.from[phase][first + device]);
+        let whole = |device: usize| self.entry[device].saturating_add(completions.from[0][first + device]);
         (0..self.devices.len()).map(whole).min().unwrap_or(NEVER)
     }
 
@@ -368,20 +374,18 @@ impl<'a> Walks<'a> {
         let (n, layers) = (self.devices.len(), self.layers);
         let top = rule.map_or(0, |(_, most)| most);
         let levels = (top as u64).saturating_add(1);
-        let phases = if self.chunks == 1 { 1_u64 } else { 2 };
-        too_large(levels.saturating_mul(2 * phases * ((layers + 1) * n) as u64), TABLE_MAX)?;
-        self.look(levels.saturating_mul(phases * (n * layers * (n + layers / 2 + 1)) as u64) / 4)?;
+        let phases = self.phases();
+        let many = phases as u64;
+        too_large(levels.saturating_mul(2 * many * ((layers + 1) * n) as u64), TABLE_MAX)?;
+        self.look(levels.saturating_mul(many * (n * layers * (n + layers / 2 + 1)) as u64) / 4)?;
         let size = (top + 1) * (layers + 1) * n;
-        let mut table = Completions {
-            after: [vec![NEVER; if phases == 1 { 0 } else { size }], vec![NEVER; size]],
-            from: [vec![NEVER; if phases == 1 { 0 } else { size }], vec![NEVER; size]],
-            top,
-        };
-        let last = self.followed;
+        let empty = || vec![vec![NEVER; size]; phases];
+        let mut table = Completions { after: empty(), from: empty(), top };
+        let long_from = longer_than - longer_than.max(0) / LONG_SHARE;
         for level in 0..=top {
             let row = |layer: usize| (level * (layers + 1) + layer) * n;
             if rule.is_none_or(|(least, most)| least != most || level == 0) {
-                table.after[1][row(layers)..][..n].copy_from_slice(&self.exit);
+                table.after[phases - 1][row(layers)..][..n].copy_from_slice(&self.exit);
             }
             for start in (0..layers).rev() {
                 let below = match rule {
@@ -390,30 +394,43 @@ impl<'a> Walks<'a> {
                 };
                 for device in (0..n).filter(|_| below.is_some()) {
                     let below = below.unwrap_or(0) * (layers + 1);
-                    let mut best = [NEVER; 2];
+                    let mut best = [NEVER; 3];
                     for end in start + 1..=self.reach[device][start] {
                         let all = self.step(device, self.chunks, start, end);
                         if all > most {
                             continue;
                         }
                         let (at, pay) = ((below + end) * n + device, self.pay(prices, device, start, end));
-                        let passed =
-                            table.after[1][at].saturating_add(pay).saturating_add(self.rest(device, start, end));
-                        best[1] = best[1].min(passed.saturating_add(self.step(device, last, start, end)));
-                        if phases == 2 {
-                            let to_come = table.after[0][at].saturating_add(pay);
-                            best[0] = best[0].min(to_come.saturating_add(self.step(device, 0, start, end)));
-                            if all > longer_than {
-                                best[0] = best[0].min(passed.saturating_add(all));
+                        let long = all > long_from;
+                        let mut may = |phase: usize, next: usize, time: i128| {
+                            let cost = table.after[next][at].saturating_add(pay).saturating_add(time);
+                            best[phase] = best[phase].min(cost);
+                        };
+                        let [first, mid, last, rest] = [0, self.followed, self.chunks - 1, self.chunks + 1]
+                            .map(|chunk| self.step(device, chunk, start, end));
+                        if phases > 1 && long {
+                            may(0, 1, all)
+                        } else {
+                            may(0, 0, first)
+                        }
+                        if phases > 1 {
+                            may(1, 1, mid);
+                        }
+                        match (phases, long) {
+                            (3, true) => {
+                                may(0, 2, all.saturating_add(rest));
+                                may(1, 2, mid.saturating_add(rest));
                             }
+                            (3, false) => may(2, 2, last),
+                            _ => {}
                         }
                     }
-                    for phase in (0..2).skip(usize::from(phases == 1)) {
+                    for phase in 0..phases {
                         table.from[phase][row(start) + device] = best[phase].min(NEVER);
                     }
                 }
-                for phase in (0..2).skip(usize::from(phases == 1)).filter(|_| start > 0) {
-                    let hops = &self.hops[self.message_of[if phase == 0 { 0 } else { last }]];
+                for phase in (0..phases).filter(|_| start > 0) {
+                    let hops = &self.hops[self.message_of[self.chunk_of(phase)]];
                     let from = &table.from[phase][row(start)..][..n];
                     for device in 0..n {
                         let ways = hops[device * n..][..n].iter().zip(from);

@@ -58,7 +58,7 @@ impl ChainProgram {
         let mut ways = BTreeMap::new();
         for &(layer, from) in ending.keys() {
             for &(_, to) in starting.range((layer, 0)..(layer + 1, 0)).map(|(key, _)| key) {
-                let cost = chains.ways[1][from * classes.len() + to];
+                let cost = chains.ways[0][from * classes.len() + to];
                 if cost.is_finite() {
                     ways.insert((layer, from, to), program.column(cost / scale, 0.0, 1.0, false));
                 }

@@ -83,31 +83,31 @@ pub(crate) struct Chains<'a> {
     pub count: StageCount,
     /// Candidates that any chain may exchange.
     pub classes: Vec<Vec<usize>>,
-    /// Time from a class to the next for the first chunk (0) and the followed one (1): `[from][to]` in one row.
-    pub ways: [Vec<f64>; 2],
+    /// Time from a class to the next for the chunk of each phase: `[from][to]` in one row.
+    pub ways: Vec<Vec<f64>>,
 }
 
+/// Share of the least time of a band's longest stage by which other long stages may be shorter: that of the checker.
+const LONG_SHARE: f64 = 0.1;
+
 /// The chains whose longest stage takes, all chunks up to the followed one together, more than `over` and at most
-/// `most`.
+/// `most`. Its *long* stages take more than
+/// nine tenths of `over`; every chain of the band has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Band {
     /// Less than the longest stage.
     pub over: f64,
     /// At least the longest stage.
     pub most: f64,
-    /// Times by kind, infinite where longer.
+    /// Times by kind.
     pub steps: Vec<BandSteps>,
 }
 
 /// Times of a kind's stages in a band.
 #[derive(Debug, Clone)]
 pub(crate) struct BandSteps {
-    /// The first chunk.
-    pub first: Steps,
-    /// All chunks up to the followed one, where long enough to be the longest; with the last layer, the others too.
-    pub turn: Steps,
-    /// The followed chunk; with the last layer, the others after it too.
-    pub last: Steps,
+    /// What a stage may be in each phase of a walk: the phase that follows, and the times; infinite where it may not.
+    pub moves: Vec<Vec<(usize, Steps)>>,
     /// All chunks up to the followed one.
     pub all: Steps,
 }
@@ -116,21 +116,26 @@ impl Band {
     /// The band between two times.
     pub fn new(costs: &Costs, over: f64, most: f64) -> Self {
         let steps = |kind: usize| {
-            let followed = costs.followed();
-            let all = costs.some_chunks(kind, 0..followed + 1).expect("one chunk at least is followed");
-            // What is not followed passes the last stage behind what is.
-            let rest = costs.some_chunks(kind, followed + 1..costs.chunks);
-            let ended = |steps: Steps| match &rest {
-                Some(rest) => steps.ending_with(rest),
-                None => steps,
+            let (followed, chunks) = (costs.followed(), costs.chunks);
+            let of = |chunks: std::ops::Range<usize>| costs.some_chunks(kind, chunks).expect("chunks in order");
+            let all = of(0..followed + 1);
+            let long_from = over - over.max(0.0) * LONG_SHARE;
+            let long = |times: Steps| times.masked(&all, |all| all > long_from && all <= most);
+            let short = |times: Steps| times.masked(&all, |all| all <= long_from);
+            let any = |times: Steps| times.masked(&all, |all| all <= most);
+            let moves = match costs.phases() {
+                1 => vec![vec![(0, any(of(0..1)))]],
+                2 => vec![
+                    vec![(0, short(of(0..1))), (1, long(of(0..followed + 1)))],
+                    vec![(1, any(of(followed..followed + 1)))],
+                ],
+                _ => vec![
+                    vec![(0, short(of(0..1))), (1, long(of(0..followed + 1))), (2, long(of(0..chunks)))],
+                    vec![(1, any(of(followed..followed + 1))), (2, long(of(followed..chunks)))],
+                    vec![(2, short(of(chunks - 1..chunks)))],
+                ],
             };
-            let within = |steps: &Steps| steps.masked(&all, |all| all <= most);
-            BandSteps {
-                first: within(&costs.stage[kind][0]),
-                last: ended(within(&costs.stage[kind][followed])),
-                turn: ended(all.map(|time| if time > over && time <= most { time } else { f64::INFINITY })),
-                all,
-            }
+            BandSteps { moves, all }
         };
         Self { over, most, steps: (0..costs.stage.len()).map(steps).collect() }
     }
@@ -170,7 +175,7 @@ impl<'a> Chains<'a> {
     /// The chain problem of some times.
     pub fn new(tables: &'a Tables<'a>, costs: &'a Costs, count: StageCount) -> Self {
         let classes = twins(tables, costs);
-        let ways = [0, costs.followed()].map(|chunk| {
+        let ways = (0..costs.phases()).map(|phase| costs.chunk_of(phase)).map(|chunk| {
             let way = |(from, to): (&Vec<usize>, &Vec<usize>)| {
                 // Between twins all ways take the same time; a device has none to itself.
                 let to = if from[0] == to[0] { to.get(1) } else { to.first() };
@@ -178,6 +183,7 @@ impl<'a> Chains<'a> {
             };
             classes.iter().flat_map(|from| classes.iter().map(move |to| (from, to))).map(way).collect()
         });
+        let ways = ways.collect();
         Self { tables, costs, count, classes, ways }
     }
 

@@ -69,16 +69,6 @@ impl Steps {
         Self { layers: self.layers, values: self.values.iter().zip(&other.values).map(kept).collect() }
     }
 
-    /// Adds another's values where the last layer is held.
-    pub fn ending_with(mut self, other: &Self) -> Self {
-        for ends in [1, 3] {
-            let row = ends * (self.layers + 1)..(ends + 1) * (self.layers + 1);
-            let values = self.values[row.clone()].iter_mut().zip(&other.values[row]);
-            values.for_each(|(value, other)| *value += other);
-        }
-        self
-    }
-
     /// Adds another's values.
     fn add(&mut self, other: &Self) {
         self.values.iter_mut().zip(&other.values).for_each(|(value, other)| *value += other);
@@ -174,11 +164,34 @@ impl Costs {
         self.hop[self.message_of[chunk]][from * self.candidates + to]
     }
 
-    /// The chunk that a walk follows after its longest stage: the last one that is as long as the first. A shorter one
-    /// at the end passes stages in no time and waits behind the others, so its own way is far from the longest.
+    /// The chunk that a walk follows between the first and the last of its long stages: the last one that is as long as the
+    /// first. A shorter one at the end passes stages in less time and waits behind the others.
     pub fn followed(&self) -> usize {
         let last = self.chunks - 1;
         if self.message_of[last] == self.message_of[0] { last } else { last - 1 }
+    }
+
+    /// Phases of a walk: with the first chunk up to the first long stage, with the followed one from there, and with the
+    /// last, where that is another one, from the last long stage on. One chunk has one.
+    pub fn phases(&self) -> usize {
+        if self.chunks == 1 { 1 } else { 2 + usize::from(self.followed() < self.chunks - 1) }
+    }
+
+    /// The chunk that a walk follows in a phase.
+    pub fn chunk_of(&self, phase: usize) -> usize {
+        [0, self.followed(), self.chunks - 1][phase]
+    }
+
+    /// The least value of a chain that has been followed up to here, `value` being that of the cheapest walk which goes on
+    /// in a phase; `turned` where a long stage is behind. Where none is, one is to come: then walks in both of the first
+    /// phases are paths of the chain. Where one is, there may be another or not.
+    pub fn least_to_come(&self, turned: bool, value: impl Fn(usize) -> f64) -> f64 {
+        match (self.phases(), turned) {
+            (1, _) => value(0),
+            (_, false) => value(0).max(value(1)),
+            (2, true) => value(1),
+            (_, true) => value(1).min(value(2)),
+        }
     }
 
     /// Time of the stages of a kind for these chunks one after another.

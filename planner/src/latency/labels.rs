@@ -211,7 +211,7 @@ impl Search<'_> {
             _ => completions.top.checked_sub(stages).and_then(|level| Some((level, level.checked_sub(1)?))),
         };
         let Some((level, below)) = levels else { return };
-        let (followed, message) = (costs.followed(), |from: usize, to: usize, chunk: usize| costs.way(chunk, from, to));
+        let message = |from: usize, to: usize, chunk: usize| costs.way(chunk, from, to);
         for class in 0..chains.classes.len() {
             let used = label.map_or(0, |l| self.labels[l].count(class));
             let Some(&device) = chains.classes[class].get(used) else { continue };
@@ -220,10 +220,9 @@ impl Search<'_> {
                 Some(l) => self.labels[l].done[chunk] + message(self.labels[l].device, device, chunk),
                 None => costs.entry[device],
             };
-            let mut least = reach_at(followed) + completions.from(1, level, layer, class);
-            if !turned {
-                least = least.max(reach_at(0) + completions.from(0, level, layer, class));
-            }
+            let least = costs.least_to_come(turned, |phase| {
+                reach_at(costs.chunk_of(phase)) + completions.from(phase, level, layer, class)
+            });
             let cutoff = self.cutoff() + unpaid;
             if least >= cutoff || !least.is_finite() {
                 continue;
@@ -247,12 +246,11 @@ impl Search<'_> {
                 }
                 let turned = turned || all > band.over;
                 let pay = chains.pay(prices, (class, layer, end));
-                let mut bound = self.left[followed] + completions.after(1, below, end, class);
+                let mut bound = costs.least_to_come(turned, |phase| {
+                    self.left[costs.chunk_of(phase)] + completions.after(phase, below, end, class)
+                });
                 if end == costs.layers {
                     bound = bound.max(free + costs.exit[device]);
-                }
-                if !turned {
-                    bound = bound.max(self.left[0] + completions.after(0, below, end, class));
                 }
                 let unpaid = unpaid - pay;
                 let bound = bound - unpaid;

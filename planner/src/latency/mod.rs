@@ -5,6 +5,7 @@
 
 pub(crate) mod chains;
 pub(crate) mod costs;
+pub(crate) mod few;
 pub(crate) mod labels;
 pub(crate) mod prices;
 #[cfg(test)]
@@ -51,6 +52,10 @@ pub(crate) struct Part {
     pub prices: Prices,
     /// No chain of the band is quicker.
     pub bound: f64,
+    /// The same by the prices alone, without a search.
+    priced: f64,
+    /// The classes that its prices are improved with, where there are very many.
+    few: Vec<usize>,
 }
 
 /// What is known about the best chain.
@@ -87,7 +92,9 @@ pub(crate) fn best_chain(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<Bes
 pub(crate) fn good_chain(chains: &Chains<'_>, budget: &Budget<'_>) -> Option<Vec<Link>> {
     let mut best = unsearched(chains);
     if best.bound < f64::INFINITY {
-        glance(chains, &mut best, budget);
+        if !chains.many() {
+            glance(chains, &mut best, budget);
+        }
         improve(chains, &mut best, budget, GOOD_SHARE);
         glance(chains, &mut best, budget);
     }
@@ -100,7 +107,7 @@ fn unsearched(chains: &Chains<'_>) -> BestChain {
     BestChain {
         chain: None,
         bound,
-        parts: vec![Part { band, prices, bound }],
+        parts: vec![Part { band, prices, bound, priced: bound, few: Vec::new() }],
         method: "device prices",
         solver: None,
         nodes: 0,
@@ -113,7 +120,9 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
     if best.bound == f64::INFINITY {
         return Ok(best);
     }
-    glance(chains, &mut best, budget);
+    if !chains.many() {
+        glance(chains, &mut best, budget);
+    }
     improve(chains, &mut best, budget, if chains.costs.chunks > 1 { 4 } else { 1 });
     glance(chains, &mut best, budget);
     if chains.costs.chunks > 1 {
@@ -171,6 +180,11 @@ fn glance(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
     if closed(best, budget) {
         return;
     }
+    // Where there are many devices, chains of few of them are looked at with their prices.
+    if chains.many() && best.chain.is_some() {
+        join(best, budget);
+        return;
+    }
     if let Some(position) = (0..best.parts.len()).min_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound)) {
         glance_at(chains, best, budget, position);
     }
@@ -188,10 +202,8 @@ fn glance_at(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, pos
 
 /// Better prices for every part that is open, in a `share` of the steps.
 fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share: usize) {
-    let (n, layers) = (chains.classes.len(), chains.costs.layers);
-    let phases = if chains.costs.chunks > 1 { 2 } else { 1 };
-    let additions = (chains.count.levels() + 1) * phases * n * layers * (n + layers);
-    let steps = (ADDITIONS_MAX / additions.max(1)).clamp(*STEPS.start(), *STEPS.end()) / share;
+    let additions = ADDITIONS_MAX / share;
+    let steps = ((*STEPS.start() / share).max(1), *STEPS.end() / share);
     let mut order: Vec<usize> = (0..best.parts.len()).collect();
     order.sort_by(|&a, &b| best.parts[a].bound.total_cmp(&best.parts[b].bound).then(a.cmp(&b)));
     for position in order {
@@ -200,13 +212,15 @@ fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share
         if part.bound >= known * enough || budget.exhausted().is_some() {
             continue;
         }
-        let found = prices::search(chains, &part.band, part.prices.clone(), (known, enough), steps, budget);
+        let effort = few::Effort { additions, steps };
+        let found =
+            few::search(chains, &part.band, part.prices.clone(), &mut part.few, (known, enough), effort, budget);
         if found.bound > part.bound {
-            (part.bound, part.prices) = (found.bound, found.prices);
+            (part.bound, part.priced, part.prices) = (found.bound, found.bound, found.prices);
         }
         offer(best, found.best);
         // In a narrow part the longest stage is known, and so is the way that a good chain takes.
-        if best.parts.len() > 1 && best.parts[position].bound < value(best) * enough {
+        if !chains.many() && best.parts.len() > 1 && best.parts[position].bound < value(best) * enough {
             glance_at(chains, best, budget, position);
         }
         join(best, budget);
@@ -216,7 +230,7 @@ fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share
 /// Divides every part that is open by the time of its longest stage.
 fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: usize) {
     let shortest = |part: &Part| {
-        let of_kind = |steps: &chains::BandSteps| steps.turn.least();
+        let of_kind = |steps: &chains::BandSteps| steps.all.least();
         part.band.steps.iter().map(of_kind).fold(f64::INFINITY, f64::min)
     };
     let (known, enough) = (value(best), enough(budget));
@@ -235,7 +249,8 @@ fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: 
         for i in 1..=count {
             let most = if i == count { part.band.most } else { edge(i) };
             let band = Band::new(chains.costs, over, most);
-            best.parts.push(Part { band, prices: part.prices.clone(), bound: part.bound });
+            let (prices, few) = (part.prices.clone(), part.few.clone());
+            best.parts.push(Part { band, prices, bound: part.bound, priced: part.priced, few });
             over = most;
         }
     }
@@ -301,7 +316,8 @@ fn program(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Re
         let prices = program.prices(chains, &relaxed.duals);
         let bound = chains.bound(&prices, &chains.completions(&best.parts[0].band, &prices));
         if bound > best.bound {
-            (best.bound, best.parts[0].bound, best.parts[0].prices) = (bound, bound, prices);
+            best.bound = bound;
+            (best.parts[0].bound, best.parts[0].priced, best.parts[0].prices) = (bound, bound, prices);
         }
     }
     if closed(best, budget) {
@@ -366,6 +382,11 @@ fn fewest_stages(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>)
 }
 
 impl BestChain {
+    /// The bound by prices alone, which any checker sees at once.
+    pub fn priced(&self) -> f64 {
+        self.parts.iter().map(|part| part.priced).fold(value(self), f64::min)
+    }
+
     /// The prices as a plan states them.
     pub fn evidence(&self, chains: &Chains<'_>) -> Vec<WalkPart> {
         let tables = chains.tables;

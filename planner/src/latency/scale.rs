@@ -2,7 +2,7 @@
 //! `cargo test -p isotherm-planner --lib -- --ignored --nocapture latencies_at_scale`.
 
 #[path = "../../tests/it/mesh.rs"]
-mod mesh;
+pub(super) mod mesh;
 
 use super::chains::{Band, Chains, StageCount};
 use super::costs::Costs;

@@ -6,9 +6,10 @@
 //! pool at most `size` times, so `chain <= priced chain` fails by at most the sum of all prices. A pinned device is
 //! used exactly once, so its price may have any sign. Twins have one price, and count together.
 //!
-//! With several chunks a walk has two phases. Before its longest stage it goes with the first chunk, at that stage with
-//! all of them up to the last that is as long as the first, after it with that one, and the last stage with the rest:
-//! one path of the flow shop, of which the makespan is the longest.
+//! With several chunks a walk has phases. Before the first of its long stages it goes with the first chunk, at that
+//! stage with all of them up to the last that is as long as the first, then with that one; and where a shorter one comes after
+//! it, with that one too at the last of its long stages, and alone from there on: one path of the flow shop, of which the
+//! makespan is the longest.
 
 use super::chains::{Band, Chains, ClassLink, Prices};
 
@@ -16,11 +17,10 @@ use super::chains::{Band, Chains, ClassLink, Prices};
 pub(crate) struct Completions {
     classes: usize,
     layers: usize,
-    /// `[phase][level][class][layer]`: cost from the end of a stage there to the end of the chain; phase 0 before the
-    /// longest stage, 1 after it. One chunk knows only phase 1.
-    after: [Vec<f64>; 2],
+    /// `[phase][level][class][layer]`: cost from the end of a stage there to the end of the chain.
+    after: Vec<Vec<f64>>,
     /// The same, from the start of a stage there: `[phase][level][layer][class]`.
-    from: [Vec<f64>; 2],
+    from: Vec<Vec<f64>>,
     /// Level of a whole chain.
     pub top: usize,
 }
@@ -54,39 +54,30 @@ fn least_sum(a: &[f64], b: &[f64]) -> f64 {
 }
 
 impl Chains<'_> {
-    /// Phases of a walk.
-    fn phases(&self) -> std::ops::Range<usize> {
-        if self.costs.chunks == 1 { 1..2 } else { 0..2 }
-    }
-
-    /// Phase in which a walk begins.
-    fn first_phase(&self) -> usize {
-        self.phases().start
-    }
-
     /// Cheapest completions of walks of a band under these prices.
     pub fn completions(&self, band: &Band, prices: &Prices) -> Completions {
         let (n, layers, top) = (self.classes.len(), self.costs.layers, self.count.levels());
         let size = (top + 1) * (layers + 1) * n;
-        let empty = |phase: usize| vec![f64::INFINITY; if self.phases().contains(&phase) { size } else { 0 }];
-        let mut table =
-            Completions { classes: n, layers, after: [empty(0), empty(1)], from: [empty(0), empty(1)], top };
+        let phases = self.costs.phases();
+        let empty = || vec![vec![f64::INFINITY; size]; phases];
+        let mut table = Completions { classes: n, layers, after: empty(), from: empty(), top };
         for level in (0..=top).filter(|&level| self.count.may_end(level)) {
             for class in 0..n {
-                table.after[1][(level * n + class) * (layers + 1) + layers] = self.costs.exit[self.classes[class][0]];
+                table.after[phases - 1][(level * n + class) * (layers + 1) + layers] =
+                    self.costs.exit[self.classes[class][0]];
             }
         }
         for level in 0..=top {
             for start in (0..layers).rev() {
                 if let Some(below) = self.count.after(level) {
                     for class in 0..n {
-                        let best = self.begun(band, prices, &table, (below, class, start));
-                        for phase in self.phases() {
-                            table.from[phase][(level * (layers + 1) + start) * n + class] = best[phase];
+                        for phase in 0..phases {
+                            let best = self.begun(band, prices, &table, (below, class, start), phase);
+                            table.from[phase][(level * (layers + 1) + start) * n + class] = best;
                         }
                     }
                 }
-                for phase in self.phases().filter(|_| start > 0) {
+                for phase in (0..phases).filter(|_| start > 0) {
                     let from = &table.from[phase][(level * (layers + 1) + start) * n..][..n];
                     let ways = &self.ways[phase];
                     for class in 0..n {
@@ -99,55 +90,44 @@ impl Chains<'_> {
         table
     }
 
-    /// Cheapest cost, by phase, from the start of a stage of a class.
+    /// Cheapest cost from the start of a stage of a class.
     fn begun(
         &self,
         band: &Band,
         prices: &Prices,
         table: &Completions,
         (below, class, start): (usize, usize, usize),
-    ) -> [f64; 2] {
+        phase: usize,
+    ) -> f64 {
         let (n, layers) = (self.classes.len(), self.costs.layers);
-        let (reach, steps) = (self.kind(class).reach[start], &band.steps[self.kind_of(class)]);
+        let (reach, moves) = (self.kind(class).reach[start], &band.steps[self.kind_of(class)].moves[phase]);
         let base = (below * n + class) * (layers + 1);
-        let two = self.costs.chunks > 1;
-        let mut best = [f64::INFINITY; 2];
+        let mut best = f64::INFINITY;
         if self.byte_price(prices, class) > 0.0 {
             for end in start + 1..=reach {
                 let pay = self.pay(prices, (class, start, end));
-                let passed = table.after[1][base + end] + pay;
-                best[1] = best[1].min(steps.last.at(start, end) + passed);
-                if two {
-                    let to_come = table.after[0][base + end] + pay;
-                    best[0] = best[0].min(steps.first.at(start, end) + to_come).min(steps.turn.at(start, end) + passed);
+                for (next, times) in moves {
+                    best = best.min(times.at(start, end) + pay + table.after[*next][base + end]);
                 }
             }
             return best;
         }
         let ends = 2 * usize::from(start == 0);
         let inner = reach.min(layers - 1).saturating_sub(start);
-        let passed = &table.after[1][base + start + 1..][..inner];
-        best[1] = least_sum(&steps.last.row(ends)[1..][..inner], passed);
-        if two {
-            let to_come = &table.after[0][base + start + 1..][..inner];
-            best[0] = least_sum(&steps.first.row(ends)[1..][..inner], to_come)
-                .min(least_sum(&steps.turn.row(ends)[1..][..inner], passed));
-        }
-        if reach == layers {
-            let passed = table.after[1][base + layers];
-            best[1] = best[1].min(steps.last.at(start, layers) + passed);
-            if two {
-                best[0] = best[0].min(steps.turn.at(start, layers) + passed);
+        for (next, times) in moves {
+            let after = &table.after[*next][base..];
+            best = best.min(least_sum(&times.row(ends)[1..][..inner], &after[start + 1..][..inner]));
+            if reach == layers {
+                best = best.min(times.at(start, layers) + after[layers]);
             }
         }
-        best.map(|cost| cost + prices.class[class])
+        best + prices.class[class]
     }
 
     /// Lower bound on every chain of a band: the cheapest walk less all prices. Infinite where there is no walk.
     pub fn bound(&self, prices: &Prices, completions: &Completions) -> f64 {
-        let whole = |class: usize| {
-            self.costs.entry[self.classes[class][0]] + completions.from(self.first_phase(), completions.top, 0, class)
-        };
+        let whole =
+            |class: usize| self.costs.entry[self.classes[class][0]] + completions.from(0, completions.top, 0, class);
         (0..self.classes.len()).map(whole).fold(f64::INFINITY, f64::min) - self.price_sum(prices)
     }
 
@@ -155,7 +135,7 @@ impl Chains<'_> {
     pub fn walk(&self, band: &Band, prices: &Prices, completions: &Completions) -> Option<Vec<ClassLink>> {
         let n = self.classes.len();
         let (mut level, mut start, mut before) = (completions.top, 0, None::<usize>);
-        let mut phase = self.first_phase();
+        let mut phase = 0;
         let mut walk = Vec::new();
         while start < self.costs.layers {
             let arrive = |class: usize| match before {
@@ -168,21 +148,15 @@ impl Chains<'_> {
                 return None;
             }
             level = self.count.after(level)?;
-            let steps = &band.steps[self.kind_of(class)];
+            let moves = &band.steps[self.kind_of(class)].moves[phase];
             let mut best = (f64::INFINITY, start, phase);
             for end in start + 1..=self.kind(class).reach[start] {
                 let pay = self.pay(prices, (class, start, end));
-                let passed = completions.after(1, level, end, class) + pay;
-                let mut offer = |cost: f64, phase: usize| {
+                for (next, times) in moves {
+                    let cost = times.at(start, end) + pay + completions.after(*next, level, end, class);
                     if cost < best.0 {
-                        best = (cost, end, phase);
+                        best = (cost, end, *next);
                     }
-                };
-                if phase == 1 {
-                    offer(steps.last.at(start, end) + passed, 1);
-                } else {
-                    offer(steps.turn.at(start, end) + passed, 1);
-                    offer(steps.first.at(start, end) + completions.after(0, level, end, class) + pay, 0);
                 }
             }
             if best.1 == start {
@@ -214,36 +188,36 @@ impl Chains<'_> {
         let (n, layers) = (self.classes.len(), self.costs.layers);
         let total = self.price_sum(prices);
         // Cheapest cost of reaching the start of a stage, and of reaching the end of one, by phase.
-        let fresh = || vec![f64::INFINITY; (layers + 1) * n];
-        let (mut arrive, mut leave) = ([fresh(), fresh()], [fresh(), fresh()]);
-        for (at, members) in arrive[self.first_phase()].iter_mut().zip(&self.classes) {
+        let phases = self.costs.phases();
+        let fresh = || vec![vec![f64::INFINITY; (layers + 1) * n]; phases];
+        let (mut arrive, mut leave) = (fresh(), fresh());
+        for (at, members) in arrive[0].iter_mut().zip(&self.classes) {
             *at = self.costs.entry[members[0]];
         }
         for start in 0..layers {
-            for phase in self.phases().filter(|_| start > 0) {
+            for phase in (0..phases).filter(|_| start > 0) {
                 for from in 0..n {
                     let here = leave[phase][start * n + from];
-                    for to in (0..n).filter(|_| here.is_finite()) {
-                        let time = here + self.ways[phase][from * n + to];
-                        let at = &mut arrive[phase][start * n + to];
-                        *at = at.min(time);
+                    if here.is_finite() {
+                        let at = arrive[phase][start * n..][..n].iter_mut();
+                        let ways = &self.ways[phase][from * n..][..n];
+                        at.zip(ways).for_each(|(at, way)| *at = if here + way < *at { here + way } else { *at });
                     }
                 }
             }
             for class in 0..n {
-                let steps = &band.steps[self.kind_of(class)];
+                let moves = &band.steps[self.kind_of(class)].moves;
                 for end in start + 1..=self.kind(class).reach[start] {
                     let pay = self.pay(prices, (class, start, end));
-                    let [before, past] = [0, 1].map(|phase| arrive[phase][start * n + class] + pay);
-                    let (first, turn) = (before + steps.first.at(start, end), before + steps.turn.at(start, end));
-                    let last = turn.min(past + steps.last.at(start, end));
-                    let mut bound = last + completions.after(1, 0, end, class);
-                    if self.costs.chunks > 1 {
-                        bound = bound.min(first + completions.after(0, 0, end, class));
-                    }
-                    for (leave, time) in leave.iter_mut().zip([first, last]) {
-                        let at = &mut leave[end * n + class];
-                        *at = at.min(time);
+                    let mut bound = f64::INFINITY;
+                    for (phase, moves) in moves.iter().enumerate() {
+                        let before = arrive[phase][start * n + class] + pay;
+                        for (next, times) in moves {
+                            let time = before + times.at(start, end);
+                            bound = bound.min(time + completions.after(*next, 0, end, class));
+                            let at = &mut leave[*next][end * n + class];
+                            *at = at.min(time);
+                        }
                     }
                     visit((class, start, end), bound - total);
                 }

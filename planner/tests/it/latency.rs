@@ -151,6 +151,19 @@ fn chains_over_two_hundred_different_devices_and_ways_are_proved_and_nothing_bey
 }
 
 #[test]
+fn prompts_over_a_hundred_different_devices_are_proved_within_three_percent_and_nothing_beyond() {
+    let problem = mesh::problem(0, 100, Ways::Any, Objective::Ttft);
+    let outcome = plan(&problem, &Budget { nodes_max: 1000, ..Budget::default() }).expect("plans");
+    let certificate = certificate(&outcome);
+    assert_eq!(certificate.bound_kind, BoundKind::Certified);
+    assert!(certificate.gap.expect("both are known") < 0.03, "{certificate:?}");
+    let found = outcome.plan().expect("a plan").plan().clone();
+    for (i, wrong) in overstated(&found).into_iter().enumerate() {
+        assert!(wrong.check(&problem).is_err(), "overstatement {i} passes");
+    }
+}
+
+#[test]
 fn few_nodes_give_the_same_plan_again_and_a_gap_that_is_true() {
     for (ways, objective) in [(Ways::Sites, Objective::Tpot), (Ways::Sites, Objective::Ttft)] {
         let problem = mesh::problem(1, 30, ways, objective);
