@@ -11,13 +11,13 @@
 //! A pinned device is used exactly once by every chain, so its price may have any sign. The cheapest walk is a shortest
 //! path over (layer, device).
 //!
-//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage). Chains are
-//! divided by how long their longest stage takes, all chunks up to the last that is as long as the first together: a part's
-//! walks have no longer stage than its greatest, and one that is longer than the greatest of the part before. Stages within a
-//! tenth of that are *long*. The path taken passes stages with the first chunk up to the first long one; this one with all
-//! chunks up to the last that is as long as the first, the *followed* one; then stages with that one. A shorter chunk after it
-//! waits behind it for as long as stages are long: the path passes the last long one with both, and stages after it with the
-//! shorter one alone.
+//! A prompt in chunks makes the chain a flow shop, of which the finish is the longest path over (chunk, stage).
+//! Chains are divided by how long their longest stage takes, all chunks up to the last that is as long as the first
+//! together: a part's walks have no longer stage than its greatest, and one that is longer than the greatest of the
+//! part before. Stages within a tenth of that are *long*. The path taken passes stages with the first chunk up to the
+//! first long one; this one with all chunks up to the last that is as long as the first, the *followed* one; then
+//! stages with that one. A shorter chunk after it waits behind it for as long as stages are long: the path passes the
+//! last long one with both, and stages after it with the shorter one alone.
 //!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
@@ -48,7 +48,8 @@ const CHUNKS_MAX: usize = 10_000;
 pub(super) const NEVER: i128 = 1 << 125;
 /// Bounds and prices are below this.
 const TIME_MAX: i128 = 1 << 124;
-/// A stage is long where it takes longer than the greatest stage time of the part before less one in so many parts of it.
+/// A stage is long where it takes longer than the greatest stage time of the part before less one in so many parts of
+/// it.
 const LONG_SHARE: i128 = 10;
 /// Greatest price of a device, and of all bytes of a memory, in seconds.
 const PRICE_MAX: f64 = 1_048_576.0;
@@ -264,7 +265,8 @@ impl<'a> Walks<'a> {
         self.steps[device][(chunk * 4 + ends) * (self.layers + 1) + end - start]
     }
 
-    /// Phases of a walk: before the first long stage, from there on, and after the last one where a chunk is left to follow.
+    /// Phases of a walk: before the first long stage, from there on, and after the last one where a chunk is left to
+    /// follow.
     pub fn phases(&self) -> usize {
         if self.chunks == 1 { 1 } else { 2 + usize::from(self.followed + 1 < self.chunks) }
     }
@@ -409,9 +411,9 @@ impl<'a> Walks<'a> {
                         let [first, mid, last, rest] = [0, self.followed, self.chunks - 1, self.chunks + 1]
                             .map(|chunk| self.step(device, chunk, start, end));
                         if phases > 1 && long {
-                            may(0, 1, all)
+                            may(0, 1, all);
                         } else {
-                            may(0, 0, first)
+                            may(0, 0, first);
                         }
                         if phases > 1 {
                             may(1, 1, mid);
@@ -425,8 +427,8 @@ impl<'a> Walks<'a> {
                             _ => {}
                         }
                     }
-                    for phase in 0..phases {
-                        table.from[phase][row(start) + device] = best[phase].min(NEVER);
+                    for (from, best) in table.from.iter_mut().zip(best) {
+                        from[row(start) + device] = best.min(NEVER);
                     }
                 }
                 for phase in (0..phases).filter(|_| start > 0) {

@@ -164,15 +164,15 @@ impl Costs {
         self.hop[self.message_of[chunk]][from * self.candidates + to]
     }
 
-    /// The chunk that a walk follows between the first and the last of its long stages: the last one that is as long as the
-    /// first. A shorter one at the end passes stages in less time and waits behind the others.
+    /// The chunk that a walk follows between the first and the last of its long stages: the last one that is as long
+    /// as the first. A shorter one at the end passes stages in less time and waits behind the others.
     pub fn followed(&self) -> usize {
         let last = self.chunks - 1;
         if self.message_of[last] == self.message_of[0] { last } else { last - 1 }
     }
 
-    /// Phases of a walk: with the first chunk up to the first long stage, with the followed one from there, and with the
-    /// last, where that is another one, from the last long stage on. One chunk has one.
+    /// Phases of a walk: with the first chunk up to the first long stage, with the followed one from there, and with
+    /// the last, where that is another one, from the last long stage on. One chunk has one.
     pub fn phases(&self) -> usize {
         if self.chunks == 1 { 1 } else { 2 + usize::from(self.followed() < self.chunks - 1) }
     }
@@ -182,9 +182,9 @@ impl Costs {
         [0, self.followed(), self.chunks - 1][phase]
     }
 
-    /// The least value of a chain that has been followed up to here, `value` being that of the cheapest walk which goes on
-    /// in a phase; `turned` where a long stage is behind. Where none is, one is to come: then walks in both of the first
-    /// phases are paths of the chain. Where one is, there may be another or not.
+    /// The least value of a chain that has been followed up to here, `value` being that of the cheapest walk which
+    /// goes on in a phase; `turned` where a long stage is behind. Where none is, one is to come: then walks in both
+    /// of the first phases are paths of the chain. Where one is, there may be another or not.
     pub fn least_to_come(&self, turned: bool, value: impl Fn(usize) -> f64) -> f64 {
         match (self.phases(), turned) {
             (1, _) => value(0),

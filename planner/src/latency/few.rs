@@ -1,9 +1,9 @@
 //! Prices where there are many devices: the walk goes over few of them, until no other is of use to it.
 //!
-//! A step over all devices looks at all pairs of them, and most devices are so far from any good chain that no price ever
-//! matters to them. So prices are improved with a few classes alone, those of which the quickest walks are; then a walk over
-//! all says what the prices prove. Classes that it would rather use join, and it is done again. Whatever the few are, the
-//! bound is that of a walk over all.
+//! A step over all devices looks at all pairs of them, and most devices are so far from any good chain that no price
+//! ever matters to them. So prices are improved with a few classes alone, those of which the quickest walks are; then
+//! a walk over all says what the prices prove. Classes that it would rather use join, and it is done again. Whatever
+//! the few are, the bound is that of a walk over all.
 
 use super::chains::{Band, Chains, Link, Prices};
 use super::labels::{Ground, glance};

@@ -7,9 +7,9 @@
 //! used exactly once, so its price may have any sign. Twins have one price, and count together.
 //!
 //! With several chunks a walk has phases. Before the first of its long stages it goes with the first chunk, at that
-//! stage with all of them up to the last that is as long as the first, then with that one; and where a shorter one comes after
-//! it, with that one too at the last of its long stages, and alone from there on: one path of the flow shop, of which the
-//! makespan is the longest.
+//! stage with all of them up to the last that is as long as the first, then with that one; and where a shorter one
+//! comes after it, with that one too at the last of its long stages, and alone from there on: one path of the flow
+//! shop, of which the makespan is the longest.
 
 use super::chains::{Band, Chains, ClassLink, Prices};
 
