@@ -321,12 +321,12 @@ impl SpendingProgram {
             let least =
                 |class: usize| self.classes[class].iter().map(|&device| of(device)).fold(f64::INFINITY, f64::min);
             let scale = if most > 0.0 { most } else { 1.0 };
-            let load = |(&(class, start, end), pieces): (&(usize, usize, usize), &Vec<(usize, f64)>)| {
+            let mut terms = Vec::new();
+            for (&(class, start, end), pieces) in &self.pieces {
                 let kind = tables.candidates[self.classes[class][0]].kind;
                 let load = least(class) * self.most / asked.cool[kind].at(start, end) / scale;
-                pieces.iter().map(move |&(piece, each)| (piece, load * each)).collect::<Vec<_>>()
-            };
-            let terms: Vec<(usize, f64)> = self.pieces.iter().flat_map(load).filter(|term| term.1 > 0.0).collect();
+                terms.extend(pieces.iter().map(|&(piece, each)| (piece, load * each)).filter(|term| term.1 > 0.0));
+            }
             self.program.row(terms, Relation::AtMost, most / scale);
         }
     }

@@ -170,7 +170,7 @@ pub fn problem(seed: u64, recipe: Recipe) -> PlacementProblem {
             device.memory_pool = Some("pool".into());
         }
     }
-    if seed % 3 == 0 {
+    if seed.is_multiple_of(3) {
         keep_layers(&mut Random(seed), layers, &mut devices);
     }
     let coordinator = random.chance(50);
