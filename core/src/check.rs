@@ -437,9 +437,14 @@ impl<'a> Check<'a> {
         }
         if problem.objective.serves() {
             let (into, out) = (crate::objective::SOURCE, crate::objective::SINK);
+            // Prompts come to who prefills, answers leave from who decodes.
+            let role = route.role.or(problem.role());
+            let (prefills, decodes) = (role != Some(Role::Decode), role != Some(Role::Prefill));
+            let first = first.filter(|_| prefills);
             if let Some(first) = first.filter(|&d| !crate::objective::reached_from_source(problem, d)) {
                 missing.push((into.to_owned(), name(first)));
             }
+            let last = last.filter(|_| decodes);
             if let Some(last) = last.filter(|&d| !crate::objective::reaches_sink(problem, d)) {
                 missing.push((name(last), out.to_owned()));
             }

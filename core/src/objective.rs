@@ -346,11 +346,12 @@ fn throughput_in(routes: &[Route], sides: &Sides<'_>, lives: &divided::Lives) ->
         let (first, last) = (name(route.stops.first()?.device), name(route.stops.last()?.device));
         // Prompts come from the source to where they are prefilled, and answers go to the sink from where they are
         // decoded.
-        if route.role != Some(Role::Decode) && states_rates(problem, |link| link.from == SOURCE) {
+        let role = route.role.or(problem.role());
+        if role != Some(Role::Decode) && states_rates(problem, |link| link.from == SOURCE) {
             let rate = || exact(problem.stated_rate(SOURCE, &first)?.value());
             load(&mut loads, Bottleneck::Source(first.clone()), &route.share, rate)?;
         }
-        if route.role != Some(Role::Prefill) && states_rates(problem, |link| link.to == SINK) {
+        if role != Some(Role::Prefill) && states_rates(problem, |link| link.to == SINK) {
             let rate = || exact(problem.stated_rate(&last, SINK)?.value());
             load(&mut loads, Bottleneck::Sink(last.clone()), &route.share, rate)?;
         }

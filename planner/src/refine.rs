@@ -24,6 +24,10 @@ use std::fmt;
 /// Share of the least time that is proven: contexts differ from the mean in the course of an answer, and times need not be
 /// quite linear in them.
 const CURVED: f64 = 0.98;
+/// Share of the time for the plan that promises nothing: cuts have to be tried too.
+const FIRST: f64 = 0.3;
+/// Share of what is left for each other plan.
+const CUT: f64 = 0.15;
 
 /// What a promise is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,11 +136,12 @@ pub fn refine<E>(
     budget: &Budget<'_>,
     mut evaluate: impl FnMut(&FeasiblePlan) -> Result<Vec<f64>, E>,
 ) -> Result<Refined, RefineError<E>> {
-    let first = door::plan(problem, budget)?;
+    let first = budget.part(FIRST, |budget| door::plan(problem, budget))?;
     let Some(whole) = first.plan().map(|found| found.plan().clone()) else { return Ok(Refined::NoPlan(first)) };
     for promise in promises {
-        if let Some(least) =
-            proven_least(problem, promise.metric, budget)?.filter(|&least| least * CURVED > promise.most)
+        if let Some(least) = budget
+            .part(CUT, |budget| proven_least(problem, promise.metric, budget))?
+            .filter(|&least| least * CURVED > promise.most)
         {
             let (proven, rounds) = (Some((*promise, least)), Vec::new());
             return Ok(Refined::Broken { proven, nearest: None, rounds, stopped: None });
@@ -154,7 +159,7 @@ pub fn refine<E>(
         let (own, other) = (Cut { division: own, ..root }, Cut { division: other, ..root });
         open.push(Candidate { cut: own, plan: whole });
         seen.extend([own, other]);
-        if let Some(plan) = door::plan(&cut_off(problem, other), budget)?.plan() {
+        if let Some(plan) = budget.part(CUT, |budget| door::plan(&cut_off(problem, other), budget))?.plan() {
             open.push(Candidate { cut: other, plan: plan.plan().clone() });
         }
     } else {
@@ -193,7 +198,7 @@ pub fn refine<E>(
                 continue;
             }
             seen.push(cut);
-            match door::plan(&cut_off(problem, cut), budget)?.plan() {
+            match budget.part(CUT, |budget| door::plan(&cut_off(problem, cut), budget))?.plan() {
                 Some(plan) => open.push(Candidate { cut, plan: plan.plan().clone() }),
                 None => {
                     let Cut { batch_max, stages_max, division } = cut;

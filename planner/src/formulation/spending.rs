@@ -29,6 +29,12 @@ const PINNED_SHARE: f64 = 1e-4;
 /// Columns of ways that are worth having.
 const WAYS_MAX: usize = 4_000;
 
+/// A class, and the layers that its devices hold.
+type Held = (usize, usize, usize);
+
+/// Columns of the pieces of a flow, with the load of a unit of each.
+type Pieces = Vec<(usize, f64)>;
+
 /// What a program is to find.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Aim {
@@ -68,7 +74,7 @@ pub(crate) struct SpendingProgram {
     count: BTreeMap<(usize, usize, usize), usize>,
     flow: BTreeMap<(usize, usize, usize), usize>,
     /// Pieces of a flow with the load of a unit of each, as a share of that at full speed.
-    pieces: BTreeMap<(usize, usize, usize), Vec<(usize, f64)>>,
+    pieces: BTreeMap<Held, Pieces>,
     /// `f` by (layer, from, to); none where ways are left aside.
     passing: BTreeMap<(usize, usize, usize), usize>,
     rate: usize,

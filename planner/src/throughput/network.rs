@@ -5,7 +5,7 @@ use crate::tables::{Intervals, Kind, Tables, interval};
 use isotherm_core::ids::DeviceId;
 use isotherm_core::objective::{SINK, SOURCE};
 use isotherm_core::plan::Capacity;
-use isotherm_core::problem::Life;
+use isotherm_core::problem::{Life, Role};
 use isotherm_core::units::TokensPerSecond;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,8 +99,10 @@ impl Network {
         let problem = tables.problem;
         let links = &problem.graph.file().links;
         let states = |rate: Option<TokensPerSecond>, at_end: bool| at_end && rate.is_some();
-        let source_states = links.iter().any(|l| states(l.tokens_per_second, l.from == SOURCE));
-        let sink_states = links.iter().any(|l| states(l.tokens_per_second, l.to == SINK));
+        // Prompts come to who prefills, answers leave from who decodes.
+        let (prefills, decodes) = (problem.role() != Some(Role::Decode), problem.role() != Some(Role::Prefill));
+        let source_states = prefills && links.iter().any(|l| states(l.tokens_per_second, l.from == SOURCE));
+        let sink_states = decodes && links.iter().any(|l| states(l.tokens_per_second, l.to == SINK));
         for (i, candidate) in tables.candidates.iter().enumerate() {
             let limit = |stating: bool, rate: Option<f64>, way: bool| match (way, stating) {
                 (false, _) => 0.0,
