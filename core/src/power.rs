@@ -1,12 +1,17 @@
 //! What a device draws at each speed, and what it does with so much power.
 //!
-//! A device that is busy at a share `s` of its full speed draws `idle + (busy - idle) d(s)`. Where its operating points are
-//! known, `d` passes through them and is straight between them, and from the slowest of them to idle; else `d(s) = s`, as
-//! switching power `C V^2 f` of CMOS goes with the clock at constant voltage. Points are where the voltage falls with the
+//! A device that is busy at a share `s` of its full speed draws `idle + (busy - idle) d(s)`. Where its operating points
+//! are
+//! known, `d` passes through them and is straight between them, and from the slowest of them to idle; else `d(s) = s`,
+//! as
+//! switching power `C V^2 f` of CMOS goes with the clock at constant voltage. Points are where the voltage falls with
+//! the
 //! clock too (DVFS): then `d(s) < s`, and slower is cheaper for each piece of work.
 //!
-//! A device that works a share `u` of the time at a speed `s` does the *work* `w = u s` and has the *load* `x = u d(s)`:
-//! mean power is `idle + (busy - idle) x`. Whatever its speed, work `w` asks for no less load than the [`least`](Draw::least),
+//! A device that works a share `u` of the time at a speed `s` does the *work* `w = u s` and has the *load* `x = u
+//! d(s)`:
+//! mean power is `idle + (busy - idle) x`. Whatever its speed, work `w` asks for no less load than the
+//! [`least`](Draw::least),
 //!
 //! ```text
 //! min over s from w to 1 of w d(s) / s   >=   the greatest convex function below d that is 0 at 0
@@ -89,7 +94,8 @@ pub struct Draw {
     busy: Watts,
     /// Speeds below 1 and the share `d` of what full speed adds, rising; none where only idle and busy are known.
     points: Vec<(f64, f64)>,
-    /// Corners of the greatest convex function below `d`: from the end of the straight piece that begins at 0, to (1, 1).
+    /// Corners of the greatest convex function below `d`: from the end of the straight piece that begins at 0, to (1,
+    /// 1).
     corners: Vec<(f64, f64)>,
 }
 

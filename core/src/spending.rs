@@ -1,7 +1,8 @@
 //! What serving costs: energy per token, money per token, money per hour.
 //!
 //! A device that holds a stage costs something however little it works, and something more the more it does. While a
-//! plan runs at its throughput `F`, with `x` the [load](crate::sustained) of a device, at the operating point of its stage,
+//! plan runs at its throughput `F`, with `x` the [load](crate::sustained) of a device, at the operating point of its
+//! stage,
 //!
 //! ```text
 //! cost           = sum over devices that hold a stage of (held + worked * x)

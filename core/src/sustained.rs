@@ -2,7 +2,8 @@
 //!
 //! Steps take milliseconds and devices warm in seconds to minutes, so heat follows mean power. A device that works a
 //! share `u` of the time at a speed `s` draws `idle + (busy - idle) u d(s)` in the mean, `d` being what its operating
-//! points say and `d(s) = s` without any (see [`crate::power`]): with its *load* `x = u d(s)`, mean power is linear in `x`
+//! points say and `d(s) = s` without any (see [`crate::power`]): with its *load* `x = u d(s)`, mean power is linear in
+//! `x`
 //! whatever the speed. In the steady state of the thermal network, and for every power limit,
 //!
 //! ```text
@@ -258,8 +259,10 @@ pub fn steady_celsius(record: &ThermalRecord, air: Celsius, power: Watts) -> Cel
     Celsius::of(high)
 }
 
-/// The load of every device, by its position: the share of the time that it works, times what it draws then above idle as
-/// a share of what full speed adds, while the plan runs at the rate that it is worth. None where the plan is malformed or
+/// The load of every device, by its position: the share of the time that it works, times what it draws then above idle
+/// as
+/// a share of what full speed adds, while the plan runs at the rate that it is worth. None where the plan is malformed
+/// or
 /// a time that it needs is unknown.
 #[must_use]
 pub fn loads(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
@@ -344,7 +347,8 @@ pub fn burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     Some(burden)
 }
 
-/// The least burden of the same work: each device at the speed at which its work takes least power. What exceeds a limit
+/// The least burden of the same work: each device at the speed at which its work takes least power. What exceeds a
+/// limit
 /// then exceeds it at any speed. None as for [`loads`].
 #[must_use]
 pub fn least_burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {

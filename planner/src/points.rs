@@ -1,10 +1,15 @@
-//! Operating points of the devices of a plan: how fast each stage works, so that the plan is worth most within heat, power
+//! Operating points of the devices of a plan: how fast each stage works, so that the plan is worth most within heat,
+//! power
 //! and its goals.
 //!
-//! A slower point takes less power for each piece of work, and a request stays longer; what a plan is worth at points is
-//! therefore found by valuing it. Few points are all tried; of many, all stages alike, and then stage by stage as long as
-//! that helps. A stage may also be just as fast as its work asks for, which loses nothing where it waits for others. What
-//! bounds all plans bounds them at any points, see `isotherm_core::power`. Which devices hold what depends on their points
+//! A slower point takes less power for each piece of work, and a request stays longer; what a plan is worth at points
+//! is
+//! therefore found by valuing it. Few points are all tried; of many, all stages alike, and then stage by stage as long
+//! as
+//! that helps. A stage may also be just as fast as its work asks for, which loses nothing where it waits for others.
+//! What
+//! bounds all plans bounds them at any points, see `isotherm_core::power`. Which devices hold what depends on their
+//! points
 //! too; so plans are also sought for problems in which whole classes are at one point for good.
 
 use crate::sustained::{fits_at, slowed};
@@ -37,7 +42,8 @@ pub(crate) enum Effort {
     Each,
 }
 
-/// By which factor a plan misses the goal that it misses most, 1 where it reaches all, and its value, less being better.
+/// By which factor a plan misses the goal that it misses most, 1 where it reaches all, and its value, less being
+/// better.
 /// None where it cannot be valued.
 pub(crate) fn worth(problem: &PlacementProblem, plan: &Plan) -> Option<(f64, f64)> {
     let short = problem.limits.goals.iter().map(|goal| {
@@ -50,7 +56,8 @@ pub(crate) fn worth(problem: &PlacementProblem, plan: &Plan) -> Option<(f64, f64
     Some((short, if problem.objective.maximises() { -value } else { value }))
 }
 
-/// The plan at the best points found, none faster than `ceilings`; slowed as far as heat and power ask for it, valued, and
+/// The plan at the best points found, none faster than `ceilings`; slowed as far as heat and power ask for it, valued,
+/// and
 /// without certificate. None where it cannot be valued, or does not fit at any speed.
 pub(crate) fn chosen(problem: &PlacementProblem, plan: Plan, ceilings: &[f64], effort: Effort) -> Option<Plan> {
     let first = slowed(problem, plan.clone(), ceilings);
@@ -64,7 +71,8 @@ pub(crate) fn chosen(problem: &PlacementProblem, plan: Plan, ceilings: &[f64], e
     search.best.map(|(plan, ..)| plan)
 }
 
-/// The problem with every device at one point for good: so much slower, drawing so much less, and nothing left to choose. Its
+/// The problem with every device at one point for good: so much slower, drawing so much less, and nothing left to
+/// choose. Its
 /// plans are plans of the problem, whose stages are as fast.
 pub(crate) fn at(problem: &PlacementProblem, speeds: &[f64]) -> Option<PlacementProblem> {
     let mut file = problem.graph.file().clone();
@@ -79,7 +87,8 @@ pub(crate) fn at(problem: &PlacementProblem, speeds: &[f64]) -> Option<Placement
     Some(fixed)
 }
 
-/// Ways to give all devices of a class one of their points, beside full speed for all: every way where there are few, else
+/// Ways to give all devices of a class one of their points, beside full speed for all: every way where there are few,
+/// else
 /// those in which all are as many points down. None where a device has points and no class shares them.
 pub(crate) fn choices(problem: &PlacementProblem) -> Vec<Vec<f64>> {
     let devices = problem.graph.devices();

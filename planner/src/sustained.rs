@@ -226,7 +226,8 @@ fn tightened(envelope: &Envelope, mut part: Part) -> Option<Part> {
     Some(part)
 }
 
-/// The plan with its stages at these speeds, or slower as far as they do not fit or cost less; valued, with the state of
+/// The plan with its stages at these speeds, or slower as far as they do not fit or cost less; valued, with the state
+/// of
 /// its devices, and without certificate. None where it cannot be valued.
 pub(crate) fn fitted(problem: &PlacementProblem, plan: Plan, speeds: &[f64]) -> Option<Plan> {
     points::chosen(problem, plan, speeds, Effort::Alike)

@@ -176,7 +176,8 @@ fn in_batches(problem: &PlacementProblem, batch: u32) -> PlacementProblem {
     alone
 }
 
-/// The planner's best plan for each batch, and those of rules of thumb, slowed as far as heat and power ask for it: they know
+/// The planner's best plan for each batch, and those of rules of thumb, slowed as far as heat and power ask for it:
+/// they know
 /// nothing of either.
 fn made(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Vec<(String, Plan)>, PlanError> {
     let batches = problem.batches();

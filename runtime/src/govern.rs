@@ -249,7 +249,8 @@ impl Governor {
         }
     }
 
-    /// The share of full work that is done with this power: at the operating point that a power limit leaves where one may
+    /// The share of full work that is done with this power: at the operating point that a power limit leaves where one
+    /// may
     /// be set; else by pauses, which save in proportion.
     fn share_of(&self, power: Watts) -> f64 {
         let draw = &self.guarded.draw;

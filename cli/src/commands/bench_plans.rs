@@ -240,7 +240,8 @@ fn found(row: &mut Row, report: &SimulationReport) {
     row.celsius = hottest.reduce(f64::max);
 }
 
-/// A time is promised to a request that has the devices to itself, so that is what it is compared with: the same requests, one
+/// A time is promised to a request that has the devices to itself, so that is what it is compared with: the same
+/// requests, one
 /// after another. What the load makes of it stays beside it, and is what planners are compared by.
 fn alone(row: &mut Row, plan: &FeasiblePlan, problem: &PlacementProblem, options: &Options) {
     let mut load = problem.workload.clone();

@@ -31,7 +31,8 @@ use std::collections::BTreeMap;
 /// Most divisions, by number of each kind of device, that are looked at one by one.
 pub const DIVISIONS_MAX: u128 = 200_000;
 
-/// Parts of a layer that are counted, as a power of two: a division is a sum of whole numbers, and all are summed up in a
+/// Parts of a layer that are counted, as a power of two: a division is a sum of whole numbers, and all are summed up in
+/// a
 /// fraction of a second.
 const PARTS_BITS: u32 = 60;
 /// More parts than any model has.

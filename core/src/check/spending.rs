@@ -10,8 +10,10 @@
 //!       p k s - held * max(1 / high, s / T) - worked * least(s low / T') / low
 //! ```
 //!
-//! where `least` is the least load of work at any operating point, convex and 0 at 0 (see [`crate::power`]; without points
-//! `least(w) = w`, and so `s / T'`). In `s` that is concave and bends where `held` does and at the corners of `least`, so
+//! where `least` is the least load of work at any operating point, convex and 0 at 0 (see [`crate::power`]; without
+//! points
+//! `least(w) = w`, and so `s / T'`). In `s` that is concave and bends where `held` does and at the corners of `least`,
+//! so
 //! its greatest value is at a bend or at the end. A cost per hour is bounded in the same way: `p k s - held - worked *
 //! least(s low / T')`. The spans of rates begin at the least that the plan's goals allow,
 //! or at nothing, and the last has no end. Batches that [Little's law](super::in_flight) rules out at the beginning of a

@@ -1,6 +1,7 @@
 //! How fast each device may work: the share of its full speed that a power cap, or heat, leaves it.
 //!
-//! A device at a share `s` of its full speed takes `1 / s` of the time for every step and draws what its operating points
+//! A device at a share `s` of its full speed takes `1 / s` of the time for every step and draws what its operating
+//! points
 //! say while it is busy, see [`crate::power`]. A power cap between idle and busy power is such a share; that is how the
 //! simulator reads it too.
 

@@ -1,10 +1,12 @@
 //! Serving cheaply, or fast for little, as an integer program over positions.
 //!
 //! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[class, start, end]`, what
-//! passes through them; `F`, what passes in all. Where a device has operating points, what passes it is the sum of pieces,
+//! passes through them; `F`, what passes in all. Where a device has operating points, what passes it is the sum of
+//! pieces,
 //! each no more than one piece of its least load allows (see `isotherm_core::power`); what they cost is convex, so the
 //! cheaper pieces come first by themselves. Rates are in units of an upper bound `most` on every plan's rate. What
-//! devices cost is linear in `n`, `g` and pieces, so a limit on a cost per token is a row, and the least cost per token comes of
+//! devices cost is linear in `n`, `g` and pieces, so a limit on a cost per token is a row, and the least cost per token
+//! comes of
 //! programs that minimise `cost - ratio * F` for falling ratios (Dinkelbach, "On nonlinear fractional programming",
 //! Management Science 13, 1967).
 //!
@@ -153,7 +155,8 @@ impl SpendingProgram {
         }
     }
 
-    /// What passes through these layers of `n` devices, and its pieces. All that may pass at `most` would bring one of them
+    /// What passes through these layers of `n` devices, and its pieces. All that may pass at `most` would bring one of
+    /// them
     /// this load at full speed, and such a load costs `worked`.
     fn passed(&mut self, n: usize, draw: Option<&Draw>, load: f64, worked: f64) -> (usize, Vec<(usize, f64)>) {
         let Some(draw) = draw else {

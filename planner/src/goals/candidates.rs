@@ -151,7 +151,8 @@ impl Search<'_> {
         Ok(bound.filter(|_| whole))
     }
 
-    /// Plans for devices that are at one point for good: what their slower steps leave of requests in flight counts then.
+    /// Plans for devices that are at one point for good: what their slower steps leave of requests in flight counts
+    /// then.
     fn at_points(&self, known: &PlacementProblem, best: &mut Best<'_>) -> Result<(), PlanError> {
         if !points::matter(self.problem) {
             return Ok(());

@@ -245,7 +245,8 @@ pub fn least_cost(problem: &PlacementProblem, figure: Objective, floor: f64) -> 
     best
 }
 
-/// The highest rate of all placements, batches and routes whose cost stays within a limit, every device of a placement being
+/// The highest rate of all placements, batches and routes whose cost stays within a limit, every device of a placement
+/// being
 /// paid for.
 pub fn best_within_cost(problem: &PlacementProblem, figure: Objective, limit: f64) -> Option<f64> {
     let devices: Vec<DeviceId> = problem.graph.device_ids().filter(|&d| problem.usable(d)).collect();
@@ -259,7 +260,8 @@ pub fn best_within_cost(problem: &PlacementProblem, figure: Objective, limit: f6
     best
 }
 
-/// The cost is what devices cost while they hold a stage and what each unit of the rate adds; the limit is for each unit.
+/// The cost is what devices cost while they hold a stage and what each unit of the rate adds; the limit is for each
+/// unit.
 fn rate_within(
     problem: &PlacementProblem,
     placement: &Placement,
