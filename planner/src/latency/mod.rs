@@ -144,6 +144,9 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
             search(chains, &mut best, budget, labels);
         }
     }
+    for part in best.parts.iter_mut().filter(|part| part.priced == f64::NEG_INFINITY) {
+        part.priced = chains.bound(&part.prices, &chains.completions(&part.band, &part.prices));
+    }
     fewest_stages(chains, &mut best, budget);
     Ok(best)
 }
@@ -215,8 +218,9 @@ fn improve(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, share
         let effort = few::Effort { additions, steps };
         let found =
             few::search(chains, &part.band, part.prices.clone(), &mut part.few, (known, enough), effort, budget);
-        if found.bound > part.bound {
-            (part.bound, part.priced, part.prices) = (found.bound, found.bound, found.prices);
+        part.bound = part.bound.max(found.bound);
+        if found.bound > part.priced {
+            (part.priced, part.prices) = (found.bound, found.prices);
         }
         offer(best, found.best);
         // In a narrow part the longest stage is known, and so is the way that a good chain takes.
@@ -250,7 +254,8 @@ fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: 
             let most = if i == count { part.band.most } else { edge(i) };
             let band = Band::new(chains.costs, over, most);
             let (prices, few) = (part.prices.clone(), part.few.clone());
-            best.parts.push(Part { band, prices, bound: part.bound, priced: part.priced, few });
+            // Other stages are long in it, so that the same prices may prove less.
+            best.parts.push(Part { band, prices, bound: part.bound, priced: f64::NEG_INFINITY, few });
             over = most;
         }
     }
