@@ -187,12 +187,15 @@ class Problem:
     def capped(self, plan):
         """The problem in which every device is as fast as the power cap of its stage leaves it."""
         slower = copy.copy(self)
-        slower.speeds = {}
+        slower.speeds, seen = {}, set()
         for stage in plan["stages"]:
-            for name in stage["devices"] if stage.get("power_cap_watts") is not None else []:
-                speed = speed_under(self.devices[name], Q(stage["power_cap_watts"]))
+            for name in [name for name in stage["devices"] if name not in seen]:
+                # The first stage that names a device counts.
+                seen.add(name)
+                capped = stage.get("power_cap_watts") is not None
+                speed = speed_under(self.devices[name], Q(stage["power_cap_watts"])) if capped else None
                 if speed is not None:
-                    slower.speeds.setdefault(name, speed)
+                    slower.speeds[name] = speed
         return slower
 
     # -- the model --------------------------------------------------------------------------------------------------

@@ -86,7 +86,9 @@ pub enum TableError {
     #[error("a table of shares has the knot {0} of layers; give rising numbers, zero or more")]
     Weights(f64),
     /// A share that makes no sense.
-    #[error("a table of shares holds {0}; give shares above 0 and at most 1 that do not fall as layers rise")]
+    #[error(
+        "a table of shares holds {0}; give shares above 0 and at most 1 that do not fall as layers rise and end at 1"
+    )]
     Share(f64),
     /// A time is below zero.
     #[error("a cost table holds {0} seconds at one knot; times are zero or more")]

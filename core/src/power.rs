@@ -28,6 +28,9 @@ use serde::{Deserialize, Serialize};
 pub const POINTS_MAX: usize = 1_000;
 /// Least speed of an operating point, as a share of full speed.
 pub const SPEED_MIN: f64 = 0.001;
+/// Least difference of the speeds of two points, and of the fastest below full speed from that: of points much nearer, power
+/// would rise so steeply between them that a bound on it could not be told from rounding.
+pub const SPEED_STEP: f64 = 0.001;
 /// Relative difference up to which the point of full speed agrees with the busy power.
 const AGREE: f64 = 1e-9;
 
@@ -55,7 +58,7 @@ pub fn fault(points: &[PowerPoint], idle: Option<Watts>, busy: Option<Watts>) ->
     if points.is_empty() {
         return None;
     }
-    let Some(busy) = busy else { return Some((points[0].speed, "with busy power, or a point at speed 1, beside it")) };
+    let Some(busy) = busy else { return Some((points[0].speed, "with busy power beside it")) };
     let idle = idle.unwrap_or(Watts::ZERO);
     if points.len() > POINTS_MAX {
         return Some((points.len() as f64, "at most 1000 of them"));
@@ -68,6 +71,9 @@ pub fn fault(points: &[PowerPoint], idle: Option<Watts>, busy: Option<Watts>) ->
         }
         if speed >= above.0 {
             return Some((speed, "slower than the one before it"));
+        }
+        if speed < 1.0 && speed > above.0.min(1.0) - SPEED_STEP {
+            return Some((speed, "slower than the one before it, and than full speed, by at least 0.001"));
         }
         if watts >= above.1 {
             return Some((watts, "of less power than the one before it"));

@@ -169,18 +169,6 @@ impl Envelope {
         work.min(self.ceilings[device.index()])
     }
 
-    /// The least load of a device for work, whatever its speed.
-    #[must_use]
-    pub fn least(&self, device: DeviceId, work: f64) -> f64 {
-        self.draws[device.index()].as_ref().map_or(work, |draw| draw.least(work))
-    }
-
-    /// The load of a device that works all the time at a speed.
-    #[must_use]
-    pub fn share(&self, device: DeviceId, speed: f64) -> f64 {
-        self.draws[device.index()].as_ref().map_or(speed, |draw| draw.share(speed))
-    }
-
     /// Per device: its greatest load while all others are idle. No plan loads a device more.
     #[must_use]
     pub fn alone(&self) -> Vec<f64> {

@@ -53,8 +53,19 @@ pub enum Limit {
     Interrupt,
     /// The gap asked for was reached; it is larger than none.
     Gap,
-    /// Both sides of a division have plans, and those that were found do not go together: no more time helps.
+    /// Both sides of a division have plans, and those that were found do not go together.
     Sides,
+}
+
+impl Limit {
+    /// That it came before something was reached, in words.
+    #[must_use]
+    pub fn before(self, what: &str) -> String {
+        match self {
+            Self::Sides => "the plans found for prompts and for answers do not go together".to_owned(),
+            limit => format!("{limit} came before {what}"),
+        }
+    }
 }
 
 impl std::fmt::Display for Limit {

@@ -74,7 +74,10 @@ fn combined(
             Outcome::Unknown { stopped_by } => Some(*stopped_by),
             _ => None,
         };
-        let stopped = divided.stopped.or_else(|| budget.exhausted()).or_else(|| whole.as_ref().and_then(unknown));
+        let stopped = cut_off(divided.stopped)
+            .or_else(|| budget.exhausted())
+            .or_else(|| whole.as_ref().and_then(unknown))
+            .or(divided.stopped);
         return Ok(match (whole, divided.impossible) {
             (Some(outcome), true) => outcome,
             (None, true) => Outcome::Infeasible(Reasons(vec![Reason::Undividable(
@@ -117,10 +120,13 @@ fn combined(
         method: format!("{method}; {} of {} divisions planned for", divided.planned, divided.divisions),
         solver: certificate.as_ref().and_then(|c| c.solver.clone()),
         nodes: certificate.as_ref().and_then(|c| c.nodes),
-        stopped: divided.stopped.or_else(|| budget.exhausted()).or(match whole {
-            Some(Outcome::Feasible { stopped_by, .. } | Outcome::Unknown { stopped_by }) => Some(stopped_by),
-            _ => None,
-        }),
+        stopped: cut_off(divided.stopped)
+            .or_else(|| budget.exhausted())
+            .or(match whole {
+                Some(Outcome::Feasible { stopped_by, .. } | Outcome::Unknown { stopped_by }) => Some(stopped_by),
+                _ => None,
+            })
+            .or(divided.stopped),
     };
     certify(problem, plan, found)
 }
@@ -421,4 +427,8 @@ fn joined(problem: &PlacementProblem, division: &[bool], prefill: &Plan, decode:
 
 fn method(plan: &Plan) -> &str {
     plan.certificate.as_ref().map_or("", |certificate| certificate.method.as_str())
+}
+/// What cut a search off, if anything did: that sides do not go together is what it found.
+fn cut_off(stopped: Option<Limit>) -> Option<Limit> {
+    stopped.filter(|limit| *limit != Limit::Sides)
 }

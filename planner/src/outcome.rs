@@ -269,7 +269,7 @@ impl Outcome {
             Self::Optimal(plan) | Self::Feasible { plan, .. } => plan.plan().clone(),
             Self::Infeasible(reasons) => none(Status::Infeasible, reasons.0.iter().map(ToString::to_string).collect()),
             Self::Unknown { stopped_by } => {
-                let mut plan = none(Status::Unknown, vec![format!("{stopped_by} came before any plan")]);
+                let mut plan = none(Status::Unknown, vec![stopped_by.before("any plan")]);
                 plan.provenance.time_limited = *stopped_by == Limit::Time;
                 plan
             }

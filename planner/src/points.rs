@@ -89,7 +89,7 @@ pub(crate) fn at(problem: &PlacementProblem, speeds: &[f64]) -> Option<Placement
 
 /// Ways to give all devices of a class one of their points, beside full speed for all: every way where there are few,
 /// else
-/// those in which all are as many points down. None where a device has points and no class shares them.
+/// those in which all are as many points down. None where no usable device has points.
 pub(crate) fn choices(problem: &PlacementProblem) -> Vec<Vec<f64>> {
     let devices = problem.graph.devices();
     let mut classes: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();

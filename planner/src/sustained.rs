@@ -97,7 +97,7 @@ impl<'a> Search<'a> {
                 Outcome::Optimal(_) | Outcome::Infeasible(_) => None,
             });
             match found {
-                Some(plan) => self.look(Part { bound, ..part }, plan),
+                Some(plan) => self.look(Part { bound, ..part }, plan, budget),
                 None => self.closed = self.closed.max(bound),
             }
             budget.report(self.best.as_ref().map(|(_, value)| *value), Some(self.bound()));
@@ -162,7 +162,7 @@ impl<'a> Search<'a> {
     }
 
     /// Takes up what a part's plan gives, and divides the part where the plan does not fit.
-    fn look(&mut self, part: Part, plan: Plan) {
+    fn look(&mut self, part: Part, plan: Plan, budget: &Budget<'_>) {
         let asked = plan.objective_value.unwrap_or(f64::INFINITY);
         let within = self.within(&part);
         let over = least_burden(&plan, &within).map(|loads| exceeded_at(&loads, &within)).unwrap_or_default();
@@ -177,7 +177,7 @@ impl<'a> Search<'a> {
         let known = self.best.as_ref().map_or(0.0, |(_, value)| *value);
         if !over.is_empty()
             && asked > known * (1.0 + GAP_NONE)
-            && let Some(plan) = relief::relieved(self.problem, &full, &self.envelope.ceilings)
+            && let Some(plan) = relief::relieved(self.problem, &full, &self.envelope.ceilings, budget)
             && let Some(value) = plan.objective_value.filter(|value| *value > known)
             && certify(self.problem, plan.clone(), Found::nothing("layers handed on for heat and power")).is_ok()
         {

@@ -244,8 +244,10 @@ impl Governor {
         let draw = &self.guarded.draw;
         match (self.pause > 0, self.means.caps) {
             (true, _) => draw.idle(),
-            (false, Some(_)) => draw.power(self.share()),
-            (false, None) => self.power_of(self.share()),
+            (false, Some((least, _))) if self.allowed.is_none_or(|allowed| allowed >= least) => {
+                draw.power(self.share())
+            }
+            (false, _) => self.power_of(self.share()),
         }
     }
 
@@ -257,8 +259,8 @@ impl Governor {
         let range = draw.span().value();
         match self.means.caps {
             _ if range <= 0.0 => 1.0,
-            Some(_) => draw.speed_under(power),
-            None => ((power - draw.idle()).value() / range).clamp(0.0, 1.0),
+            Some((least, _)) if power >= least => draw.speed_under(power),
+            _ => ((power - draw.idle()).value() / range).clamp(0.0, 1.0),
         }
     }
 

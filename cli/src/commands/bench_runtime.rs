@@ -44,8 +44,6 @@ const TRIES: u32 = 3;
 /// One figure, predicted and measured.
 #[derive(Serialize)]
 struct Row {
-    /// Share of the capacity at which requests arrived.
-    share: f64,
     metric: &'static str,
     predicted: f64,
     /// The same with steps as much longer as neighbours made them in the run; absent where that is not known.
@@ -87,7 +85,10 @@ struct Beside {
 /// What came of one share of the capacity.
 #[derive(Serialize)]
 struct Served {
+    /// Share of the capacity at which requests arrived.
     share: f64,
+    /// Requests per second that the simulation from this load's probe serves at most.
+    capacity_hertz: f64,
     rows: Vec<Row>,
     /// How far single steps were off around the load; absent where their device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,8 +106,6 @@ impl Served {
 
 #[derive(Serialize)]
 struct Rows {
-    /// Requests per second that the first simulation serves at most.
-    capacity_hertz: f64,
     /// Load of this machine over the last minute before the runs, in runnable threads; absent where it is not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     load_average: Option<f64>,
@@ -132,7 +131,6 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     }
     let mut probes = 1;
     let mut prepared = Prepared::new(ui, args, &args.output)?;
-    let capacity = prepared.capacity;
     let load_average = std::fs::read_to_string("/proc/loadavg").ok();
     let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
     let mut shares = Vec::new();
@@ -142,18 +140,28 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
             if best.drift() <= STEADY {
                 break;
             }
-            ui.note(format!("  the machine is {} from its probe; probing again", percent(best.drift())));
-            prepared = Prepared::new(ui, args, &args.output.join(format!("again-{probes}")))?;
+            ui.note(format!("  steps are up to {} from the probe; probing again", percent(best.drift())));
+            let folder = args.output.join(format!("again-{probes}"));
             probes += 1;
-            let again = prepared.served(ui, args, share)?;
-            if again.drift() < best.drift() {
-                best = again;
+            let again = Prepared::new(ui, args, &folder).and_then(|new| Ok((new.served(ui, args, share)?, new)));
+            match again {
+                Ok((again, new)) => {
+                    prepared = new;
+                    if again.drift() < best.drift() {
+                        best = again;
+                    }
+                }
+                // What was served so far stays.
+                Err(failure) => {
+                    ui.note(format!("  serving again failed: {}", failure.message));
+                    break;
+                }
             }
         }
         shares.push(best);
     }
     let start = start::measure(&prepared.sealed)?;
-    let result = Rows { capacity_hertz: capacity, load_average, requests: args.requests, probes, shares, start };
+    let result = Rows { load_average, requests: args.requests, probes, shares, start };
     ui.result(&result, || describe(&result))
 }
 
@@ -192,7 +200,7 @@ impl Prepared {
             at_share(ui, &self.bench, &self.ready, args, (share, share * self.capacity), &mut rows)?;
         let after = self.bench.drift(&self.device)?;
         let speed = before.zip(after).map(|(before, after)| Speed { before, after });
-        Ok(Served { share, rows, speed, neighbours, record })
+        Ok(Served { share, capacity_hertz: self.capacity, rows, speed, neighbours, record })
     }
 }
 
@@ -319,20 +327,21 @@ fn compare(
         let beside = beside.and_then(|report| report.metrics.get(key)).map(of);
         let error_beside = beside.map(|beside| beside / measured - 1.0);
         let error = predicted / measured - 1.0;
-        rows.push(Row { share, metric, predicted, beside, measured, error, error_beside, goal });
+        rows.push(Row { metric, predicted, beside, measured, error, error_beside, goal });
     }
 }
 
 fn describe(result: &Rows) -> String {
     let heading = ["load", "metric", "predicted", "measured", "error", "with neighbours", "goal"];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
-    cells.extend(result.shares.iter().flat_map(|served| &served.rows).map(|row| {
+    let rows = result.shares.iter().flat_map(|served| served.rows.iter().map(move |row| (served.share, row)));
+    cells.extend(rows.map(|(share, row)| {
         let show = |value: f64| match row.metric {
             "tokens/s" => format!("{value:.1}"),
             _ => Seconds::new(value).map_or_else(|_| "-".to_owned(), |seconds| seconds.to_string()),
         };
         let goal = row.goal.map_or_else(|| "none".to_owned(), |goal| format!("{:.0} %", goal * 100.0));
-        let share = format!("{:.0} %", row.share * 100.0);
+        let share = format!("{:.0} %", share * 100.0);
         let beside = row.error_beside.map_or_else(|| "-".to_owned(), percent);
         vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), beside, goal]
     }));
@@ -346,6 +355,9 @@ fn describe(result: &Rows) -> String {
         Some(speed) => format!("{} before, {} after", percent(speed.before), percent(speed.after)),
         None => "not timed, the device is unknown".to_owned(),
     });
+    let capacities: Vec<String> = result.shares.iter().map(|served| format!("{:.3}", served.capacity_hertz)).collect();
+    let capacities = capacities.join(", ");
+    let probed = if result.probes == 1 { "once".to_owned() } else { format!("{} times", result.probes) };
     let neighbours = of_each(&|Served { neighbours, .. }| {
         let steps =
             neighbours.steps.map_or_else(|| "no step".to_owned(), |share| format!("{:.0} % of steps", share * 100.0));
@@ -354,11 +366,10 @@ fn describe(result: &Rows) -> String {
     });
     format!(
         "{}\n  single steps alone around each load, predicted against measured: {speeds}\n  neighbours on the same physical \
-         cores: {neighbours}\n  {} requests at each share of {:.3} requests/s; probed {} times{busy}\n{}",
+         cores: {neighbours}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
+         {busy}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,
-        result.capacity_hertz,
-        result.probes,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)
     )
 }

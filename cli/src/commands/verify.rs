@@ -98,11 +98,11 @@ fn open_at(
     let found = |subject: &Subject| Some((subject.name.clone(), find(path, subject.path_hint.as_deref())?));
     let found: Vec<(String, PathBuf)> = inspected.statement.subjects.iter().filter_map(found).collect();
     // One of them is a model: the others and the program are read meanwhile.
-    let digests = || found.par_iter().map(|(_, path)| digest_of(path)).collect::<Result<Vec<_>, _>>();
+    let digests = || found.par_iter().map(|(_, path)| digest_of(path)).collect::<Vec<_>>();
     let (digests, own) = rayon::join(digests, own);
     let mut presented = own?;
-    for ((name, path), digest) in found.into_iter().zip(digests?) {
-        presented.insert(name.clone(), digest);
+    for ((name, path), digest) in found.into_iter().zip(digests) {
+        presented.insert(name.clone(), digest?);
         paths.insert(name, path);
     }
     let expected = Expectations {

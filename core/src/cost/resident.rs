@@ -46,7 +46,7 @@ impl Resident {
     /// A table of shares, row by row of `layers`, in units of a layer's weights.
     ///
     /// Errors: no knots, knots that do not rise or are below zero, another number of shares than of pairs of knots, a share
-    /// that is not above 0 and at most 1, or one that is below that of fewer layers.
+    /// that is not above 0 and at most 1, one of the last row that is not 1, or one that is below that of fewer layers.
     pub fn new(head_layers: f64, layers: Vec<f64>, tokens: Vec<u32>, shares: Vec<f64>) -> Result<Self, TableError> {
         rising(tokens.iter().copied())?;
         if layers.is_empty() {
@@ -63,6 +63,10 @@ impl Resident {
             return Err(TableError::Shape { rows: layers.len(), columns: tokens.len(), values: shares.len() });
         }
         if let Some(wrong) = shares.iter().find(|share| !(**share > 0.0 && **share <= 1.0)) {
+            return Err(TableError::Share(*wrong));
+        }
+        // Without a step there, it does not matter on which side of the last knot rounding puts the whole model.
+        if let Some(wrong) = shares[shares.len() - tokens.len()..].iter().find(|share| **share < 1.0) {
             return Err(TableError::Share(*wrong));
         }
         let falling = (tokens.len()..shares.len()).find(|&at| shares[at] < shares[at - tokens.len()]);

@@ -99,8 +99,8 @@ pub fn draw_problem(draw: &mut Draw) -> PlacementProblem {
                 vec![profile(&model, draw.between(0.01, 3.0), draw.between(0.0, 0.2), 0.01, draw.between(0.0, 0.1))];
             if draw.one_in(2) {
                 let few = draw.between(0.2, 1.0);
-                let shares = vec![few, 1.0, draw.between(few, 1.0), 1.0];
-                let knots = vec![draw.between(0.1, 2.0), draw.between(2.1, 8.0)];
+                let shares = vec![few, 1.0, draw.between(few, 1.0), 1.0, 1.0, 1.0];
+                let knots = vec![draw.between(0.1, 2.0), draw.between(2.1, 4.0), draw.between(4.1, 8.0)];
                 let table = Resident::new(draw.between(0.0, 2.0), knots, vec![1, 5], shares);
                 device.profiles[0].resident = Some(table.expect("shares that rise"));
             }

@@ -5,6 +5,7 @@
 //! without a look at heat. Slowing that one costs throughput; a layer moved to a cooler neighbour may cost nothing.
 
 use super::{fits_at, slowed, with_caps};
+use crate::budget::Budget;
 use isotherm_core::plan::{Plan, Stop};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::sustained::{Envelope, burden};
@@ -17,7 +18,7 @@ const STAGES_MAX: usize = 16;
 /// A chain of the same devices in the same order that is worth more within heat and power than the plan slowed down;
 /// none
 /// where none was found.
-pub(super) fn relieved(problem: &PlacementProblem, plan: &Plan, speeds: &[f64]) -> Option<Plan> {
+pub(super) fn relieved(problem: &PlacementProblem, plan: &Plan, speeds: &[f64], budget: &Budget<'_>) -> Option<Plan> {
     let one = |stage: &isotherm_core::plan::Stage| stage.devices.len() == 1;
     if plan.routes.len() != 1 || plan.stages.len() > STAGES_MAX || !plan.stages.iter().all(one) {
         return None;
@@ -27,12 +28,12 @@ pub(super) fn relieved(problem: &PlacementProblem, plan: &Plan, speeds: &[f64]) 
     let mut tight = tightness(problem, &envelope, &chain, speeds)?;
     let mut best: Option<Plan> = None;
     for _ in 0..MOVES_MAX {
-        if tight <= 1.0 {
+        if tight <= 1.0 || budget.exhausted().is_some() {
             break;
         }
         let mut next: Option<(f64, Plan)> = None;
         // From any stage to any other; those between pass it on.
-        for from in 0..chain.stages.len() {
+        for from in (0..chain.stages.len()).take_while(|_| budget.exhausted().is_none()) {
             for to in (0..chain.stages.len()).filter(|&to| to != from) {
                 let Some(moved) = handed(problem, &chain, from, to) else { continue };
                 let Some(found) = tightness(problem, &envelope, &moved, speeds) else { continue };

@@ -94,7 +94,7 @@ pub fn keep(
         Refined::Broken { rounds, stopped, .. } => {
             ui.note(described(&rounds, promises));
             let nearest = nearest(&rounds, promises).unwrap_or_else(|| "nothing".to_owned());
-            let left = stopped.map_or_else(String::new, |limit| format!("; {limit} came before all cuts were tried"));
+            let left = stopped.map_or_else(String::new, |limit| format!("; {}", limit.before("all cuts were tried")));
             let what = format!("no plan that was simulated keeps the promises (heuristic cuts, no proof){left}");
             Err(Failure::new(Code::Promise, what).remedy(format!("the nearest that was seen: {nearest}")))
         }
