@@ -181,8 +181,8 @@ pub fn run(
 /// How often the rules are asked at most whether a job may go on.
 const ASKED_EVERY: Duration = Duration::from_millis(20);
 
-/// Whether the rules still let a job go on: asked at the first token after [`ASKED_EVERY`], so that a revocation ends it
-/// after that time and one step.
+/// Whether the rules still let a job go on: asked at the first token after [`ASKED_EVERY`], so that a revocation ends
+/// it after that time and one step.
 fn revoked(gate: &mut Gate, identity: &Identity, wish: &Wish<'_>) -> Option<String> {
     let request = wish.request(identity, "").ok()?;
     match gate.still_allowed(&request) {

@@ -11,8 +11,8 @@
 //!      + head(sequences)        where the stage holds the last layer
 //! ```
 //!
-//! with a share of 1, or less where a stage is so small that caches keep of it ([`Resident`]);
-//! or, where a serving engine was measured only from outside, a table of whole steps ([`IterationTable`]).
+//! with a share of 1, or less where a stage is so small that caches keep of it ([`Resident`]); or, where a serving
+//! engine was measured only from outside, a table of whole steps ([`IterationTable`]).
 //!
 //! Tables are interpolated linearly between their knots and extrapolated with the slope of the last segment (never
 //! below zero), because each operator is affine in its argument once it is large.
@@ -285,8 +285,8 @@ pub struct OperatorProfile {
     /// Times of whole steps, where only those are known: they stand in the place of all of the above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterations: Option<IterationTable>,
-    /// Feed-forward by experts, beside everything in `dense_seconds`; absent where no layer has any, or where their time
-    /// is in there.
+    /// Feed-forward by experts, beside everything in `dense_seconds`; absent where no layer has any, or where their
+    /// time is in there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experts: Option<Experts>,
     /// How much less a layer takes in stages of few layers; absent where nothing is known of that.

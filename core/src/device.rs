@@ -114,13 +114,14 @@ pub struct Device {
     /// Formats of weights its backend can multiply; empty where nothing is known, which forbids nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub formats: Vec<String>,
-    /// Operations that its backend has, by name (see [`OPERATIONS`]); empty where nothing is known, which forbids nothing.
+    /// Operations that its backend has, by name (see [`OPERATIONS`]); empty where nothing is known, which forbids
+    /// nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<String>,
 }
 
-/// What every layer of a decoder of the llama family asks of a backend: a norm, products of matrices, rotation by position,
-/// the cache of keys and values, attention, the gate of the feed-forward part, sums.
+/// What every layer of a decoder of the llama family asks of a backend: a norm, products of matrices, rotation by
+/// position, the cache of keys and values, attention, the gate of the feed-forward part, sums.
 pub const OPERATIONS: [&str; 7] = ["norm", "product", "rotate", "remember", "attend", "gate", "add"];
 
 impl Device {

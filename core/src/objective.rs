@@ -305,8 +305,8 @@ enum Waits {
 /// Output tokens per second that a plan would sustain if no batch ever waited for another. The plan's throughput counts
 /// waits as if batches came at random, which is more than they wait where they follow one another evenly; a run is
 /// mostly between the two. Where requests are of one length and end together, their prompts follow one another through
-/// the stages in the steps of other batches, and runs have been up to 8 % faster than this. None where
-/// the plan is malformed or a time it needs is unknown.
+/// the stages in the steps of other batches, and runs have been up to 8 % faster than this. None where the plan is
+/// malformed or a time it needs is unknown.
 #[must_use]
 pub fn unhindered(plan: &Plan, problem: &PlacementProblem) -> Option<TokensPerSecond> {
     let (problem, plan) = problem.spoken(plan);
@@ -424,8 +424,8 @@ pub fn in_flight(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<InFlight
 }
 
 /// The share of the time that the devices of each stage work while the plan runs at the rate that it is worth: for
-/// throughput, as many requests as its devices sustain; else one request after another. None where the plan is malformed
-/// or a time that it needs is unknown.
+/// throughput, as many requests as its devices sustain; else one request after another. None where the plan is
+/// malformed or a time that it needs is unknown.
 #[must_use]
 pub fn utilisation(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     let (problem, plan) = problem.spoken(plan);

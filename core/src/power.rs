@@ -1,16 +1,12 @@
 //! What a device draws at each speed, and what it does with so much power.
 //!
 //! A device that is busy at a share `s` of its full speed draws `idle + (busy - idle) d(s)`. Where its operating points
-//! are
-//! known, `d` passes through them and is straight between them, and from the slowest of them to idle; else `d(s) = s`,
-//! as
-//! switching power `C V^2 f` of CMOS goes with the clock at constant voltage. Points are where the voltage falls with
-//! the
-//! clock too (DVFS): then `d(s) < s`, and slower is cheaper for each piece of work.
+//! are known, `d` passes through them and is straight between them, and from the slowest of them to idle; else `d(s) =
+//! s`, as switching power `C V^2 f` of CMOS goes with the clock at constant voltage. Points are where the voltage falls
+//! with the clock too (DVFS): then `d(s) < s`, and slower is cheaper for each piece of work.
 //!
 //! A device that works a share `u` of the time at a speed `s` does the *work* `w = u s` and has the *load* `x = u
-//! d(s)`:
-//! mean power is `idle + (busy - idle) x`. Whatever its speed, work `w` asks for no less load than the
+//! d(s)`: mean power is `idle + (busy - idle) x`. Whatever its speed, work `w` asks for no less load than the
 //! [`least`](Draw::least),
 //!
 //! ```text
@@ -28,8 +24,8 @@ use serde::{Deserialize, Serialize};
 pub const POINTS_MAX: usize = 1_000;
 /// Least speed of an operating point, as a share of full speed.
 pub const SPEED_MIN: f64 = 0.001;
-/// Least difference of the speeds of two points, and of the fastest below full speed from that: of points much nearer, power
-/// would rise so steeply between them that a bound on it could not be told from rounding.
+/// Least difference of the speeds of two points, and of the fastest below full speed from that: of points much nearer,
+/// power would rise so steeply between them that a bound on it could not be told from rounding.
 pub const SPEED_STEP: f64 = 0.001;
 /// Relative difference up to which the point of full speed agrees with the busy power.
 const AGREE: f64 = 1e-9;

@@ -418,8 +418,7 @@ impl PlacementProblem {
         Some(self.with_bringing(device, layers, computing))
     }
 
-    /// Time of one decode step of a request that has the device to itself, at its mean context
-    /// `prompt + output / 2`.
+    /// Time of one decode step of a request that has the device to itself, at its mean context `prompt + output / 2`.
     #[must_use]
     pub fn decode_time(&self, device: DeviceId, layers: Layers) -> Option<Seconds> {
         self.step(device, layers, &StepShape::decode(1, self.mean_context()))

@@ -38,8 +38,8 @@ pub struct Cost {
 impl PlacementProblem {
     /// What a device costs, for a figure; none where a part of it is not known, or the figure is no cost.
     ///
-    /// Money: the hourly price where any device has one, and electricity where its price is stated; with neither nothing
-    /// is known. A rented device's electricity is in its price, so one does not state both for it.
+    /// Money: the hourly price where any device has one, and electricity where its price is stated; with neither
+    /// nothing is known. A rented device's electricity is in its price, so one does not state both for it.
     #[must_use]
     pub fn cost(&self, device: DeviceId, figure: Objective) -> Option<Cost> {
         let power = || {
@@ -91,8 +91,8 @@ impl PlacementProblem {
     }
 }
 
-/// What serving by a plan costs while it runs at its throughput, in the unit of the figure. None where a part of it is not
-/// known, or the plan is malformed.
+/// What serving by a plan costs while it runs at its throughput, in the unit of the figure. None where a part of it is
+/// not known, or the plan is malformed.
 #[must_use]
 pub fn spent(plan: &Plan, problem: &PlacementProblem, figure: Objective) -> Option<f64> {
     let problem = serving(problem);

@@ -3,8 +3,7 @@
 //! Steps take milliseconds and devices warm in seconds to minutes, so heat follows mean power. A device that works a
 //! share `u` of the time at a speed `s` draws `idle + (busy - idle) u d(s)` in the mean, `d` being what its operating
 //! points say and `d(s) = s` without any (see [`crate::power`]): with its *load* `x = u d(s)`, mean power is linear in
-//! `x`
-//! whatever the speed. In the steady state of the thermal network, and for every power limit,
+//! `x` whatever the speed. In the steady state of the thermal network, and for every power limit,
 //!
 //! ```text
 //! temperature of i:  sum over j in its chassis of R_ij (idle_j + span_j x_j) <= limit_i - margin - air
@@ -12,12 +11,12 @@
 //! R_ij = resistance of the chassis, and for j = i also of i's die and sink
 //! ```
 //!
-//! A plan keeps these at the loads that its promise brings: for throughput those of the rate that it is worth, for a time
-//! per token those of one request after another; for throughput with a [`reserve`] for runs that are faster than that,
-//! since batches wait less. Power caps slow it where it would be faster still.
+//! A plan keeps these at the loads that its promise brings: for throughput those of the rate that it is worth, for a
+//! time per token those of one request after another; for throughput with a [`reserve`] for runs that are faster than
+//! that, since batches wait less. Power caps slow it where it would be faster still.
 //!
-//! These are the [`Row`]s of an [`Envelope`]. A fan cools a device better the hotter it is; since the heat that leaves a
-//! device rises with its temperature, a device is below its limit exactly where it would be with the conductance that
+//! These are the [`Row`]s of an [`Envelope`]. A fan cools a device better the hotter it is; since the heat that leaves
+//! a device rises with its temperature, a device is below its limit exactly where it would be with the conductance that
 //! its fan has at the limit, so the rows stay linear and exact. Air is taken at its hottest.
 //!
 //! A governor of several steps leaves a device several speeds, each up to another temperature; a device may be planned
@@ -248,10 +247,8 @@ pub fn steady_celsius(record: &ThermalRecord, air: Celsius, power: Watts) -> Cel
 }
 
 /// The load of every device, by its position: the share of the time that it works, times what it draws then above idle
-/// as
-/// a share of what full speed adds, while the plan runs at the rate that it is worth. None where the plan is malformed
-/// or
-/// a time that it needs is unknown.
+/// as a share of what full speed adds, while the plan runs at the rate that it is worth. None where the plan is
+/// malformed or a time that it needs is unknown.
 #[must_use]
 pub fn loads(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     summed(plan, problem, |id, utilisation, speed| utilisation * drawn(problem, id, speed))
@@ -336,8 +333,7 @@ pub fn burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
 }
 
 /// The least burden of the same work: each device at the speed at which its work takes least power. What exceeds a
-/// limit
-/// then exceeds it at any speed. None as for [`loads`].
+/// limit then exceeds it at any speed. None as for [`loads`].
 #[must_use]
 pub fn least_burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>> {
     let mut works = works(plan, problem)?;
@@ -352,8 +348,8 @@ pub fn least_burden(plan: &Plan, problem: &PlacementProblem) -> Option<Vec<f64>>
     Some(problem.graph.device_ids().map(least).collect())
 }
 
-/// How much faster than it is worth a plan for throughput may run, as a factor of 1 or more: as fast as if no batch ever
-/// waited for another. Where a stage or a way holds it back, that is no faster. None as for [`loads`].
+/// How much faster than it is worth a plan for throughput may run, as a factor of 1 or more: as fast as if no batch
+/// ever waited for another. Where a stage or a way holds it back, that is no faster. None as for [`loads`].
 #[must_use]
 pub fn reserve(plan: &Plan, problem: &PlacementProblem) -> Option<f64> {
     let mut serving = problem.at_duties(|_| Some(1.0));
@@ -394,8 +390,8 @@ pub fn binding(plan: &Plan, problem: &PlacementProblem, near: f64) -> Vec<Subjec
 }
 
 impl PlacementProblem {
-    /// The problem whose plans no plan within heat and power beats: for throughput, every device works as much as it bears
-    /// while all others are idle. For a time per token it is this problem, less the devices that bear nothing.
+    /// The problem whose plans no plan within heat and power beats: for throughput, every device works as much as it
+    /// bears while all others are idle. For a time per token it is this problem, less the devices that bear nothing.
     #[must_use]
     pub fn sustained(&self) -> Self {
         let envelope = Envelope::of(self);

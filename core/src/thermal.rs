@@ -67,7 +67,8 @@ pub struct Branch {
     pub capacity_joules_per_kelvin: Figure<JoulesPerKelvin>,
 }
 
-/// A fan that follows the temperature of the device: over `start_celsius` each kelvin adds to the conductance to the air.
+/// A fan that follows the temperature of the device: over `start_celsius` each kelvin adds to the conductance to the
+/// air.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fan {
     /// Temperature up to which it runs at its slowest; what the resistance was stated for.

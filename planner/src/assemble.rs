@@ -22,7 +22,8 @@ pub(crate) struct Parts {
     pub unused: Vec<Unused>,
     /// Bound on the objective, where there is one.
     pub bound: Option<f64>,
-    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's turn.
+    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's
+    /// turn.
     pub evidence: Vec<Evidence>,
     /// How plan and bound were found.
     pub method: String,
@@ -41,8 +42,8 @@ pub(crate) fn assemble(tables: &Tables<'_>, parts: Parts) -> Result<Outcome, Pla
     assemble_or(tables, parts, Vec::new())
 }
 
-/// The same. Where the checker verifies no evidence for the bound, and no solver vouches for it, the first of these bounds
-/// is stated that it verifies, if there is one.
+/// The same. Where the checker verifies no evidence for the bound, and no solver vouches for it, the first of these
+/// bounds is stated that it verifies, if there is one.
 pub(crate) fn assemble_or(
     tables: &Tables<'_>,
     parts: Parts,
@@ -64,7 +65,8 @@ pub(crate) fn assemble_or(
 pub(crate) struct Found {
     /// Bound on the objective, where there is one.
     pub bound: Option<f64>,
-    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's turn.
+    /// Evidence for it, to be tried in order; then it is the solver's word, or where none was asked a weaker bound's
+    /// turn.
     pub evidence: Vec<Evidence>,
     /// How plan and bound were found.
     pub method: String,
@@ -84,8 +86,8 @@ impl Found {
     }
 }
 
-/// A plan that was chosen by another measure, with the bound on all plans of the problem. `how` is said behind the method
-/// that found it.
+/// A plan that was chosen by another measure, with the bound on all plans of the problem. `how` is said behind the
+/// method that found it.
 pub(crate) fn restated(
     problem: &PlacementProblem,
     mut plan: Plan,

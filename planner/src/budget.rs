@@ -16,14 +16,14 @@ pub(crate) const SLICE_NODES: u64 = 512;
 /// Columns times nodes of one branch-and-bound search, at most: the larger the program, the fewer nodes it is worth.
 pub(crate) const COLUMN_NODES_MAX: u64 = 4_000_000;
 
-/// Work that stands for one node of a call's limit, in entries of a program that are looked at: what a
-/// node of a program of some hundred columns takes. 20,000 of them are about a third of a minute on one core.
+/// Work that stands for one node of a call's limit, in entries of a program that are looked at: what a node of a
+/// program of some hundred columns takes. 20,000 of them are about a third of a minute on one core.
 const NODE_WORK: u64 = 150_000;
 
 /// What has been done in one call, in steps that every machine counts alike, and how much may be.
 ///
-/// Nodes of a large program take a thousand times as long as those of a small one, and a call makes many searches. Where no
-/// clock ends them, this does, at the same step everywhere.
+/// Nodes of a large program take a thousand times as long as those of a small one, and a call makes many searches.
+/// Where no clock ends them, this does, at the same step everywhere.
 #[derive(Debug)]
 pub struct Work {
     done: AtomicU64,
@@ -96,8 +96,8 @@ pub struct Progress {
 pub struct Budget<'a> {
     /// Time left, asked whenever the search may stop; absent where time does not matter. The only clock there is.
     pub remaining: Option<&'a (dyn Fn() -> Seconds + Sync)>,
-    /// Most branch-and-bound nodes (and labels of a label-setting search, in hundreds) of any one search. Where time does not
-    /// matter, all searches of a call together do no more work than so many nodes stand for.
+    /// Most branch-and-bound nodes (and labels of a label-setting search, in hundreds) of any one search. Where time
+    /// does not matter, all searches of a call together do no more work than so many nodes stand for.
     pub nodes_max: u64,
     /// What has been done, and how much may be; absent where nobody counts.
     pub work: Option<&'a Work>,

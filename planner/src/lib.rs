@@ -5,7 +5,8 @@
 //! PlacementProblem -> tables -> bounds and plans (latency | throughput) -> assemble -> Plan::check -> Outcome
 //! ```
 //!
-//! The door is [`plan()`]; [`explain()`] says why a plan is as it is. What is proved, and how, stands in `docs/formulation.md`.
+//! The door is [`plan()`]; [`explain()`] says why a plan is as it is. What is proved, and how, stands in
+//! `docs/formulation.md`.
 
 mod assemble;
 pub mod baselines;

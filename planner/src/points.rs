@@ -1,16 +1,11 @@
 //! Operating points of the devices of a plan: how fast each stage works, so that the plan is worth most within heat,
-//! power
-//! and its goals.
+//! power and its goals.
 //!
 //! A slower point takes less power for each piece of work, and a request stays longer; what a plan is worth at points
-//! is
-//! therefore found by valuing it. Few points are all tried; of many, all stages alike, and then stage by stage as long
-//! as
-//! that helps. A stage may also be just as fast as its work asks for, which loses nothing where it waits for others.
-//! What
-//! bounds all plans bounds them at any points, see `isotherm_core::power`. Which devices hold what depends on their
-//! points
-//! too; so plans are also sought for problems in which whole classes are at one point for good.
+//! is therefore found by valuing it. Few points are all tried; of many, all stages alike, and then stage by stage as
+//! long as that helps. A stage may also be just as fast as its work asks for, which loses nothing where it waits for
+//! others. What bounds all plans bounds them at any points, see `isotherm_core::power`. Which devices hold what depends
+//! on their points too; so plans are also sought for problems in which whole classes are at one point for good.
 
 use crate::sustained::{fits_at, slowed};
 use isotherm_core::graph::DeviceGraph;
@@ -43,8 +38,7 @@ pub(crate) enum Effort {
 }
 
 /// By which factor a plan misses the goal that it misses most, 1 where it reaches all, and its value, less being
-/// better.
-/// None where it cannot be valued.
+/// better. None where it cannot be valued.
 pub(crate) fn worth(problem: &PlacementProblem, plan: &Plan) -> Option<(f64, f64)> {
     let short = problem.limits.goals.iter().map(|goal| {
         let found = figure(plan, problem, goal.figure).unwrap_or(0.0);
@@ -57,8 +51,7 @@ pub(crate) fn worth(problem: &PlacementProblem, plan: &Plan) -> Option<(f64, f64
 }
 
 /// The plan at the best points found, none faster than `ceilings`; slowed as far as heat and power ask for it, valued,
-/// and
-/// without certificate. None where it cannot be valued, or does not fit at any speed.
+/// and without certificate. None where it cannot be valued, or does not fit at any speed.
 pub(crate) fn chosen(problem: &PlacementProblem, plan: Plan, ceilings: &[f64], effort: Effort) -> Option<Plan> {
     let first = slowed(problem, plan.clone(), ceilings);
     // Full speed is the best where it fits and nobody asks what it costs.
@@ -72,8 +65,7 @@ pub(crate) fn chosen(problem: &PlacementProblem, plan: Plan, ceilings: &[f64], e
 }
 
 /// The problem with every device at one point for good: so much slower, drawing so much less, and nothing left to
-/// choose. Its
-/// plans are plans of the problem, whose stages are as fast.
+/// choose. Its plans are plans of the problem, whose stages are as fast.
 pub(crate) fn at(problem: &PlacementProblem, speeds: &[f64]) -> Option<PlacementProblem> {
     let mut file = problem.graph.file().clone();
     for (id, device) in problem.graph.device_ids().zip(&mut file.devices) {
@@ -88,8 +80,7 @@ pub(crate) fn at(problem: &PlacementProblem, speeds: &[f64]) -> Option<Placement
 }
 
 /// Ways to give all devices of a class one of their points, beside full speed for all: every way where there are few,
-/// else
-/// those in which all are as many points down. None where no usable device has points.
+/// else those in which all are as many points down. None where no usable device has points.
 pub(crate) fn choices(problem: &PlacementProblem) -> Vec<Vec<f64>> {
     let devices = problem.graph.devices();
     let mut classes: Vec<(Vec<usize>, Vec<f64>)> = Vec::new();

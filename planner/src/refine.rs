@@ -8,8 +8,8 @@
 //! They are *heuristic*: that a smaller batch and a shorter route help is experience, not proof, and other plans might
 //! keep the promises too.
 //!
-//! One cut is *proven*: where all requests are alike, none is served faster than one that has the devices to itself, so a
-//! promise below the least time of that can be kept by no plan.
+//! One cut is *proven*: where all requests are alike, none is served faster than one that has the devices to itself, so
+//! a promise below the least time of that can be kept by no plan.
 
 use crate::assemble::restated;
 use crate::budget::{Budget, Limit};
@@ -21,8 +21,8 @@ use isotherm_core::problem::{Division, Objective, PlacementProblem};
 use isotherm_core::units::Seconds;
 use std::fmt;
 
-/// Share of the least time that is proven: contexts differ from the mean in the course of an answer, and times need not be
-/// quite linear in them.
+/// Share of the least time that is proven: contexts differ from the mean in the course of an answer, and times need not
+/// be quite linear in them.
 const CURVED: f64 = 0.98;
 /// Share of the time for the plan that promises nothing: cuts have to be tried too.
 const FIRST: f64 = 0.3;

@@ -1,12 +1,12 @@
 //! Plans that heat and power allow in the long run.
 //!
 //! With every device working as much as it bears while all others are idle, planning is as ever, and its bound bounds
-//! every plan within heat and power. Where devices warm one another or share a power limit, the loads of that plan may be
-//! more than they bear together. Then the *box* of loads is divided: each part leaves one device less, or leaves others
-//! less because one has much; it is planned for at its greatest loads, which no plan in it beats, and ends where that
-//! plan fits or its bound is no better than a plan in hand. What a part finds is slowed by power caps until it fits, so
-//! every part gives a plan. A part's devices work as much as they can at its loads, whatever their operating points;
-//! which points a plan has is chosen when it is made to fit (see `points`).
+//! every plan within heat and power. Where devices warm one another or share a power limit, the loads of that plan may
+//! be more than they bear together. Then the *box* of loads is divided: each part leaves one device less, or leaves
+//! others less because one has much; it is planned for at its greatest loads, which no plan in it beats, and ends where
+//! that plan fits or its bound is no better than a plan in hand. What a part finds is slowed by power caps until it
+//! fits, so every part gives a plan. A part's devices work as much as they can at its loads, whatever their operating
+//! points; which points a plan has is chosen when it is made to fit (see `points`).
 
 mod relief;
 
@@ -227,8 +227,7 @@ fn tightened(envelope: &Envelope, mut part: Part) -> Option<Part> {
 }
 
 /// The plan with its stages at these speeds, or slower as far as they do not fit or cost less; valued, with the state
-/// of
-/// its devices, and without certificate. None where it cannot be valued.
+/// of its devices, and without certificate. None where it cannot be valued.
 pub(crate) fn fitted(problem: &PlacementProblem, plan: Plan, speeds: &[f64]) -> Option<Plan> {
     points::chosen(problem, plan, speeds, Effort::Alike)
 }
@@ -289,8 +288,8 @@ fn with_caps(problem: &PlacementProblem, mut plan: Plan, speed: impl Fn(usize) -
 }
 
 /// For a time per token or to the first: plans on all devices, without each one that heat or power limits, and with
-/// none of these; each slowed until it fits. A device that works a part of the time bears more than its sustained speed,
-/// so the bound is that of plans that never get hot.
+/// none of these; each slowed until it fits. A device that works a part of the time bears more than its sustained
+/// speed, so the bound is that of plans that never get hot.
 fn alone_or_without(
     problem: &PlacementProblem,
     envelope: &Envelope,

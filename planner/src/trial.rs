@@ -1,13 +1,14 @@
 //! Planning with simulated throughput in the loop.
 //!
-//! What a plan is worth counts how batches wait for one another by a formula that is linear in what flows, because bounds
-//! are proved with it. Waits are not linear: they hang on the whole chain, on how long prompts are and on which requests
-//! end together. So plans whose worth is close may be far apart in a run. Here several plans are run by whoever judges,
-//! and the fastest is taken: this planner's own, its best for each batch, and those of rules of thumb; then plans beside
-//! the fastest, in which two neighbours exchange a layer or batches are of another size.
+//! What a plan is worth counts how batches wait for one another by a formula that is linear in what flows, because
+//! bounds are proved with it. Waits are not linear: they hang on the whole chain, on how long prompts are and on which
+//! requests end together. So plans whose worth is close may be far apart in a run. Here several plans are run by
+//! whoever judges, and the fastest is taken: this planner's own, its best for each batch, and those of rules of thumb;
+//! then plans beside the fastest, in which two neighbours exchange a layer or batches are of another size.
 //!
-//! Nothing is proved about what the judge finds. The certificate is about the worth, of the plan taken as of all others:
-//! its bound is that of [`plan`](crate::plan()), and its gap says by how much the worth was given up for speed in the runs.
+//! Nothing is proved about what the judge finds. The certificate is about the worth, of the plan taken as of all
+//! others: its bound is that of [`plan`](crate::plan()), and its gap says by how much the worth was given up for speed
+//! in the runs.
 
 use crate::assemble::restated;
 use crate::baselines::{Baseline, baseline, placed};
@@ -64,9 +65,9 @@ pub struct Tried {
 /// What is decided about a plan: two plans that agree in it are one.
 type Decided = (Vec<Stage>, Vec<Route>, Option<u32>);
 
-/// The plan of most output tokens per second in the judge's eyes, of at most `trials_max` that are judged. The judge gives
-/// none for a plan that it cannot run. Where the objective is another than throughput, or no step times are known, nothing
-/// is judged.
+/// The plan of most output tokens per second in the judge's eyes, of at most `trials_max` that are judged. The judge
+/// gives none for a plan that it cannot run. Where the objective is another than throughput, or no step times are
+/// known, nothing is judged.
 ///
 /// # Errors
 /// Planning failed, or the judge did.
@@ -177,8 +178,7 @@ fn in_batches(problem: &PlacementProblem, batch: u32) -> PlacementProblem {
 }
 
 /// The planner's best plan for each batch, and those of rules of thumb, slowed as far as heat and power ask for it:
-/// they know
-/// nothing of either.
+/// they know nothing of either.
 fn made(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Vec<(String, Plan)>, PlanError> {
     let batches = problem.batches();
     let mut made: Vec<(String, Plan)> = Vec::new();

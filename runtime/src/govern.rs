@@ -2,9 +2,9 @@
 //!
 //! A device's temperature is predicted some seconds ahead with the thermal node that planner and simulator use. A node
 //! that was measured wrong, or dust in a fan, would make every prediction wrong by the same heat, so an observer
-//! (Luenberger, with one state for the temperature and one for a heat that nobody accounts for) learns that heat from the
-//! difference between prediction and sensor. What is left over is the greatest power with which the device stays below
-//! its limit over the horizon, and the governor asks for the cheapest thing that keeps it there.
+//! (Luenberger, with one state for the temperature and one for a heat that nobody accounts for) learns that heat from
+//! the difference between prediction and sensor. What is left over is the greatest power with which the device stays
+//! below its limit over the horizon, and the governor asks for the cheapest thing that keeps it there.
 //!
 //! No clock and no device is touched here: readings come in, actions go out, each with the forecast that caused it.
 
@@ -175,9 +175,9 @@ const BATTERY_STOP: f64 = 0.08;
 const BATTERY_SHARE: f64 = 0.5;
 /// Periods over which a plan has to be out of reach before it is questioned, and is questioned again.
 const REPLAN_PERIODS: u64 = 60;
-/// Share of the range between idle and full work by which the power may rise in a period. Of drawn cards of three nodes,
-/// each known as one with a resistance up to 30 % off, the hottest passes its limit by 4.8 K without a bound to it (of 300),
-/// by 0.6 K at 0.03 (of 800), by 0.2 K at 0.02 (of 300), and by less than 0.1 K at 0.01 (of 600).
+/// Share of the range between idle and full work by which the power may rise in a period. Of drawn cards of three
+/// nodes, each known as one with a resistance up to 30 % off, the hottest passes its limit by 4.8 K without a bound to
+/// it (of 300), by 0.6 K at 0.03 (of 800), by 0.2 K at 0.02 (of 300), and by less than 0.1 K at 0.01 (of 600).
 const RISE: f64 = 0.01;
 
 /// The governor of one guarded temperature.
@@ -252,8 +252,7 @@ impl Governor {
     }
 
     /// The share of full work that is done with this power: at the operating point that a power limit leaves where one
-    /// may
-    /// be set; else by pauses, which save in proportion.
+    /// may be set; else by pauses, which save in proportion.
     fn share_of(&self, power: Watts) -> f64 {
         let draw = &self.guarded.draw;
         let range = draw.span().value();
@@ -349,11 +348,13 @@ impl Governor {
     /// Lets the power rise no faster than the model can be corrected.
     ///
     /// What the model takes for one node has a die that follows the power within seconds. Its jump looks like heat that
-    /// nobody accounts for, which goes when the power does: without a limit to its rise the power would come and go with it.
+    /// nobody accounts for, which goes when the power does: without a limit to its rise the power would come and go
+    /// with it.
     fn ease(&mut self, allowed: Watts) {
         let range = self.guarded.draw.span();
         let free = self.guarded.draw.busy() + range * (2.0 * self.settings.hysteresis);
-        // A forecast far above the limit asks for less than nothing; what is made up for later is no more than idleness.
+        // A forecast far above the limit asks for less than nothing; what is made up for later is no more than
+        // idleness.
         self.bound = allowed.max(self.guarded.draw.idle()).min(self.bound.min(free) + range * RISE);
     }
 

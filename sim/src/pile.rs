@@ -239,7 +239,8 @@ impl Pile {
         self.sample(member, now, false);
     }
 
-    /// Keeps a sample of a member, if one is wanted, and changes nothing else: whether samples are kept decides nothing.
+    /// Keeps a sample of a member, if one is wanted, and changes nothing else: whether samples are kept decides
+    /// nothing.
     pub fn observe(&mut self, now: SimTime, member: usize) {
         self.sample(member, now, false);
     }

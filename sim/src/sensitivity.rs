@@ -138,8 +138,8 @@ fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
     links.into_iter().map(isotherm_core::ids::LinkId::index).collect()
 }
 
-/// The problem on devices whose every step takes so many times as long, as where somebody else uses their cores too; none
-/// where that makes no problem.
+/// The problem on devices whose every step takes so many times as long, as where somebody else uses their cores too;
+/// none where that makes no problem.
 #[must_use]
 pub fn slowed(problem: &PlacementProblem, factor: f64) -> Option<PlacementProblem> {
     let devices = 0..problem.graph.devices().len();

@@ -1,8 +1,9 @@
 //! `isotherm bench plans`: what plans come to in simulation, this planner's and those of others in the same runs.
 //!
 //! For each scenario the plan with everything on (heat, power, times to keep) and the plans of other planners are
-//! simulated under the same load with the same seeds. A plan's promise is what it is worth, or what it came to on other seeds
-//! where it was chosen by simulation; the table says how far the simulation is from it, and how far the hottest device is from the temperature that the plan states. Another planner
+//! simulated under the same load with the same seeds. A plan's promise is what it is worth, or what it came to on other
+//! seeds where it was chosen by simulation; the table says how far the simulation is from it, and how far the hottest
+//! device is from the temperature that the plan states. Another planner
 //! *wins* where its mean is better by more than both confidence intervals together: a defect, or a finding.
 
 use crate::args::BenchPlans;
@@ -241,8 +242,7 @@ fn found(row: &mut Row, report: &SimulationReport) {
 }
 
 /// A time is promised to a request that has the devices to itself, so that is what it is compared with: the same
-/// requests, one
-/// after another. What the load makes of it stays beside it, and is what planners are compared by.
+/// requests, one after another. What the load makes of it stays beside it, and is what planners are compared by.
 fn alone(row: &mut Row, plan: &FeasiblePlan, problem: &PlacementProblem, options: &Options) {
     let mut load = problem.workload.clone();
     load.arrivals = Arrivals::ClosedLoop { clients: 1 };

@@ -1,10 +1,11 @@
 //! `isotherm bench runtime`: a load simulated and served, request by request the same; or, with `--speed`, how fast the
 //! kernels are.
 //!
-//! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation finds,
-//! requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by the same
-//! policy. What differs is how long steps really take. What neighbours outside this machine, on the same physical cores, made
-//! of them is seen in the run; the load is simulated once more with steps as much longer, and both errors stand side by side.
+//! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation
+//! finds, requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by
+//! the same policy. What differs is how long steps really take. What neighbours outside this machine, on the same
+//! physical cores, made of them is seen in the run; the load is simulated once more with steps as much longer, and both
+//! errors stand side by side.
 
 mod peer;
 mod speed;
@@ -35,9 +36,9 @@ const PROMPTS: Length = Length { min: 40, max: 140 };
 const ANSWERS: Length = Length { min: 16, max: 80 };
 /// Requests of the run that finds the capacity.
 const SATURATED: u32 = 64;
-/// How far single steps may be from the probe before and after a load, as a share, and how often at most a load is served
-/// whose machine changed meanwhile, each time after a new probe. Of several the one counts around which it changed least,
-/// whatever came of it.
+/// How far single steps may be from the probe before and after a load, as a share, and how often at most a load is
+/// served whose machine changed meanwhile, each time after a new probe. Of several the one counts around which it
+/// changed least, whatever came of it.
 const STEADY: f64 = 0.03;
 const TRIES: u32 = 3;
 

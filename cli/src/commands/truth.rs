@@ -175,9 +175,9 @@ impl Bench {
         files::write_json(&self.folder.join("session.json"), &session).map(|_| ())
     }
 
-    /// How far single steps, timed alone on a device now, are from what its profile says: the median over some shapes of
-    /// `predicted / measured - 1`. What this differs by from one moment to another is the machine's own speed, and no
-    /// model's. None where the device was not measured.
+    /// How far single steps, timed alone on a device now, are from what its profile says: the median over some shapes
+    /// of `predicted / measured - 1`. What this differs by from one moment to another is the machine's own speed, and
+    /// no model's. None where the device was not measured.
     pub fn drift(&self, device: &str) -> Result<Option<f64>, Failure> {
         let shapes = [
             StepShape::decode(1, 91.0),

@@ -100,9 +100,9 @@ impl Search<'_, '_> {
         if self.walks.rule.is_none() { Some(0) } else { self.completions.top.checked_sub(stages) }
     }
 
-    /// Least value of what continues by the cheapest completion of a stage, from where each chunk is `reached`: where no stage
-    /// longer than the part before allows is passed, one is to come, and walks before it and from it on are both paths of the
-    /// chain; where one is, there may be another long one or not.
+    /// Least value of what continues by the cheapest completion of a stage, from where each chunk is `reached`: where
+    /// no stage longer than the part before allows is passed, one is to come, and walks before it and from it on are
+    /// both paths of the chain; where one is, there may be another long one or not.
     fn least(&self, table: &[Vec<i128>], at: usize, reached: &[i128], turned: bool) -> i128 {
         let value = |phase: usize| reached[self.walks.chunk_of(phase)].saturating_add(table[phase][at]);
         match (self.walks.phases(), turned) {

@@ -32,8 +32,7 @@ use std::collections::BTreeMap;
 pub const DIVISIONS_MAX: u128 = 200_000;
 
 /// Parts of a layer that are counted, as a power of two: a division is a sum of whole numbers, and all are summed up in
-/// a
-/// fraction of a second.
+/// a fraction of a second.
 const PARTS_BITS: u32 = 60;
 /// More parts than any model has.
 const PARTS_MAX: u128 = 1 << 100;

@@ -1,9 +1,9 @@
 //! Bounds on what a token costs, from prices of layers.
 //!
-//! In a plan of rate `F` let a share `s` of all tokens pass a device of `k` layers, of rate `T` (`T'` where heat did not
-//! limit how much it works). It costs `held + worked * s F / T'`, and passes no more than it can: `s F <= T`. All tokens
-//! pass all `L` layers, so the shares times layers of all devices add to at least `L`. For any price `p` of a layer, and
-//! rates from `low` to `high`, a plan's cost per token is therefore at least
+//! In a plan of rate `F` let a share `s` of all tokens pass a device of `k` layers, of rate `T` (`T'` where heat did
+//! not limit how much it works). It costs `held + worked * s F / T'`, and passes no more than it can: `s F <= T`. All
+//! tokens pass all `L` layers, so the shares times layers of all devices add to at least `L`. For any price `p` of a
+//! layer, and rates from `low` to `high`, a plan's cost per token is therefore at least
 //!
 //! ```text
 //! L p - sum over devices of the greatest of 0 and, over what it may hold and 0 < s <= min(1, T / low),
@@ -11,13 +11,11 @@
 //! ```
 //!
 //! where `least` is the least load of work at any operating point, convex and 0 at 0 (see [`crate::power`]; without
-//! points
-//! `least(w) = w`, and so `s / T'`). In `s` that is concave and bends where `held` does and at the corners of `least`,
-//! so
-//! its greatest value is at a bend or at the end. A cost per hour is bounded in the same way: `p k s - held - worked *
-//! least(s low / T')`. The spans of rates begin at the least that the plan's goals allow,
-//! or at nothing, and the last has no end. Batches that [Little's law](super::in_flight) rules out at the beginning of a
-//! span need no price there. Sums are of floats; what they may have rounded is taken off.
+//! points `least(w) = w`, and so `s / T'`). In `s` that is concave and bends where `held` does and at the corners of
+//! `least`, so its greatest value is at a bend or at the end. A cost per hour is bounded in the same way:
+//! `p k s - held - worked * least(s low / T')`. The spans of rates begin at the least that the plan's goals allow, or at nothing, and
+//! the last has no end. Batches that [Little's law](super::in_flight) rules out at the beginning of a span need no
+//! price there. Sums are of floats; what they may have rounded is taken off.
 
 use super::certificate::BoundFault;
 use super::cover::tabulable;

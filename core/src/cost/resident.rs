@@ -1,10 +1,10 @@
 //! Layers of which a device's caches keep some of the weights.
 //!
-//! A stage reads all its weights once in every step. Where they are more than a cache holds, nothing is found there that
-//! was read a step ago; where a stage has so few layers that they are not, a step takes less than its layers' share of a
-//! step through the whole model. By how much depends on how many weights lie between two visits to a layer, the output
-//! head's included, and on how many tokens share a step: with many, computing takes longer than reading, and nothing is
-//! gained.
+//! A stage reads all its weights once in every step. Where they are more than a cache holds, nothing is found there
+//! that was read a step ago; where a stage has so few layers that they are not, a step takes less than its layers'
+//! share of a step through the whole model. By how much depends on how many weights lie between two visits to a layer,
+//! the output head's included, and on how many tokens share a step: with many, computing takes longer than reading, and
+//! nothing is gained.
 //!
 //! Stages of devices that share a cache read all that they hold together, so nothing of this holds for them.
 
@@ -45,8 +45,9 @@ impl TryFrom<ResidentText> for Resident {
 impl Resident {
     /// A table of shares, row by row of `layers`, in units of a layer's weights.
     ///
-    /// Errors: no knots, knots that do not rise or are below zero, another number of shares than of pairs of knots, a share
-    /// that is not above 0 and at most 1, one of the last row that is not 1, or one that is below that of fewer layers.
+    /// Errors: no knots, knots that do not rise or are below zero, another number of shares than of pairs of knots, a
+    /// share that is not above 0 and at most 1, one of the last row that is not 1, or one that is below that of fewer
+    /// layers.
     pub fn new(head_layers: f64, layers: Vec<f64>, tokens: Vec<u32>, shares: Vec<f64>) -> Result<Self, TableError> {
         rising(tokens.iter().copied())?;
         if layers.is_empty() {

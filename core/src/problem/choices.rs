@@ -90,8 +90,8 @@ pub(super) fn timing(graph: &DeviceGraph, device: &Device, model: &Model) -> Tim
     }
 }
 
-/// Whether another device computes on the processor of this one's host as this one does: its caches then hold what all of
-/// them read.
+/// Whether another device computes on the processor of this one's host as this one does: its caches then hold what all
+/// of them read.
 fn shares_caches(graph: &DeviceGraph, device: &Device) -> bool {
     let on_processor = |one: &Device| one.kind == DeviceKind::Cpu && one.host == device.host;
     on_processor(device) && graph.devices().iter().filter(|other| on_processor(other)).count() > 1

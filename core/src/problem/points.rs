@@ -1,9 +1,8 @@
 //! How fast each device may work: the share of its full speed that a power cap, or heat, leaves it.
 //!
 //! A device at a share `s` of its full speed takes `1 / s` of the time for every step and draws what its operating
-//! points
-//! say while it is busy, see [`crate::power`]. A power cap between idle and busy power is such a share; that is how the
-//! simulator reads it too.
+//! points say while it is busy, see [`crate::power`]. A power cap between idle and busy power is such a share; that is
+//! how the simulator reads it too.
 
 use super::PlacementProblem;
 use crate::ids::DeviceId;
@@ -31,8 +30,8 @@ impl PlacementProblem {
         changed
     }
 
-    /// The share of the time at full speed that a device may work in the long run: 1 unless changed. Its rate is no more
-    /// than that; a step takes as long as ever.
+    /// The share of the time at full speed that a device may work in the long run: 1 unless changed. Its rate is no
+    /// more than that; a step takes as long as ever.
     #[must_use]
     pub fn duty(&self, device: DeviceId) -> f64 {
         self.duty.get(device.index()).copied().unwrap_or(1.0)

@@ -8,8 +8,8 @@
 //! repetition, the one that is farthest from where it belongs first.
 //!
 //! Batches that follow one another evenly wait less than a plan's throughput counts, and a device that throttles is the
-//! one that the others wait for. So both what the plan does cold and what is left of it are those of a run without waits:
-//! of a faster run more is lost, since what heat leaves is the same for both.
+//! one that the others wait for. So both what the plan does cold and what is left of it are those of a run without
+//! waits: of a faster run more is lost, since what heat leaves is the same for both.
 //!
 //! This is an estimate: it leaves aside that devices swing at different moments, and takes a device of several nodes
 //! for one.
@@ -42,8 +42,8 @@ pub struct Throttled {
     pub slowed: Vec<(String, f64)>,
 }
 
-/// What a plan is worth once its devices are as warm as they get and slow themselves. None where the plan is malformed or
-/// a time that it needs is unknown.
+/// What a plan is worth once its devices are as warm as they get and slow themselves. None where the plan is malformed
+/// or a time that it needs is unknown.
 #[must_use]
 pub fn throttled(plan: &Plan, problem: &PlacementProblem) -> Option<Throttled> {
     let capped = problem.capped(plan).into_owned();

@@ -1,11 +1,11 @@
 //! Least latency of one chain as an integer program.
 //!
-//! Columns: `x[class, start, end]`, whether a device of a class of twins holds these layers, and
-//! `h[layer, class, class]`, the passage from one stage to the next at a layer. Rows: the chain begins once; at each
-//! inner layer a class passes on what ends there and takes up what begins there (a path in a graph of layers and
-//! classes, so that the continuous relaxation without the rows below is integral); a class has so many devices; a pool so
-//! many bytes, in shares of its size, because tolerances are absolute; a rule on the number of stages. Costs are in
-//! units of a known value, for the same reason.
+//! Columns: `x[class, start, end]`, whether a device of a class of twins holds these layers, and `h[layer, class,
+//! class]`, the passage from one stage to the next at a layer. Rows: the chain begins once; at each inner layer a class
+//! passes on what ends there and takes up what begins there (a path in a graph of layers and classes, so that the
+//! continuous relaxation without the rows below is integral); a class has so many devices; a pool so many bytes, in
+//! shares of its size, because tolerances are absolute; a rule on the number of stages. Costs are in units of a known
+//! value, for the same reason.
 
 use super::program::{Program, Relation};
 use crate::latency::chains::{Chains, ClassLink, Link, Prices, StageCount};

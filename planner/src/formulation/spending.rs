@@ -1,19 +1,17 @@
 //! Serving cheaply, or fast for little, as an integer program over positions.
 //!
-//! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[class, start, end]`, what
-//! passes through them; `F`, what passes in all. Where a device has operating points, what passes it is the sum of
-//! pieces,
-//! each no more than one piece of its least load allows (see `isotherm_core::power`); what they cost is convex, so the
-//! cheaper pieces come first by themselves. Rates are in units of an upper bound `most` on every plan's rate. What
-//! devices cost is linear in `n`, `g` and pieces, so a limit on a cost per token is a row, and the least cost per token
-//! comes of
-//! programs that minimise `cost - ratio * F` for falling ratios (Dinkelbach, "On nonlinear fractional programming",
-//! Management Science 13, 1967).
+//! Columns: `n[class, start, end]`, how many devices of a class of twins hold these layers; `g[class, start, end]`,
+//! what passes through them; `F`, what passes in all. Where a device has operating points, what passes it is the sum of
+//! pieces, each no more than one piece of its least load allows (see `isotherm_core::power`); what they cost is convex,
+//! so the cheaper pieces come first by themselves. Rates are in units of an upper bound `most` on every plan's rate.
+//! What devices cost is linear in `n`, `g` and pieces, so a limit on a cost per token is a row, and the least cost per
+//! token comes of programs that minimise `cost - ratio * F` for falling ratios (Dinkelbach, "On nonlinear fractional
+//! programming", Management Science 13, 1967).
 //!
 //! Where ways between devices matter and are few enough, there are columns for them too, `f[layer, class, class]`, what
-//! passes from one class to the next at a layer; else ways are left aside but for the least time that any of them takes.
-//! Twins share what limits one of them. All this admits more than the devices can do, so the program bounds every plan in
-//! which requests pass whole stages; what its placement really is worth is valued elsewhere.
+//! passes from one class to the next at a layer; else ways are left aside but for the least time that any of them
+//! takes. Twins share what limits one of them. All this admits more than the devices can do, so the program bounds
+//! every plan in which requests pass whole stages; what its placement really is worth is valued elsewhere.
 
 use super::program::{Program, Relation};
 use crate::latency::chains::Link;
@@ -156,8 +154,7 @@ impl SpendingProgram {
     }
 
     /// What passes through these layers of `n` devices, and its pieces. All that may pass at `most` would bring one of
-    /// them
-    /// this load at full speed, and such a load costs `worked`.
+    /// them this load at full speed, and such a load costs `worked`.
     fn passed(&mut self, n: usize, draw: Option<&Draw>, load: f64, worked: f64) -> (usize, Vec<(usize, f64)>) {
         let Some(draw) = draw else {
             let flow = self.program.column(worked * load, 0.0, 1.0, false);
@@ -307,8 +304,8 @@ impl SpendingProgram {
         self.program.row(terms, Relation::AtMost, if each { 0.0 } else { most / unit });
     }
 
-    /// What heat and power leave: each limit of a scope, and those of the temperatures of a class together. Twins that a
-    /// limit counts differently are counted as the least of them.
+    /// What heat and power leave: each limit of a scope, and those of the temperatures of a class together. Twins that
+    /// a limit counts differently are counted as the least of them.
     fn heat(&mut self, tables: &Tables<'_>, asked: &Asked<'_>, envelope: &Envelope) {
         let class_of = |row: &Row| match &row.subject {
             isotherm_core::sustained::Subject::Temperature(name) => {

@@ -1,8 +1,8 @@
 //! The prices of layers that bound what a token costs from below, in floats; the checker sums them up by itself.
 //!
 //! For plans with rates from `low` to `high` the bound is `L p - sum over devices of most(p)`, see
-//! `isotherm_core::check`. It is concave in the price `p`, so a ternary search finds the best one. Rates are divided into
-//! spans, since what it costs to hold a stage is shared by more tokens the faster the plan is.
+//! `isotherm_core::check`. It is concave in the price `p`, so a ternary search finds the best one. Rates are divided
+//! into spans, since what it costs to hold a stage is shared by more tokens the faster the plan is.
 
 use crate::tables::Tables;
 use crate::throughput::clip::{self, Weights};
@@ -33,7 +33,8 @@ struct Class {
     choices: Vec<Choice>,
 }
 
-/// The greatest bound on what plans cost that reach the goals, and the prices that prove it; none where nothing is known.
+/// The greatest bound on what plans cost that reach the goals, and the prices that prove it; none where nothing is
+/// known.
 pub(crate) fn best(problem: &PlacementProblem) -> Option<(f64, Vec<LayerPrice>)> {
     if problem.may_group() || !problem.objective.spends() {
         return None;

@@ -91,8 +91,7 @@ pub(crate) struct Chains<'a> {
 const LONG_SHARE: f64 = 0.1;
 
 /// The chains whose longest stage takes, all chunks up to the followed one together, more than `over` and at most
-/// `most`. Its *long* stages take more than
-/// nine tenths of `over`; every chain of the band has one.
+/// `most`. Its *long* stages take more than nine tenths of `over`; every chain of the band has one.
 #[derive(Debug, Clone)]
 pub(crate) struct Band {
     /// Less than the longest stage.

@@ -1,8 +1,7 @@
 //! A chain with layers handed on, so that less of it is where heat or power binds.
 //!
 //! Where requests in flight hold a plan back, many ways to divide the layers are worth the same, and the planner takes
-//! one
-//! without a look at heat. Slowing that one costs throughput; a layer moved to a cooler neighbour may cost nothing.
+//! one without a look at heat. Slowing that one costs throughput; a layer moved to a cooler neighbour may cost nothing.
 
 use super::{fits_at, slowed, with_caps};
 use crate::budget::Budget;
@@ -16,8 +15,7 @@ const MOVES_MAX: usize = 64;
 const STAGES_MAX: usize = 16;
 
 /// A chain of the same devices in the same order that is worth more within heat and power than the plan slowed down;
-/// none
-/// where none was found.
+/// none where none was found.
 pub(super) fn relieved(problem: &PlacementProblem, plan: &Plan, speeds: &[f64], budget: &Budget<'_>) -> Option<Plan> {
     let one = |stage: &isotherm_core::plan::Stage| stage.devices.len() == 1;
     if plan.routes.len() != 1 || plan.stages.len() > STAGES_MAX || !plan.stages.iter().all(one) {
@@ -73,8 +71,7 @@ fn tightness(problem: &PlacementProblem, envelope: &Envelope, plan: &Plan, speed
 }
 
 /// The chain with one layer less on a stage and one more on another; none where a stage would hold nothing, or more
-/// than
-/// its device can.
+/// than its device can.
 fn handed(problem: &PlacementProblem, plan: &Plan, from: usize, to: usize) -> Option<Plan> {
     let route = &plan.routes[0];
     let order: Vec<usize> = route.stages.iter().map(|stop| stop.stage as usize).collect();

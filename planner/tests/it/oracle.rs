@@ -246,8 +246,7 @@ pub fn least_cost(problem: &PlacementProblem, figure: Objective, floor: f64) -> 
 }
 
 /// The highest rate of all placements, batches and routes whose cost stays within a limit, every device of a placement
-/// being
-/// paid for.
+/// being paid for.
 pub fn best_within_cost(problem: &PlacementProblem, figure: Objective, limit: f64) -> Option<f64> {
     let devices: Vec<DeviceId> = problem.graph.device_ids().filter(|&d| problem.usable(d)).collect();
     let mut best: Option<f64> = None;
@@ -302,8 +301,8 @@ fn rate_within(
     Some(solution.objective()).filter(|&rate| rate > 0.0)
 }
 
-/// With `t` the seconds of a token and `y` the shares of routes, capacities are `sum of y <= capacity * t` and the cost is
-/// linear (Charnes and Cooper 1962).
+/// With `t` the seconds of a token and `y` the shares of routes, capacities are `sum of y <= capacity * t` and the cost
+/// is linear (Charnes and Cooper 1962).
 fn cost_of(
     problem: &PlacementProblem,
     placement: &Placement,

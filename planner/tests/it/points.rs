@@ -1,6 +1,5 @@
 //! Operating points: a plan is as good as the best that enumeration finds over all points of all devices, each choice
-//! being
-//! a problem of slower devices that draw less and have no points.
+//! being a problem of slower devices that draw less and have no points.
 
 use crate::heat::warm;
 use crate::oracle;

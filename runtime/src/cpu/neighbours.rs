@@ -2,12 +2,12 @@
 //!
 //! A virtual machine's core is often one of two threads of a physical core. Whoever has the other thread takes half of
 //! its units for milliseconds or minutes, and nothing in this machine tells: no thread waits, and the clock is as ever.
-//! A short piece of work that keeps the core's arithmetic units busy tells: on an EPYC of Zen 4 it took mostly 1.4 to 1.9
-//! times as long beside a neighbour, and up to 1.1 times without one. A few readings are much quicker than a core is: on
-//! one of Zen 5, of 6,700 in a quiet time half were at 7.7 us, one in a hundred below 6.8 and the quickest at 5.6. So what
-//! is held against is not the quickest but what one in twenty comes below. And whoever runs the machine moves its cores about: two that
-//! shared a cache do not share it any more, and what threads on them tell each other takes several times as long. A word
-//! that goes round tells.
+//! A short piece of work that keeps the core's arithmetic units busy tells: on an EPYC of Zen 4 it took mostly 1.4 to
+//! 1.9 times as long beside a neighbour, and up to 1.1 times without one. A few readings are much quicker than a core
+//! is: on one of Zen 5, of 6,700 in a quiet time half were at 7.7 us, one in a hundred below 6.8 and the quickest at
+//! 5.6. So what is held against is not the quickest but what one in twenty comes below. And whoever runs the machine
+//! moves its cores about: two that shared a cache do not share it any more, and what threads on them tell each other
+//! takes several times as long. A word that goes round tells.
 //!
 //! On a machine of one's own there is nothing of the kind, and work that takes longer there tells of a clock that has
 //! fallen, which is the device's own; there nothing is read.
@@ -43,8 +43,8 @@ static THROUGH: Mutex<Vec<Vec<usize>>> = Mutex::new(Vec::new());
 
 /// How quick readings of one place are.
 struct Level {
-    /// Nanoseconds that one reading in [`QUICK_OF`] does not exceed, rounded down as in `seen`; the greatest number before
-    /// the first.
+    /// Nanoseconds that one reading in [`QUICK_OF`] does not exceed, rounded down as in `seen`; the greatest number
+    /// before the first.
     quick: AtomicU32,
     /// How many readings there were of so many nanoseconds, rounded down to 6 binary digits.
     seen: Mutex<BTreeMap<u32, u64>>,
@@ -73,8 +73,8 @@ thread_local! {
     static BOUND: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
-/// What a look at a core or several told. It is held against what is known when somebody asks, so that one from before it
-/// was known how quick a core is does not pass for a calm one.
+/// What a look at a core or several told. It is held against what is known when somebody asks, so that one from before
+/// it was known how quick a core is does not pass for a calm one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     /// Of the core that was slowest by its own measure.
@@ -153,8 +153,8 @@ fn told(place: usize, nanoseconds: u32) -> Told {
     Told { place: u32::try_from(place).unwrap_or(u32::MAX), nanoseconds }
 }
 
-/// Looks at cores until it is likely known how quick each is alone; those that were looked at before are known. A core that
-/// no thread can be bound to stays unknown.
+/// Looks at cores until it is likely known how quick each is alone; those that were looked at before are known. A core
+/// that no thread can be bound to stays unknown.
 pub(crate) fn settle(cores: &[usize]) {
     let unknown = |core: usize| CORES.get(core).is_some_and(|known| known.quick.load(Ordering::Relaxed) == u32::MAX);
     let open: Vec<usize> = cores.iter().copied().filter(|&core| unknown(core)).collect();

@@ -1,8 +1,8 @@
 //! Stages in a row, each on its own threads.
 //!
-//! The first stage runs on the thread that drives the pipeline, so that a pipeline of one stage is a function call; every
-//! other stage has a thread that takes passes from a channel and sends them on. Passes come back to the driver in the
-//! order in which they were sent.
+//! The first stage runs on the thread that drives the pipeline, so that a pipeline of one stage is a function call;
+//! every other stage has a thread that takes passes from a channel and sends them on. Passes come back to the driver in
+//! the order in which they were sent.
 
 use super::channel::{Receiver, Sender, bounded};
 use super::device::CpuDevice;
@@ -115,7 +115,8 @@ const CAPACITY: usize = 64;
 
 impl Pipeline {
     /// Loads all stages, each on its own device at the same time. The calling thread becomes the first worker of the
-    /// first stage's device, and is bound to its core. Threads wait as if other stages were on these other cores besides.
+    /// first stage's device, and is bound to its core. Threads wait as if other stages were on these other cores
+    /// besides.
     ///
     /// # Errors
     /// When a device gives no memory or threads.
@@ -131,8 +132,8 @@ impl Pipeline {
         Self::start_all(gguf, geometry, places, None, others)
     }
 
-    /// As [`Self::start_beside`], with at most so many bytes of the processor's weights in memory, and the others in a folder, all stages
-    /// together; each gets a share by the size of its weights.
+    /// As [`Self::start_beside`], with at most so many bytes of the processor's weights in memory, and the others in a
+    /// folder, all stages together; each gets a share by the size of its weights.
     ///
     /// # Errors
     /// When a stage's share is too small for it, and as for [`Self::start_beside`].
@@ -254,8 +255,8 @@ impl Drop for Pipeline {
     }
 }
 
-/// How the threads of stage `index` wait: on cores that no other stage uses, nor anybody else that is named, they watch;
-/// on others, `otherwise`.
+/// How the threads of stage `index` wait: on cores that no other stage uses, nor anybody else that is named, they
+/// watch; on others, `otherwise`.
 fn patience(places: &[StagePlace], elsewhere: &[usize], index: usize, otherwise: Patience) -> Patience {
     let own = &places[index].device.cores;
     // A card's thread has no core of its own, and one that watches would take another stage's.

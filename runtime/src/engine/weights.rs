@@ -148,8 +148,8 @@ pub(crate) fn packed_bytes(gguf: &Gguf, geometry: &Geometry, layers: &Range<usiz
     (each, Packed::bytes_of(&output_of(gguf, geometry, layers)))
 }
 
-/// Packs matrices side by side into memory that holds zeros, each by one worker. What is packed is not read again where it
-/// came from, so that no weight is in memory twice.
+/// Packs matrices side by side into memory that holds zeros, each by one worker. What is packed is not read again where
+/// it came from, so that no weight is in memory twice.
 fn pack(gguf: &Gguf, matrices: &[RowMajor<'_>], memory: &mut [u8], team: &Team) {
     let mut rest = memory;
     let mut places = Vec::with_capacity(matrices.len());

@@ -1,7 +1,7 @@
 //! Governors attached to the devices of a run: each reads its device's sensor, and together they pace the run.
 //!
-//! A run is paced between its steps, where nothing is under way on any device: the cache of every request stays where it is,
-//! and a pause is nothing but a longer time between two steps.
+//! A run is paced between its steps, where nothing is under way on any device: the cache of every request stays where
+//! it is, and a pause is nothing but a longer time between two steps.
 
 use super::{Act, Action, Governor, Guarded, Means, Reading, Settings};
 use crate::discover::{Card, Machine};
@@ -244,8 +244,8 @@ impl Keeper {
         self.period
     }
 
-    /// Reads every device after a period, in which the run worked this share of the time, and lets its governor act. The
-    /// pace follows the device that bears least.
+    /// Reads every device after a period, in which the run worked this share of the time, and lets its governor act.
+    /// The pace follows the device that bears least.
     pub fn step(&mut self, at_ms: u64, work: f64, pace: &Pace) -> Vec<Acted> {
         let samples = self.sampler.sample(at_ms);
         let mut acted = Vec::new();
@@ -272,8 +272,8 @@ impl Keeper {
         acted
     }
 
-    /// The share of full work that the run may do: that of the device that bears least. A power limit that was set holds
-    /// its device by itself, and only a pause counts there.
+    /// The share of full work that the run may do: that of the device that bears least. A power limit that was set
+    /// holds its device by itself, and only a pause counts there.
     #[must_use]
     pub fn share(&self) -> f64 {
         let share = |ward: &Ward| match (&ward.cap, ward.governor.share()) {

@@ -1,7 +1,7 @@
 //! What a layer takes in stages of few layers: caches keep some of their weights from step to step.
 //!
-//! Steps of a few tokens through a half and a quarter of the layers are timed in turn with the same through all of them, so
-//! that whatever disturbs meets all three. Steps of many tokens are bound by arithmetic and gain nothing.
+//! Steps of a few tokens through a half and a quarter of the layers are timed in turn with the same through all of
+//! them, so that whatever disturbs meets all three. Steps of many tokens are bound by arithmetic and gain nothing.
 
 use super::Request;
 use super::profile::{Bench, Through, start};
@@ -181,7 +181,8 @@ mod tests {
         }
     }
 
-    /// Two stages of 2 and 4 of 8 layers; each of a layer's times is nanoseconds beyond attention, in all rounds but one.
+    /// Two stages of 2 and 4 of 8 layers; each of a layer's times is nanoseconds beyond attention, in all rounds but
+    /// one.
     fn kept(two: f64, four: f64, all: f64, rounds: usize) -> Kept {
         let of = |few: f64| -> Rounds {
             let round = |at| if at == 0 { (9e9, 1.0) } else { (100.0 + few, 100.0 + all) };

@@ -149,7 +149,8 @@ const COORDINATOR: &str = "driver";
 
 /// Share of the usable memory that devices measured in turns may take together.
 const MEMORY_SHARE: f64 = 0.5;
-/// What a device under measurement takes, over the weights of the whole model: a quarter and a half of them are there again.
+/// What a device under measurement takes, over the weights of the whole model: a quarter and a half of them are there
+/// again.
 const WEIGHTS_TIMES: f64 = 2.0;
 
 /// Measures devices. Each is measured alone, in turns of moments with the others; then pairs are measured together.
@@ -274,8 +275,8 @@ fn card_of(
     Ok(Device {
         class: format!("{} {}", info.name, info.interface),
         backend: info.backend.to_owned(),
-        // The model's operations have passed on this very device. The whole suite has not: that is what `make gpu-check`
-        // runs, and nothing that ran on a processor speaks for a card.
+        // The model's operations have passed on this very device. The whole suite has not: that is what `make
+        // gpu-check` runs, and nothing that ran on a processor speaks for a card.
         support: if info.hardware.is_accelerator() { Support::Partial } else { Support::Experimental },
         uuid: info.uuid,
         pci: info.pci,

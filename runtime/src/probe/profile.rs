@@ -35,8 +35,8 @@ const FIRST: f64 = 0.35;
 const FAVOUR: f64 = 3.0;
 /// A long shape among those that warm up.
 const WARM_LONG: Shape = Shape::Prefill { tokens: 64, cached: 0 };
-/// Passes, and time, after which caches and clock are as they are in service, where steps much like one another follow one
-/// another.
+/// Passes, and time, after which caches and clock are as they are in service, where steps much like one another follow
+/// one another.
 const WARM: u32 = 2;
 const WARM_TIME: Duration = Duration::from_millis(10);
 /// Time after which one pass is as warm as several.
@@ -81,7 +81,8 @@ impl Timed {
         (self.layers.typical() - self.fixed).max(0.0) * self.of_all
     }
 
-    /// Whether it should be sampled until it has so many samples; where they hardly count and there is overtime, longer.
+    /// Whether it should be sampled until it has so many samples; where they hardly count and there is overtime,
+    /// longer.
     fn wants(&self, enough: u32, overtime: bool) -> bool {
         let count = self.layers.count();
         count < enough || (overtime && self.layers.calm() < SAMPLES.start && count < SAMPLES.end)
@@ -198,9 +199,9 @@ impl Bench<'_, '_> {
         self.pass = pipeline.receive();
     }
 
-    /// Brings caches and clock into the state in which a step finds them in service, after steps much like it: whatever of
-    /// the weights fits is there, and a clock that heavier work held down has risen again. A long pass gets there by short
-    /// ones through the same layers.
+    /// Brings caches and clock into the state in which a step finds them in service, after steps much like it: whatever
+    /// of the weights fits is there, and a clock that heavier work held down has risen again. A long pass gets there by
+    /// short ones through the same layers.
     pub(super) fn warm(&mut self, shape: Shape, through: Through) {
         if self.before != Some((shape, through)) {
             warmed(|| self.run(if shape.is_long() { WARM_SHORT } else { shape }, through, false));
@@ -218,7 +219,8 @@ impl Bench<'_, '_> {
     }
 
     /// Samples of a shape, one right after the other as in service, for a while or until there are enough; the seconds
-    /// that its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees itself.
+    /// that its layers took, all of them, in the median. Nothing is looked at between them but what each pass sees
+    /// itself.
     fn sample(&mut self, entry: &mut Timed, enough: u32) -> f64 {
         let (begin, through) = (Instant::now(), self.through(entry.shape));
         self.warm(entry.shape, through);
@@ -243,7 +245,8 @@ impl Bench<'_, '_> {
                 break;
             }
         }
-        // What computes behind a card's interface on the processor has more threads than cores, which wait for each other.
+        // What computes behind a card's interface on the processor has more threads than cores, which wait for each
+        // other.
         let clean = before.undisturbed_until(Look::now(), nanoseconds(from.elapsed()), self.is_card);
         for &(beside, layers, head, around) in &taken {
             entry.layers.add_if(clean, beside, layers);
@@ -311,8 +314,8 @@ impl Bench<'_, '_> {
         }
     }
 
-    /// Times a shape in turn with the knots on both sides of it, so that a disturbance meets all three. Gives it, and by
-    /// how much the line between the two misses it in each round, as a share of what it takes.
+    /// Times a shape in turn with the knots on both sides of it, so that a disturbance meets all three. Gives it, and
+    /// by how much the line between the two misses it in each round, as a share of what it takes.
     fn in_turn(&mut self, shape: Shape, around: [Shape; 2], share: f64) -> (Timed, Vec<f64>) {
         let mut entry = self.entry(shape);
         let mut misses = Vec::new();
@@ -430,8 +433,8 @@ pub(super) fn measure(
 
 /// Seconds of a card's pass that are there however few layers it does: what a pass through two halves of the model, one
 /// after the other on the same card, is busy longer than one through the whole. Telling the card what to do and hearing
-/// of its end cost it that; a processor's stages have nothing of the kind.
-/// Zero where that cannot be seen: a model of one layer, a card that fails, which the measurement itself then tells.
+/// of its end cost it that; a processor's stages have nothing of the kind. Zero where that cannot be seen: a model of
+/// one layer, a card that fails, which the measurement itself then tells.
 fn fixed(request: &Request<'_>, device: &CpuDevice) -> f64 {
     let layers = request.geometry.layers;
     let half = layers / 2;

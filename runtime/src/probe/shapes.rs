@@ -4,8 +4,8 @@ use crate::engine::cache::blocks_for;
 use crate::engine::pass::Pass;
 use crate::engine::sampling::Sampling;
 
-/// Decoding sequences that are timed in any case. Kernels take rows in groups, so that the time of a few is no line; it is
-/// these few that decide how fast answers come.
+/// Decoding sequences that are timed in any case. Kernels take rows in groups, so that the time of a few is no line; it
+/// is these few that decide how fast answers come.
 const SEQUENCES: [u32; 7] = [1, 2, 3, 4, 5, 6, 8];
 /// Contexts of decoding sequences that are timed in any case, in tokens, the new one included: two, for the slope.
 const CONTEXTS: [u32; 2] = [16, 256];
@@ -15,8 +15,8 @@ const CONTEXT_MAX: u32 = 1024;
 const CHUNKS: [u32; 3] = [16, 64, 256];
 /// Tokens cached before a chunk: none, and so many.
 pub(super) const CACHED: u32 = 512;
-/// Chunks of so many tokens are bound by arithmetic, so that it does not matter how cold a layer's weights are: they are
-/// timed with a part of the layers.
+/// Chunks of so many tokens are bound by arithmetic, so that it does not matter how cold a layer's weights are: they
+/// are timed with a part of the layers.
 pub(super) const LONG: u32 = 64;
 /// Two knots whose quotient is below this are near enough.
 const NEAR: f64 = 1.3;
@@ -173,8 +173,8 @@ impl Knots {
         found
     }
 
-    /// The shapes at the knots below and above a place, and how far it lies from the first to the second. Between them the
-    /// tables are linear.
+    /// The shapes at the knots below and above a place, and how far it lies from the first to the second. Between them
+    /// the tables are linear.
     pub(super) fn around(&self, between: Between) -> Option<([Shape; 2], f64)> {
         let context = self.several().pop().unwrap_or(1);
         let decode = |sequences, context| Shape::Decode { sequences, context };

@@ -84,8 +84,8 @@ pub(super) fn tables(request: &Request<'_>, knots: &Knots, timed: &[Timed]) -> R
     })
 }
 
-/// The nearest times, by least squares, that do not fall while their counts rise: more context never takes less, so that
-/// where it seems to, samples erred on both sides (pool adjacent violators; Ayer et al., 1955).
+/// The nearest times, by least squares, that do not fall while their counts rise: more context never takes less, so
+/// that where it seems to, samples erred on both sides (pool adjacent violators; Ayer et al., 1955).
 fn rising(times: &[(u32, f64)]) -> Vec<(u32, f64)> {
     // Mean and number of what was pooled.
     let mut pools: Vec<(f64, usize)> = Vec::new();

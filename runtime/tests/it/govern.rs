@@ -1,4 +1,5 @@
-//! The governor in closed loop with plants that it knows wrongly. The plant is stepped far finer than the governor acts.
+//! The governor in closed loop with plants that it knows wrongly. The plant is stepped far finer than the governor
+//! acts.
 
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
@@ -185,8 +186,8 @@ fn every_action_has_the_forecast_that_caused_it() {
             assert!(watts.value() <= action.forecast.allowed.value() + 1e-9, "{action:?}");
         }
     }
-    // What it learnt of the unknown heat makes up for the wrong resistance: at the end the power it takes for good is the
-    // plant's own.
+    // What it learnt of the unknown heat makes up for the wrong resistance: at the end the power it takes for good is
+    // the plant's own.
     let own = (LIMIT - 1.0 - CARD.air) / CARD.resistance;
     let learnt = course.actions.last().expect("it acts").forecast.sustained.value();
     assert!((learnt / own - 1.0).abs() < 0.02, "{learnt} of {own}");

@@ -1,6 +1,6 @@
-//! The governor in closed loop with a card as a real log shows it: the plant is the network that is identified from a part
-//! of the log, and the work asked of it is the power that the log recorded. The plant is stepped by Euler's method, far
-//! finer than the governor acts.
+//! The governor in closed loop with a card as a real log shows it: the plant is the network that is identified from a
+//! part of the log, and the work asked of it is the power that the log recorded. The plant is stepped by Euler's
+//! method, far finer than the governor acts.
 
 use isotherm_core::power::Draw;
 use isotherm_core::thermal::ThermalNode;
@@ -99,8 +99,8 @@ impl Plant {
         course
     }
 
-    /// The best of all constant power limits and of all constant shares of what is asked: found by bisection on the plant
-    /// itself, because more of either makes it warmer.
+    /// The best of all constant power limits and of all constant shares of what is asked: found by bisection on the
+    /// plant itself, because more of either makes it warmer.
     fn best_constant(&self, demand: &Demand, begin: State, limit: f64) -> Course {
         let search = |policy: &dyn Fn(f64, f64) -> f64| {
             let run = |share: f64| self.run(demand, begin, |watts, _| policy(share, watts));
@@ -116,7 +116,8 @@ impl Plant {
         if cap.done >= scale.done { cap } else { scale }
     }
 
-    /// Runs the demand under the governor, whose sensor shows whole degrees and whose demand is that of the last second.
+    /// Runs the demand under the governor, whose sensor shows whole degrees and whose demand is that of the last
+    /// second.
     fn governed(&self, demand: &Demand, begin: State, guarded: Guarded) -> Course {
         let start = Some(Celsius::of(begin.0[0].round()));
         let means = Means { caps: Some((Watts::of(30.0), Watts::of(BUSY))), batch: true, shift: false };
@@ -200,8 +201,9 @@ fn govern(number: u32, log: &ThermalLog, from: usize, heats: &[f64], is_calm: bo
             eprintln!("{said}");
             assert!(course.hottest <= limit + 1.0, "{said}");
             assert!(course.done >= 0.95 * best.done, "{said}");
-            // No swinging: not twice the change of power that the best constant policy makes of the same restless demand.
-            // An observer that takes rounded readings for exact ones makes it three times as much, by an action in six seconds.
+            // No swinging: not twice the change of power that the best constant policy makes of the same restless
+            // demand. An observer that takes rounded readings for exact ones makes it three times as much, by an action
+            // in six seconds.
             assert!(!is_calm || (swing <= 1.75 && acts <= seconds / 8), "{said}");
         }
     }
@@ -214,7 +216,8 @@ fn on_cards_as_real_logs_show_them_no_limit_is_passed_and_hardly_any_work_is_los
         let name = format!("rtx4000ada_workload_{number}.csv");
         let Some(text) = crate::material::thermal_log(NAME, &name) else { return };
         let log = ThermalLog::parse(&text).expect("it is a log");
-        // Of these parts one node is the model that predicts best. The part holds the hot end of the log, where the limit binds; what comes before it is driven unseen.
+        // Of these parts one node is the model that predicts best. The part holds the hot end of the log, where the
+        // limit binds; what comes before it is driven unseen.
         govern(number, &log, log.len() * 2 / 5, &[0.75, 0.85, 0.95], true);
     }
 }

@@ -101,7 +101,8 @@ pub fn keep(
     }
 }
 
-/// A percentile of a simulation, in seconds: from the requests of the first run where the report has no such percentile.
+/// A percentile of a simulation, in seconds: from the requests of the first run where the report has no such
+/// percentile.
 fn percentile(report: &isotherm_core::record::SimulationReport, promise: &Promise) -> f64 {
     let name = format!("{}_seconds", promise.metric);
     let known = report.percentiles.get(&name).and_then(|all| all.iter().find(|p| p.percent == promise.percent));

@@ -177,8 +177,8 @@ fn texts(
     Ok(Load { prompts: made, arriving, workload, stops, ends_early: true })
 }
 
-/// Requests of which lengths and arrivals are known. Their tokens are drawn at random, evenly from the vocabulary, which
-/// costs the time that text of the same length does.
+/// Requests of which lengths and arrivals are known. Their tokens are drawn at random, evenly from the vocabulary,
+/// which costs the time that text of the same length does.
 fn recorded(ui: &Ui, path: &Path, text: &str, ready: &Ready, args: &Run, sampling: Sampling) -> Result<Load, Failure> {
     let mut load = Replay::parse(text).map_err(|e| Failure::file(path, e))?;
     if load.dropped() > 0 {
