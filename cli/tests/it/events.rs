@@ -88,7 +88,7 @@ fn kinds(place: &Place, home: &str) -> BTreeSet<String> {
 fn a_governed_run_logs_each_action_with_the_forecast_that_caused_it_and_what_its_sensors_told() {
     let place = slow_and_warm();
     let root = rehearsed(&place, 0);
-    let line = "run manifest.json --prompt hello --raw --tokens 240";
+    let line = "run manifest.json --prompt hello --raw --tokens 120";
     let mut run = program(&place, "home", line);
     run.args(["--temperature-max", "45 °C"]).env("ISOTHERM_HOST_ROOT", &root);
     // Once it is held back it cools: the sensor falls as the run goes on, and 80 J go by.
