@@ -259,15 +259,8 @@ pub fn best_within_cost(problem: &PlacementProblem, figure: Objective, limit: f6
     best
 }
 
-/// The cost is what devices cost while they hold a stage and what each unit of the rate adds; the limit is for each
-/// unit.
-fn rate_within(
-    problem: &PlacementProblem,
-    placement: &Placement,
-    batch: u32,
-    figure: Objective,
-    limit: f64,
-) -> Option<f64> {
+/// All routes through a placement; none where it is not allowed.
+fn routes_of(problem: &PlacementProblem, placement: &Placement) -> Option<Vec<Vec<usize>>> {
     if placement.is_empty() || !fits(problem, placement) || !allowed(problem, placement.len()) {
         return None;
     }
@@ -277,6 +270,19 @@ fn rate_within(
             extend(problem, placement, &mut vec![first], 0, &mut routes);
         }
     }
+    Some(routes)
+}
+
+/// The cost is what devices cost while they hold a stage and what each unit of the rate adds; the limit is for each
+/// unit.
+fn rate_within(
+    problem: &PlacementProblem,
+    placement: &Placement,
+    batch: u32,
+    figure: Objective,
+    limit: f64,
+) -> Option<f64> {
+    let routes = routes_of(problem, placement)?;
     let life = problem.life(batch);
     let costs: Vec<_> = placement.iter().map(|(device, _)| problem.cost(*device, figure)).collect::<Option<_>>()?;
     let held: f64 = costs.iter().map(|cost| cost.held).sum();
@@ -310,15 +316,7 @@ fn cost_of(
     figure: Objective,
     floor: f64,
 ) -> Option<f64> {
-    if placement.is_empty() || !fits(problem, placement) || !allowed(problem, placement.len()) {
-        return None;
-    }
-    let mut routes = Vec::new();
-    for first in 0..placement.len() {
-        if placement[first].1.start == 0 {
-            extend(problem, placement, &mut vec![first], 0, &mut routes);
-        }
-    }
+    let routes = routes_of(problem, placement)?;
     let life = problem.life(batch);
     let mut program = Problem::new(OptimizationDirection::Minimize);
     let costs: Vec<_> = placement.iter().map(|(device, _)| problem.cost(*device, figure)).collect::<Option<_>>()?;
