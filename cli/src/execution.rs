@@ -16,6 +16,7 @@ use isotherm_audit::run::{Outcome, RunClaim};
 use isotherm_audit::statement::{DEVICES, MANIFEST, MODEL, PLAN, RUN, SCENARIO, Statement, Subject, TOKENS};
 use isotherm_core::artefact::{Header, TOOL_VERSION};
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::StepShape;
 use isotherm_core::device::Device;
 use isotherm_core::digest::Digest;
 use isotherm_core::graph::{DEVICES_SCHEMA, DevicesFile};
@@ -87,8 +88,8 @@ pub struct Job<'a> {
     pub stop: &'a [u32],
     /// Most requests that wait for admission; any number where absent.
     pub waiting_max: Option<u32>,
-    /// Whether to look after each step for neighbours on the same physical cores, for measurements.
-    pub looks_beside: bool,
+    /// Steps to do and time while no request is there, for measurements.
+    pub idle: &'a [StepShape],
 }
 
 /// Loads the files of a verified manifest and checks the plan against them once more.
@@ -222,7 +223,8 @@ fn admitted(
         memory_available: Host::discover(&Roots::default()).memory_available_bytes,
         weights_budget: ready.weights_budget.clone(),
         weights_folder: ready.weights_folder.clone(),
-        looks_beside: job.looks_beside,
+        looks_beside: false,
+        idle: job.idle,
     };
     let mut stopped = None;
     let pace = Pace::default();

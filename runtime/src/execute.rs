@@ -7,10 +7,12 @@
 mod cancels;
 mod driver;
 mod error;
+mod idle;
 mod neighbours;
 
 pub use cancels::Cancels;
 pub use error::ExecuteError;
+pub use idle::Idle;
 pub use neighbours::Neighbours;
 
 use crate::backend::routes::{self, Routes};
@@ -24,6 +26,7 @@ use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use driver::Driver;
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::StepShape;
 use isotherm_core::graph::DeviceGraph;
 use isotherm_core::plan::{Plan, Stage};
 use isotherm_core::trace::Trace;
@@ -62,6 +65,8 @@ pub struct Orders<'a> {
     pub weights_folder: Option<PathBuf>,
     /// Whether stages look after each pass, for some twenty microseconds, for neighbours on their physical cores.
     pub looks_beside: bool,
+    /// Steps that are done and timed, in turn, while no request is there: how fast the devices are meanwhile.
+    pub idle: &'a [StepShape],
 }
 
 /// How much memory weights may take, and where those go that do not fit.
@@ -183,6 +188,8 @@ pub struct Executed {
     pub offloaded: Option<Offloaded>,
     /// What neighbours on the same physical cores did; absent where nobody asked.
     pub neighbours: Option<Neighbours>,
+    /// What the steps took that were asked for while no request was there; without those that no stage has room for.
+    pub idle: Vec<Idle>,
 }
 
 /// Executes a plan on this host's devices. `observe` is told of every token, in order, and may end its answer or the run.

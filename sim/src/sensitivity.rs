@@ -6,12 +6,14 @@
 
 use crate::{Asked, Options, SimulateError, replications};
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::{Curve, Grid, OperatorProfile};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{CoRun, DeviceGraph, DevicesFile};
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::record::{Influence, Sensitivity};
 use isotherm_core::units::{BytesPerSecond, KelvinPerWatt, Seconds, Watts};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 /// Share by which a figure is moved that states no spread.
 pub const ASSUMED: f64 = 0.1;
@@ -138,12 +140,37 @@ fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
     links.into_iter().map(isotherm_core::ids::LinkId::index).collect()
 }
 
-/// The problem on devices whose every step takes so many times as long, as where somebody else uses their cores too;
-/// none where that makes no problem.
+/// Most tokens of a step that weights are read for rather than computed with: what slows decoding slows it.
+const READ: u32 = 8;
+
+/// The problem on devices whose steps take so many times as long as measured, as where somebody else uses their memory
+/// or cores too: those that decode, and those that take in prompts. None where that makes no problem, or where times of
+/// whole iterations are all that is known.
 #[must_use]
-pub fn slowed(problem: &PlacementProblem, factor: f64) -> Option<PlacementProblem> {
-    let devices = 0..problem.graph.devices().len();
-    with(problem, |file| devices.into_iter().try_for_each(|device| apply(file, What::Steps(device), factor)))
+pub fn slowed(problem: &PlacementProblem, decodes: f64, prompts: f64) -> Option<PlacementProblem> {
+    let slow = |profile: &mut OperatorProfile| -> Option<()> {
+        if profile.iterations.is_some() {
+            return None;
+        }
+        let of = |tokens: u32| if tokens <= READ { decodes } else { prompts };
+        let curve = |curve: &Curve, of: &dyn Fn(u32) -> f64| {
+            // A table without a knot between the two would blend them.
+            let mut knots: BTreeSet<u32> = curve.knots().iter().map(|&(at, _)| at).collect();
+            knots.extend([1, READ, READ + 1]);
+            Curve::new(knots.into_iter().map(|at| (at, curve.at(f64::from(at)) * of(at))).collect()).ok()
+        };
+        let grid = |grid: &Grid, by: f64| {
+            let seconds = grid.seconds().iter().map(|&time| time * by).collect();
+            Grid::new(grid.rows().to_vec(), grid.columns().to_vec(), seconds).ok()
+        };
+        profile.step_seconds = Seconds::new(profile.step_seconds.value() * decodes).ok()?;
+        profile.dense_seconds = curve(&profile.dense_seconds, &of)?;
+        profile.head_seconds = curve(&profile.head_seconds, &|_| decodes)?;
+        profile.attention_decode_seconds = grid(&profile.attention_decode_seconds, decodes)?;
+        profile.attention_prefill_seconds = grid(&profile.attention_prefill_seconds, prompts)?;
+        Some(())
+    };
+    with(problem, |file| file.devices.iter_mut().flat_map(|device| &mut device.profiles).try_for_each(slow))
 }
 
 /// The problem with one figure multiplied by a factor; none where that makes no problem.

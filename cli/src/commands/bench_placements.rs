@@ -426,6 +426,7 @@ impl Placed<'_> {
             weights_budget: None,
             weights_folder: None,
             looks_beside: true,
+            idle: &[],
         };
         let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
             if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }

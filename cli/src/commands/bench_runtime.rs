@@ -3,9 +3,9 @@
 //!
 //! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation
 //! finds, requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by
-//! the same policy. What differs is how long steps really take. What neighbours outside this machine, on the same
-//! physical cores, made of them is seen in the run; the load is simulated once more with steps as much longer, and both
-//! errors stand side by side.
+//! the same policy. What differs is how long steps really take. A machine that is shared with others is now faster, now
+//! slower, for seconds or minutes: while no request is there, single steps are timed between the load's own; the load
+//! is simulated once more with steps as much longer as those were, and both errors stand side by side.
 
 mod peer;
 mod speed;
@@ -14,19 +14,23 @@ mod start;
 use crate::args::BenchRuntime;
 use crate::commands::run::load::drawn;
 use crate::commands::simulate::requests_csv;
-use crate::commands::truth::{Bench, Sealed};
+use crate::commands::truth::{Bench, Off, Sealed};
 use crate::commands::verify;
 use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, percent, table};
 use crate::{files, interrupt, models, trust};
+use isotherm_core::cost::StepShape;
+use isotherm_core::ids::Layers;
+use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Hertz, Seconds};
 use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Workload};
-use isotherm_runtime::execute::{Arriving, Verdict};
+use isotherm_runtime::execute::{Arriving, Idle, Verdict};
 use isotherm_sim::Options;
+use isotherm_sim::sensitivity::slowed;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -36,26 +40,32 @@ const PROMPTS: Length = Length { min: 40, max: 140 };
 const ANSWERS: Length = Length { min: 16, max: 80 };
 /// Requests of the run that finds the capacity.
 const SATURATED: u32 = 64;
-/// How far single steps may be from the probe before and after a load, as a share, and how often at most a load is
-/// served whose machine changed meanwhile, each time after a new probe. Of several the one counts around which it
-/// changed least, whatever came of it.
+/// How far single steps may be from the probe before, in the pauses of, and after a load, as a share, and how often at
+/// most a load is served whose machine changed meanwhile, each time after a new probe. Of several the one counts around
+/// which it changed least, whatever came of it.
 const STEADY: f64 = 0.03;
 const TRIES: u32 = 3;
+/// Tokens of the steps that are timed in pauses: what a decoding sequence sees, and a prompt short enough for a pause.
+const SEEN: u32 = 91;
+const SHORT: u32 = 32;
+/// Fewest of each that tell.
+const SEEN_MIN: usize = 5;
 
 /// One figure, predicted and measured.
 #[derive(Serialize)]
 struct Row {
     metric: &'static str,
     predicted: f64,
-    /// The same with steps as much longer as neighbours made them in the run; absent where that is not known.
+    /// The same with steps as fast as single ones were in the run's pauses, or around it where there were too few;
+    /// absent where the device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<f64>,
+    as_seen: Option<f64>,
     measured: f64,
     /// `predicted / measured - 1`.
     error: f64,
-    /// `beside / measured - 1`.
+    /// `as_seen / measured - 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error_beside: Option<f64>,
+    error_as_seen: Option<f64>,
     /// How large an error may be; absent where none is aimed at.
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<f64>,
@@ -64,23 +74,21 @@ struct Row {
 /// How fast the machine was around the load at a share.
 #[derive(Serialize)]
 struct Speed {
-    /// Median over single steps, timed alone before the load came, of `predicted / measured - 1`.
-    before: f64,
+    /// How far steps were off that were timed alone before the load came.
+    before: Off,
     /// The same after it.
-    after: f64,
+    after: Off,
+    /// In its pauses, one of one sequence and one of a short prompt, again and again; absent where there were too few.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    during: Option<Off>,
 }
 
-/// What neighbours on the same physical cores did to the run at a share.
-#[derive(Serialize)]
-struct Beside {
-    /// How many times as long as without neighbours decoding steps took; absent where too few steps were without.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    slowdown: Option<f64>,
-    /// Share of these steps with a neighbour; absent where there were none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    steps: Option<f64>,
-    /// Seconds of each step that went into looking for neighbours.
-    looking_seconds: f64,
+impl Speed {
+    /// What the load met: in its pauses, or between before and after.
+    fn met(&self) -> Off {
+        let middle = |of: fn(&Off) -> f64| (of(&self.before) + of(&self.after)) / 2.0;
+        self.during.unwrap_or_else(|| Off { decode: middle(|off| off.decode), prompt: middle(|off| off.prompt) })
+    }
 }
 
 /// What came of one share of the capacity.
@@ -94,14 +102,14 @@ struct Served {
     /// How far single steps were off around the load; absent where their device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     speed: Option<Speed>,
-    neighbours: Beside,
     record: PathBuf,
 }
 
 impl Served {
     /// How far the machine was from its probe around the load, as a share; zero where that is unknown.
     fn drift(&self) -> f64 {
-        self.speed.as_ref().map_or(0.0, |speed| speed.before.abs().max(speed.after.abs()))
+        let off = self.speed.iter().flat_map(|speed| [Some(speed.before), Some(speed.after), speed.during]);
+        off.flatten().map(Off::most).fold(0.0, f64::max)
     }
 }
 
@@ -193,15 +201,65 @@ impl Prepared {
         Ok(Self { bench, sealed, ready, capacity, device })
     }
 
-    /// Simulates and serves requests at a share of the capacity, single steps timed alone before and after.
+    /// Simulates and serves requests that arrive at a share of the capacity, single steps timed alone before, in its
+    /// pauses, and after.
     fn served(&self, ui: &Ui, args: &BenchRuntime, share: f64) -> Result<Served, Failure> {
-        let before = self.bench.drift(&self.device)?;
-        let mut rows = Vec::new();
-        let (record, neighbours) =
-            at_share(ui, &self.bench, &self.ready, args, (share, share * self.capacity), &mut rows)?;
-        let after = self.bench.drift(&self.device)?;
-        let speed = before.zip(after).map(|(before, after)| Speed { before, after });
-        Ok(Served { share, capacity_hertz: self.capacity, rows, speed, neighbours, record })
+        let Self { bench, ready, .. } = self;
+        let name = format!("{:.0}", share * 100.0);
+        let rate = Hertz::new(share * self.capacity).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
+        let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
+        let first = isotherm_sim::simulate(&ready.plan, &ready.problem, &drawn_load, &options(args.seed))
+            .map_err(|e| unsimulated(&e))?;
+        let trace = first.trace.ok_or_else(|| Failure::io("the simulation kept no trace"))?;
+        let text = requests_csv(&trace);
+        files::write(&bench.folder.join(format!("load-{name}.csv")), text.as_bytes())?;
+        let load = Replay::parse(&text).map_err(|e| Failure::io(format!("the drawn load is no load: {e}")))?;
+        let simulated = |problem: &PlacementProblem| {
+            isotherm_sim::replay(&ready.plan, problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))
+        };
+        let predicted = simulated(&ready.problem)?;
+        files::write_json(&bench.folder.join(format!("simulation-load-{name}.json")), &predicted)?;
+        let prompts = drawn(&load, ready.model.geometry.vocabulary, args.seed);
+        let job = Job {
+            prompts: &prompts,
+            arriving: Arriving::At(load.requests().iter().map(|request| request.arrival).collect()),
+            workload: predicted.workload.clone(),
+            // Answers have the lengths that were predicted.
+            stop: &[],
+            waiting_max: None,
+            idle: &[StepShape::decode(1, f64::from(SEEN)), StepShape::prefill(SHORT, 0, true)],
+        };
+        let output = bench.folder.join(format!("run-load-{name}.json"));
+        let before = bench.drift(&self.device)?;
+        ui.note(format!("  serving {} requests at {name} % of the capacity", args.requests));
+        let (record, executed) = execution::run(&bench.identity, ready, &job, &output, &mut |_| Verdict::GoOn)?;
+        if executed.interrupted {
+            return Err(Failure::io("interrupted; the runs made so far are kept"));
+        }
+        let after = bench.drift(&self.device)?;
+        let during = self.during(&executed.idle);
+        let speed = before.zip(after).map(|(before, after)| Speed { before, after, during });
+        let slower = speed.as_ref().and_then(|speed| {
+            let met = speed.met();
+            slowed(&ready.problem, 1.0 / (1.0 + met.decode), 1.0 / (1.0 + met.prompt))
+        });
+        let as_seen = slower.map(|problem| simulated(&problem)).transpose()?;
+        let rows = compare(share, &predicted, as_seen.as_ref(), &record.metrics);
+        Ok(Served { share, capacity_hertz: self.capacity, rows, speed, record: output })
+    }
+
+    /// How far steps in the pauses of a load were from what their device's profile says; none where too few were timed.
+    fn during(&self, idle: &[Idle]) -> Option<Off> {
+        let total = self.ready.problem.model.layers();
+        let graph = &self.ready.problem.graph;
+        let profile = graph.find(&self.device).and_then(|device| graph.device(device).profiles.first())?;
+        let error = |idle: &Idle| {
+            let predicted = profile.step(Layers::new(0, total), total, &idle.shape);
+            let measured = idle.typical().filter(|_| idle.seconds.len() >= SEEN_MIN)?;
+            Some(predicted / measured - 1.0)
+        };
+        let [decode, prompt] = idle else { return None };
+        Some(Off { decode: error(decode)?, prompt: error(prompt)? })
     }
 }
 
@@ -256,64 +314,16 @@ fn capacity(ready: &Ready, args: &BenchRuntime) -> Result<f64, Failure> {
     }
 }
 
-/// Simulates and serves requests that arrive at a rate; adds the rows and gives the record's file.
-fn at_share(
-    ui: &Ui,
-    bench: &Bench,
-    ready: &Ready,
-    args: &BenchRuntime,
-    (share, rate): (f64, f64),
-    rows: &mut Vec<Row>,
-) -> Result<(PathBuf, Beside), Failure> {
-    let name = format!("{:.0}", share * 100.0);
-    let rate = Hertz::new(rate).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
-    let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
-    let first = isotherm_sim::simulate(&ready.plan, &ready.problem, &drawn_load, &options(args.seed))
-        .map_err(|e| unsimulated(&e))?;
-    let trace = first.trace.ok_or_else(|| Failure::io("the simulation kept no trace"))?;
-    let text = requests_csv(&trace);
-    files::write(&bench.folder.join(format!("load-{name}.csv")), text.as_bytes())?;
-    let load = Replay::parse(&text).map_err(|e| Failure::io(format!("the drawn load is no load: {e}")))?;
-    let predicted =
-        isotherm_sim::replay(&ready.plan, &ready.problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))?;
-    files::write_json(&bench.folder.join(format!("simulation-load-{name}.json")), &predicted)?;
-    let prompts = drawn(&load, ready.model.geometry.vocabulary, args.seed);
-    let job = Job {
-        prompts: &prompts,
-        arriving: Arriving::At(load.requests().iter().map(|request| request.arrival).collect()),
-        workload: predicted.workload.clone(),
-        // Answers have the lengths that were predicted.
-        stop: &[],
-        waiting_max: None,
-        looks_beside: true,
-    };
-    ui.note(format!("  serving {} requests at {name} % of the capacity", args.requests));
-    let output = bench.folder.join(format!("run-load-{name}.json"));
-    let (record, executed) = execution::run(&bench.identity, ready, &job, &output, &mut |_| Verdict::GoOn)?;
-    if executed.interrupted {
-        return Err(Failure::io("interrupted; the runs made so far are kept"));
-    }
-    let seen = executed.neighbours.unwrap_or_default();
-    let slowdown = seen.slowdown();
-    let beside = slowdown.and_then(|slowdown| isotherm_sim::sensitivity::slowed(&ready.problem, slowdown));
-    let beside = beside.map(|problem| isotherm_sim::replay(&ready.plan, &problem, &load, &options(args.seed)));
-    let beside = beside.transpose().map_err(|e| unsimulated(&e))?;
-    compare(share, &predicted, beside.as_ref(), &record.metrics, rows);
-    let neighbours = Beside { slowdown, steps: seen.share(), looking_seconds: seen.looking_seconds() };
-    Ok((output, neighbours))
-}
-
 /// What the row is called, the metric it is of, the statistic it shows, and the error aimed at.
 type Figure = (&'static str, &'static str, fn(&Statistic) -> f64, Option<f64>);
 
-/// Adds the rows of one share.
+/// The rows of one share.
 fn compare(
     share: f64,
     predicted: &SimulationReport,
-    beside: Option<&SimulationReport>,
+    as_seen: Option<&SimulationReport>,
     measured: &std::collections::BTreeMap<String, Statistic>,
-    rows: &mut Vec<Row>,
-) {
+) -> Vec<Row> {
     // Near capacity a small error of the service time grows in the queue, so that no time to a first token is aimed at.
     let calm = |goal| (share <= 0.6).then_some(goal);
     let figures: [Figure; 4] = [
@@ -322,18 +332,18 @@ fn compare(
         ("ttft p50", "ttft_seconds", |s| s.p50, calm(0.10)),
         ("ttft p90", "ttft_seconds", |s| s.p90, calm(0.15)),
     ];
-    for (metric, key, of, goal) in figures {
-        let (Some(predicted), Some(measured)) = (predicted.metrics.get(key), measured.get(key)) else { continue };
-        let (predicted, measured) = (of(predicted), of(measured));
-        let beside = beside.and_then(|report| report.metrics.get(key)).map(of);
-        let error_beside = beside.map(|beside| beside / measured - 1.0);
+    let row = |(metric, key, of, goal): Figure| {
+        let (predicted, measured) = (of(predicted.metrics.get(key)?), of(measured.get(key)?));
+        let as_seen = as_seen.and_then(|report| report.metrics.get(key)).map(of);
+        let error_as_seen = as_seen.map(|as_seen| as_seen / measured - 1.0);
         let error = predicted / measured - 1.0;
-        rows.push(Row { metric, predicted, beside, measured, error, error_beside, goal });
-    }
+        Some(Row { metric, predicted, as_seen, measured, error, error_as_seen, goal })
+    };
+    figures.into_iter().filter_map(row).collect()
 }
 
 fn describe(result: &Rows) -> String {
-    let heading = ["load", "metric", "predicted", "measured", "error", "with neighbours", "goal"];
+    let heading = ["load", "metric", "predicted", "measured", "error", "at the speed seen", "goal"];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
     let rows = result.shares.iter().flat_map(|served| served.rows.iter().map(move |row| (served.share, row)));
     cells.extend(rows.map(|(share, row)| {
@@ -343,8 +353,8 @@ fn describe(result: &Rows) -> String {
         };
         let goal = row.goal.map_or_else(|| "none".to_owned(), |goal| format!("{:.0} %", goal * 100.0));
         let share = format!("{:.0} %", share * 100.0);
-        let beside = row.error_beside.map_or_else(|| "-".to_owned(), percent);
-        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), beside, goal]
+        let as_seen = row.error_as_seen.map_or_else(|| "-".to_owned(), percent);
+        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), as_seen, goal]
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
     let of_each = |words: &dyn Fn(&Served) -> String| {
@@ -353,21 +363,18 @@ fn describe(result: &Rows) -> String {
         each.join("; ")
     };
     let speeds = of_each(&|served| match &served.speed {
-        Some(speed) => format!("{} before, {} after", percent(speed.before), percent(speed.after)),
+        Some(speed) => {
+            let off = |off: Off| format!("{} and {}", percent(off.decode), percent(off.prompt));
+            let during = speed.during.map_or_else(|| "too few".to_owned(), off);
+            format!("{} before, {during} in its pauses, {} after", off(speed.before), off(speed.after))
+        }
         None => "not timed, the device is unknown".to_owned(),
     });
     let capacities: Vec<String> = result.shares.iter().map(|served| format!("{:.3}", served.capacity_hertz)).collect();
     let capacities = capacities.join(", ");
     let probed = if result.probes == 1 { "once".to_owned() } else { format!("{} times", result.probes) };
-    let neighbours = of_each(&|Served { neighbours, .. }| {
-        let steps =
-            neighbours.steps.map_or_else(|| "no step".to_owned(), |share| format!("{:.0} % of steps", share * 100.0));
-        let longer = neighbours.slowdown.map_or_else(|| "unknown how many".to_owned(), |by| format!("{by:.3}"));
-        format!("{steps} beside one, {longer} times as long")
-    });
     format!(
-        "{}\n  single steps alone around each load, predicted against measured: {speeds}\n  neighbours on the same physical \
-         cores: {neighbours}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
+        "{}\n  single steps alone around and in each load, predicted against measured, of decoding and of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
          {busy}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,

@@ -155,14 +155,8 @@ pub fn ask(
     };
     let stop = ends(&tokenizer);
     let prompts = [Prompt { tokens, output_tokens: allowed, sampling: asked.sampling, deadline: asked.deadline }];
-    let job = Job {
-        prompts: &prompts,
-        arriving: Arriving::Clients(1),
-        workload,
-        stop: &stop,
-        waiting_max: None,
-        looks_beside: false,
-    };
+    let job =
+        Job { prompts: &prompts, arriving: Arriving::Clients(1), workload, stop: &stop, waiting_max: None, idle: &[] };
     let mut stops = Stops::new(asked.stop.iter().cloned());
     let mut stream = tokenizer.stream();
     let mut answer = String::new();

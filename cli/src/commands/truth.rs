@@ -41,6 +41,23 @@ written down where nobody can change it. Then the machine is asked to do the wor
 side. Where they differ, the difference is the most useful thing on the page, because it says what was not understood. \
 A planner that never looks back at its predictions learns nothing, and neither does its user.";
 
+/// How far steps are from what a profile says, as `predicted / measured - 1`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Off {
+    /// Those that decode, in the median.
+    pub decode: f64,
+    /// Those that take in a prompt.
+    pub prompt: f64,
+}
+
+impl Off {
+    /// The farther of the two.
+    #[must_use]
+    pub fn most(self) -> f64 {
+        self.decode.abs().max(self.prompt.abs())
+    }
+}
+
 /// Runs the command.
 pub fn run(ui: &Ui, output: &Path, model: &str, runs: u32) -> Done {
     if runs == 0 {
@@ -175,10 +192,9 @@ impl Bench {
         files::write_json(&self.folder.join("session.json"), &session).map(|_| ())
     }
 
-    /// How far single steps, timed alone on a device now, are from what its profile says: the median over some shapes
-    /// of `predicted / measured - 1`. What this differs by from one moment to another is the machine's own speed, and
-    /// no model's. None where the device was not measured.
-    pub fn drift(&self, device: &str) -> Result<Option<f64>, Failure> {
+    /// How far single steps, timed alone on a device now, are from what its profile says. What this differs by from one
+    /// moment to another is the machine's own speed, and no model's. None where the device was not measured.
+    pub fn drift(&self, device: &str) -> Result<Option<Off>, Failure> {
         let shapes = [
             StepShape::decode(1, 91.0),
             StepShape::decode(2, 91.0),
@@ -192,11 +208,15 @@ impl Bench {
         let look = Seconds::of(DRIFT_SECONDS);
         let seen = probe::witnessed(&self.model, &WANTED, Some(device), whole, &shapes, look)?;
         let steps = seen.iter().flat_map(|(_, _, steps)| steps);
-        let errors: Vec<f64> = steps
-            .map(|step| profile.step(whole, total, &step.shape) / step.middle() - 1.0)
-            .filter(|error| error.is_finite())
+        let errors: Vec<(bool, f64)> = steps
+            .map(|step| (step.shape.decodes > 0, profile.step(whole, total, &step.shape) / step.middle() - 1.0))
+            .filter(|(_, error)| error.is_finite())
             .collect();
-        Ok(bench_load::median(&errors))
+        let of = |decodes: bool| {
+            let some: Vec<f64> = errors.iter().filter(|(is, _)| *is == decodes).map(|(_, error)| *error).collect();
+            bench_load::median(&some)
+        };
+        Ok(of(true).zip(of(false)).map(|(decode, prompt)| Off { decode, prompt }))
     }
 
     /// Plans with so many stages, simulates and seals. None where the machine has no such plan.
@@ -291,14 +311,7 @@ impl Bench {
             requests: REQUESTS,
         };
         // No token ends an answer: the load must be the one that was predicted.
-        let job = Job {
-            prompts,
-            arriving: Arriving::Clients(1),
-            workload,
-            stop: &[],
-            waiting_max: None,
-            looks_beside: false,
-        };
+        let job = Job { prompts, arriving: Arriving::Clients(1), workload, stop: &[], waiting_max: None, idle: &[] };
         let (record, executed) = execution::run(&self.identity, ready, &job, output, &mut |_| Verdict::GoOn)?;
         if executed.interrupted {
             return Err(Failure::io("interrupted; the runs made so far are kept"));

@@ -9,6 +9,7 @@ mod gate;
 pub(crate) mod pass;
 pub(crate) mod pipeline;
 pub(crate) mod sampling;
+pub(crate) mod shaped;
 pub(crate) mod shelf;
 pub(crate) mod stage;
 mod text;

@@ -1,5 +1,6 @@
 //! The coordinator: the scheduler's batches through the pipeline, in the order in which they were formed.
 
+use super::idle::Idling;
 use super::{Arriving, Ending, ExecuteError, Executed, Neighbours, Orders, Prompt, Token, Verdict, WeightsBudget};
 use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
@@ -32,6 +33,7 @@ pub(super) struct Driver<'a> {
     links: Vec<LinkRecord>,
     offloaded: Option<Offloaded>,
     neighbours: Option<Neighbours>,
+    idling: Idling,
     begin: Instant,
     submitted: usize,
     last: SimTime,
@@ -86,6 +88,7 @@ impl<'a> Driver<'a> {
             links,
             offloaded: None,
             neighbours: orders.looks_beside.then(Neighbours::default),
+            idling: Idling::new(orders.idle, places),
             begin: Instant::now(),
             submitted: 0,
             last: SimTime::ZERO,
@@ -148,9 +151,10 @@ impl<'a> Driver<'a> {
         self.last
     }
 
-    /// Waits for a point of time with nothing to do. Sleeping threads wake late, so the last millisecond is watched.
+    /// Waits for a point of time with no request there. Sleeping threads wake late, so the last millisecond is watched.
     fn rest_until(&mut self, time: SimTime) {
         const WATCHED: u64 = 1_000_000;
+        self.idling.fill(&mut self.pipeline, self.begin + Duration::from_nanos(time.0));
         let left = time.since(self.now()).0;
         std::thread::sleep(Duration::from_nanos(left.saturating_sub(WATCHED)));
         while self.now() < time {
@@ -340,8 +344,9 @@ impl<'a> Driver<'a> {
             steps: Vec::new(),
         };
         let preemptions = self.scheduler.preemptions();
-        let Self { answers, offloaded, neighbours, .. } = self;
-        Executed { trace, answers, endings, preemptions, interrupted, offloaded, neighbours }
+        let Self { answers, offloaded, neighbours, idling, .. } = self;
+        let idle = idling.taken();
+        Executed { trace, answers, endings, preemptions, interrupted, offloaded, neighbours, idle }
     }
 }
 

@@ -5,10 +5,9 @@ use super::profile::{nanoseconds, sound, start, warmed};
 use super::samples::Samples;
 use super::{ProbeError, Request, on_own_thread};
 use crate::cpu::neighbours::Reading;
-use crate::engine::cache::blocks_for;
+use crate::engine::CpuDevice;
 use crate::engine::pass::Pass;
-use crate::engine::pipeline::Pipeline;
-use crate::engine::{CpuDevice, Sampling};
+use crate::engine::shaped::{blocks_of, longest, once};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::Layers;
 use isotherm_core::units::Seconds;
@@ -84,14 +83,14 @@ fn timed(
     let mut round = 0;
     while round < ROUNDS || (round < ROUNDS_MAX && begin.elapsed() < time) {
         for (shape, halves) in shapes.iter().zip(&mut halves) {
-            warmed(|| once(&mut pipeline, &mut pass, shape));
+            warmed(|| once(&mut pipeline, &mut pass, shape, true));
             let (burst, before) = (Instant::now(), Look::now());
             let mut taken: Vec<(Reading, u64)> = Vec::new();
             // One right after the other, as in service.
             while taken.len() < BURST && (taken.is_empty() || burst.elapsed() < BURST_TIME) {
                 let before_it = pass.worst_beside();
                 let wall = Instant::now();
-                once(&mut pipeline, &mut pass, shape);
+                once(&mut pipeline, &mut pass, shape, true);
                 let time = nanoseconds(wall.elapsed()).saturating_sub(pass.looking_ns);
                 taken.push((before_it.or_worse(pass.worst_beside()), time));
             }
@@ -113,47 +112,4 @@ fn timed(
         beside: even.beside() + odd.beside(),
     });
     Ok(found.collect())
-}
-
-/// Positions of a shape's longest sequence.
-fn longest(shape: &StepShape) -> usize {
-    let chunks = shape.prefills.iter().map(|&(tokens, cached)| (tokens + cached) as usize);
-    chunks.max().unwrap_or(0).max(context(shape))
-}
-
-fn context(shape: &StepShape) -> usize {
-    (shape.decode_context.round() as usize).max(1)
-}
-
-fn blocks_of(shape: &StepShape) -> usize {
-    let chunks = shape.prefills.iter().map(|&(tokens, cached)| blocks_for((tokens + cached) as usize));
-    chunks.sum::<usize>() + shape.decodes as usize * blocks_for(context(shape))
-}
-
-/// One pass of a shape: decoding sequences first, as the scheduler orders them.
-fn once(pipeline: &mut Pipeline, pass: &mut Pass, shape: &StepShape) {
-    let mut next = std::mem::take(pass);
-    next.clear();
-    next.looks_beside = true;
-    let mut block = 0_u32;
-    let mut take = |positions: usize| {
-        let first = block;
-        block += u32::try_from(blocks_for(positions)).unwrap_or(0);
-        first..
-    };
-    for sequence in 0..shape.decodes {
-        next.push(context(shape) - 1, &[3 + sequence % 61], take(context(shape)), [0]);
-    }
-    let mut yields = shape.sequences.saturating_sub(shape.decodes);
-    for &(tokens, cached) in &shape.prefills {
-        let chunk: Vec<u32> = (0..tokens).map(|i| 3 + i % 61).collect();
-        let last = (yields > 0).then(|| tokens as usize - 1);
-        yields = yields.saturating_sub(1);
-        next.push(cached as usize, &chunk, take((tokens + cached) as usize), last);
-    }
-    for _ in 0..next.wanted.len() {
-        next.ask(Sampling::GREEDY, 1, std::iter::empty());
-    }
-    pipeline.send(next);
-    *pass = pipeline.receive();
 }

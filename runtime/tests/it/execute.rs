@@ -2,6 +2,7 @@
 
 use isotherm_core::artefact::Header;
 use isotherm_core::check::FeasiblePlan;
+use isotherm_core::cost::StepShape;
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile, Link, LinkKind};
@@ -160,6 +161,7 @@ impl Planned {
             weights_budget: None,
             weights_folder: None,
             looks_beside: false,
+            idle: &[],
         }
     }
 
@@ -248,6 +250,29 @@ fn a_run_that_is_paused_and_slowed_gives_every_token_that_it_gives_without_a_pau
         });
         assert_eq!(executed.expect("it runs").answers, expected, "{stages} stages, {together} at once");
         assert!(paused.load(std::sync::atomic::Ordering::SeqCst) > 5);
+    }
+}
+
+#[test]
+fn steps_timed_while_no_request_is_there_change_no_token_and_no_record() {
+    let prompts = prompts();
+    for stages in [1, 2] {
+        let planned = planned(stages, 3, 200, &core());
+        let expected = planned.execute(&prompts, &Arriving::Clients(3)).expect("it runs");
+        // A pause of about two seconds, a thousand times as long as a step of this model.
+        let times = (0..prompts.len() as u64).map(|i| SimTime(i / 4 * 2_000_000_000)).collect();
+        let shapes = [StepShape::decode(2, 40.0), StepShape::prefill(20, 0, true), StepShape::decode(1, 1e6)];
+        let orders = Orders { idle: &shapes, ..planned.orders() };
+        let found = execute(&orders, &prompts, &Arriving::At(times), &mut |_| Verdict::GoOn).expect("it runs");
+        assert_eq!(found.answers, expected.answers, "{stages} stages");
+        // No stage has room for a million positions.
+        let timed: Vec<&StepShape> = found.idle.iter().map(|idle| &idle.shape).collect();
+        assert_eq!(timed, [&shapes[0], &shapes[1]]);
+        assert!(found.idle.iter().all(|idle| idle.typical().is_some_and(|typical| typical.value() > 0.0)));
+        // What the stages did for requests is what is recorded: each prompt's tokens, and all but the last of each answer.
+        let tokens: u64 = prompts.iter().map(|p| p.tokens.len() as u64 + u64::from(p.output_tokens) - 1).sum();
+        assert!(found.trace.stages.iter().all(|stage| stage.tokens == tokens), "{:?}", found.trace.stages);
+        assert!(expected.idle.is_empty());
     }
 }
 

@@ -4,7 +4,7 @@ use crate::material::{Case, Costs, closed};
 use isotherm_core::problem::Objective;
 use isotherm_core::workload::replay::Replay;
 use isotherm_sim::policy::PolicyName;
-use isotherm_sim::sensitivity::{ASSUMED, sensitivity};
+use isotherm_sim::sensitivity::{ASSUMED, sensitivity, slowed};
 use isotherm_sim::{Asked, Options, replay};
 
 #[test]
@@ -69,4 +69,23 @@ fn a_recorded_load_and_another_policy_move_the_same_figures() {
     let replayed = replay(&plan, &problem, &load, &options).expect("simulates").metrics["tpot_seconds"].mean;
     assert_eq!(found.value, Some(replayed));
     assert_ne!(found.value, drawn.value);
+}
+
+#[test]
+fn a_problem_with_slower_steps_takes_as_much_longer_as_by_hand() {
+    // Three quarters of the first stage's 40 hang on the token, in a table with knots at none and many.
+    let first = Costs { step: 10.0, token: 30.0, ..Costs::fixed(0.0) };
+    let case = Case::chain(&[first, Costs::fixed(4.0)], 1, closed(1, 5, 1, 10));
+    let problem = case.problem();
+    let plan = case.plan(&problem);
+    let load = Replay::parse("arrival,prompt_tokens,output_tokens\n0,1,10\n10,1,10\n20,1,10\n").expect("a load");
+    let tpot = |problem: &_| {
+        replay(&plan, problem, &load, &Options::default()).expect("simulates").metrics["tpot_seconds"].mean
+    };
+    // Of 60 units for a token 44 are steps, all of one token each: they decode, whatever is said of prompts.
+    let slow = slowed(&problem, 1.5, 3.0).expect("a problem");
+    assert!((tpot(&slow) * 512.0 - 82.0).abs() < 1e-6, "{}", tpot(&slow) * 512.0);
+    assert!((tpot(&slowed(&problem, 1.0, 1.0).expect("a problem")) - tpot(&problem)).abs() < 1e-12);
+    // No time below zero makes a problem.
+    assert!(slowed(&problem, -1.0, 1.0).is_none());
 }

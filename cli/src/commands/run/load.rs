@@ -95,7 +95,7 @@ pub fn serve(ui: &Ui, identity: &Identity, ready: &Ready, args: &Run, sampling: 
         workload: load.workload,
         stop: &stop,
         waiting_max: args.waiting_max,
-        looks_beside: false,
+        idle: &[],
     };
     let mut bar = ui.bar(load.prompts.len() as u64, "serving");
     let mut begun = 0;
