@@ -3,13 +3,15 @@
 use super::clip::Span;
 use super::dive::Dives;
 use super::worths::Covers;
-use super::{BestFlow, Flows, groups, lean, profiles, rails};
+use super::{BestFlow, Flows, groups, lean, profiles, rails, sweep};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use isotherm_core::units::Seconds;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
+/// The same for sweeps over layers.
+const SWEEPS_DEVICES_MAX: usize = 64;
 /// The same for disjoint pipelines.
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// Least devices for which dives are worth their while.
@@ -40,10 +42,11 @@ enum By {
     Dives,
     Groups,
     Rails,
+    Sweeps,
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 4] = [By::Profiles, By::Dives, By::Groups, By::Rails];
+const ROUND: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
 /// ended; the integer programs of regions of rails take as long as all else.
 const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
@@ -99,6 +102,10 @@ pub(super) fn plans(
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
                 }
+                By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
+                    let rates = (best.reach(), goal);
+                    (sweep::search(flows, spans, covers, rates, number, budget)?, "sweeps over layers")
+                }
                 By::Groups => {
                     let known = best.placement.as_ref().map(|(placement, _)| placement.clone());
                     let found = groups::search(flows, spans, known.as_deref(), best.bound, number, budget)?;
@@ -112,7 +119,7 @@ pub(super) fn plans(
                     }
                     (rails::search(flows, covers, best.reach(), goal, budget)?, "regions of rails")
                 }
-                By::Dives | By::Rails => continue,
+                By::Dives | By::Rails | By::Sweeps => continue,
             };
             if let Some((placement, carried)) = found {
                 best.offer(placement, carried, method);

@@ -172,6 +172,15 @@ impl Covers {
         Ok(None)
     }
 
+    /// Worths by kind at which every cover of `rate` pays at least 1, of about the least sum; none where they were not found.
+    pub fn worths(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Option<Vec<f64>>, SolverFault> {
+        // That there are worths against it or not is beside the point: the covers are learnt.
+        self.impossible(rate, budget)?;
+        let Some((worth, _)) = self.cheapest_worths(rate, budget)? else { return Ok(None) };
+        let cheapest = self.cheapest_cover(&worth, rate, 1, budget).filter(|(price, _)| *price > 0.0);
+        Ok(cheapest.map(|(price, _)| worth.iter().map(|u| u / price.min(1.0)).collect()))
+    }
+
     /// How many of a kind's slots are of use at a rate: up to the first that carries all of it.
     fn useful(&self, kind: usize, rate: f64) -> usize {
         let slots = &self.slots[kind];
