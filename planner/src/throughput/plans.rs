@@ -10,7 +10,7 @@ use isotherm_core::units::Seconds;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
-/// The same for sweeps over layers.
+/// The same for sweeps over layers. Where sites are joined by slow ways, others get further first.
 const SWEEPS_DEVICES_MAX: usize = 64;
 /// The same for disjoint pipelines.
 const PIPELINES_DEVICES_MAX: usize = 128;
@@ -24,6 +24,9 @@ const ROUNDS: u64 = 4;
 const ROUNDS_BRIEF: u64 = 1;
 /// Share of the time that one search for plans in which sites stand side by side may take.
 const PROFILES: f64 = 0.5;
+
+/// The same of sweeps over layers.
+const SWEEPS: f64 = 0.35;
 
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
@@ -102,9 +105,13 @@ pub(super) fn plans(
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
                 }
-                By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
+                By::Sweeps if count <= SWEEPS_DEVICES_MAX && (dives.sites() == 1 || number > 0) => {
+                    let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
+                    let least = if budget.remaining.is_some() { left() * (1.0 - SWEEPS) } else { 0.0 };
+                    let share = || Seconds::of((left() - least).max(0.0));
+                    let limited = Budget { remaining: budget.remaining.and(Some(&share)), ..*budget };
                     let rates = (best.reach(), goal);
-                    (sweep::search(flows, spans, covers, rates, number, budget)?, "sweeps over layers")
+                    (sweep::search(flows, spans, covers, rates, number, &limited)?, "sweeps over layers")
                 }
                 By::Groups => {
                     let known = best.placement.as_ref().map(|(placement, _)| placement.clone());

@@ -29,7 +29,11 @@ const WIDTH: usize = 160;
 const LOOKED: usize = 4 * WIDTH;
 /// Sets of devices that one beginning goes on with, at most, and how many are looked at for it.
 const BRANCHES: usize = 24;
-const SETS: usize = 1_500;
+const SETS: usize = 1_000;
+/// Most devices that begin together: without a limit, many slow ones would be all that is looked at.
+const TOGETHER: usize = 4;
+/// Share by which the worth of devices falls of which all are left over where none of others are.
+const LEARNT: f64 = 0.08;
 /// Share by which worths are shaken.
 const SHAKEN: f64 = 0.12;
 /// What waste may be more than what is left of worths, in layers: shaken worths are not those of the bound.
@@ -37,7 +41,7 @@ const LENIENT: f64 = 0.5;
 /// What luck weighs, in layers.
 const LUCK: f64 = 0.3;
 /// Where between what is had and the bound a rate is looked at, in turn.
-const TARGETS: [f64; 6] = [0.5, 0.9, 0.2, 0.7, 0.35, 0.08];
+const TARGETS: [f64; 6] = [0.5, 0.2, 0.9, 0.08, 0.35, 0.7];
 /// Sweeps of one search.
 const SWEEPS: u64 = 60;
 /// Work of looking at one set.
@@ -46,6 +50,9 @@ const SET_WORK: u64 = 10;
 const ENDS: usize = 4;
 /// What makes up for rounding.
 const ROUNDING: f64 = 1e-9;
+
+/// Intervals: type of the device, first layer, end.
+type Laid = Vec<(usize, usize, usize)>;
 
 /// A way to use a device: its type, how many layers it holds, at what rate, and what it is paid for each.
 #[derive(Debug, Clone, Copy)]
@@ -66,9 +73,6 @@ struct Beginning {
     luck: f64,
     /// Where the last devices are noted.
     trail: usize,
-    /// What sites pass, and what has crossed between each two.
-    shares: Vec<f64>,
-    crossed: Vec<f64>,
 }
 
 /// Devices that begin at a layer, after others.
@@ -78,8 +82,10 @@ struct Step {
     ways: Vec<usize>,
 }
 
+/// Beginnings of plans at some worths of types.
 struct Sweep<'a> {
     yard: &'a Yard,
+    /// The rate of the plan.
     rate: f64,
     /// Cheapest per rate first.
     ways: Vec<Way>,
@@ -87,14 +93,64 @@ struct Sweep<'a> {
     slack: f64,
     steps: Vec<Step>,
     looked: u64,
+    /// Devices by type that the best beginning has left over of those that get furthest.
+    left: Option<Vec<u16>>,
+}
+
+/// A search for sets of devices that begin together.
+struct Sets<'a> {
+    sweep: &'a Sweep<'a>,
+    /// Layers that are left.
+    room: usize,
+    /// What they may be paid, at most.
+    most: f64,
+    /// What a device of each site gets from those that end here.
+    handed: Vec<f64>,
+    free: Vec<u16>,
+    chosen: Vec<usize>,
+    found: Vec<(f64, Vec<usize>)>,
+    left: usize,
+}
+
+impl Sets<'_> {
+    /// Goes on from a position of the ways, where so much is still to be passed and so much is paid.
+    fn add(&mut self, from: usize, need: f64, paid: f64) {
+        let dust = ROUNDING * self.sweep.rate;
+        if need <= dust {
+            self.found.push((paid, self.chosen.clone()));
+            return;
+        }
+        if self.chosen.len() == TOGETHER {
+            return;
+        }
+        for at in from..self.sweep.ways.len() {
+            let way = self.sweep.ways[at];
+            let rate = way.rate.min(self.handed[self.sweep.site(at)]);
+            if self.left == 0 || paid + need * way.price / way.rate > self.most {
+                return;
+            }
+            let fits = way.held <= self.room && self.free[way.of] > 0 && rate > dust;
+            if !fits || paid + way.price > self.most {
+                continue;
+            }
+            self.left -= 1;
+            self.free[way.of] -= 1;
+            self.chosen.push(at);
+            self.add(at, need - rate, paid + way.price);
+            self.chosen.pop();
+            self.free[way.of] += 1;
+        }
+    }
 }
 
 impl<'a> Sweep<'a> {
+    /// Of devices that are worth so much, by type.
     fn new(yard: &'a Yard, rate: f64, worths: &[f64]) -> Self {
+        let whole = rate;
         let mut ways = Vec::new();
         for (of, worth) in worths.iter().enumerate() {
             for held in 1..=yard.layers {
-                let rate = yard.rate_of(of, held).min(rate);
+                let rate = yard.rate_of(of, held).min(whole);
                 if rate > 0.0 {
                     ways.push(Way { of, held, rate, price: worth / held as f64 });
                 }
@@ -103,7 +159,7 @@ impl<'a> Sweep<'a> {
         ways.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(b.held.cmp(&a.held)));
         let all: f64 = yard.types.iter().zip(worths).map(|(t, worth)| t.count as f64 * worth).sum();
         let slack = all - yard.layers as f64;
-        Self { yard, rate, ways, slack, steps: Vec::new(), looked: 0 }
+        Self { yard, rate, ways, slack, steps: Vec::new(), looked: 0, left: None }
     }
 
     /// The devices of a beginning: ways and first layers.
@@ -116,6 +172,21 @@ impl<'a> Sweep<'a> {
         devices
     }
 
+    /// The site of a way.
+    fn site(&self, way: usize) -> usize {
+        self.yard.types[self.ways[way].of].site
+    }
+
+    /// What devices hand over to others of a site, each of them having a way of its own.
+    fn handed(&self, from: &[usize], to: usize) -> f64 {
+        let way = |&way: &usize| {
+            let site = self.site(way);
+            let between = if site == to { f64::INFINITY } else { self.yard.between[site][to] };
+            self.ways[way].rate.min(between)
+        };
+        from.iter().map(way).sum()
+    }
+
     /// Whether what is held before `end` passes the rate on to it.
     fn flows(&self, beginning: &Beginning, end: usize) -> bool {
         let devices = self.devices(beginning);
@@ -123,85 +194,46 @@ impl<'a> Sweep<'a> {
             let way = self.ways[way];
             (self.yard.types[way.of].site, start, start + way.held, way.rate)
         };
-        Flow::new(self.yard, devices.iter().map(held).collect(), end).most(self.rate) >= self.rate * (1.0 - ROUNDING)
-    }
-
-    /// Sets of ways that may begin at a layer and pass `need`, with their prices.
-    fn sets(&mut self, free: &[u16], room: usize, need: f64, most: f64) -> Vec<(f64, Vec<usize>)> {
-        let (mut found, mut chosen, mut free) = (Vec::new(), Vec::new(), free.to_vec());
-        let mut left = SETS;
-        self.add(0, room, (need, 0.0, most), &mut free, &mut chosen, (&mut found, &mut left));
-        self.looked += (SETS - left) as u64;
-        found
-    }
-
-    fn add(
-        &self,
-        from: usize,
-        room: usize,
-        (need, paid, most): (f64, f64, f64),
-        free: &mut [u16],
-        chosen: &mut Vec<usize>,
-        (found, left): (&mut Vec<(f64, Vec<usize>)>, &mut usize),
-    ) {
-        if need <= ROUNDING * self.rate {
-            found.push((paid, chosen.clone()));
-            return;
-        }
-        for at in from..self.ways.len() {
-            let way = self.ways[at];
-            if *left == 0 || paid + need * way.price / way.rate > most {
-                return;
-            }
-            if way.held > room || free[way.of] == 0 || paid + way.price > most {
-                continue;
-            }
-            *left -= 1;
-            free[way.of] -= 1;
-            chosen.push(at);
-            self.add(at, room, (need - way.rate, paid + way.price, most), free, chosen, (&mut *found, &mut *left));
-            chosen.pop();
-            free[way.of] += 1;
-        }
-    }
-
-    /// What sites pass once these hold the next layer, and what has crossed then; none where trunks do not carry it.
-    fn shares(&self, before: &Beginning, active: &[(usize, usize)]) -> Option<(Vec<f64>, Vec<f64>)> {
-        let sites = self.yard.sites;
-        let mut room = vec![0.0; sites];
-        active.iter().for_each(|&(way, _)| room[self.yard.types[self.ways[way].of].site] += self.ways[way].rate);
-        if before.shares.is_empty() {
-            let all: f64 = room.iter().sum();
-            return Some((room.into_iter().map(|room| room * self.rate / all).collect(), vec![0.0; sites * sites]));
-        }
-        let (mut shares, mut crossed) = (before.shares.clone(), before.crossed.clone());
-        for a in 0..sites {
-            while shares[a] > room[a] + ROUNDING * self.rate {
-                let left = |b: usize| self.yard.trunk[a][b] - crossed[a.min(b) * sites + a.max(b)];
-                let open = (0..sites).filter(|&b| b != a && room[b] > shares[b] + ROUNDING && left(b) > ROUNDING);
-                let b = open.max_by(|&b, &c| left(b).total_cmp(&left(c)).then(c.cmp(&b)))?;
-                let much = (shares[a] - room[a]).min(room[b] - shares[b]).min(left(b));
-                shares[a] -= much;
-                shares[b] += much;
-                crossed[a.min(b) * sites + a.max(b)] += much;
-            }
-        }
-        Some((shares, crossed))
+        let rate = self.rate;
+        Flow::new(self.yard, devices.iter().map(held).collect(), end).most(rate) >= rate * (1.0 - ROUNDING)
     }
 
     /// The beginnings that follow one which ends at a layer, each with where it ends.
     fn after(&mut self, beginning: &Beginning, at: usize, random: &mut Random) -> Vec<(usize, Beginning)> {
         let going: Vec<(usize, usize)> = beginning.active.iter().copied().filter(|(_, end)| *end > at).collect();
         let passed: f64 = going.iter().map(|&(way, _)| self.ways[way].rate).sum();
+        let ended: Vec<usize> = beginning.active.iter().filter(|(_, end)| *end <= at).map(|&(way, _)| way).collect();
+        let handed = |to: usize| if at == 0 { f64::INFINITY } else { self.handed(&ended, to) };
+        let handed: Vec<f64> = (0..self.yard.sites).map(handed).collect();
+        let need = self.rate - passed;
         let paid: f64 = going.iter().map(|&(way, _)| self.ways[way].price).sum();
-        let most = 1.0 - paid + self.slack + LENIENT - beginning.waste;
         let mut found: Vec<(f64, usize, Vec<usize>)> = Vec::new();
-        for (more, set) in self.sets(&beginning.free, self.yard.layers - at, self.rate - passed, most) {
+        let mut sets = Sets {
+            sweep: self,
+            room: self.yard.layers - at,
+            most: 1.0 - paid + self.slack + LENIENT - beginning.waste,
+            handed,
+            free: beginning.free.clone(),
+            chosen: Vec::new(),
+            found: Vec::new(),
+            left: SETS,
+        };
+        sets.add(0, need, 0.0);
+        let (sets, looked) = (sets.found, SETS - sets.left);
+        self.looked += looked as u64;
+        for (more, set) in sets {
+            // What those that end here get rid of.
+            let most = |&way: &usize| self.ways[way].rate.min(self.handed(&set, self.site(way)));
+            if at > 0 && ended.iter().map(most).sum::<f64>() < need * (1.0 - ROUNDING) {
+                continue;
+            }
             let ends = set.iter().map(|&way| at + self.ways[way].held).chain(going.iter().map(|&(_, end)| end));
             let end = ends.min().unwrap_or(at);
-            found.push((beginning.waste + (paid + more - 1.0) * (end - at) as f64, end, set));
+            let waste = beginning.waste + (paid + more - 1.0) * (end - at) as f64;
+            if waste <= self.slack + LENIENT && end > at {
+                found.push((waste, end, set));
+            }
         }
-        found.retain(|(waste, ..)| *waste <= self.slack + LENIENT);
         found.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.2.cmp(&b.2)));
         found.truncate(BRANCHES);
         let mut next = Vec::new();
@@ -209,29 +241,21 @@ impl<'a> Sweep<'a> {
             let mut active = going.clone();
             active.extend(set.iter().map(|&way| (way, at + self.ways[way].held)));
             active.sort_unstable();
-            let Some((shares, crossed)) = self.shares(beginning, &active) else { continue };
             let mut free = beginning.free.clone();
             set.iter().for_each(|&way| free[self.ways[way].of] -= 1);
             self.steps.push(Step { before: beginning.trail, start: at, ways: set });
             let (luck, trail) = (waste + LUCK * random.real(), self.steps.len() - 1);
-            next.push((end, Beginning { free, active, waste, luck, trail, shares, crossed }));
+            next.push((end, Beginning { free, active, waste, luck, trail }));
         }
         next
     }
 
     /// Intervals of plans of the rate, by type.
-    fn plans(&mut self, random: &mut Random, budget: &Budget<'_>) -> Vec<Vec<(usize, usize, usize)>> {
+    fn plans(&mut self, random: &mut Random, budget: &Budget<'_>) -> Vec<Laid> {
         let layers = self.yard.layers;
-        let free = self.yard.types.iter().map(|t: &Type| u16::try_from(t.count).unwrap_or(u16::MAX)).collect();
-        let first = Beginning {
-            free,
-            active: Vec::new(),
-            waste: 0.0,
-            luck: 0.0,
-            trail: usize::MAX,
-            shares: Vec::new(),
-            crossed: Vec::new(),
-        };
+        let count = |t: &Type| u16::try_from(t.count).unwrap_or(u16::MAX);
+        let free = self.yard.types.iter().map(count).collect();
+        let first = Beginning { free, active: Vec::new(), waste: 0.0, luck: 0.0, trail: usize::MAX };
         let mut waiting: Vec<Vec<Beginning>> = vec![Vec::new(); layers + 1];
         waiting[0].push(first);
         for at in 0..layers {
@@ -248,6 +272,9 @@ impl<'a> Sweep<'a> {
                     continue;
                 }
                 kept += 1;
+                if kept == 1 {
+                    self.left = Some(beginning.free.clone());
+                }
                 for (end, next) in self.after(&beginning, at, random) {
                     waiting[end].push(next);
                 }
@@ -255,14 +282,23 @@ impl<'a> Sweep<'a> {
         }
         let mut all = std::mem::take(&mut waiting[layers]);
         all.sort_by(|a, b| a.waste.total_cmp(&b.waste).then(a.trail.cmp(&b.trail)));
-        all.retain(|beginning| beginning.trail != usize::MAX);
         let whole = all.iter().filter(|beginning| self.flows(beginning, layers)).take(ENDS);
         let laid = |beginning: &Beginning| {
             let held = |(way, start): (usize, usize)| (self.ways[way].of, start, start + self.ways[way].held);
             self.devices(beginning).into_iter().map(held).collect()
         };
+        budget.did(self.looked * SET_WORK);
         whole.map(laid).collect()
     }
+}
+
+/// Worths shaken, all together being worth as much as before.
+fn shaken(yard: &Yard, worths: &[f64], bias: &[f64], much: f64, random: &mut Random) -> Vec<f64> {
+    let all = |worths: &[f64]| yard.types.iter().zip(worths).map(|(t, worth)| t.count as f64 * worth).sum::<f64>();
+    let mut of_type = |(worth, bias): (&f64, &f64)| worth * bias * (1.0 + much * (random.real() - 0.5));
+    let other: Vec<f64> = worths.iter().zip(bias).map(&mut of_type).collect();
+    let scale = all(worths) / all(&other).max(f64::MIN_POSITIVE);
+    other.into_iter().map(|worth| worth * scale).collect()
 }
 
 /// The best plan faster than `rate` that was found, no plan being faster than `above`.
@@ -277,7 +313,7 @@ pub(crate) fn search(
     let sites = groups::sites(flows.network, if seed.is_multiple_of(2) { f64::INFINITY } else { above });
     let yard = groups::yard(flows, &sites, spans);
     let (mut best, mut low): (Option<(Vec<Link>, Carried)>, f64) = (None, rate);
-    let mut turn = 0;
+    let (mut turn, mut bias) = (0, vec![1.0; yard.types.len()]);
     for round in 0..SWEEPS {
         if budget.exhausted().is_some() || low >= above * (1.0 - 1e-6) {
             break;
@@ -286,18 +322,23 @@ pub(crate) fn search(
         turn += 1;
         let Some(worths) = covers.worths(target, budget)? else { continue };
         let mut random = Random::new(seed * 1000 + round);
-        let shaken = |random: &mut Random| if round == 0 { 1.0 } else { 1.0 + SHAKEN * (random.real() - 0.5) };
-        let worths: Vec<f64> = yard.types.iter().map(|t| worths[t.kind] * shaken(&mut random)).collect();
+        let worths: Vec<f64> = yard.types.iter().map(|t| worths[t.kind]).collect();
+        let much = if round == 0 { 0.0 } else { SHAKEN };
+        let worths = shaken(&yard, &worths, &bias, much, &mut random);
         let mut sweep = Sweep::new(&yard, target, &worths);
         let laid = sweep.plans(&mut random, budget);
-        if std::env::var_os("TELL").is_some() {
-            eprintln!("sweep {round} low {low:.2} target {target:.2} above {above:.2} slack {:.3} looked {} steps {} plans {}", sweep.slack, sweep.looked, sweep.steps.len(), laid.len());
+        // What beginnings of plans leave over is worth less than was thought.
+        if laid.is_empty()
+            && let Some(free) = &sweep.left
+        {
+            let of_type = |(t, free): (&Type, &u16)| f64::from(*free) / t.count as f64;
+            let over: Vec<f64> = yard.types.iter().zip(free).map(of_type).collect();
+            let mean = over.iter().sum::<f64>() / over.len() as f64;
+            bias.iter_mut().zip(over).for_each(|(bias, over)| *bias *= 1.0 + LEARNT * (mean - over));
         }
-        budget.did(sweep.looked * SET_WORK);
         for laid in laid {
             let Some(placement) = placed(flows, &yard, &sites, &laid) else { continue };
             let carried = flows.carried(&placement)?;
-            if std::env::var_os("TELL").is_some() { eprintln!("   carries {}", carried.rate); }
             if carried.rate > low {
                 (low, turn) = (carried.rate, 0);
                 best = Some((placement, carried));
@@ -305,4 +346,35 @@ pub(crate) fn search(
         }
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_whose_rows_do_not_nest_is_found_and_has_no_device_twice() {
+        // At 10, six layers: two of rate 8 with three layers each, beside them one of 2 with four layers and one with two.
+        let span = |held: usize, rate: f64| Span { held, first: false, last: false, rate };
+        let kinds = [vec![span(3, 8.0)], vec![span(4, 2.0)], vec![span(2, 2.0)]];
+        let types = [2, 1, 1].into_iter().enumerate().map(|(kind, count)| Type { site: 0, kind, count }).collect();
+        let open = vec![vec![f64::INFINITY]];
+        let yard = Yard::new(6, types, &kinds, open.clone(), open);
+        let mut sweep = Sweep::new(&yard, 10.0, &[2.4, 0.8, 0.4]);
+        let found = sweep.plans(&mut Random::new(1), &Budget::default());
+        assert!(!found.is_empty());
+        for laid in found {
+            for layer in 0..6 {
+                let here = laid.iter().filter(|(_, start, end)| (*start..*end).contains(&layer));
+                let passed: f64 = here.map(|&(t, ..)| [8.0, 2.0, 2.0][t]).sum();
+                assert!(passed >= 10.0, "layer {layer} of {laid:?}");
+            }
+            for (t, count) in [2, 1, 1].into_iter().enumerate() {
+                assert!(laid.iter().filter(|(of, ..)| *of == t).count() <= count, "{laid:?}");
+            }
+        }
+        // A little more is too much for them.
+        let mut more = Sweep::new(&yard, 10.1, &[2.4, 0.8, 0.4]);
+        assert!(more.plans(&mut Random::new(1), &Budget::default()).is_empty());
+    }
 }
