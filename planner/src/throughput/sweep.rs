@@ -194,8 +194,9 @@ impl<'a> Sweep<'a> {
             let way = self.ways[way];
             (self.yard.types[way.of].site, start, start + way.held, way.rate)
         };
+        let held: Vec<_> = devices.iter().map(held).collect();
         let rate = self.rate;
-        Flow::new(self.yard, devices.iter().map(held).collect(), end).most(rate) >= rate * (1.0 - ROUNDING)
+        Flow::new(self.yard, &held, end).most(rate) >= rate * (1.0 - ROUNDING)
     }
 
     /// The beginnings that follow one which ends at a layer, each with where it ends.

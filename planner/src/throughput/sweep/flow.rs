@@ -16,7 +16,7 @@ const SINK: usize = 1;
 
 impl Flow {
     /// From before the first layer to whoever holds `end - 1`.
-    pub fn new(yard: &Yard, devices: Vec<(usize, usize, usize, f64)>, end: usize) -> Self {
+    pub fn new(yard: &Yard, devices: &[(usize, usize, usize, f64)], end: usize) -> Self {
         let mut flow = Self { arcs: Vec::new(), of_node: vec![Vec::new(); 2 + 2 * devices.len()], seen: Vec::new() };
         let (into, out) = (|i: usize| 2 + 2 * i, |i: usize| 3 + 2 * i);
         for (i, &(site, first, last, rate)) in devices.iter().enumerate() {
