@@ -110,6 +110,24 @@ impl Yard {
         self.rates.get(low).copied().unwrap_or(0.0)
     }
 
+    /// The same in the model's middle, where a device with fewer layers may be slower: each holds what it has at its own rate.
+    pub(super) fn rail_of(&self, types: &[u16], layers: usize) -> f64 {
+        if let [only] = types {
+            return self.exact[*only as usize][layers];
+        }
+        // By layers: the best of the devices so far, some of which may be left out.
+        let mut best = vec![0.0_f64; layers + 1];
+        best[0] = f64::INFINITY;
+        for &t in types {
+            let exact = &self.exact[t as usize];
+            for all in (1..=layers).rev() {
+                let with = (1..=all).map(|held| best[all - held].min(exact[held]));
+                best[all] = with.fold(best[all], f64::max);
+            }
+        }
+        best[layers]
+    }
+
     fn hold(&self, types: &[u16], flag: usize, rate: usize) -> isize {
         let mut held: isize = types.iter().map(|&t| self.held(0, t, rate) as isize).sum();
         if flag != 0 && self.ends {
@@ -372,5 +390,32 @@ mod tests {
         assert_eq!(handed(&[6.0, 4.0], &[7.0, 3.0], 5.0), 10.0);
         assert_eq!(handed(&[10.0], &[7.0, 3.0], 5.0), 8.0);
         assert_eq!(handed(&[10.0], &[10.0], f64::INFINITY), 10.0);
+    }
+
+    #[test]
+    fn a_rail_carries_what_the_best_way_to_deal_out_its_layers_does_where_fewer_may_be_slower() {
+        // The second kind is slower with two layers than with three.
+        let kinds = [[9.0, 4.0, 3.0], [8.0, 2.0, 5.0]];
+        let ends = [(false, false), (true, false), (false, true), (true, true)];
+        let spans: Vec<Vec<Span>> = kinds
+            .iter()
+            .map(|rates| {
+                let of = |(i, &rate): (usize, &f64)| ends.map(|(first, last)| Span { held: i + 1, first, last, rate });
+                rates.iter().enumerate().flat_map(of).collect()
+            })
+            .collect();
+        let types = (0..2).map(|kind| Type { site: 0, kind, count: 9 }).collect();
+        let yard = Yard::new(9, types, &spans, vec![vec![f64::INFINITY]], vec![vec![f64::INFINITY]]);
+        fn dealt(kinds: &[[f64; 3]; 2], types: &[u16], layers: usize) -> f64 {
+            let Some((&t, rest)) = types.split_first() else { return if layers == 0 { f64::INFINITY } else { 0.0 } };
+            let rates = kinds[t as usize].iter().enumerate().filter(|(i, _)| i + 1 <= layers);
+            let with = rates.map(|(i, rate)| rate.min(dealt(kinds, rest, layers - i - 1)));
+            with.fold(dealt(kinds, rest, layers), f64::max)
+        }
+        for types in [&[0][..], &[1], &[0, 1], &[1, 1], &[0, 0, 1], &[1, 1, 1]] {
+            for layers in 1..=9 {
+                assert_eq!(yard.rail_of(types, layers), dealt(&kinds, types, layers), "{types:?} {layers}");
+            }
+        }
     }
 }

@@ -131,7 +131,7 @@ pub(crate) fn search(
         let Some((_, start)) = looked[set].take() else { continue };
         let mut states = vec![start.clone()];
         // What is had already, where it passes the same sites.
-        let blocks = known.and_then(|known| as_blocks(flows, &yard, &sites, known));
+        let blocks = known.and_then(|known| as_blocks(flows, &yard, &sites, known, false));
         let known = blocks.and_then(|blocks| State::of(&yard, blocks)).filter(|state| state.passes(&order));
         states.extend(known);
         let goal = if order.len() == n { enough } else { most };
@@ -160,7 +160,7 @@ pub(crate) fn search(
             Some(sharper) if sharper.rate(&yard) > rate => sharper,
             _ => state,
         };
-        if let Some(links) = lay_out(flows, &yard, &sites, &state) {
+        if let Some(links) = lay_out(flows, &yard, &sites, state.in_order()) {
             placement.extend(links);
         }
     }
@@ -205,8 +205,15 @@ fn divide(looked: &[Option<(f64, State)>]) -> Vec<usize> {
 }
 
 /// The blocks of a placement: between two layers that no interval passes over, intervals are strung into rails. None where
-/// a block has devices of several sites.
-fn as_blocks(flows: &Flows<'_>, yard: &Yard, sites: &Sites, placement: &[Link]) -> Option<Vec<Block>> {
+/// a block has devices of several sites, unless those are to be `mixed`: then each rail is of one.
+pub(super) fn as_blocks(
+    flows: &Flows<'_>,
+    yard: &Yard,
+    sites: &Sites,
+    placement: &[Link],
+    mixed: bool,
+) -> Option<Vec<Block>> {
+    let site_at = |t: u16| yard.types[t as usize].site;
     let site_of = |device: usize| sites.members.iter().position(|members| members.contains(&device));
     let whole = |at: &usize| placement.iter().all(|&(_, start, end)| end <= *at || start >= *at);
     let cuts: Vec<usize> = (0..=yard.layers).filter(whole).collect();
@@ -217,12 +224,12 @@ fn as_blocks(flows: &Flows<'_>, yard: &Yard, sites: &Sites, placement: &[Link]) 
         let site = site_of(inside.first()?.0)?;
         let mut rails: Vec<(usize, Vec<u16>)> = Vec::new();
         for (device, start, end) in inside {
-            let kind = flows.tables.candidates[device].kind;
-            let t = yard.types.iter().position(|t| (t.site, t.kind) == (site, kind))? as u16;
-            if site_of(device) != Some(site) {
+            let (kind, own) = (flows.tables.candidates[device].kind, site_of(device)?);
+            let t = yard.types.iter().position(|t| (t.site, t.kind) == (own, kind))? as u16;
+            if own != site && !mixed {
                 return None;
             }
-            match rails.iter_mut().find(|(at, _)| *at == start && start > from) {
+            match rails.iter_mut().find(|(at, types)| *at == start && start > from && site_at(types[0]) == own) {
                 Some((at, types)) => {
                     types.push(t);
                     *at = end;
@@ -237,14 +244,19 @@ fn as_blocks(flows: &Flows<'_>, yard: &Yard, sites: &Sites, placement: &[Link]) 
 }
 
 /// Gives each block its layers and each rail its devices.
-fn lay_out(flows: &Flows<'_>, yard: &Yard, sites: &Sites, state: &State) -> Option<Vec<Link>> {
+pub(super) fn lay_out<'a>(
+    flows: &Flows<'_>,
+    yard: &Yard,
+    sites: &Sites,
+    blocks: impl IntoIterator<Item = &'a Block>,
+) -> Option<Vec<Link>> {
     let of_type = |t: &Type| -> Vec<usize> {
         let alike = |device: &&usize| flows.tables.candidates[**device].kind == t.kind;
         sites.members[t.site].iter().rev().filter(alike).copied().collect()
     };
     let mut waiting: Vec<Vec<usize>> = yard.types.iter().map(of_type).collect();
     let (mut placement, mut start) = (Vec::new(), 0);
-    for block in state.in_order() {
+    for block in blocks {
         let end = start + block.layers;
         for rail in &block.rails {
             let devices: Option<Vec<usize>> = rail.types.iter().map(|&t| waiting[t as usize].pop()).collect();

@@ -9,6 +9,7 @@ mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
 mod lean;
+mod mixed;
 pub(crate) mod network;
 mod plans;
 pub(crate) mod priced;

@@ -3,7 +3,7 @@
 use super::clip::Span;
 use super::dive::Dives;
 use super::worths::Covers;
-use super::{BestFlow, Flows, groups, lean, profiles, rails, sweep};
+use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use isotherm_core::units::Seconds;
@@ -16,6 +16,8 @@ const SWEEPS_DEVICES_MAX: usize = 64;
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// Least devices for which dives are worth their while.
 const DIVES_DEVICES_MIN: usize = 12;
+/// Least devices for which blocks of several sites are looked for: of fewer, profiles tell more.
+const MIXED_DEVICES_MIN: usize = 65;
 /// Dives of a round.
 const DIVES: u64 = 40;
 /// Most rounds.
@@ -44,12 +46,17 @@ enum By {
     Profiles,
     Dives,
     Groups,
+    Mixed,
     Rails,
     Sweeps,
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
+const ROUND: [By; 6] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Mixed, By::Rails];
+/// The same where several devices hold each layer, so that blocks of several sites are soon found.
+const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
+/// Devices for each layer from which on that is so.
+const MANY: usize = 2;
 /// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
 /// ended; the integer programs of regions of rails take as long as all else.
 const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
@@ -86,7 +93,12 @@ pub(super) fn plans(
     let late = dives.sites() > 1 && !manner.hurry;
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
-    let round: &[By] = if manner.hurry { &ROUND_HURRY } else { &ROUND };
+    let many = late && count >= MANY * flows.network.layers;
+    let round: &[By] = match (manner.hurry, many) {
+        (true, _) => &ROUND_HURRY,
+        (false, true) => &ROUND_MANY,
+        (false, false) => &ROUND,
+    };
     for number in 0..if manner.brief { ROUNDS_BRIEF } else { ROUNDS } {
         let before = best.rate();
         for by in round {
@@ -118,6 +130,12 @@ pub(super) fn plans(
                     let found = groups::search(flows, spans, known.as_deref(), best.bound, number, budget)?;
                     (found, "blocks of rails")
                 }
+                By::Mixed if count >= MIXED_DEVICES_MIN => {
+                    let known =
+                        best.placement.as_ref().map(|(placement, carried)| (placement.as_slice(), carried.rate));
+                    let found = mixed::search(flows, spans, known, (best.bound, goal), number, budget)?;
+                    (found, "blocks of several sites")
+                }
                 By::Rails if count <= RAILS_DEVICES_MAX => {
                     // Between the same rates the same would be found.
                     let rates = Some((best.reach(), goal));
@@ -126,7 +144,7 @@ pub(super) fn plans(
                     }
                     (rails::search(flows, covers, best.reach(), goal, budget)?, "regions of rails")
                 }
-                By::Dives | By::Rails | By::Sweeps => continue,
+                By::Dives | By::Mixed | By::Rails | By::Sweeps => continue,
             };
             if let Some((placement, carried)) = found {
                 best.offer(placement, carried, method);

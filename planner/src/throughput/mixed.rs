@@ -1,0 +1,396 @@
+//! Plans of blocks in which devices of several sites stand side by side, for sites whose pairs of devices have slow ways.
+//!
+//! Where all requests leave one site for another at once, many pairs of devices have to stand at that border, each with few
+//! layers to pass little enough. But a block may have rails of both sites: then a part of the requests crosses before it
+//! and the rest after it, over every pair of rails that meet there, and blocks of the usual few rails carry what crosses.
+//! So blocks here follow one another in any order, each rail has the sites of its devices, and what is handed over between
+//! two blocks is a maximum flow between their rails: within a site whatever comes, between two sites what the way of a pair
+//! carries.
+//!
+//! Searches begin from the best plan and from one that was made as if all ways were fast, and are annealed ([`moves`]).
+
+mod moves;
+
+use super::Flows;
+use super::blocks::{Block, Yard};
+use super::clip::Span;
+use super::dive::Dives;
+use super::groups;
+use super::network::Network;
+use super::replay::Carried;
+use crate::budget::Budget;
+use crate::formulation::solve::SolverFault;
+use crate::latency::chains::Link;
+use moves::Annealing;
+
+/// What a border between two blocks weighs, in layers.
+const BORDER: f64 = 2.0;
+/// Dives for a plan as if all ways were fast, and the share of what is asked for at which they end.
+const DIVES: u64 = 120;
+const NEARLY: f64 = 0.995;
+/// Moves of the first search for each node that the budget allows.
+const NODE_MOVES: u64 = 400;
+/// The same for each device.
+const DEVICE_MOVES: u64 = 40_000;
+/// Share of the time that is left that it may take.
+const FIRST: f64 = 0.6;
+/// Further searches from the best plan, for a little more than it carries; how many of them in a row may gain nothing.
+const AGAIN: u64 = 40;
+const LOST_MAX: u64 = 6;
+/// How much shorter they are, and the share of the time that is left that one may take.
+const SHORTER: u64 = 4;
+const NEXT: f64 = 0.4;
+/// Share of what is carried without regard to ways that is asked for with regard to them.
+const KEPT: f64 = 0.98;
+
+/// Blocks in the order in which requests pass them.
+#[derive(Debug, Clone)]
+pub(super) struct Mixed {
+    pub blocks: Vec<Block>,
+    /// The blocks that have layers.
+    pub order: Vec<usize>,
+    /// Devices left over, by type.
+    pub free: Vec<u16>,
+    /// By block: the one that follows, as of when it was looked at, and what is handed over to it.
+    pub edges: Vec<(usize, f64)>,
+}
+
+/// No block.
+pub(super) const NOBODY: usize = usize::MAX;
+
+/// Rates by rail, and by pair of rails.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    out: Vec<(usize, f64)>,
+    into: Vec<(usize, f64)>,
+    flow: Vec<f64>,
+    /// How a rail was reached: rails of the one block, then those of the other.
+    from: Vec<usize>,
+    queue: Vec<usize>,
+}
+
+impl Scratch {
+    /// What rails of one block hand over to those of the next, up to `enough`.
+    pub fn handed(&mut self, yard: &Yard, from: &Block, to: &Block, enough: f64) -> f64 {
+        let site = |t: u16| yard.types[t as usize].site;
+        self.out.clear();
+        self.into.clear();
+        let ends = |block: &Block, ends: &mut Vec<(usize, f64)>| {
+            ends.extend(block.rails.iter().filter_map(|rail| Some((site(*rail.types.first()?), rail.rate))));
+        };
+        ends(from, &mut self.out);
+        ends(to, &mut self.into);
+        let width = self.into.len();
+        self.flow.clear();
+        self.flow.resize(self.out.len() * width, 0.0);
+        let mut sum = 0.0;
+        for near in [true, false] {
+            for (a, out) in self.out.iter_mut().enumerate() {
+                for (b, into) in self.into.iter_mut().enumerate() {
+                    if (out.0 == into.0) == near {
+                        let way = if near { f64::INFINITY } else { yard.between[out.0][into.0] };
+                        let much = out.1.min(into.1).min(way);
+                        out.1 -= much;
+                        into.1 -= much;
+                        self.flow[a * width + b] = much;
+                        sum += much;
+                    }
+                }
+            }
+        }
+        let least = 1e-9 * enough;
+        while sum < enough {
+            let more = self.augment(yard, least);
+            if more <= least {
+                break;
+            }
+            sum += more;
+        }
+        sum.min(enough)
+    }
+
+    /// Sends more by a shortest way that has room; how much.
+    fn augment(&mut self, yard: &Yard, least: f64) -> f64 {
+        let (rails, width) = (self.out.len(), self.into.len());
+        self.from.clear();
+        self.from.resize(rails + width, NOBODY);
+        self.queue.clear();
+        for a in (0..rails).filter(|&a| self.out[a].1 > least) {
+            self.from[a] = a;
+            self.queue.push(a);
+        }
+        let room = |flow: f64, a: usize, b: usize| if a == b { f64::INFINITY } else { yard.between[a][b] - flow };
+        let mut next = 0;
+        let mut end = None;
+        while let Some(&at) = self.queue.get(next).filter(|_| end.is_none()) {
+            next += 1;
+            if at < rails {
+                for b in 0..width {
+                    let room = room(self.flow[at * width + b], self.out[at].0, self.into[b].0);
+                    if self.from[rails + b] == NOBODY && room > least {
+                        self.from[rails + b] = at;
+                        self.queue.push(rails + b);
+                        if self.into[b].1 > least {
+                            end = Some(b);
+                            break;
+                        }
+                    }
+                }
+            } else {
+                for a in 0..rails {
+                    if self.from[a] == NOBODY && self.flow[a * width + at - rails] > least {
+                        self.from[a] = at;
+                        self.queue.push(a);
+                    }
+                }
+            }
+        }
+        let Some(end) = end else { return 0.0 };
+        // Back along the way: how much, and then taking it.
+        let mut much = self.into[end].1;
+        for taking in [false, true] {
+            let mut b = end;
+            loop {
+                let a = self.from[rails + b];
+                let flow = &mut self.flow[a * width + b];
+                if taking {
+                    *flow += much
+                } else {
+                    much = much.min(room(*flow, self.out[a].0, self.into[b].0))
+                }
+                let before = self.from[a];
+                if before == a {
+                    if taking {
+                        self.out[a].1 -= much
+                    } else {
+                        much = much.min(self.out[a].1)
+                    }
+                    break;
+                }
+                b = before - rails;
+                let flow = &mut self.flow[a * width + b];
+                if taking { *flow -= much } else { much = much.min(*flow) }
+            }
+        }
+        self.into[end].1 -= much;
+        much
+    }
+}
+
+/// Share of a target that is lacking, squared.
+pub(super) fn lacking(rate: f64, target: f64) -> f64 {
+    let short = (target - rate).max(0.0) / target;
+    short * short
+}
+
+impl Mixed {
+    /// Of blocks that follow one another; none where they have more devices than there are, or not all layers.
+    fn of(yard: &Yard, blocks: Vec<Block>) -> Option<Self> {
+        let mut left: Vec<usize> = yard.types.iter().map(|t| t.count).collect();
+        for &t in blocks.iter().flat_map(|block| &block.rails).flat_map(|rail| &rail.types) {
+            left[t as usize] = left[t as usize].checked_sub(1)?;
+        }
+        let whole = blocks.iter().map(|block| block.layers).sum::<usize>() == yard.layers;
+        let free = left.iter().enumerate().flat_map(|(t, &count)| std::iter::repeat_n(t as u16, count)).collect();
+        let count = blocks.len();
+        let mut mixed = Self { blocks, order: (0..count).collect(), free, edges: vec![(NOBODY, 0.0); count] };
+        (0..count).for_each(|b| mixed.refresh(yard, b));
+        whole.then_some(mixed)
+    }
+
+    /// Rates of the rails of a block, after a change.
+    pub fn refresh(&mut self, yard: &Yard, block: usize) {
+        let block = &mut self.blocks[block];
+        block.rails.retain(|rail| !rail.types.is_empty());
+        let layers = block.layers;
+        for rail in &mut block.rails {
+            // The devices of a rail are of one site.
+            let site = |t: &u16| yard.types[*t as usize].site;
+            let one = rail.types.iter().all(|t| site(t) == site(&rail.types[0]));
+            rail.rate = if one { yard.rail_of(&rail.types, layers) } else { 0.0 };
+        }
+        block.flow = block.rails.iter().map(|rail| rail.rate).sum();
+    }
+
+    /// Looks again at borders between blocks that did not follow one another.
+    pub fn join(&mut self, yard: &Yard, target: f64, scratch: &mut Scratch) {
+        for at in 1..self.order.len() {
+            let (a, b) = (self.order[at - 1], self.order[at]);
+            if self.edges[a].0 != b {
+                self.edges[a] = (b, scratch.handed(yard, &self.blocks[a], &self.blocks[b], target));
+            }
+        }
+        if let Some(&last) = self.order.last() {
+            self.edges[last] = (NOBODY, f64::INFINITY);
+        }
+    }
+
+    /// What all blocks lack of a target, and all borders that need not be looked at again.
+    pub fn short(&self, target: f64) -> f64 {
+        let mut sum = 0.0;
+        for (at, &b) in self.order.iter().enumerate() {
+            let (block, (next, handed)) = (&self.blocks[b], self.edges[b]);
+            sum += block.layers as f64 * lacking(block.flow, target);
+            if self.order.get(at + 1) == Some(&next) {
+                sum += BORDER * lacking(handed, target);
+            }
+        }
+        sum
+    }
+
+    /// Rate of the weakest block or border.
+    pub fn rate(&self) -> f64 {
+        let of = |&b: &usize| self.blocks[b].flow.min(self.edges[b].1);
+        self.order.iter().map(of).fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// The same ways, all of them as fast as may be.
+fn joined(network: &Network) -> Network {
+    let n = network.pair.len();
+    Network { pair: vec![vec![f64::INFINITY; n]; n], ..network.clone() }
+}
+
+/// The best plan faster than `known` that was found, no plan being faster than `above`, and none faster than `goal` asked for.
+pub(super) fn search(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    known: Option<(&[Link], f64)>,
+    (above, goal): (f64, f64),
+    round: u64,
+    budget: &Budget<'_>,
+) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
+    let sites = groups::sites(flows.network, above);
+    if sites.members.len() < 2 || !flows.network.shared.is_empty() {
+        return Ok(None);
+    }
+    let yard = groups::yard(flows, &sites, spans);
+    let rate = known.map_or(0.0, |(_, rate)| rate);
+    let mixed = |placement: &[Link]| Mixed::of(&yard, groups::as_blocks(flows, &yard, &sites, placement, true)?);
+    let devices = flows.tables.candidates.len() as u64;
+    let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * DEVICE_MOVES);
+    let seed = |number: u64| number + (round << 32);
+    let mut best = known.and_then(|(placement, rate)| Some((rate, mixed(placement)?)));
+    if round.is_multiple_of(2) {
+        let network = joined(flows.network);
+        let open = Flows { network: &network, ..*flows };
+        let found = Dives::new(&open, spans, above).search(&open, 0.0, goal * NEARLY, DIVES, budget)?;
+        let start = found.and_then(|(placement, carried)| Some((carried.rate, mixed(&placement)?)));
+        if let Some((rate, start)) = start {
+            let target = rate.min(goal) * KEPT;
+            let found = Annealing::new(&yard, start, seed(5)).run(target, (moves, FIRST), 1.0, budget);
+            best = best.into_iter().chain([(found.rate(), found)]).reduce(|a, b| if b.0 > a.0 { b } else { a });
+        }
+    }
+    let mut lost = 0;
+    for again in 0..AGAIN {
+        let Some((rate, state)) = best.as_mut().filter(|(rate, _)| *rate < goal) else { break };
+        if lost == LOST_MAX || budget.exhausted().is_some() {
+            break;
+        }
+        let (much, heat) = if again % 2 == 0 { (1.01, 0.2) } else { (1.004, 0.03) };
+        let target = goal.min(*rate * much);
+        let next = Annealing::new(&yard, state.clone(), seed(11 + again));
+        let next = next.run(target, (moves / SHORTER, NEXT), heat, budget);
+        let reached = next.rate();
+        lost = if reached > *rate { 0 } else { lost + 1 };
+        if reached > *rate {
+            (*rate, *state) = (reached, next);
+        }
+    }
+    let Some((_, state)) = best else { return Ok(None) };
+    let blocks = state.order.iter().map(|&b| &state.blocks[b]);
+    let Some(placement) = groups::lay_out(flows, &yard, &sites, blocks) else { return Ok(None) };
+    if !flows.fits(&placement) || !flows.pins(&placement) {
+        return Ok(None);
+    }
+    let carried = flows.carried(&placement)?;
+    Ok(Some((placement, carried)).filter(|(_, carried)| carried.rate > rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::throughput::blocks::{Rail, Type};
+    use crate::throughput::random::Random;
+
+    /// Devices at two sites, so many at each, which carry 2 with one layer and 1 with two, and a way between each two of them.
+    fn yard(counts: [usize; 2], layers: usize, way: f64) -> Yard {
+        let types = (0..2).map(|site| Type { site, kind: 0, count: counts[site] }).collect();
+        let between = vec![vec![f64::INFINITY, way], vec![way, f64::INFINITY]];
+        Yard::new(layers, types, &[Span::falling(2.0, 2)], between, vec![vec![f64::INFINITY; 2]; 2])
+    }
+
+    fn block(layers: usize, rails: &[(u16, f64)]) -> Block {
+        let rails: Vec<Rail> = rails.iter().map(|&(t, rate)| Rail { types: vec![t], rate }).collect();
+        let flow = rails.iter().map(|rail| rail.rate).sum();
+        Block { site: 0, layers, rails, flow }
+    }
+
+    /// The least cut between the rails of two blocks, by trying all.
+    fn least_cut(from: &[(u16, f64)], to: &[(u16, f64)], way: f64) -> f64 {
+        let mut least = f64::INFINITY;
+        for cut in 0..1_usize << (from.len() + to.len()) {
+            let in_cut = |i: usize| cut >> i & 1 == 1;
+            let rails = from.iter().chain(to).enumerate().filter(|(i, _)| in_cut(*i)).map(|(_, rail)| rail.1);
+            let mut sum: f64 = rails.sum();
+            for (_, out) in from.iter().enumerate().filter(|(a, _)| !in_cut(*a)) {
+                let left = to.iter().enumerate().filter(|(b, _)| !in_cut(from.len() + b));
+                sum += left.map(|(_, into)| if into.0 == out.0 { f64::INFINITY } else { way }).sum::<f64>();
+            }
+            least = least.min(sum);
+        }
+        least
+    }
+
+    #[test]
+    fn what_a_border_hands_over_is_the_least_cut_of_all_between_its_rails() {
+        let (mut random, mut scratch, mut bound) = (Random::new(9), Scratch::default(), 0);
+        for _ in 0..300 {
+            let way = 2.0 * random.real();
+            let yard = yard([9, 9], 2, way);
+            let mut rails = || -> Vec<(u16, f64)> {
+                (0..=random.below(4)).map(|_| (random.below(2) as u16, 3.0 * random.real())).collect()
+            };
+            let (from, to) = (rails(), rails());
+            let least = least_cut(&from, &to, way);
+            let handed = scratch.handed(&yard, &block(1, &from), &block(1, &to), 1e6);
+            assert!((handed - least).abs() < 1e-4, "{from:?} to {to:?} by {way}: {handed}, not {least}");
+            let all = |rails: &[(u16, f64)]| rails.iter().map(|rail| rail.1).sum::<f64>();
+            bound += usize::from(least < all(&from).min(all(&to)) - 1e-3);
+            assert!(scratch.handed(&yard, &block(1, &from), &block(1, &to), 0.5 * least) <= least);
+        }
+        assert!(bound > 30, "ways were the least cut {bound} times only");
+    }
+
+    #[test]
+    fn annealing_puts_devices_of_two_sites_side_by_side_where_neither_site_has_enough_of_them() {
+        // Three devices hold each layer at a rate of 6; one site has four of them and the other two.
+        for way in [0.0, 1.0] {
+            let yard = yard([4, 2], 2, way);
+            let start = vec![block(1, &[(0, 2.0); 4]), block(1, &[(1, 2.0); 2])];
+            let start = Mixed::of(&yard, start).expect("all layers and no more devices than there are");
+            let found = Annealing::new(&yard, start, 3).run(6.0, (40_000, 1.0), 1.0, &Budget::default());
+            assert_eq!(found.rate(), 6.0, "{found:?}");
+            assert_eq!(found.order.iter().map(|&b| found.blocks[b].layers).sum::<usize>(), 2);
+            for (t, most) in [(0, 4), (1, 2)] {
+                let rails = found.order.iter().flat_map(|&b| &found.blocks[b].rails);
+                assert!(rails.flat_map(|rail| &rail.types).filter(|&&own| own == t).count() <= most, "{found:?}");
+            }
+            let last = found.order[1];
+            let mut scratch = Scratch::default();
+            let handed = scratch.handed(&yard, &found.blocks[found.order[0]], &found.blocks[last], 6.0);
+            assert!(handed >= 6.0 - 1e-9, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_rail_of_two_sites_carries_nothing_and_more_devices_than_there_are_are_refused() {
+        let yard = yard([1, 1], 2, 9.0);
+        let mut across = block(2, &[(0, 0.0)]);
+        across.rails[0].types.push(1);
+        assert_eq!(Mixed::of(&yard, vec![across]).expect("a start").blocks[0].flow, 0.0);
+        assert!(Mixed::of(&yard, vec![block(2, &[(0, 1.0), (0, 1.0)])]).is_none());
+        assert!(Mixed::of(&yard, vec![block(1, &[(0, 2.0)])]).is_none(), "a layer is missing");
+    }
+}
