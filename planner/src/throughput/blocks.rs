@@ -408,7 +408,7 @@ mod tests {
         let yard = Yard::new(9, types, &spans, vec![vec![f64::INFINITY]], vec![vec![f64::INFINITY]]);
         fn dealt(kinds: &[[f64; 3]; 2], types: &[u16], layers: usize) -> f64 {
             let Some((&t, rest)) = types.split_first() else { return if layers == 0 { f64::INFINITY } else { 0.0 } };
-            let rates = kinds[t as usize].iter().enumerate().filter(|(i, _)| i + 1 <= layers);
+            let rates = kinds[t as usize].iter().enumerate().filter(|(i, _)| *i < layers);
             let with = rates.map(|(i, rate)| rate.min(dealt(kinds, rest, layers - i - 1)));
             with.fold(dealt(kinds, rest, layers), f64::max)
         }

@@ -154,16 +154,16 @@ impl Scratch {
                 let a = self.from[rails + b];
                 let flow = &mut self.flow[a * width + b];
                 if taking {
-                    *flow += much
+                    *flow += much;
                 } else {
-                    much = much.min(room(*flow, self.out[a].0, self.into[b].0))
+                    much = much.min(room(*flow, self.out[a].0, self.into[b].0));
                 }
                 let before = self.from[a];
                 if before == a {
                     if taking {
-                        self.out[a].1 -= much
+                        self.out[a].1 -= much;
                     } else {
-                        much = much.min(self.out[a].1)
+                        much = much.min(self.out[a].1);
                     }
                     break;
                 }
