@@ -49,7 +49,7 @@ const TRIES: u32 = 3;
 const SEEN: u32 = 91;
 const SHORT: u32 = 32;
 /// Fewest of each that tell.
-const SEEN_MIN: usize = 5;
+const SEEN_MIN: usize = 10;
 
 /// One figure, predicted and measured.
 #[derive(Serialize)]
@@ -374,7 +374,8 @@ fn describe(result: &Rows) -> String {
     let capacities = capacities.join(", ");
     let probed = if result.probes == 1 { "once".to_owned() } else { format!("{} times", result.probes) };
     format!(
-        "{}\n  single steps alone around and in each load, predicted against measured, of decoding and of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
+        "{}\n  single steps alone around and in each load, predicted against measured, of decoding and \
+         of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
          {busy}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,
