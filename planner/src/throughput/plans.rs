@@ -52,7 +52,7 @@ enum By {
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 6] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Mixed, By::Rails];
+const ROUND: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where several devices hold each layer, so that blocks of several sites are soon found.
 const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
 /// Devices for each layer from which on that is so.
