@@ -144,12 +144,12 @@ fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
 const READ: u32 = 8;
 
 /// The problem on devices whose steps take so many times as long as measured, as where somebody else uses their memory
-/// or cores too: those that decode, and those that take in prompts. None where that makes no problem, or where times of
-/// whole iterations are all that is known.
+/// or cores too: those that decode, and those that take in prompts. None where that makes no problem, where times of
+/// whole iterations are all that is known, or where those of experts stand apart.
 #[must_use]
 pub fn slowed(problem: &PlacementProblem, decodes: f64, prompts: f64) -> Option<PlacementProblem> {
     let slow = |profile: &mut OperatorProfile| -> Option<()> {
-        if profile.iterations.is_some() {
+        if profile.iterations.is_some() || profile.experts.is_some() {
             return None;
         }
         let of = |tokens: u32| if tokens <= READ { decodes } else { prompts };

@@ -4,7 +4,7 @@
 //! at a time; the sum over layers of the squared share by which a block falls short of a target is what they are judged
 //! by. The draws come from one seeded generator and their number is given, so that the same problem gives the same plan.
 
-use super::blocks::{Block, Rail, State, Yard};
+use super::blocks::{Block, Rail, State, Yard, lacking};
 use super::random::Random;
 use crate::budget::Budget;
 
@@ -90,10 +90,6 @@ impl<'a> Annealing<'a> {
     /// The shortfall after a change.
     fn after(&mut self, now: f64, target: f64) -> f64 {
         let yard = self.yard;
-        let share = |flow: f64| {
-            let short = (target - flow).max(0.0) / target;
-            short * short
-        };
         let roles =
             |state: &State, b: usize| state.order.iter().any(|&s| state.doors[s].0 == b || state.doors[s].1 == b);
         let whole = self.touched_doors.is_some()
@@ -102,10 +98,10 @@ impl<'a> Annealing<'a> {
         for i in 0..self.before.len() {
             let b = self.before[i].0;
             let old = &self.before[i].1;
-            sum -= old.layers as f64 * share(old.flow);
+            sum -= old.layers as f64 * lacking(old.flow, target);
             self.state.refresh(yard, b);
             let new = &self.state.blocks[b];
-            sum += new.layers as f64 * share(new.flow);
+            sum += new.layers as f64 * lacking(new.flow, target);
         }
         if whole {
             if self.touched_doors.is_some() && yard.ends {

@@ -43,6 +43,12 @@ pub(crate) struct Yard {
     pub(super) ends: bool,
 }
 
+/// Share of a target that is lacking, squared.
+pub(super) fn lacking(rate: f64, target: f64) -> f64 {
+    let short = (target - rate).max(0.0) / target;
+    short * short
+}
+
 impl Yard {
     /// Devices that may hold layers as `spans` say by kind.
     pub fn new(
@@ -110,7 +116,8 @@ impl Yard {
         self.rates.get(low).copied().unwrap_or(0.0)
     }
 
-    /// The same in the model's middle, where a device with fewer layers may be slower: each holds what it has at its own rate.
+    /// The same in the model's middle, where a device with fewer layers may be slower: each holds what it has at its
+    /// own rate.
     pub(super) fn rail_of(&self, types: &[u16], layers: usize) -> f64 {
         if let [only] = types {
             return self.exact[*only as usize][layers];
@@ -260,12 +267,9 @@ impl State {
     }
 
     pub(super) fn short(&self, yard: &Yard, target: f64) -> f64 {
-        let share = |flow: f64| {
-            let short = (target - flow).max(0.0) / target;
-            short * short
-        };
-        let blocks = self.blocks.iter().map(|block| block.layers as f64 * share(block.flow));
-        let borders = self.borders().map(|(a, b)| BORDER * share(yard.border(&self.blocks[a], &self.blocks[b])));
+        let blocks = self.blocks.iter().map(|block| block.layers as f64 * lacking(block.flow, target));
+        let border = |(a, b): (usize, usize)| yard.border(&self.blocks[a], &self.blocks[b]);
+        let borders = self.borders().map(|border_of| BORDER * lacking(border(border_of), target));
         blocks.chain(borders).sum()
     }
 

@@ -204,8 +204,8 @@ fn divide(looked: &[Option<(f64, State)>]) -> Vec<usize> {
     chosen
 }
 
-/// The blocks of a placement: between two layers that no interval passes over, intervals are strung into rails. None where
-/// a block has devices of several sites, unless those are to be `mixed`: then each rail is of one.
+/// The blocks of a placement: between two layers that no interval passes over, intervals are strung into rails. None
+/// where a block has devices of several sites, unless those are to be `mixed`: then each rail is of one.
 pub(super) fn as_blocks(
     flows: &Flows<'_>,
     yard: &Yard,

@@ -1,18 +1,19 @@
-//! Plans of blocks in which devices of several sites stand side by side, for sites whose pairs of devices have slow ways.
+//! Plans of blocks in which devices of several sites stand side by side, for sites whose pairs of devices have slow
+//! ways.
 //!
-//! Where all requests leave one site for another at once, many pairs of devices have to stand at that border, each with few
-//! layers to pass little enough. But a block may have rails of both sites: then a part of the requests crosses before it
-//! and the rest after it, over every pair of rails that meet there, and blocks of the usual few rails carry what crosses.
-//! So blocks here follow one another in any order, each rail has the sites of its devices, and what is handed over between
-//! two blocks is a maximum flow between their rails: within a site whatever comes, between two sites what the way of a pair
-//! carries.
+//! Where all requests leave one site for another at once, many pairs of devices have to stand at that border, each with
+//! few layers to pass little enough. But a block may have rails of both sites: then a part of the requests crosses
+//! before it and the rest after it, over every pair of rails that meet there, and blocks of the usual few rails carry
+//! what crosses. So blocks here follow one another in any order, each rail is of one site, and what is handed over
+//! between two blocks is a maximum flow between their rails: within a site whatever comes, between two sites what the
+//! way of a pair carries.
 //!
 //! Searches begin from the best plan and from one that was made as if all ways were fast, and are annealed ([`moves`]).
 
 mod moves;
 
 use super::Flows;
-use super::blocks::{Block, Yard};
+use super::blocks::{Block, Yard, lacking};
 use super::clip::Span;
 use super::dive::Dives;
 use super::groups;
@@ -177,12 +178,6 @@ impl Scratch {
     }
 }
 
-/// Share of a target that is lacking, squared.
-pub(super) fn lacking(rate: f64, target: f64) -> f64 {
-    let short = (target - rate).max(0.0) / target;
-    short * short
-}
-
 impl Mixed {
     /// Of blocks that follow one another; none where they have more devices than there are, or not all layers.
     fn of(yard: &Yard, blocks: Vec<Block>) -> Option<Self> {
@@ -251,7 +246,7 @@ fn joined(network: &Network) -> Network {
     Network { pair: vec![vec![f64::INFINITY; n]; n], ..network.clone() }
 }
 
-/// The best plan faster than `known` that was found, no plan being faster than `above`, and none faster than `goal` asked for.
+/// The best plan faster than `known` that was found; none is faster than `above`, and one of `goal` is enough.
 pub(super) fn search(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
@@ -314,7 +309,8 @@ mod tests {
     use crate::throughput::blocks::{Rail, Type};
     use crate::throughput::random::Random;
 
-    /// Devices at two sites, so many at each, which carry 2 with one layer and 1 with two, and a way between each two of them.
+    /// Devices at two sites, so many at each, which carry 2 with one layer and 1 with two, and a way between each two
+    /// of them.
     fn yard(counts: [usize; 2], layers: usize, way: f64) -> Yard {
         let types = (0..2).map(|site| Type { site, kind: 0, count: counts[site] }).collect();
         let between = vec![vec![f64::INFINITY, way], vec![way, f64::INFINITY]];

@@ -22,7 +22,7 @@ pub(crate) mod series;
 pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stay;
-pub(crate) mod sweep;
+mod sweep;
 pub(crate) mod within;
 pub(crate) mod worths;
 

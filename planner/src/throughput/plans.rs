@@ -6,7 +6,6 @@ use super::worths::Covers;
 use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
-use isotherm_core::units::Seconds;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
@@ -16,8 +15,10 @@ const SWEEPS_DEVICES_MAX: usize = 64;
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// Least devices for which dives are worth their while.
 const DIVES_DEVICES_MIN: usize = 12;
-/// Least devices for which blocks of several sites are looked for: of fewer, profiles tell more.
+/// Least devices for which blocks of several sites are looked for, and least for each layer: then blocks have rails
+/// enough for what crosses between sites.
 const MIXED_DEVICES_MIN: usize = 65;
+const MIXED_DEVICES_EACH: usize = 2;
 /// Dives of a round.
 const DIVES: u64 = 40;
 /// Most rounds.
@@ -26,7 +27,6 @@ const ROUNDS: u64 = 4;
 const ROUNDS_BRIEF: u64 = 1;
 /// Share of the time that one search for plans in which sites stand side by side may take.
 const PROFILES: f64 = 0.5;
-
 /// The same of sweeps over layers.
 const SWEEPS: f64 = 0.35;
 
@@ -53,10 +53,8 @@ enum By {
 
 /// Which searches make a round, in turn.
 const ROUND: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
-/// The same where several devices hold each layer, so that blocks of several sites are soon found.
+/// The same where blocks of several sites are looked for.
 const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
-/// Devices for each layer from which on that is so.
-const MANY: usize = 2;
 /// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
 /// ended; the integer programs of regions of rails take as long as all else.
 const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
@@ -93,7 +91,9 @@ pub(super) fn plans(
     let late = dives.sites() > 1 && !manner.hurry;
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
-    let many = late && count >= MANY * flows.network.layers;
+    let many = late
+        && flows.network.shared.is_empty()
+        && count >= MIXED_DEVICES_MIN.max(MIXED_DEVICES_EACH * flows.network.layers);
     let round: &[By] = match (manner.hurry, many) {
         (true, _) => &ROUND_HURRY,
         (false, true) => &ROUND_MANY,
@@ -108,29 +108,24 @@ pub(super) fn plans(
             let goal = best.goal(budget);
             let (found, method) = match by {
                 By::Profiles => {
-                    let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
-                    let least = if budget.remaining.is_some() { left() * (1.0 - PROFILES) } else { 0.0 };
-                    let share = || Seconds::of((left() - least).max(0.0));
-                    let limited = Budget { remaining: budget.remaining.and(Some(&share)), ..*budget };
-                    (profiles::search(flows, spans, best.reach(), goal, number, &limited)?, "sites side by side")
+                    let search =
+                        |budget: &Budget<'_>| profiles::search(flows, spans, best.reach(), goal, number, budget);
+                    (budget.part(PROFILES, search)?, "sites side by side")
                 }
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
                 }
                 By::Sweeps if count <= SWEEPS_DEVICES_MAX && (dives.sites() == 1 || number > 0) => {
-                    let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
-                    let least = if budget.remaining.is_some() { left() * (1.0 - SWEEPS) } else { 0.0 };
-                    let share = || Seconds::of((left() - least).max(0.0));
-                    let limited = Budget { remaining: budget.remaining.and(Some(&share)), ..*budget };
                     let rates = (best.reach(), goal);
-                    (sweep::search(flows, spans, covers, rates, number, &limited)?, "sweeps over layers")
+                    let search = |budget: &Budget<'_>| sweep::search(flows, spans, covers, rates, number, budget);
+                    (budget.part(SWEEPS, search)?, "sweeps over layers")
                 }
                 By::Groups => {
                     let known = best.placement.as_ref().map(|(placement, _)| placement.clone());
                     let found = groups::search(flows, spans, known.as_deref(), best.bound, number, budget)?;
                     (found, "blocks of rails")
                 }
-                By::Mixed if count >= MIXED_DEVICES_MIN => {
+                By::Mixed => {
                     let known =
                         best.placement.as_ref().map(|(placement, carried)| (placement.as_slice(), carried.rate));
                     let found = mixed::search(flows, spans, known, (best.bound, goal), number, budget)?;
@@ -144,7 +139,7 @@ pub(super) fn plans(
                     }
                     (rails::search(flows, covers, best.reach(), goal, budget)?, "regions of rails")
                 }
-                By::Dives | By::Mixed | By::Rails | By::Sweeps => continue,
+                By::Dives | By::Rails | By::Sweeps => continue,
             };
             if let Some((placement, carried)) = found {
                 best.offer(placement, carried, method);

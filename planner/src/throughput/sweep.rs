@@ -1,11 +1,12 @@
 //! Plans found from the first layer to the last.
 //!
-//! Blocks of rails nest: what begins side by side ends side by side. The best plans often do not, since a slow device may
-//! begin beside one row of others and end beside the next. Here a plan is made from left to right: wherever devices end,
-//! others begin, so many that all that hold the next layer carry the rate. At the worths of devices that bound the rate
-//! ([`super::worths`]) such devices are paid 1 or more for a layer, so what is paid beyond that is *waste*, and all that a plan
-//! may waste is what all devices are worth beyond all layers. Of the beginnings of plans that end at a layer those of least
-//! waste are kept, if what requests take between their devices is a flow of the rate. Shaken worths keep others.
+//! Blocks of rails nest: what begins side by side ends side by side. The best plans often do not, since a slow device
+//! may begin beside one row of others and end beside the next. Here a plan is made from left to right: wherever devices
+//! end, others begin, so many that all that hold the next layer carry the rate. At the worths of devices that bound the
+//! rate ([`super::worths`]) such devices are paid 1 or more for a layer, so what is paid beyond that is *waste*, and all
+//! that a plan may waste is what all devices are worth beyond all layers. Of the beginnings of plans that end at a layer
+//! those of least waste are kept, if what requests take between their devices is a flow of the rate. Shaken worths keep
+//! others.
 
 use super::Flows;
 use super::blocks::{Type, Yard};
@@ -303,7 +304,7 @@ fn shaken(yard: &Yard, worths: &[f64], bias: &[f64], much: f64, random: &mut Ran
 }
 
 /// The best plan faster than `rate` that was found, no plan being faster than `above`.
-pub(crate) fn search(
+pub(super) fn search(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
     covers: &mut Covers,

@@ -1,7 +1,7 @@
 //! Blocks of several sites, improved by simulated annealing.
 //!
-//! What all blocks and borders lack of a target decides, as squares of shares. A move changes two blocks at most, or the
-//! order of all; the number of draws is given, so that the same problem gives the same plan.
+//! What all blocks and borders lack of a target decides, as squares of shares. A move changes two blocks at most, or
+//! the order of all; the number of draws is given, so that the same problem gives the same plan.
 
 use super::super::blocks::{Block, Rail, Yard};
 use super::super::random::Random;
@@ -44,8 +44,8 @@ impl<'a> Annealing<'a> {
         Self { yard, state, random, scratch, before: Vec::new(), order: None, free: None, edges }
     }
 
-    /// The best state seen in so many moves, or in the share of the time that it may take, from this share of the heat on;
-    /// stops where `target` is reached.
+    /// The best state seen in so many moves, or in the share of the time that it may take, from this share of the heat
+    /// on; stops where `target` is reached.
     pub fn run(mut self, target: f64, (moves, share): (u64, f64), heat: f64, budget: &Budget<'_>) -> Mixed {
         self.state.edges.fill((NOBODY, 0.0));
         self.state.join(self.yard, target, &mut self.scratch);
