@@ -52,7 +52,7 @@ enum By {
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
+const ROUND: [By; 5] = [By::Profiles, By::Dives, By::Sweeps, By::Groups, By::Rails];
 /// The same where blocks of several sites are looked for.
 const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
 /// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
