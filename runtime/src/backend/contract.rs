@@ -269,6 +269,18 @@ pub trait Platform: Send + Sync {
     fn open(&self, index: usize) -> Result<Box<dyn Backend>, DeviceError>;
 }
 
+/// Bytes in the host's memory that a backend keeps where its copies to the device are quickest.
+pub trait HostBytes: Any + Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+}
+
+impl HostBytes for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
 /// One opened device, with a queue that works in order.
 ///
 /// Called by [`super::Device`] alone. It promises: handles are of this device and alive, byte ranges lie inside their
@@ -304,14 +316,14 @@ pub trait Backend: Send {
     fn load(&mut self, matrix: Matrix, packed: &[u8]) -> Result<u64, DeviceError>;
 
     /// A matrix of this format and shape in the layout that it has on the device, for [`refill`](Self::refill).
-    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8>;
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Box<dyn HostBytes>;
 
     /// Puts another matrix of the same format and shape in the place of one. It is there for whatever is launched later;
     /// what was launched before with the matrix still sees the old one. Work that does not use it need not wait.
     ///
     /// # Errors
     /// What the driver says.
-    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError>;
+    fn refill(&mut self, id: MatrixId, laid_out: &dyn HostBytes) -> Result<(), DeviceError>;
 
     /// Releases a matrix, as [`free`](Self::free).
     ///

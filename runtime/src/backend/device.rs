@@ -2,8 +2,8 @@
 
 use super::check;
 use super::contract::{
-    Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Platform,
-    Readings,
+    Backend, Buffer, BufferId, Counters, DeviceInfo, Event, HostBytes, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
+    Platform, Readings,
 };
 use super::error::{DeviceError, Refusal};
 use super::op::Op;
@@ -38,20 +38,19 @@ pub struct Allocation {
 }
 
 /// A matrix in the host's memory, in the layout of one device.
-#[derive(Clone, Debug)]
 pub struct LaidOut {
     device: u64,
     format: BlockFormat,
     rows: u32,
     columns: u32,
-    bytes: Vec<u8>,
+    kept: Box<dyn HostBytes>,
 }
 
 impl LaidOut {
     /// Its size.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        self.kept.bytes().len() as u64
     }
 }
 
@@ -190,8 +189,8 @@ impl Device {
             let why = format!("{} bytes do not hold {rows} rows of {columns} values as {format}", packed.len());
             return Err(self.refused(Refusal::Shape { op: "lay out", why }));
         }
-        let bytes = self.backend.laid_out(like, packed);
-        Ok(LaidOut { device: self.serial, format: like.format, rows: like.rows, columns: like.columns, bytes })
+        let kept = self.backend.laid_out(like, packed);
+        Ok(LaidOut { device: self.serial, format: like.format, rows: like.rows, columns: like.columns, kept })
     }
 
     /// Puts another matrix in the place of one: whatever is launched later sees it, and what was launched before does
@@ -209,8 +208,8 @@ impl Device {
             );
             return Err(self.refused(Refusal::Shape { op: "refill", why }));
         }
-        self.counters.bytes_in += by.bytes.len() as u64;
-        let answer = self.backend.refill(matrix.id, &by.bytes);
+        self.counters.bytes_in += by.bytes();
+        let answer = self.backend.refill(matrix.id, by.kept.as_ref());
         self.noted(answer)
     }
 

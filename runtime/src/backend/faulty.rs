@@ -2,7 +2,7 @@
 //! than it was asked for, one that leaves the end of a long copy to its peer behind. With them the whole way from a fault to the exit code can be walked on a host without a card.
 
 use super::contract::{
-    Backend, BufferId, Counters, DeviceInfo, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
+    Backend, BufferId, Counters, DeviceInfo, HostBytes, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
 };
 use super::error::DeviceError;
 use super::op::Op;
@@ -60,11 +60,11 @@ impl Backend for Faulty {
         self.inner.load(matrix, packed)
     }
 
-    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Box<dyn HostBytes> {
         self.inner.laid_out(matrix, packed)
     }
 
-    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+    fn refill(&mut self, id: MatrixId, laid_out: &dyn HostBytes) -> Result<(), DeviceError> {
         self.inner.refill(id, laid_out)
     }
 

@@ -32,8 +32,8 @@ pub mod self_test;
 pub mod wgpu;
 
 pub use contract::{
-    Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
-    Platform, Readings,
+    Backend, Buffer, BufferId, Counters, DeviceInfo, Event, Hardware, HostBytes, Limits, Matrix, MatrixId, MemoryInfo,
+    PeerRoute, Platform, Readings,
 };
 pub use device::{Allocation, Device, LaidOut, Live};
 pub use error::{DeviceError, Refusal};

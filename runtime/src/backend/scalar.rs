@@ -5,8 +5,8 @@
 
 use super::CACHE_BLOCK;
 use super::contract::{
-    Backend, BufferId, Counters, DeviceInfo, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Platform,
-    Readings,
+    Backend, BufferId, Counters, DeviceInfo, Hardware, HostBytes, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
+    Platform, Readings,
 };
 use super::error::DeviceError;
 use super::op::{Cache, Heads, Input, NormBy, Op, Places, Rope, Store, View};
@@ -376,13 +376,13 @@ impl Backend for Scalar {
         Ok(packed.len() as u64)
     }
 
-    fn laid_out(&self, _: Matrix, packed: &[u8]) -> Vec<u8> {
-        packed.to_vec()
+    fn laid_out(&self, _: Matrix, packed: &[u8]) -> Box<dyn HostBytes> {
+        Box::new(packed.to_vec())
     }
 
-    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+    fn refill(&mut self, id: MatrixId, laid_out: &dyn HostBytes) -> Result<(), DeviceError> {
         self.alive("refill")?;
-        self.matrices.insert(id, laid_out.to_vec());
+        self.matrices.insert(id, laid_out.bytes().to_vec());
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use super::pass::Pass;
 use super::shelf::{self, Away, Offload};
 use super::stage::{Stage, StageSpec};
 use super::weights::packed_bytes;
-use crate::backend::{Counters, DeviceError};
+use crate::backend::{Counters, DeviceError, MemoryInfo};
 use crate::cpu::neighbours::Reading;
 use crate::cpu::team::{Patience, Team, pin};
 use crate::model::Geometry;
@@ -224,6 +224,21 @@ impl Pipeline {
         match &self.first.kind {
             Kind::Processor(..) => None,
             Kind::Card(stage) => Some(stage.device().counters()),
+        }
+    }
+
+    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where the
+    /// stage is on the processor.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub(crate) fn card_memory(&mut self) -> Result<Option<(u64, MemoryInfo)>, DeviceError> {
+        match &mut self.first.kind {
+            Kind::Processor(..) => Ok(None),
+            Kind::Card(stage) => {
+                let device = stage.device_mut();
+                Ok(Some((device.live().bytes, device.memory()?)))
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use super::pipeline::{Pipeline, StagePlace, StartError};
 use super::sampling::Sampling;
 use super::shelf::Offloaded;
 use super::stage::{StageSpec, supported};
-use crate::backend::{Counters, DeviceError};
+use crate::backend::{Counters, DeviceError, MemoryInfo};
 use crate::model::Geometry;
 use crate::model::gguf::Gguf;
 use std::ops::Range;
@@ -302,6 +302,15 @@ impl Runner {
     #[must_use]
     pub fn counters(&self) -> Option<Counters> {
         self.pipeline.counters()
+    }
+
+    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where the
+    /// stage is on the processor.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn card_memory(&mut self) -> Result<Option<(u64, MemoryInfo)>, RunnerError> {
+        self.pipeline.card_memory().map_err(|error| RunnerError::Device(Box::new(error)))
     }
 
     fn check(&self, tokens: &[u32], positions: usize) -> Result<(), RunnerError> {

@@ -1,9 +1,10 @@
 //! How quickly a device's layers come from where they lie when they are not held.
 
 use super::samples::Samples;
-use crate::backend::DeviceError;
+use crate::backend::{DeviceError, Op, View};
 use crate::cpu::memory;
 use crate::engine::Card;
+use crate::model::format::BlockFormat;
 use isotherm_core::figure::Figure;
 use isotherm_core::units::BytesPerSecond;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,6 +15,8 @@ use std::time::Instant;
 const PIECE_MIN: usize = 8 << 20;
 /// Pieces that are brought.
 const PIECES: usize = 8;
+/// Columns of the matrices that are brought to a card.
+const COLUMNS: usize = 1024;
 
 /// The rate of these pieces; none where the clock saw nothing.
 fn rate(samples: &Samples, bytes: usize, source: String, when: &str) -> Option<Figure<BytesPerSecond>> {
@@ -55,7 +58,8 @@ pub fn from_folder(folder: &Path, layer_bytes: u64, when: &str) -> io::Result<Op
     Ok(rate(&samples, piece, source, when))
 }
 
-/// Copies pieces of the size of a layer from the host's memory to a card.
+/// Puts matrices of the size of a layer, kept in the host's memory as layers are that a card does not hold, one after
+/// another in the place of one on the card.
 ///
 /// # Errors
 /// What the card says.
@@ -63,18 +67,30 @@ pub fn to_card(card: &Card, layer_bytes: u64, when: &str) -> Result<Option<Figur
     let mut device = card.open()?;
     let most = device.limits().buffer_bytes_max.min(1 << 30);
     let piece = usize::try_from(layer_bytes.min(most)).unwrap_or(PIECE_MIN).max(PIECE_MIN);
-    let bytes: Vec<u8> = (0..piece).map(|i| (i % 251) as u8).collect();
-    let buffer = device.allocate(piece as u64)?;
+    let (rows, columns) = (u32::try_from(piece / (4 * COLUMNS)).unwrap_or(u32::MAX), COLUMNS as u32);
+    let bytes: Vec<u8> =
+        (0..u64::from(rows) * u64::from(columns)).flat_map(|i| ((i % 251) as f32).to_le_bytes()).collect();
+    let matrix = device.load(BlockFormat::F32, rows, columns, &bytes)?;
+    let kept = device.laid_out(matrix, &bytes)?;
+    let (index, out) = (device.allocate(4)?, device.allocate(4 * u64::from(columns))?);
+    device.copy_in(index, 0, &0_u32.to_le_bytes())?;
+    // A row is looked up when the matrix is there, and what is waited for is that.
+    let look = Op::Lookup { table: matrix, indices: View::from(index), rows: 1, out: View::from(out) };
     let mut samples = Samples::default();
     // The first one also readies the way.
     for round in 0..=PIECES {
+        device.synchronise()?;
         let begin = Instant::now();
-        device.copy_in(buffer, 0, &bytes)?;
+        device.refill(matrix, &kept)?;
+        device.launch(std::slice::from_ref(&look))?;
         device.synchronise()?;
         if round > 0 {
             samples.add(nanoseconds(begin));
         }
     }
-    device.free(buffer)?;
-    Ok(rate(&samples, piece, format!("copying {PIECES} pieces of {piece} bytes to it"), when))
+    device.free(index)?;
+    device.free(out)?;
+    device.unload(matrix)?;
+    let source = format!("bringing {PIECES} matrices of {} bytes to it from memory", bytes.len());
+    Ok(rate(&samples, bytes.len(), source, when))
 }

@@ -11,6 +11,7 @@ use isotherm_runtime::model::Geometry;
 use isotherm_runtime::model::format::BlockFormat;
 use isotherm_runtime::model::gguf::Gguf;
 use isotherm_runtime::model::synth::{self, SynthSpec, SynthTokenizer};
+use isotherm_runtime::probe::offload::to_card;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -147,7 +148,27 @@ fn layers_that_are_brought_to_a_device_give_the_bits_of_those_that_it_holds() {
             }
             let brought = some.offloaded().expect("it says what was brought");
             assert_eq!((brought.layers, brought.away), (7, away));
+            // Of equal layers, each that is away saves its bytes, but two places take turns.
+            let own = |runner: &mut Runner| runner.card_memory().expect("a device that is there").expect("a device").0;
+            let layer = own(&mut whole) - own(&mut some);
+            let places = away.min(2) as u64;
+            assert_eq!(layer, (away as u64 - places) * (brought.held_bytes / places), "{away} layers away");
             assert_eq!(brought.read_bytes > 0, away > 2, "{brought:?}");
+        }
+    }
+}
+
+#[test]
+fn bringing_to_a_device_is_timed_in_whole_matrices_and_leaves_nothing_there() {
+    let test = "bringing_to_a_device_is_timed_in_whole_matrices_and_leaves_nothing_there";
+    for platform in std::iter::once(scalar()).chain(wgpu(test)) {
+        let card = Card { platform, index: 0 };
+        // Pieces of 8 MiB at least, and no part of a row.
+        for (layer, bytes) in [(1000, 8 << 20), (9_000_001, 9_000_001 / 4096 * 4096)] {
+            let rate = to_card(&card, layer, "now").expect("a device that is there").expect("copies take time");
+            assert!(rate.value.value() > 0.0);
+            assert_eq!(rate.source, Some(format!("bringing 8 matrices of {bytes} bytes to it from memory")));
+            assert_eq!(rate.samples, Some(8));
         }
     }
 }

@@ -5,7 +5,7 @@ use super::kernels::{HEAD_SIZE_MAX, Module, TENSOR_CAPABILITY};
 use super::plan::{self, Planner};
 use super::{CudaPlatform, compile, failed, planes};
 use crate::backend::contract::{
-    Backend, BufferId, Counters, DeviceInfo, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
+    Backend, BufferId, Counters, DeviceInfo, HostBytes, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
 };
 use crate::backend::error::DeviceError;
 use crate::backend::op::{Op, View};
@@ -368,18 +368,27 @@ impl Backend for CudaDevice {
         Ok(bytes)
     }
 
-    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
-        let mut laid = vec![0; packed.len()];
-        let put = |at: u64, piece: &[u8]| {
-            laid[at as usize..][..piece.len()].copy_from_slice(piece);
-            Ok::<(), std::convert::Infallible>(())
+    /// In memory that copies use directly; where the system gives no more of that, in any.
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Box<dyn HostBytes> {
+        let fill = |laid: &mut [u8]| {
+            let put = |at: u64, piece: &[u8]| {
+                laid[at as usize..][..piece.len()].copy_from_slice(piece);
+                Ok::<(), std::convert::Infallible>(())
+            };
+            match planes::lay_out(matrix.format(), packed, put) {
+                Ok(()) => {}
+            }
         };
-        match planes::lay_out(matrix.format(), packed, put) {
-            Ok(()) => laid,
+        if let Ok(mut pinned) = self.driver.pin(packed.len()) {
+            fill(pinned.bytes_mut());
+            return Box::new(pinned);
         }
+        let mut laid = vec![0; packed.len()];
+        fill(&mut laid);
+        Box::new(laid)
     }
 
-    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Answer<()> {
+    fn refill(&mut self, id: MatrixId, laid_out: &dyn HostBytes) -> Answer<()> {
         const DURING: &str = "refilling weights";
         self.alive(DURING)?;
         // The launch that used it last, or whatever was launched where none is known.
@@ -389,13 +398,17 @@ impl Backend for CudaDevice {
         };
         self.driver.hold_aside(&used).map_err(self.say(DURING))?;
         let address = self.matrices[&id];
-        for (i, piece) in laid_out.chunks(STAGE_BYTES).enumerate() {
-            let stage = self.stage(DURING)?;
-            let range = stage * STAGE_BYTES..stage * STAGE_BYTES + piece.len();
-            self.stage.bytes_mut()[range.clone()].copy_from_slice(piece);
-            let to = address + (i * STAGE_BYTES) as u64;
-            let copied = self.driver.copy_in_aside(to, &mut self.stage, range).map_err(self.say(DURING))?;
-            self.busy[stage] = Some(copied);
+        if let Some(pinned) = (laid_out as &dyn Any).downcast_ref::<Pinned>() {
+            self.driver.copy_all_aside(address, pinned).map_err(self.say(DURING))?;
+        } else {
+            for (i, piece) in laid_out.bytes().chunks(STAGE_BYTES).enumerate() {
+                let stage = self.stage(DURING)?;
+                let range = stage * STAGE_BYTES..stage * STAGE_BYTES + piece.len();
+                self.stage.bytes_mut()[range.clone()].copy_from_slice(piece);
+                let to = address + (i * STAGE_BYTES) as u64;
+                let copied = self.driver.copy_in_aside(to, &mut self.stage, range).map_err(self.say(DURING))?;
+                self.busy[stage] = Some(copied);
+            }
         }
         let filled = self.driver.mark_aside().map_err(self.say(DURING))?;
         self.refilled.insert(id, Refilled { filled: Some(filled), used: None });

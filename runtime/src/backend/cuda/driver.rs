@@ -5,6 +5,7 @@
 //! [`super::kernels`] that arguments are what a kernel takes.
 
 use super::kernels::{Kernel, Module};
+use crate::backend::contract::HostBytes;
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUresult};
 use cudarc::driver::{
@@ -81,6 +82,16 @@ pub struct Pinned {
 // SAFETY: the memory belongs to this value alone, and any thread may touch it.
 unsafe impl Send for Pinned {}
 
+// SAFETY: it is written through `&mut` alone; a device that copies from it only reads.
+unsafe impl Sync for Pinned {}
+
+impl HostBytes for Pinned {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `at` begins `bytes` bytes that `new` filled, and nobody writes them while `&self` lives.
+        unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
+    }
+}
+
 impl Pinned {
     /// Its bytes. Whoever handed a part of it to the device waits for the copy before touching that part again.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -93,7 +104,9 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: allocated by `Driver::pin` and freed once. The driver waits for copies that still use it.
+            // A copy may still read it; of a device that is lost, none does.
+            let _ = self.context.synchronize();
+            // SAFETY: allocated by `Driver::pin` and freed once, after all copies that used it.
             let _ = unsafe { result::free_host(self.at.cast::<c_void>()) };
         }
     }
@@ -253,6 +266,16 @@ impl Driver {
         // SAFETY: as for `copy_in`; the caller sees to it that nothing launched uses `to` meanwhile.
         unsafe { result::memcpy_htod_async(to, part, self.aside.cu_stream()) }?;
         self.mark_aside()
+    }
+
+    /// Copies all of it aside. Nobody writes it meanwhile, for that takes `&mut`, and it outlives the copy, for its end waits.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn copy_all_aside(&self, to: u64, from: &Pinned) -> Result<(), DriverError> {
+        self.context.bind_to_thread()?;
+        // SAFETY: as for `copy_in_aside`.
+        unsafe { result::memcpy_htod_async(to, from.bytes(), self.aside.cu_stream()) }
     }
 
     /// A mark at the end of all copies aside so far.

@@ -7,7 +7,8 @@ use super::shader::Shape;
 use super::timing::{ALL_SLOTS, Events};
 use super::{WgpuOptions, answer};
 use crate::backend::contract::{
-    Backend, BufferId, Counters, DeviceInfo, Hardware, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute, Readings,
+    Backend, BufferId, Counters, DeviceInfo, Hardware, HostBytes, Limits, Matrix, MatrixId, MemoryInfo, PeerRoute,
+    Readings,
 };
 use crate::backend::error::DeviceError;
 use crate::backend::op::Op;
@@ -386,18 +387,18 @@ impl Backend for Wgpu {
         Ok(all * row_bytes)
     }
 
-    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Vec<u8> {
-        pack::lay_out(matrix.format(), matrix.columns() as usize, packed)
+    fn laid_out(&self, matrix: Matrix, packed: &[u8]) -> Box<dyn HostBytes> {
+        Box::new(pack::lay_out(matrix.format(), matrix.columns() as usize, packed))
     }
 
-    fn refill(&mut self, id: MatrixId, laid_out: &[u8]) -> Result<(), DeviceError> {
+    fn refill(&mut self, id: MatrixId, laid_out: &dyn HostBytes) -> Result<(), DeviceError> {
         self.sound("refill")?;
         let placed = &self.matrices[&id];
         let row_bytes = 4 * placed.layout.row as u64;
         for piece in &placed.pieces {
             let arena = self.arenas.iter().find(|arena| arena.id == piece.arena).expect("an arena outlives its pieces");
             let from = piece.first * row_bytes;
-            let bytes = &laid_out[from as usize..(from + piece.rows * row_bytes) as usize];
+            let bytes = &laid_out.bytes()[from as usize..(from + piece.rows * row_bytes) as usize];
             self.queue.write_buffer(&arena.buffer, 4 * piece.word, bytes);
         }
         self.sound("refill")
