@@ -142,6 +142,9 @@ pub struct BenchRuntime {
     /// The script that measures it.
     #[arg(long, value_name = "FILE", requires = "peer", default_value = "benches/peers/llama_cpp.mjs")]
     pub peer_script: PathBuf,
+    /// Program that measures another peer in turn, as benches/peers/candle does for candle. May be repeated.
+    #[arg(long, value_name = "FILE", requires = "speed", conflicts_with = "device")]
+    pub peer_program: Vec<PathBuf>,
     /// Rounds of --speed; medians over them are shown.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub rounds: u32,
@@ -151,11 +154,12 @@ pub struct BenchRuntime {
     /// Tokens of its answers.
     #[arg(long, value_name = "N", default_value_t = 32)]
     pub output_tokens: u32,
-    /// Measure --speed with at most so much memory for weights too: predicted and measured slowdown.
+    /// Measure --speed with at most so much memory for weights too, other layers in a file or, a card's, in the host's
+    /// memory: predicted and measured slowdown, and memory of the card.
     #[arg(long, value_name = "SIZE", requires = "speed")]
     pub weights_budget: Option<Bytes>,
     /// With --speed, run on this card in place of the cores, by the name that `isotherm devices` gives it or, for what is no
     /// card, `isotherm bench device`; the peer then runs on it through Vulkan.
-    #[arg(long, value_name = "NAME", requires = "speed", conflicts_with = "weights_budget")]
+    #[arg(long, value_name = "NAME", requires = "speed")]
     pub device: Option<String>,
 }

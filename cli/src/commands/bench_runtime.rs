@@ -7,6 +7,7 @@
 //! slower, for seconds or minutes: while no request is there, single steps are timed between the load's own; the load
 //! is simulated once more with steps as much longer as those were, and both errors stand side by side.
 
+mod budget;
 mod peer;
 mod speed;
 mod start;
@@ -33,6 +34,7 @@ use isotherm_sim::Options;
 use isotherm_sim::sensitivity::slowed;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 /// Shortest and longest prompt: around what the probe samples, but other lengths.
 const PROMPTS: Length = Length { min: 40, max: 140 };
@@ -138,15 +140,21 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     if args.speed {
         return speed::run(ui, args);
     }
+    let interrupted = || interrupt::flag().load(Ordering::Relaxed);
     let mut probes = 1;
     let mut prepared = Prepared::new(ui, args, &args.output)?;
     let load_average = std::fs::read_to_string("/proc/loadavg").ok();
     let load_average = load_average.and_then(|text| text.split(' ').next().and_then(|one| one.parse().ok()));
     let mut shares = Vec::new();
     for &share in &args.shares {
-        let mut best = prepared.served(ui, args, share)?;
+        let mut best = match prepared.served(ui, args, share) {
+            Ok(best) => best,
+            // What was served so far is shown.
+            Err(_) if interrupted() && !shares.is_empty() => break,
+            Err(failure) => return Err(failure),
+        };
         for _ in 1..TRIES {
-            if best.drift() <= STEADY {
+            if best.drift() <= STEADY || interrupted() {
                 break;
             }
             ui.note(format!("  steps are up to {} from the probe; probing again", percent(best.drift())));

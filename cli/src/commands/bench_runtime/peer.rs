@@ -1,4 +1,5 @@
-//! llama.cpp beside this program: a process of its own that measures a round whenever it is asked to.
+//! Peers beside this program: llama.cpp by its script, others by a program that speaks as the script does; each is a process
+//! of its own that measures a round whenever it is asked to.
 
 use crate::args::BenchRuntime;
 use crate::failure::Failure;
@@ -8,11 +9,22 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// What the script says when its model is loaded.
+/// What it says when its model is loaded.
 #[derive(Debug, Deserialize)]
 struct Greeting {
+    /// Its name and version; the script's own where it only drives the peer.
     version: String,
+    /// The version of the peer that it drives.
     release: Option<String>,
+}
+
+/// Which peer.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// llama.cpp, of node-llama-cpp in this folder.
+    LlamaCpp(&'a Path),
+    /// What this program measures.
+    Program(&'a Path),
 }
 
 /// One round of it.
@@ -36,14 +48,14 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Starts the script on so many cores and waits until its model is loaded.
+    /// Starts it on these cores, or on the card of that number with these for the host's part, and waits until its model is
+    /// loaded.
     pub(super) fn start(
         args: &BenchRuntime,
-        folder: &Path,
+        which: Which<'_>,
         model: &Path,
-        cores: &[usize],
+        (cores, card): (&[usize], Option<usize>),
         together: &[usize],
-        card: Option<usize>,
     ) -> Result<Self, Failure> {
         let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let numbers = [
@@ -53,13 +65,21 @@ impl Peer {
             args.rounds.to_string(),
         ];
         let mut command = Command::new("taskset");
+        command.args(["-c", &list(cores)]);
         if let Some(index) = card {
             command.env("ISOTHERM_PEER_GPU", "vulkan").env("GGML_VK_VISIBLE_DEVICES", index.to_string());
         }
+        let (who, needs) = match which {
+            Which::LlamaCpp(folder) => {
+                command.arg("node").arg(&args.peer_script).arg(folder);
+                ("llama.cpp".to_owned(), "node and taskset, or leave out --peer")
+            }
+            Which::Program(program) => {
+                command.arg(program);
+                (program.display().to_string(), "taskset, or leave out --peer-program")
+            }
+        };
         let mut child = command
-            .args(["-c", &list(cores), "node"])
-            .arg(&args.peer_script)
-            .arg(folder)
             .arg(model)
             .args(numbers)
             .arg(list(together))
@@ -67,14 +87,16 @@ impl Peer {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|e| {
-                Failure::io(format!("the peer did not start: {e}"))
-                    .remedy("install node and taskset, or leave out --peer")
+                Failure::io(format!("the peer {who} did not start: {e}")).remedy(format!("install {needs}"))
             })?;
         let (ask, out) = (child.stdin.take(), child.stdout.take());
         let out = out.ok_or_else(|| Failure::io("the peer has no output"))?;
-        let mut peer = Self { child, ask, answers: BufReader::new(out).lines(), name: String::new() };
+        let mut peer = Self { child, ask, answers: BufReader::new(out).lines(), name: who };
         let greeting: Greeting = peer.answer()?;
-        peer.name = format!("llama.cpp {} ({})", greeting.release.unwrap_or_default(), greeting.version);
+        peer.name = match greeting.release {
+            Some(release) => format!("{} {release} ({})", peer.name, greeting.version),
+            None => greeting.version,
+        };
         Ok(peer)
     }
 
@@ -83,16 +105,19 @@ impl Peer {
         let asked = self.ask.as_mut().map(|ask| ask.write_all(b"\n").and_then(|()| ask.flush()));
         match asked {
             Some(Ok(())) => self.answer(),
-            _ => Err(Failure::io("the peer has ended")),
+            _ => Err(Failure::io(format!("the peer {} has ended", self.name))),
         }
     }
 
     fn answer<T: for<'de> Deserialize<'de>>(&mut self) -> Result<T, Failure> {
         let unheard = || {
-            Failure::io("the peer ended without an answer").remedy("run its script by hand; its first lines say how")
+            Failure::io(format!("the peer {} ended without an answer", self.name))
+                .remedy("run it by hand; the first lines of its source say how")
         };
         let line = self.answers.next().and_then(Result::ok).ok_or_else(unheard)?;
-        serde_json::from_str(&line).map_err(|e| Failure::io(format!("the peer said {line:?}: {}", models::causes(&e))))
+        let unread =
+            |e: serde_json::Error| Failure::io(format!("the peer {} said {line:?}: {}", self.name, models::causes(&e)));
+        serde_json::from_str(&line).map_err(unread)
     }
 }
 

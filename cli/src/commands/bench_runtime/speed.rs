@@ -1,9 +1,10 @@
-//! `isotherm bench runtime --speed`: prompts and tokens per second, beside a peer where one is named.
+//! `isotherm bench runtime --speed`: prompts and tokens per second, beside peers where they are named.
 //!
-//! Both sides run in turn, round by round, on the same pinned cores, with the same prompt and as many tokens; medians are
+//! All sides run in turn, round by round, on the same pinned cores, with the same prompt and as many tokens; medians are
 //! shown. Decoding reads every weight once per token, so its share of the memory's bandwidth says how much is left to gain.
 
-use super::peer::Peer;
+use super::budget::{self, Slower};
+use super::peer::{Peer, Which};
 use crate::args::BenchRuntime;
 use crate::failure::{Code, Done, Failure};
 use crate::models::{self, LocalModel};
@@ -11,7 +12,7 @@ use crate::ui::{Ui, table};
 use isotherm_core::units::Bytes;
 use isotherm_runtime::backend::routes::{self, Routes};
 use isotherm_runtime::cpu::{Arithmetic, Isa, read_bandwidth};
-use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Runner, Sampling};
+use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Offloaded, Runner, RunnerError, Sampling};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -36,24 +37,9 @@ struct Row {
     bandwidth_share: Option<f64>,
     /// Tokens per second of 2 and of 8 sequences together.
     together: Vec<f64>,
-    /// The same figures over the peer's: prefill, decode, together.
+    /// Each figure over that of the peer that is best at it: prefill, decode, together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    over_peer: Vec<f64>,
-}
-
-/// What less memory costs.
-#[derive(Serialize)]
-struct Slower {
-    arithmetic: &'static str,
-    budget: Bytes,
-    held: Bytes,
-    layers_away: usize,
-    /// Bytes per second at which layers were read.
-    read_rate: f64,
-    tpot_held: f64,
-    /// The longer of computing and reading.
-    tpot_predicted: f64,
-    tpot_measured: f64,
+    over_peers: Vec<f64>,
 }
 
 #[derive(Serialize)]
@@ -97,16 +83,14 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         crate::access::timing(&[name])?;
         rows.extend(on_device(ui, args, &model, (&device, &cores), None, bytes)?);
         sizes.clear();
+        budgets.extend(within(args, &model, &device)?);
+    } else {
+        budgets.extend(within(args, &model, &CpuDevice::new("cpu", &cores[..]))?);
     }
     for (at, &count) in sizes.iter().enumerate() {
         ui.note(format!("  {count} cores"));
         let device = CpuDevice::new("cpu", &cores[..count]);
         rows.extend(on_device(ui, args, &model, (&device, &cores[..count]), bandwidth[at.min(1)], bytes)?);
-    }
-    if let Some(budget) = args.weights_budget {
-        for arithmetic in [Arithmetic::F32, Arithmetic::Int8] {
-            budgets.push(slower(args, &model, &cores, arithmetic, budget)?);
-        }
     }
     let result = Speeds {
         model: &model.model.name,
@@ -122,6 +106,18 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         budgets,
     };
     ui.result(&result, || describe(&result))
+}
+
+/// What a budget for weights costs on a device, in each arithmetic; nothing where none is given.
+fn within(args: &BenchRuntime, model: &LocalModel, device: &CpuDevice) -> Result<Vec<Slower>, Failure> {
+    let Some(budget) = args.weights_budget else { return Ok(Vec::new()) };
+    ways(model).iter().map(|&way| budget::slower(args, model, device, way, budget)).collect()
+}
+
+/// The arithmetics that differ: where weights are not quantised, both are one.
+fn ways(model: &LocalModel) -> &'static [Arithmetic] {
+    let quantised = !matches!(model.model.quantisation.as_str(), "F32" | "F16" | "BF16");
+    if quantised { &[Arithmetic::F32, Arithmetic::Int8] } else { &[Arithmetic::F32] }
 }
 
 /// The device of that name that another interface than the processor's shows.
@@ -168,7 +164,7 @@ impl Samples {
             decode,
             bandwidth_share: bandwidth.map(|bandwidth| decode * bytes.0 as f64 / bandwidth),
             together: self.together.iter_mut().map(|rates| median(rates)).collect(),
-            over_peer: Vec::new(),
+            over_peers: Vec::new(),
         }
     }
 }
@@ -179,12 +175,12 @@ impl Row {
     }
 }
 
-fn median(samples: &mut [f64]) -> f64 {
+pub(super) fn median(samples: &mut [f64]) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The rows of a device: both arithmetics, and the peer, which has the host's part of its work on `cores`.
+/// The rows of a device: both arithmetics, and the peers, which have the host's part of their work on `cores`.
 fn on_device(
     ui: &Ui,
     args: &BenchRuntime,
@@ -194,26 +190,21 @@ fn on_device(
     bytes: Bytes,
 ) -> Result<Vec<Row>, Failure> {
     let index = device.card.as_ref().map(|card| card.index);
-    let mut peer = match &args.peer {
-        Some(folder) => Some(Peer::start(args, folder, &model.path, cores, &TOGETHER, index)?),
-        None => None,
-    };
-    // Where weights are not quantised, both arithmetics are one.
-    let quantised = !matches!(model.model.quantisation.as_str(), "F32" | "F16" | "BF16");
-    let ways: &[Arithmetic] = if quantised { &[Arithmetic::F32, Arithmetic::Int8] } else { &[Arithmetic::F32] };
+    let which = args.peer.iter().map(|folder| Which::LlamaCpp(folder));
+    let which = which.chain(args.peer_program.iter().map(|program| Which::Program(program)));
+    let mut peers = which
+        .map(|which| Ok((Peer::start(args, which, &model.path, (cores, index), &TOGETHER)?, Samples::default())))
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let ways = ways(model);
     let mut own: Vec<Samples> = ways.iter().map(|_| Samples::default()).collect();
-    let mut theirs = Samples::default();
     for round in 0..args.rounds {
         for (samples, &arithmetic) in own.iter_mut().zip(ways) {
-            // The driver of a pipeline is bound to a core; a thread of its own leaves this one free.
-            let done =
-                std::thread::scope(|scope| scope.spawn(|| one_round(args, model, device, arithmetic, None)).join());
-            let (prefill, tokens, together, _) = done.map_err(|_| Failure::io("a round ended in a panic"))??;
-            samples.prefill.push(prefill);
-            samples.token.extend(tokens);
-            samples.add_together(together);
+            let seen = round_apart(args, model, device, arithmetic, Load::All)?;
+            samples.prefill.push(seen.prefill);
+            samples.token.extend(seen.token);
+            samples.add_together(seen.together);
         }
-        if let Some(peer) = &mut peer {
+        for (peer, theirs) in &mut peers {
             let answer = peer.round()?;
             theirs.prefill.push(answer.prefill_s);
             theirs.token.extend(answer.token_s);
@@ -224,18 +215,52 @@ fn on_device(
     let row =
         |samples: Samples, who: String| samples.row(device.cores.len(), who, args.prompt_tokens, bytes, bandwidth);
     let mut rows: Vec<Row> = own.into_iter().zip(ways).map(|(own, way)| row(own, way.name().to_owned())).collect();
-    if let Some(peer) = peer {
-        let theirs = row(theirs, peer.name.clone());
-        for row in &mut rows {
-            row.over_peer = row.figures().iter().zip(theirs.figures()).map(|(own, other)| own / other).collect();
-        }
-        rows.push(theirs);
+    let peers: Vec<Row> = peers.into_iter().map(|(peer, theirs)| row(theirs, peer.name.clone())).collect();
+    let figures: Vec<Vec<f64>> = peers.iter().map(Row::figures).collect();
+    for row in &mut rows {
+        let best = |at: usize| figures.iter().filter_map(|all| all.get(at).copied()).reduce(f64::max);
+        let own = row.figures().into_iter().enumerate();
+        row.over_peers = own.filter_map(|(at, own)| Some(own / best(at)?)).collect();
     }
+    rows.extend(peers);
     Ok(rows)
 }
 
-/// Seconds of the prompt, seconds of each token, tokens per second of several sequences, and bytes and seconds of reading.
-type Round = (f64, Vec<f64>, Vec<f64>, Option<isotherm_runtime::engine::Offloaded>);
+/// How much of the weights a device holds.
+#[derive(Clone, Copy)]
+pub(super) enum Load {
+    All,
+    /// At most so many bytes; the other layers lie in a file.
+    Within(Bytes),
+    /// All but so many layers, which lie in the host's memory.
+    Away(usize),
+}
+
+/// What one round saw.
+pub(super) struct Seen {
+    /// Seconds of the prompt.
+    prefill: f64,
+    /// Seconds of each token after it.
+    pub(super) token: Vec<f64>,
+    /// Tokens per second of several sequences.
+    together: Vec<f64>,
+    /// What was brought, and how long it took.
+    pub(super) offloaded: Option<Offloaded>,
+    /// Memory of the card in use at the end.
+    pub(super) card_bytes: Option<u64>,
+}
+
+/// A round on a thread of its own: the driver of a pipeline is bound to a core, and this leaves the caller's free.
+pub(super) fn round_apart(
+    args: &BenchRuntime,
+    model: &LocalModel,
+    device: &CpuDevice,
+    arithmetic: Arithmetic,
+    load: Load,
+) -> Result<Seen, Failure> {
+    std::thread::scope(|scope| scope.spawn(|| one_round(args, model, device, arithmetic, load)).join())
+        .map_err(|_| Failure::io("a round ended in a panic"))?
+}
 
 /// Loads the model, and runs one prompt and its answer, and several sequences together.
 fn one_round(
@@ -243,19 +268,25 @@ fn one_round(
     model: &LocalModel,
     device: &CpuDevice,
     arithmetic: Arithmetic,
-    budget: Option<Bytes>,
-) -> Result<Round, Failure> {
+    load: Load,
+) -> Result<Seen, Failure> {
     let (prompt, output) = (args.prompt_tokens as usize, args.output_tokens as usize);
     let most = TOGETHER.iter().max().copied().unwrap_or(1);
     let room = (prompt + output).max(most * (SHORT + output).next_multiple_of(16));
     let cut = Cut { layers: 0..model.geometry.layers, device: device.clone() };
     let kernels = Kernels { arithmetic, ..Kernels::detect() };
     let folder = std::env::temp_dir();
-    let budget = budget.map(|budget| (budget.0, folder.as_path()));
-    let failed = |e: isotherm_runtime::engine::RunnerError| Failure::io(models::causes(&e));
-    let mut runner =
-        Runner::start_within(&model.gguf, &model.geometry, kernels, &[cut], (room, prompt.max(most)), budget)
-            .map_err(failed)?;
+    let failed = |e: RunnerError| Failure::io(models::causes(&e));
+    let (cuts, room) = ([cut], (room, prompt.max(most)));
+    let mut runner = match load {
+        Load::All => Runner::start_within(&model.gguf, &model.geometry, kernels, &cuts, room, None),
+        Load::Within(budget) => {
+            let budget = Some((budget.0, folder.as_path()));
+            Runner::start_within(&model.gguf, &model.geometry, kernels, &cuts, room, budget)
+        }
+        Load::Away(away) => Runner::start_bringing(&model.gguf, &model.geometry, kernels, (&cuts, &[away]), room),
+    }
+    .map_err(failed)?;
     let vocabulary = model.geometry.vocabulary;
     let text = |length: usize, salt: usize| -> Vec<u32> {
         (0..length).map(|i| ((i * 37 + salt) % vocabulary.min(250)) as u32).collect()
@@ -280,73 +311,29 @@ fn one_round(
             together.push((count * (output - 1)) as f64 / (*end - *first).as_secs_f64());
         }
     }
-    Ok((prefill, times, together, runner.offloaded()))
-}
-
-/// Decoding with everything held, and with a budget.
-fn slower(
-    args: &BenchRuntime,
-    model: &LocalModel,
-    cores: &[usize],
-    arithmetic: Arithmetic,
-    budget: Bytes,
-) -> Result<Slower, Failure> {
-    let device = CpuDevice::new("cpu", cores);
-    let round = |budget| {
-        std::thread::scope(|scope| scope.spawn(|| one_round(args, model, &device, arithmetic, budget)).join())
-            .map_err(|_| Failure::io("a round ended in a panic"))?
-    };
-    let (_, mut held, _, _) = round(None)?;
-    let (_, mut less, _, figures) = round(Some(budget))?;
-    let figures = figures.unwrap_or_default();
-    let rate = figures.read_bytes as f64 / figures.reading.as_secs_f64().max(1e-9);
-    let tpot_held = median(&mut held);
-    Ok(Slower {
-        arithmetic: arithmetic.name(),
-        budget,
-        held: Bytes(figures.held_bytes),
-        layers_away: figures.away,
-        read_rate: rate,
-        tpot_held,
-        tpot_predicted: tpot_held.max(if figures.away == 0 { 0.0 } else { figures.pass_bytes as f64 / rate }),
-        tpot_measured: median(&mut less),
-    })
+    let card = runner.card_memory().map_err(failed)?;
+    let card_bytes = card.map(|(own, memory)| memory.used.unwrap_or(own));
+    Ok(Seen { prefill, token: times, together, offloaded: runner.offloaded(), card_bytes })
 }
 
 fn describe(result: &Speeds<'_>) -> String {
-    let heading = ["cores", "who", "prefill", "decode", "of bandwidth", "2 together", "8 together", "over the peer"];
+    let heading =
+        ["cores", "who", "prefill", "decode", "of bandwidth", "2 together", "8 together", "over the best peer"];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
     cells.extend(result.rows.iter().map(|row| {
         let rate = |rate: f64| format!("{rate:.1} tok/s");
         let share = row.bandwidth_share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0));
         let together = |at: usize| row.together.get(at).map_or_else(|| "-".to_owned(), |&r| rate(r));
-        let over = row.over_peer.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ");
+        let over = row.over_peers.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ");
         let (prefill, decode) = (rate(row.prefill), rate(row.decode));
         vec![row.cores.to_string(), row.who.clone(), prefill, decode, share, together(0), together(1), over]
     }));
     let rate = |rate: Option<f64>| rate.map_or_else(|| "unknown".to_owned(), |rate| format!("{:.1} GB/s", rate * 1e-9));
     let busy = result.load_average.map_or_else(String::new, |load| format!("; load average before {load:.2}"));
-    let budgets: String = result
-        .budgets
-        .iter()
-        .map(|row| {
-            format!(
-                "  {} within {}: {} held, {} layers read at {:.1} GB/s, {:.1} ms a token predicted, {:.1} measured, {:.1} with \
-                 all held\n",
-                row.arithmetic,
-                row.budget,
-                row.held,
-                row.layers_away,
-                row.read_rate * 1e-9,
-                row.tpot_predicted * 1e3,
-                row.tpot_measured * 1e3,
-                row.tpot_held * 1e3
-            )
-        })
-        .collect();
+    let budgets: String = result.budgets.iter().map(Slower::line).collect();
     format!(
         "{}\n  {} in {}, {}; {} read per token; one core reads {}, all {}\n  prompts of {} tokens, answers of {}, medians of {} \
-         rounds; over the peer: prefill, decode, 2 and 8 together{busy}\n{budgets}",
+         rounds; over the best peer: prefill, decode, 2 and 8 together{busy}\n{budgets}",
         table(&cells, &[0, 2, 3, 4, 5, 6]),
         result.model,
         result.quantisation,
