@@ -75,22 +75,24 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
     sizes.dedup();
     let bandwidth = [1, cores.len()].map(|count| read_bandwidth(&cores[..count.min(cores.len())], READ_BYTES));
     let bytes = per_token(&model);
-    let mut rows = Vec::new();
-    let mut budgets = Vec::new();
-    if let Some(name) = &args.device {
-        ui.note(format!("  {name}"));
+    let places: Vec<(CpuDevice, &[usize], Option<f64>)> = if let Some(name) = &args.device {
         let device = card(name)?;
         crate::access::timing(&[name])?;
-        rows.extend(on_device(ui, args, &model, (&device, &cores), None, bytes)?);
-        sizes.clear();
-        budgets.extend(within(args, &model, &device)?);
+        vec![(device, &cores, None)]
     } else {
-        budgets.extend(within(args, &model, &CpuDevice::new("cpu", &cores[..]))?);
-    }
-    for (at, &count) in sizes.iter().enumerate() {
-        ui.note(format!("  {count} cores"));
-        let device = CpuDevice::new("cpu", &cores[..count]);
-        rows.extend(on_device(ui, args, &model, (&device, &cores[..count]), bandwidth[at.min(1)], bytes)?);
+        let of =
+            |(count, bandwidth): (&usize, _)| (CpuDevice::new("cpu", &cores[..*count]), &cores[..*count], bandwidth);
+        sizes.iter().zip(bandwidth).map(of).collect()
+    };
+    let whole = places.last().map(|(device, ..)| device);
+    let budgets = whole.map(|device| within(args, &model, device)).transpose()?.unwrap_or_default();
+    let mut rows = Vec::new();
+    for (device, cores, bandwidth) in &places {
+        match &args.device {
+            Some(name) => ui.note(format!("  {name}")),
+            None => ui.note(format!("  {} cores", cores.len())),
+        }
+        rows.extend(on_device(ui, args, &model, (device, cores), *bandwidth, bytes)?);
     }
     let result = Speeds {
         model: &model.model.name,
