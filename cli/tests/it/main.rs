@@ -13,6 +13,8 @@ mod nodes;
 mod placements;
 mod replaced;
 mod scenarios;
+#[cfg(target_os = "linux")]
+mod speed;
 mod tables;
 mod trust;
 mod validate;
