@@ -44,6 +44,13 @@ rasteriser() {
         "$target/debug/isotherm" bench runtime --speed --device wgpu0 --peer "$target/peer" --model smollm2 --prompt-tokens 8 \
             --output-tokens 4 --rounds 1
 }
+# The same on this processor beside candle, built here for it.
+candle() {
+    RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR="$target/candle" cargo build --release --locked \
+        --manifest-path benches/peers/candle/Cargo.toml &&
+        "$target/debug/isotherm" bench runtime --speed --peer-program "$target/candle/release/isotherm-peer-candle" \
+            --model smollm2 --rounds 1
+}
 # Shaped links, to three percent.
 links() { ISOTHERM_CAMPAIGN=1 cargo test -p isotherm-cli --locked --test it links -- --nocapture; }
 
@@ -67,6 +74,7 @@ slurm_array() {
 whole_corpus() { "$target/debug/isotherm" batch scenarios -o "$target/corpus" && "$target/debug/isotherm" report "$target/corpus"; }
 
 step "fuzzing" fuzz_all
+step "candle on this processor" candle
 step "crash matrix" crash_matrix
 step "shaped links" links
 step "queueing theory" theory
