@@ -44,10 +44,12 @@ rasteriser() {
         "$target/debug/isotherm" bench runtime --speed --device wgpu0 --peer "$target/peer" --model smollm2 --prompt-tokens 8 \
             --output-tokens 4 --rounds 1
 }
-# The same on this processor beside candle, built here for it.
+# The same on this processor beside candle, built for it where its sources can be had.
 candle() {
+    cargo fetch --locked --manifest-path benches/peers/candle/Cargo.toml ||
+        { say "candle could not be fetched; it was NOT run beside"; return 0; }
     RUSTFLAGS="-C target-cpu=native" CARGO_TARGET_DIR="$target/candle" cargo build --release --locked \
-        --manifest-path benches/peers/candle/Cargo.toml &&
+        --manifest-path benches/peers/candle/Cargo.toml && cargo build --locked --bin isotherm &&
         "$target/debug/isotherm" bench runtime --speed --peer-program "$target/candle/release/isotherm-peer-candle" \
             --model smollm2 --rounds 1
 }
@@ -74,7 +76,6 @@ slurm_array() {
 whole_corpus() { "$target/debug/isotherm" batch scenarios -o "$target/corpus" && "$target/debug/isotherm" report "$target/corpus"; }
 
 step "fuzzing" fuzz_all
-step "candle on this processor" candle
 step "crash matrix" crash_matrix
 step "shaped links" links
 step "queueing theory" theory
@@ -82,6 +83,7 @@ step "digests of an unoptimised build" unoptimised
 step "devices" devices
 step "host-emulated driver" host_emulated
 step "llama.cpp through Vulkan on the same rasteriser" rasteriser
+step "candle on this processor" candle
 step "shards in a Slurm array" slurm_array
 step "every scenario" whole_corpus
 step "property tests and repeated runs" property_rounds

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <string>
 
 #include "block.h"
@@ -89,6 +90,8 @@ thread_local Device* context = nullptr;
 // Host memory that copies may use after their call has returned.
 std::mutex pinned_lock;
 std::map<uintptr_t, std::size_t> pinned;
+// Where copies begin to read it that are not done.
+std::multiset<uintptr_t> pinned_reads;
 
 bool is_pinned(const void* at, std::size_t bytes) {
     std::lock_guard<std::mutex> hold(pinned_lock);
@@ -153,8 +156,16 @@ int copy(void* handle, void* to, const void* from, std::size_t bytes, bool host_
         });
     }
     if (host_writes && !is_pinned(to, bytes) && is_recording) return capture_unsupported;
-    queue(device, handle, [to, from, bytes] {
+    if (host_reads && !is_recording) {
+        std::lock_guard<std::mutex> hold(pinned_lock);
+        pinned_reads.insert(source);
+    }
+    queue(device, handle, [to, from, bytes, counted = host_reads && !is_recording] {
         std::memmove(to, from, bytes);
+        if (counted) {
+            std::lock_guard<std::mutex> hold(pinned_lock);
+            pinned_reads.erase(pinned_reads.find(reinterpret_cast<uintptr_t>(from)));
+        }
         return int{success};
     });
     if (host_writes && !is_pinned(to, bytes)) device->stream(handle)->finish();
@@ -350,7 +361,16 @@ EXPORT int cuMemHostAlloc(void** at, std::size_t bytes, unsigned) {
 EXPORT int cuMemFreeHost(void* at) {
     {
         std::lock_guard<std::mutex> hold(pinned_lock);
-        if (!pinned.erase(reinterpret_cast<uintptr_t>(at))) return invalid_value;
+        const auto start = reinterpret_cast<uintptr_t>(at);
+        const auto found = pinned.find(start);
+        if (found == pinned.end()) return invalid_value;
+        const auto read = pinned_reads.lower_bound(start);
+        const bool lost = context && context->failed;
+        if (!lost && read != pinned_reads.end() && *read < start + found->second) {
+            complain("free of the host's memory", "a copy still reads it", illegal_address);
+            std::abort();
+        }
+        pinned.erase(found);
     }
     std::free(at);
     return success;

@@ -123,6 +123,9 @@ struct Rows {
     requests: u32,
     /// How often the machine was probed, once unless it changed meanwhile.
     probes: u32,
+    /// Whether Ctrl-C ended it: other shares may be missing, and the start was not measured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    interrupted: bool,
     shares: Vec<Served>,
     /// How a cold process comes to its first token; absent where the system does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +153,10 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         let mut best = match prepared.served(ui, args, share) {
             Ok(best) => best,
             // What was served so far is shown.
-            Err(_) if interrupted() && !shares.is_empty() => break,
+            Err(failure) if interrupted() && !shares.is_empty() => {
+                ui.note(format!("  stopped: {}", failure.message));
+                break;
+            }
             Err(failure) => return Err(failure),
         };
         for _ in 1..TRIES {
@@ -177,8 +183,9 @@ pub fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         }
         shares.push(best);
     }
-    let start = start::measure(&prepared.sealed)?;
-    let result = Rows { load_average, requests: args.requests, probes, shares, start };
+    let interrupted = interrupted();
+    let start = if interrupted { None } else { start::measure(&prepared.sealed)? };
+    let result = Rows { load_average, requests: args.requests, probes, interrupted, shares, start };
     ui.result(&result, || describe(&result))
 }
 
@@ -380,11 +387,12 @@ fn describe(result: &Rows) -> String {
     });
     let capacities: Vec<String> = result.shares.iter().map(|served| format!("{:.3}", served.capacity_hertz)).collect();
     let capacities = capacities.join(", ");
+    let stopped = if result.interrupted { "; stopped before its end" } else { "" };
     let probed = if result.probes == 1 { "once".to_owned() } else { format!("{} times", result.probes) };
     format!(
         "{}\n  single steps alone around and in each load, predicted against measured, of decoding and \
          of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
-         {busy}\n{}",
+         {busy}{stopped}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)

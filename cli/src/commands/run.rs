@@ -218,16 +218,16 @@ fn prompt_tokens(gguf: &Gguf, tokenizer: &Tokenizer, prompt: &str, raw: bool) ->
 /// What bringing layers did, in one line; none where all weights were held.
 pub fn brought(executed: &Executed) -> Option<String> {
     let figures = executed.offloaded.as_ref()?;
-    let seconds = figures.reading.as_secs_f64();
-    let rate = if seconds > 0.0 { figures.read_bytes as f64 / seconds * 1e-9 } else { 0.0 };
+    let rate = figures.reading.map(|time| figures.read_bytes as f64 / time.as_secs_f64().max(1e-9) * 1e-9);
+    let rate = rate.map_or_else(String::new, |rate| format!(" at {rate:.1} GB/s"));
+    let waited = figures.waiting.map(|time| format!(", waited {:.2} s for them", time.as_secs_f64()));
     Some(format!(
-        "{} of {} layers were brought at each pass: {} of weights held at most, {} brought at {rate:.1} GB/s, waited {:.2} s \
-         for them",
+        "{} of {} layers were brought at each pass: {} of weights held at most, {} brought{rate}{}",
         figures.away,
         figures.layers,
         Bytes(figures.held_bytes),
         Bytes(figures.read_bytes),
-        figures.waiting.as_secs_f64()
+        waited.unwrap_or_default()
     ))
 }
 

@@ -65,11 +65,27 @@ fn a_peer_that_says_nothing_or_something_else_is_named() {
 fn within_a_budget_the_slowdown_is_foretold() {
     let place = Place::new();
     place.expect(0, "model synth tiny -o model.gguf");
-    let (out, _) = place.expect(0, &format!("{LINE} --format json --weights-budget 100MB"));
-    let result: serde_json::Value = serde_json::from_str(&out).expect("JSON");
-    for row in result["budgets"].as_array().expect("a list") {
-        assert_eq!(row["layers_away"], 0, "all of it fits");
-        assert_eq!(row["tpot_predicted"], row["tpot_held"]);
-        assert!(row.get("card").is_none());
+    let budgets = |budget: &str| {
+        let (out, _) = place.expect(0, &format!("{LINE} --format json --weights-budget {budget}"));
+        let result: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+        let budgets = result["budgets"].as_array().expect("a list").clone();
+        assert_eq!(budgets.len(), 2, "one for each arithmetic");
+        budgets
+    };
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    for all in budgets("1GB") {
+        assert_eq!(all["layers_away"], 0, "all of it fits");
+        assert_eq!(all["tpot_predicted"], all["tpot_held"]);
+        assert!(number(&all["held"]) > 0.0 && all.get("card").is_none(), "{all}");
     }
+    place.expect(0, "model synth smollm2-135m -o model.gguf");
+    for less in budgets("40MB") {
+        assert!((1.0..=30.0).contains(&number(&less["layers_away"])), "{less}");
+        // All layers take some 60 MB, and the head is within the budget too.
+        assert!((5e6..40e6).contains(&number(&less["held"])), "{less}");
+        assert!(number(&less["read_rate"]) > 0.0);
+        assert!(number(&less["tpot_predicted"]) >= number(&less["tpot_held"]), "{less}");
+    }
+    let (_, err) = place.expect(2, &format!("{LINE} --weights-budget 1MB"));
+    assert!(err.contains("give a larger budget"), "{err}");
 }

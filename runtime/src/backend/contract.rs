@@ -267,6 +267,11 @@ pub trait Platform: Send + Sync {
     /// # Errors
     /// [`DeviceError::NoDriver`], [`DeviceError::NoSuchDevice`], or what the driver says.
     fn open(&self, index: usize) -> Result<Box<dyn Backend>, DeviceError>;
+
+    /// Whether its devices are refilled while they compute.
+    fn refills_beside(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes in the host's memory that a backend keeps where its copies to the device are quickest.

@@ -92,6 +92,10 @@ impl Platform for Losing {
     fn open(&self, index: usize) -> Result<Box<dyn Backend>, DeviceError> {
         Ok(losing(self.inner.open(index)?, self.launches))
     }
+
+    fn refills_beside(&self) -> bool {
+        self.inner.refills_beside()
+    }
 }
 
 /// PCI domain, bus and device of an address such as `0000:01:00.0` or `01:00.0`. The function is left out: interfaces

@@ -11,7 +11,6 @@ use super::shelf::Offloaded;
 use crate::backend::{Device, DeviceError, LaidOut, Matrix};
 use crate::model::format::BlockFormat;
 use isotherm_core::offload::BUFFERS;
-use std::time::Instant;
 
 /// The matrices of a layer, as files name them.
 pub(super) const PARTS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
@@ -101,10 +100,13 @@ impl Brought {
                 .push(laid.map(|(like, packed)| loader.device.laid_out(like, packed)).collect::<Result<Vec<_>, _>>()?);
         }
         let bytes = |at: usize| laid_out[at].iter().map(LaidOut::bytes).sum::<u64>();
+        let turning = || lanes.iter().filter(|lane| lane.layers.len() > lane.places.len());
         let figures = Offloaded {
             away: away.len(),
             held_bytes: lanes.iter().map(|lane| lane.places.len() as u64 * bytes(lane.layers[0])).sum(),
-            pass_bytes: (0..away.len()).map(bytes).sum(),
+            // A layer with a place of its own is brought once and stays.
+            pass_bytes: turning().flat_map(|lane| &lane.layers).map(|&at| bytes(at)).sum(),
+            beside: turning().all(|lane| lane.places.len() > 1),
             ..Offloaded::default()
         };
         Ok(Self { layers: away.to_vec(), laid_out, lanes, lane_of, turn: 0, waiting: None, figures })
@@ -161,14 +163,12 @@ impl Brought {
         let Some((lane, visit)) = self.waiting.take() else { return Ok(()) };
         let lane = &self.lanes[lane];
         let (count, places) = (lane.layers.len(), lane.places.len());
-        let begin = Instant::now();
         let next = lane.layers[(visit + places) % count];
         let place = lane.places[visit % places].all();
         for (matrix, by) in place.into_iter().zip(&self.laid_out[next]) {
             device.refill(matrix, by)?;
             self.figures.read_bytes += by.bytes();
         }
-        self.figures.reading += begin.elapsed();
         Ok(())
     }
 }

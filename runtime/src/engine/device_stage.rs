@@ -188,19 +188,27 @@ impl DeviceStage {
         let mut loader = Loader { device: &mut *device, gguf };
         let embedding = if first { Some(loader.matrix(EMBEDDING)?) } else { None };
         let away = offload::spread(spec.layers.len(), spec.away);
-        let brought = if away.is_empty() { None } else { Some(Brought::load(&mut loader, &away, spec.layers.start)?) };
+        let mut brought =
+            if away.is_empty() { None } else { Some(Brought::load(&mut loader, &away, spec.layers.start)?) };
         let mut layers = Vec::new();
+        let mut held_bytes = 0;
         for layer in spec.layers.clone() {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             let numbers = spec.cache_blocks * CACHE_BLOCK * keys;
+            let before = loader.device.live().bytes;
             let is_away = away.contains(&(layer - spec.layers.start));
+            let held = if is_away { None } else { Some(loader.matrices(layer)?) };
+            held_bytes += loader.device.live().bytes - before;
             layers.push(Layer {
                 attention_norm: loader.norm(&name("attn_norm"))?,
                 feed_forward_norm: loader.norm(&name("ffn_norm"))?,
-                held: if is_away { None } else { Some(loader.matrices(layer)?) },
+                held,
                 keys: loader.room(numbers)?,
                 values: loader.room(numbers)?,
             });
+        }
+        if let Some(brought) = &mut brought {
+            brought.figures.held_bytes += held_bytes;
         }
         let head = if last {
             let output = match (embedding, g.tied) {

@@ -9,7 +9,7 @@ use super::device::CpuDevice;
 use super::device_stage::DeviceStage;
 use super::gate::{self, GateError};
 use super::pass::Pass;
-use super::shelf::{self, Away, Offload};
+use super::shelf::{self, Away, Offload, Offloaded};
 use super::stage::{Stage, StageSpec};
 use super::weights::packed_bytes;
 use crate::backend::{Counters, DeviceError, MemoryInfo};
@@ -227,8 +227,8 @@ impl Pipeline {
         }
     }
 
-    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where the
-    /// stage is on the processor.
+    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where
+    /// the stage is on the processor.
     ///
     /// # Errors
     /// What the driver says.
@@ -267,6 +267,14 @@ impl Drop for Pipeline {
             // A panic there has been reported as the end of the channel.
             let _ = thread.join();
         }
+    }
+}
+
+/// Adds what a stage brought to what those before it did.
+fn add_to(all: &mut Option<Offloaded>, figures: &Offloaded) {
+    match all {
+        Some(all) => all.add(figures),
+        None => *all = Some(*figures),
     }
 }
 
@@ -394,13 +402,13 @@ fn timed(stage: &mut Worker, pass: &mut Pass) {
             Kind::Processor(stage, team) => {
                 pass.failed = stage.run(team, pass).err().map(|error| Box::new(unread(&error)));
                 if let Some(figures) = stage.offloaded() {
-                    pass.offloaded.get_or_insert_default().add(&figures);
+                    add_to(&mut pass.offloaded, &figures);
                 }
             }
             Kind::Card(stage) => {
                 pass.failed = stage.run(pass).err().map(Box::new);
                 if let Some(figures) = stage.offloaded() {
-                    pass.offloaded.get_or_insert_default().add(&figures);
+                    add_to(&mut pass.offloaded, &figures);
                 }
             }
         }

@@ -58,12 +58,14 @@ pub struct Offloaded {
     pub held_bytes: u64,
     /// Bytes that a pass over all layers brings.
     pub pass_bytes: u64,
+    /// Whether layers take turns in places of their kind, so that one may come while another is computed.
+    pub beside: bool,
     /// Bytes brought so far.
     pub read_bytes: u64,
-    /// How long that took; it goes on beside computing. For a card, how long handing the bytes over took.
-    pub reading: Duration,
-    /// How long computing waited for it; not known of cards.
-    pub waiting: Duration,
+    /// How long that took; it goes on beside computing. Not known where a card brings layers by itself.
+    pub reading: Option<Duration>,
+    /// How long computing waited for it; not known there either.
+    pub waiting: Option<Duration>,
 }
 
 impl Offloaded {
@@ -73,9 +75,11 @@ impl Offloaded {
         self.away += other.away;
         self.held_bytes += other.held_bytes;
         self.pass_bytes += other.pass_bytes;
+        self.beside &= other.beside;
         self.read_bytes += other.read_bytes;
-        self.reading += other.reading;
-        self.waiting += other.waiting;
+        let both = |own: Option<Duration>, other: Option<Duration>| Some(own? + other?);
+        self.reading = both(self.reading, other.reading);
+        self.waiting = both(self.waiting, other.waiting);
     }
 }
 
@@ -170,6 +174,8 @@ impl Shelf {
             away: away.len(),
             held_bytes: held(bytes, away),
             pass_bytes: start,
+            beside: true,
+            waiting: Some(Duration::ZERO),
             ..Offloaded::default()
         };
         Ok(Self {
@@ -204,7 +210,7 @@ impl Shelf {
         let begin = Instant::now();
         let ended = || io::Error::other("the thread that reads layers has ended");
         let (read, buffer) = self.filled.recv().map_err(|_| ended())?;
-        self.figures.waiting += begin.elapsed();
+        self.figures.waiting = self.figures.waiting.map(|so_far| so_far + begin.elapsed());
         assert_eq!(read, layer, "layers are taken in turn");
         buffer.map(Arc::new)
     }
@@ -224,7 +230,7 @@ impl Shelf {
     /// What it has done so far.
     pub(crate) fn figures(&self) -> Offloaded {
         let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        Offloaded { read_bytes: done.bytes, reading: done.time, ..self.figures }
+        Offloaded { read_bytes: done.bytes, reading: Some(done.time), ..self.figures }
     }
 }
 

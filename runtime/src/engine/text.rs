@@ -304,8 +304,8 @@ impl Runner {
         self.pipeline.counters()
     }
 
-    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where the
-    /// stage is on the processor.
+    /// Bytes that the first stage has allocated on its card, and the card's memory as its driver tells it; none where
+    /// the stage is on the processor.
     ///
     /// # Errors
     /// What the driver says.

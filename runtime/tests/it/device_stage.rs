@@ -150,17 +150,20 @@ fn layers_that_are_brought_to_a_device_give_the_bits_of_those_that_it_holds() {
             assert_eq!((brought.layers, brought.away), (7, away));
             // Of equal layers, each that is away saves its bytes, but two places take turns.
             let own = |runner: &mut Runner| runner.card_memory().expect("a device that is there").expect("a device").0;
-            let layer = own(&mut whole) - own(&mut some);
-            let places = away.min(2) as u64;
-            assert_eq!(layer, (away as u64 - places) * (brought.held_bytes / places), "{away} layers away");
+            let saved = own(&mut whole) - own(&mut some);
+            let places = away.min(2);
+            let layer = brought.held_bytes / (7 - away + places) as u64;
+            assert_eq!(saved, (away - places) as u64 * layer, "{away} layers away");
+            assert_eq!(brought.pass_bytes, if away > 2 { away as u64 * layer } else { 0 });
+            assert!(brought.beside);
             assert_eq!(brought.read_bytes > 0, away > 2, "{brought:?}");
         }
     }
 }
 
 #[test]
-fn bringing_to_a_device_is_timed_in_whole_matrices_and_leaves_nothing_there() {
-    let test = "bringing_to_a_device_is_timed_in_whole_matrices_and_leaves_nothing_there";
+fn bringing_to_a_device_is_timed_in_whole_matrices() {
+    let test = "bringing_to_a_device_is_timed_in_whole_matrices";
     for platform in std::iter::once(scalar()).chain(wgpu(test)) {
         let card = Card { platform, index: 0 };
         // Pieces of 8 MiB at least, and no part of a row.

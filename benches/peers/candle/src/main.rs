@@ -2,10 +2,11 @@
 //!
 //! usage: isotherm-peer-candle MODEL.gguf THREADS PROMPT_TOKENS OUTPUT_TOKENS ROUNDS SEQUENCES[,SEQUENCES...]
 //!
-//! Build it with `RUSTFLAGS="-C target-cpu=native" cargo build --release`: candle chooses its kernels when it is compiled.
-//! It waits for a line on standard input before each round and answers with one line of JSON, as `llama_cpp.mjs` does:
-//! seconds of the prompt, seconds of each token after it, and for each number of sequences the tokens per second that they
-//! wrote together, as a batch. Tokens are the likeliest ones. THREADS is the number of candle's own threads.
+//! Build it with `RUSTFLAGS="-C target-cpu=native" cargo build --release`: candle chooses its kernels when it is
+//! compiled. It waits for a line on standard input before each round and answers with one line of JSON, as
+//! `llama_cpp.mjs` does: seconds of the prompt, seconds of each token after it, and for each number of sequences the
+//! tokens per second that they wrote together, as a batch. Tokens are the likeliest ones. THREADS is the number of
+//! candle's own threads, which the caller also gives in CANDLE_NUM_THREADS.
 
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{D, Device, Result, Tensor};
@@ -19,7 +20,7 @@ const SHORT: usize = 16;
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, threads, prompt, output, rounds, sequences] = args.as_slice() else {
-        return Err("usage: isotherm-peer-candle MODEL.gguf THREADS PROMPT_TOKENS OUTPUT_TOKENS ROUNDS SEQUENCES".into());
+        return Err("the first lines of this program's source say how it is called".into());
     };
     // SAFETY: no other thread has been started yet.
     unsafe { std::env::set_var("RAYON_NUM_THREADS", threads) };

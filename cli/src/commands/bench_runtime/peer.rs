@@ -1,5 +1,5 @@
-//! Peers beside this program: llama.cpp by its script, others by a program that speaks as the script does; each is a process
-//! of its own that measures a round whenever it is asked to.
+//! Peers beside this program: llama.cpp by its script, others by a program that speaks as the script does; each is a
+//! process of its own that measures a round whenever it is asked to.
 
 use crate::args::BenchRuntime;
 use crate::failure::Failure;
@@ -48,8 +48,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Starts it on these cores, or on the card of that number with these for the host's part, and waits until its model is
-    /// loaded.
+    /// Starts it on these cores, or on the card of that number with these for the host's part, and waits until its model
+    /// is loaded.
     pub(super) fn start(
         args: &BenchRuntime,
         which: Which<'_>,
@@ -75,7 +75,10 @@ impl Peer {
                 ("llama.cpp".to_owned(), "node and taskset, or leave out --peer")
             }
             Which::Program(program) => {
-                command.arg(program);
+                // A name alone is a file here, not a command of the system.
+                command.arg(program.canonicalize().map_err(|e| Failure::file(program, e))?);
+                // What candle would take in the place of the threads and cores given to it.
+                command.env("CANDLE_NUM_THREADS", cores.len().to_string()).env_remove("CANDLE_CPU_MASK");
                 (program.display().to_string(), "taskset, or leave out --peer-program")
             }
         };

@@ -1,7 +1,7 @@
 //! `isotherm bench runtime --speed`: prompts and tokens per second, beside peers where they are named.
 //!
-//! All sides run in turn, round by round, on the same pinned cores, with the same prompt and as many tokens; medians are
-//! shown. Decoding reads every weight once per token, so its share of the memory's bandwidth says how much is left to gain.
+//! All sides run in turn, round by round, on the same pinned cores, with the same prompt and as many tokens; medians
+//! are shown. Decoding reads every weight once per token, so its share of the memory's bandwidth says how much is left to gain.
 
 use super::budget::{self, Slower};
 use super::peer::{Peer, Which};
@@ -12,7 +12,7 @@ use crate::ui::{Ui, table};
 use isotherm_core::units::Bytes;
 use isotherm_runtime::backend::routes::{self, Routes};
 use isotherm_runtime::cpu::{Arithmetic, Isa, read_bandwidth};
-use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Offloaded, Runner, RunnerError, Sampling};
+use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Offloaded, Runner, RunnerError, Sampling, StartError};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -85,6 +85,9 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
         sizes.iter().zip(bandwidth).map(of).collect()
     };
     let whole = places.last().map(|(device, ..)| device);
+    if args.weights_budget.is_some() {
+        ui.note("  within the budget");
+    }
     let budgets = whole.map(|device| within(args, &model, device)).transpose()?.unwrap_or_default();
     let mut rows = Vec::new();
     for (device, cores, bandwidth) in &places {
@@ -278,7 +281,16 @@ fn one_round(
     let cut = Cut { layers: 0..model.geometry.layers, device: device.clone() };
     let kernels = Kernels { arithmetic, ..Kernels::detect() };
     let folder = std::env::temp_dir();
-    let failed = |e: RunnerError| Failure::io(models::causes(&e));
+    let failed = |e: RunnerError| {
+        let code = match &e {
+            RunnerError::Start(StartError::Budget { .. }) => Code::Usage,
+            RunnerError::Start(StartError::Device { .. } | StartError::Gate { .. }) | RunnerError::Device(_) => {
+                Code::Device
+            }
+            _ => Code::Io,
+        };
+        Failure::new(code, models::causes(&e))
+    };
     let (cuts, room) = ([cut], (room, prompt.max(most)));
     let mut runner = match load {
         Load::All => Runner::start_within(&model.gguf, &model.geometry, kernels, &cuts, room, None),

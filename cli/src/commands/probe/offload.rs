@@ -28,8 +28,7 @@ pub(super) fn measure(
     let from_disk = from_folder(folder, layer, now).map_err(|e| Failure::file(folder, e))?;
     for device in probed {
         let card = devices.iter().find(|known| known.name == device.name).and_then(|known| known.card.as_ref());
-        // Copies go on beside computing where the interface has a way of its own for them.
-        let beside = card.is_none_or(|card| card.platform.name() == "cuda");
+        let beside = card.is_none_or(|card| card.platform.refills_beside());
         let (store, rate, room_bytes) = match card {
             None => (Store::Disk, from_disk.clone(), None),
             Some(card) => {

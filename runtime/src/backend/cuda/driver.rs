@@ -77,17 +77,19 @@ pub struct Pinned {
     at: *mut u8,
     bytes: usize,
     context: Arc<CudaContext>,
+    /// Streams whose copies may use it.
+    streams: [Arc<CudaStream>; 2],
 }
 
 // SAFETY: the memory belongs to this value alone, and any thread may touch it.
 unsafe impl Send for Pinned {}
 
-// SAFETY: it is written through `&mut` alone; a device that copies from it only reads.
+// SAFETY: the program writes it through `&mut` alone; what a device copies to is owned by that device and not shared.
 unsafe impl Sync for Pinned {}
 
 impl HostBytes for Pinned {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `at` begins `bytes` bytes that `new` filled, and nobody writes them while `&self` lives.
+        // SAFETY: `at` begins `bytes` bytes that `Driver::pin` filled, and nobody writes them while `&self` lives.
         unsafe { std::slice::from_raw_parts(self.at, self.bytes) }
     }
 }
@@ -95,17 +97,16 @@ impl HostBytes for Pinned {
 impl Pinned {
     /// Its bytes. Whoever handed a part of it to the device waits for the copy before touching that part again.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: `at` begins `bytes` bytes that the driver allocated and filled or `new` did; `&mut self` makes it
-        // the only view.
+        // SAFETY: `at` begins `bytes` bytes that `Driver::pin` filled; `&mut self` makes it the only view.
         unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        if self.context.bind_to_thread().is_ok() {
-            // A copy may still read it; of a device that is lost, none does.
-            let _ = self.context.synchronize();
+        // A copy may still use it. Of a device that does not say that it is done, it stays.
+        let done = self.streams.iter().all(|stream| stream.synchronize().is_ok());
+        if done && self.context.bind_to_thread().is_ok() {
             // SAFETY: allocated by `Driver::pin` and freed once, after all copies that used it.
             let _ = unsafe { result::free_host(self.at.cast::<c_void>()) };
         }
@@ -236,7 +237,8 @@ impl Driver {
         let at = unsafe { result::malloc_host(bytes, 0) }?.cast::<u8>();
         // SAFETY: as above; zeros make every byte a value.
         unsafe { std::ptr::write_bytes(at, 0, bytes) };
-        Ok(Pinned { at, bytes, context: self.context.clone() })
+        let streams = [Arc::clone(&self.stream), Arc::clone(&self.aside)];
+        Ok(Pinned { at, bytes, context: self.context.clone(), streams })
     }
 
     /// Copies a part of pinned memory to the device without waiting. The part stays untouched until the copy is done.
@@ -268,13 +270,15 @@ impl Driver {
         self.mark_aside()
     }
 
-    /// Copies all of it aside. Nobody writes it meanwhile, for that takes `&mut`, and it outlives the copy, for its end waits.
+    /// Copies all of it aside. The memory outlives the copy, for its end waits; whoever owns it leaves it as it is till
+    /// then.
     ///
     /// # Errors
     /// What the driver says.
     pub fn copy_all_aside(&self, to: u64, from: &Pinned) -> Result<(), DriverError> {
         self.context.bind_to_thread()?;
-        // SAFETY: as for `copy_in_aside`.
+        // SAFETY: the caller keeps `to` and as many bytes inside an allocation that nothing launched uses meanwhile, and
+        // does not write the memory.
         unsafe { result::memcpy_htod_async(to, from.bytes(), self.aside.cu_stream()) }
     }
 

@@ -106,6 +106,10 @@ impl Platform for CudaPlatform {
         let (info, facts) = Self::info(index)?;
         Ok(Box::new(device::CudaDevice::open(info, facts.capability, self.clone())?))
     }
+
+    fn refills_beside(&self) -> bool {
+        true
+    }
 }
 
 /// An identifier in the form that the vendor's tools print, without its prefix.
