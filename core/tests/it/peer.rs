@@ -11,7 +11,7 @@ use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::{Offload, Store};
-use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status};
+use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status, WalkPart};
 use isotherm_core::power::PowerPoint;
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond, Watts};
@@ -418,6 +418,20 @@ fn both_checkers_refuse_the_same_mutants() {
     let value = best.objective_value.expect("evaluated");
     certify(&mut best, value, Evidence::Enumeration);
     mutate(&latency, &best, 1);
+    // Three chunks, the last of them shorter, in two parts.
+    let mut prompt = two_devices(Objective::Ttft);
+    prompt.workload.prompt_tokens = Length::fixed(5);
+    let prompt = problem(prompt);
+    let mut first = chain(&prompt, &[("fast", 0, 3), ("slow", 3, 4)]);
+    let value = first.objective_value.expect("evaluated");
+    let part = |most: Option<f64>, price: f64| WalkPart {
+        stage_seconds_max: most,
+        devices: [("fast".to_owned(), price)].into(),
+        ..WalkPart::default()
+    };
+    certify(&mut first, value, Evidence::WalkPrices { parts: vec![part(Some(12.0), 0.25), part(None, 0.5)] });
+    assert!(first.violations(&prompt).is_empty(), "{:?}", first.violations(&prompt));
+    mutate(&prompt, &first, 1);
     let flow = problem(fork(Objective::Throughput));
     let mut forked = plan(&flow, &[("a", 0, 2), ("b", 2, 4), ("c", 2, 4)], &[(&[0, 1], 0.25), (&[0, 2], 0.75)]);
     certify(&mut forked, 0.75, Evidence::ClipBound);

@@ -2,8 +2,11 @@
 
 use crate::build::*;
 use crate::peer::{agreement, draw_plan, draw_problem};
+use isotherm_core::cost::StepShape;
+use isotherm_core::ids::Layers;
 use isotherm_core::plan::{Evidence, Plan, Status, WalkPart};
 use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::workload::Length;
 
 /// Prices without sense, in parts without sense.
 fn draw_parts(draw: &mut Draw, problem: &PlacementProblem) -> Vec<WalkPart> {
@@ -159,4 +162,122 @@ fn a_problem_too_large_to_search_is_refused_and_not_searched_for_ever() {
     let value = plan.objective_value.expect("evaluated");
     let text = refusal(&bounded(&plan, value, Evidence::WalkPrices { parts: vec![WalkPart::default()] }), &problem);
     assert!(text.contains("too many") || text.contains("less than the bound"), "{text}");
+}
+
+/// A prompt in three chunks, the last of them shorter, so that walks have three phases.
+fn draw_three_phases(draw: &mut Draw) -> PlacementProblem {
+    let model = model(4 + draw.below(2));
+    let names = ["a", "b", "c", "d"];
+    // Speeds close to one another make several stages long, speeds far apart one.
+    let spread = [0.2, 1.0, 3.0][draw.below(3)];
+    let of = |draw: &mut Draw, name: &&str| {
+        let memory = 2_000 + draw.below(6_000) as u64;
+        device(name, &model, 1.0 + draw.between(0.0, spread), memory)
+    };
+    let devices: Vec<_> = names.iter().map(|name| of(draw, name)).collect();
+    let mut links = Vec::new();
+    for from in names {
+        for to in names.into_iter().filter(|to| *to != from) {
+            links.push(link(from, to, draw.between(0.01, 0.5), draw.between(1e2, 1e4)));
+        }
+    }
+    let mut parts = parts(model, devices_file(devices, links), Objective::Ttft);
+    parts.workload.prompt_tokens = Length::fixed(5);
+    problem(parts)
+}
+
+/// Device, first layer and end of each stage.
+type Stages = Vec<(String, u32, u32)>;
+
+/// Every chain that holds, with its value, the quickest first.
+fn all_chains(problem: &PlacementProblem) -> Vec<(Stages, f64)> {
+    let names: Vec<String> = problem.graph.devices().iter().map(|device| device.name.clone()).collect();
+    let mut begun: Vec<Stages> = vec![Vec::new()];
+    let mut whole = Vec::new();
+    while let Some(stages) = begun.pop() {
+        let start = stages.last().map_or(0, |last| last.2);
+        if start == problem.layers() {
+            let borrowed: Vec<(&str, u32, u32)> = stages.iter().map(|(n, s, e)| (n.as_str(), *s, *e)).collect();
+            let plan = chain(problem, &borrowed);
+            if let Some(value) = plan.objective_value.filter(|_| plan.violations(problem).is_empty()) {
+                whole.push((stages, value));
+            }
+            continue;
+        }
+        for name in names.iter().filter(|name| stages.iter().all(|stage| stage.0 != **name)) {
+            for end in start + 1..=problem.layers() {
+                let mut longer = stages.clone();
+                longer.push((name.clone(), start, end));
+                begun.push(longer);
+            }
+        }
+    }
+    whole.sort_by(|a, b| a.1.total_cmp(&b.1));
+    whole
+}
+
+#[test]
+fn no_bound_above_the_quickest_chain_is_proved_wherever_its_long_stages_stand() {
+    let mut draw = Draw(0x7a11_3fa5_e501_90cd);
+    let (mut cases, mut wanted) = (Vec::new(), Vec::new());
+    // By how many stages are long (three or more alike), and whether the first and the last stage are.
+    let mut seen = std::collections::BTreeMap::<(usize, bool, bool), usize>::new();
+    while cases.len() < 300 {
+        let problem = draw_three_phases(&mut draw);
+        let chunks: Vec<StepShape> = problem.prefill_chunks().collect();
+        assert_eq!(chunks.iter().map(StepShape::tokens).collect::<Vec<_>>(), [2, 2, 1]);
+        let chains = all_chains(&problem);
+        let Some(((best, least), (worst, most))) = chains.first().zip(chains.last()).filter(|(a, b)| b.1 > a.1 * 1.2)
+        else {
+            continue;
+        };
+        let followed = |(name, start, end): &(String, u32, u32)| {
+            let id = problem.graph.find(name).expect("there");
+            let time = |chunk| problem.step(id, Layers::new(*start, *end), chunk).expect("profiled").value();
+            chunks[..2].iter().map(time).sum::<f64>()
+        };
+        let times: Vec<f64> = best.iter().map(followed).collect();
+        let longest = times.iter().copied().fold(0.0, f64::max);
+        // Just below the longest stage, so that the chain's own part begins there; and now and then a part above.
+        let over = longest * [0.7, 0.9, 0.97, 0.999][draw.below(4)];
+        let long: Vec<bool> = times.iter().map(|time| *time > over * 0.9).collect();
+        *seen.entry((long.iter().filter(|l| **l).count().min(3), long[0], long[long.len() - 1])).or_default() += 1;
+        let mut edges = vec![Some(over), None];
+        if draw.one_in(3) {
+            edges.insert(1, Some(longest * 1.5));
+        }
+        let prices = |draw: &mut Draw| {
+            let priced: Vec<&String> = best.iter().map(|stage| &stage.0).filter(|_| draw.one_in(3)).collect();
+            priced.into_iter().map(|name| (name.clone(), draw.between(0.0, 1.0))).collect()
+        };
+        let part =
+            |edge: Option<f64>| WalkPart { stage_seconds_max: edge, devices: prices(&mut draw), ..WalkPart::default() };
+        let evidence = Evidence::WalkPrices { parts: edges.into_iter().map(part).collect() };
+        let of = |stages: &[(String, u32, u32)], bound: f64| {
+            let stages: Vec<(&str, u32, u32)> = stages.iter().map(|(n, s, e)| (n.as_str(), *s, *e)).collect();
+            let plan = bounded(&chain(&problem, &stages), bound, evidence.clone());
+            (problem.clone(), serde_json::to_value(plan).expect("serialises"))
+        };
+        let false_by = [1e-6, 0.01, 0.1][draw.below(3)];
+        assert!(least * (1.0 + false_by) < *most);
+        cases.extend([of(best, *least), of(worst, least * (1.0 + false_by))]);
+        wanted.extend([true, false]);
+    }
+    for ((problem, plan), right) in cases.iter().zip(wanted) {
+        let plan: Plan = serde_json::from_value(plan.clone()).expect("built here");
+        assert_eq!(plan.violations(problem).is_empty(), right, "{plan:?}");
+    }
+    let with = |kind: &dyn Fn(usize, bool, bool) -> bool| {
+        seen.iter()
+            .filter(|((count, first, last), _)| kind(*count, *first, *last))
+            .map(|(_, count)| count)
+            .sum::<usize>()
+    };
+    assert!((1..=3).all(|n| with(&|count, _, _| count == n) > 20), "{seen:?}");
+    assert!((1..=3).all(|n| with(&|count, _, last| count == n && !last) > 1), "{seen:?}");
+    assert!((1..=2).all(|n| with(&|count, first, _| count == n && !first) > 2), "{seen:?}");
+    assert!(with(&|_, first, last| !first && !last) > 10, "{seen:?}");
+    if let Some(accepted) = agreement("no_bound_above_the_quickest_chain_is_proved", &cases) {
+        assert_eq!(accepted * 2, cases.len());
+    }
 }
