@@ -28,7 +28,7 @@ const ROUNDS_BRIEF: u64 = 1;
 /// Share of the time that one search for plans in which sites stand side by side may take.
 const PROFILES: f64 = 0.5;
 /// The same of sweeps over layers.
-const SWEEPS: f64 = 0.35;
+const SWEEPS: f64 = 0.5;
 
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +89,8 @@ pub(super) fn plans(
     let mut dives = Dives::new(flows, spans, best.bound);
     // At several sites, annealing gets further in the same time.
     let late = dives.sites() > 1 && !manner.hurry;
+    // What sweeps have learnt.
+    let mut learnt = Vec::new();
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
     let many = late
@@ -117,7 +119,8 @@ pub(super) fn plans(
                 }
                 By::Sweeps if count <= SWEEPS_DEVICES_MAX && (dives.sites() == 1 || number > 0) => {
                     let rates = (best.reach(), goal);
-                    let search = |budget: &Budget<'_>| sweep::search(flows, spans, covers, rates, number, budget);
+                    let search =
+                        |budget: &Budget<'_>| sweep::search(flows, spans, covers, rates, (number, &mut learnt), budget);
                     (budget.part(SWEEPS, search)?, "sweeps over layers")
                 }
                 By::Groups => {

@@ -31,16 +31,21 @@ const LOOKED: usize = 4 * WIDTH;
 /// Sets of devices that one beginning goes on with, at most, and how many are looked at for it.
 const BRANCHES: usize = 24;
 const SETS: usize = 1_000;
+/// Shares of what a beginning may still waste that its next devices may waste on one layer, in turn, until there are sets
+/// enough.
+const WASTES: [f64; 5] = [1.0 / 256.0, 1.0 / 64.0, 1.0 / 16.0, 0.25, 1.0];
 /// Most devices that begin together: without a limit, many slow ones would be all that is looked at.
 const TOGETHER: usize = 4;
+/// Parts of the rate by which is told what devices are paid at least.
+const PARTS: usize = 256;
 /// Share by which the worth of devices falls of which all are left over where none of others are.
 const LEARNT: f64 = 0.08;
 /// Share by which worths are shaken.
 const SHAKEN: f64 = 0.12;
 /// What waste may be more than what is left of worths, in layers: shaken worths are not those of the bound.
 const LENIENT: f64 = 0.5;
-/// What luck weighs, in layers.
-const LUCK: f64 = 0.3;
+/// What luck weighs, in layers, in turn: much of it keeps other beginnings, little of it the best.
+const LUCKS: [f64; 5] = [0.03, 0.1, 0.03, 0.3, 0.03];
 /// Where between what is had and the bound a rate is looked at, in turn.
 const TARGETS: [f64; 6] = [0.5, 0.2, 0.9, 0.08, 0.35, 0.7];
 /// Sweeps of one search.
@@ -65,22 +70,53 @@ struct Way {
 }
 
 /// The beginning of a plan.
-#[derive(Debug, Clone)]
 struct Beginning {
+    /// The one it goes on from, and which devices began where that ends; none for nothing.
+    step: Option<(usize, Set)>,
+    /// Where that one ends.
+    start: usize,
     free: Vec<u16>,
     /// Ways and where they end, of those that hold the next layer or end before it.
     active: Vec<(usize, usize)>,
     waste: f64,
-    luck: f64,
-    /// Where the last devices are noted.
-    trail: usize,
 }
 
-/// Devices that begin at a layer, after others.
-struct Step {
+/// Devices that may begin where a beginning ends: most are never looked at, so that they take no more room than this.
+#[derive(Clone, Copy)]
+struct Next {
     before: usize,
-    start: usize,
-    ways: Vec<usize>,
+    set: Set,
+    waste: f64,
+    luck: f64,
+}
+
+/// Ways of devices that begin together, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Set {
+    ways: [u16; TOGETHER],
+    count: u16,
+}
+
+impl Set {
+    const NONE: Self = Self { ways: [0; TOGETHER], count: 0 };
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.ways[..self.len()].iter().map(|&way| usize::from(way))
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    fn push(&mut self, way: usize) {
+        self.ways[self.len()] = way as u16;
+        self.count += 1;
+    }
+
+    fn pop(&mut self) {
+        self.count -= 1;
+        self.ways[self.len()] = 0;
+    }
 }
 
 /// Beginnings of plans at some worths of types.
@@ -90,9 +126,14 @@ struct Sweep<'a> {
     rate: f64,
     /// Cheapest per rate first.
     ways: Vec<Way>,
+    /// What so many devices that pass so many parts of the rate are paid, at least.
+    least: Vec<Vec<f64>>,
     /// What a plan may waste.
     slack: f64,
-    steps: Vec<Step>,
+    /// What luck weighs.
+    luck: f64,
+    /// Beginnings taken up.
+    kept: Vec<Beginning>,
     looked: u64,
     /// Devices by type that the best beginning has left over of those that get furthest.
     left: Option<Vec<u16>>,
@@ -108,8 +149,8 @@ struct Sets<'a> {
     /// What a device of each site gets from those that end here.
     handed: Vec<f64>,
     free: Vec<u16>,
-    chosen: Vec<usize>,
-    found: Vec<(f64, Vec<usize>)>,
+    chosen: Set,
+    found: Vec<(f64, Set)>,
     left: usize,
 }
 
@@ -118,7 +159,7 @@ impl Sets<'_> {
     fn add(&mut self, from: usize, need: f64, paid: f64) {
         let dust = ROUNDING * self.sweep.rate;
         if need <= dust {
-            self.found.push((paid, self.chosen.clone()));
+            self.found.push((paid, self.chosen));
             return;
         }
         if self.chosen.len() == TOGETHER {
@@ -131,7 +172,7 @@ impl Sets<'_> {
                 return;
             }
             let fits = way.held <= self.room && self.free[way.of] > 0 && rate > dust;
-            if !fits || paid + way.price > self.most {
+            if !fits || paid + way.price + self.sweep.least(need - rate, TOGETHER - 1 - self.chosen.len()) > self.most {
                 continue;
             }
             self.left -= 1;
@@ -146,7 +187,7 @@ impl Sets<'_> {
 
 impl<'a> Sweep<'a> {
     /// Of devices that are worth so much, by type.
-    fn new(yard: &'a Yard, rate: f64, worths: &[f64]) -> Self {
+    fn new(yard: &'a Yard, rate: f64, worths: &[f64], luck: f64) -> Self {
         let whole = rate;
         let mut ways = Vec::new();
         for (of, worth) in worths.iter().enumerate() {
@@ -160,15 +201,34 @@ impl<'a> Sweep<'a> {
         ways.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(b.held.cmp(&a.held)));
         let all: f64 = yard.types.iter().zip(worths).map(|(t, worth)| t.count as f64 * worth).sum();
         let slack = all - yard.layers as f64;
-        Self { yard, rate, ways, slack, steps: Vec::new(), looked: 0, left: None }
+        ways.truncate(usize::from(u16::MAX));
+        let mut least = vec![vec![f64::INFINITY; PARTS + 1]; TOGETHER + 1];
+        least[0][0] = 0.0;
+        for count in 1..=TOGETHER {
+            for way in &ways {
+                let parts = (way.rate / rate * PARTS as f64).ceil() as usize;
+                for need in 0..=PARTS {
+                    let price = way.price + least[count - 1][need.saturating_sub(parts)];
+                    least[count][need] = least[count][need].min(price).min(least[count - 1][need]);
+                }
+            }
+        }
+        Self { yard, rate, ways, least, slack, luck, kept: Vec::new(), looked: 0, left: None }
+    }
+
+    /// What at most so many devices that pass so much are paid, at least.
+    fn least(&self, need: f64, devices: usize) -> f64 {
+        let parts = (need / self.rate - ROUNDING).max(0.0) * PARTS as f64;
+        self.least[devices][(parts as usize).min(PARTS)]
     }
 
     /// The devices of a beginning: ways and first layers.
     fn devices(&self, beginning: &Beginning) -> Vec<(usize, usize)> {
-        let (mut devices, mut at) = (Vec::new(), beginning.trail);
-        while let Some(step) = self.steps.get(at) {
-            devices.extend(step.ways.iter().map(|&way| (way, step.start)));
-            at = step.before;
+        let mut devices = Vec::new();
+        let mut at = beginning;
+        while let Some((before, set)) = &at.step {
+            devices.extend(set.iter().map(|way| (way, at.start)));
+            at = &self.kept[*before];
         }
         devices
     }
@@ -179,13 +239,13 @@ impl<'a> Sweep<'a> {
     }
 
     /// What devices hand over to others of a site, each of them having a way of its own.
-    fn handed(&self, from: &[usize], to: usize) -> f64 {
-        let way = |&way: &usize| {
+    fn handed(&self, from: impl Iterator<Item = usize>, to: usize) -> f64 {
+        let way = |way: usize| {
             let site = self.site(way);
             let between = if site == to { f64::INFINITY } else { self.yard.between[site][to] };
             self.ways[way].rate.min(between)
         };
-        from.iter().map(way).sum()
+        from.map(way).sum()
     }
 
     /// Whether what is held before `end` passes the rate on to it.
@@ -200,56 +260,71 @@ impl<'a> Sweep<'a> {
         Flow::new(self.yard, &held, end).most(rate) >= rate * (1.0 - ROUNDING)
     }
 
-    /// The beginnings that follow one which ends at a layer, each with where it ends.
-    fn after(&mut self, beginning: &Beginning, at: usize, random: &mut Random) -> Vec<(usize, Beginning)> {
-        let going: Vec<(usize, usize)> = beginning.active.iter().copied().filter(|(_, end)| *end > at).collect();
-        let passed: f64 = going.iter().map(|&(way, _)| self.ways[way].rate).sum();
-        let ended: Vec<usize> = beginning.active.iter().filter(|(_, end)| *end <= at).map(|&(way, _)| way).collect();
-        let handed = |to: usize| if at == 0 { f64::INFINITY } else { self.handed(&ended, to) };
+    /// What may follow a beginning that ends at a layer: where each ends.
+    fn after(&mut self, before: usize, at: usize, random: &mut Random) -> Vec<(usize, Next)> {
+        let beginning = &self.kept[before];
+        let going = || beginning.active.iter().filter(|(_, end)| *end > at);
+        let ended = || beginning.active.iter().filter(|(_, end)| *end <= at).map(|&(way, _)| way);
+        let passed: f64 = going().map(|&(way, _)| self.ways[way].rate).sum();
+        let handed = |to: usize| if at == 0 { f64::INFINITY } else { self.handed(ended(), to) };
         let handed: Vec<f64> = (0..self.yard.sites).map(handed).collect();
         let need = self.rate - passed;
-        let paid: f64 = going.iter().map(|&(way, _)| self.ways[way].price).sum();
-        let mut found: Vec<(f64, usize, Vec<usize>)> = Vec::new();
+        let paid: f64 = going().map(|&(way, _)| self.ways[way].price).sum();
+        let first = going().map(|&(_, end)| end).min().unwrap_or(usize::MAX);
         let mut sets = Sets {
             sweep: self,
             room: self.yard.layers - at,
             most: 1.0 - paid + self.slack + LENIENT - beginning.waste,
             handed,
             free: beginning.free.clone(),
-            chosen: Vec::new(),
+            chosen: Set::NONE,
             found: Vec::new(),
             left: SETS,
         };
-        sets.add(0, need, 0.0);
-        let (sets, looked) = (sets.found, SETS - sets.left);
-        self.looked += looked as u64;
-        for (more, set) in sets {
+        // What wastes little is looked for by itself: in order of price, a set that wastes much hides many others.
+        let (least, mut looked) = (1.0 - paid, 0);
+        let most = sets.most;
+        for share in WASTES {
+            (sets.most, sets.left) = (least + (most - least) * share, SETS);
+            sets.found.clear();
+            sets.add(0, need, 0.0);
+            looked += (SETS - sets.left) as u64;
+            if sets.found.len() >= BRANCHES {
+                break;
+            }
+        }
+        let follows = |&(more, set): &(f64, Set)| {
             // What those that end here get rid of.
-            let most = |&way: &usize| self.ways[way].rate.min(self.handed(&set, self.site(way)));
-            if at > 0 && ended.iter().map(most).sum::<f64>() < need * (1.0 - ROUNDING) {
-                continue;
+            let most = |way: usize| self.ways[way].rate.min(self.handed(set.iter(), self.site(way)));
+            if at > 0 && ended().map(most).sum::<f64>() < need * (1.0 - ROUNDING) {
+                return None;
             }
-            let ends = set.iter().map(|&way| at + self.ways[way].held).chain(going.iter().map(|&(_, end)| end));
-            let end = ends.min().unwrap_or(at);
-            let waste = beginning.waste + (paid + more - 1.0) * (end - at) as f64;
-            if waste <= self.slack + LENIENT && end > at {
-                found.push((waste, end, set));
-            }
+            let end = set.iter().map(|way| at + self.ways[way].held).fold(first, usize::min);
+            let waste = beginning.waste + (paid + more - 1.0) * end.saturating_sub(at) as f64;
+            (waste <= self.slack + LENIENT && end > at && end < usize::MAX).then_some((waste, end, set))
+        };
+        let mut found: Vec<(f64, usize, Set)> = sets.found.iter().filter_map(follows).collect();
+        let order = |a: &(f64, usize, Set), b: &(f64, usize, Set)| a.0.total_cmp(&b.0).then_with(|| a.2.cmp(&b.2));
+        if found.len() > BRANCHES {
+            found.select_nth_unstable_by(BRANCHES, order);
+            found.truncate(BRANCHES);
         }
-        found.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.2.cmp(&b.2)));
-        found.truncate(BRANCHES);
-        let mut next = Vec::new();
-        for (waste, end, set) in found {
-            let mut active = going.clone();
-            active.extend(set.iter().map(|&way| (way, at + self.ways[way].held)));
-            active.sort_unstable();
-            let mut free = beginning.free.clone();
-            set.iter().for_each(|&way| free[self.ways[way].of] -= 1);
-            self.steps.push(Step { before: beginning.trail, start: at, ways: set });
-            let (luck, trail) = (waste + LUCK * random.real(), self.steps.len() - 1);
-            next.push((end, Beginning { free, active, waste, luck, trail }));
-        }
+        found.sort_unstable_by(order);
+        let next = |(waste, end, set)| (end, Next { before, set, waste, luck: waste + self.luck * random.real() });
+        let next = found.into_iter().map(next).collect();
+        self.looked += looked;
         next
+    }
+
+    /// A beginning that goes on from another which ends at `start`.
+    fn begun(&self, next: &Next, start: usize) -> Beginning {
+        let before = &self.kept[next.before];
+        let mut active: Vec<(usize, usize)> = before.active.iter().copied().filter(|(_, end)| *end > start).collect();
+        active.extend(next.set.iter().map(|way| (way, start + self.ways[way].held)));
+        active.sort_unstable();
+        let mut free = before.free.clone();
+        next.set.iter().for_each(|way| free[self.ways[way].of] -= 1);
+        Beginning { step: Some((next.before, next.set)), start, free, active, waste: next.waste }
     }
 
     /// Intervals of plans of the rate, by type.
@@ -257,37 +332,41 @@ impl<'a> Sweep<'a> {
         let layers = self.yard.layers;
         let count = |t: &Type| u16::try_from(t.count).unwrap_or(u16::MAX);
         let free = self.yard.types.iter().map(count).collect();
-        let first = Beginning { free, active: Vec::new(), waste: 0.0, luck: 0.0, trail: usize::MAX };
-        let mut waiting: Vec<Vec<Beginning>> = vec![Vec::new(); layers + 1];
-        waiting[0].push(first);
-        for at in 0..layers {
+        self.kept.push(Beginning { step: None, start: 0, free, active: Vec::new(), waste: 0.0 });
+        let mut waiting: Vec<Vec<(usize, Next)>> = vec![Vec::new(); layers + 1];
+        for (end, next) in self.after(0, 0, random) {
+            waiting[end].push((0, next));
+        }
+        for at in 1..layers {
             let mut here = std::mem::take(&mut waiting[at]);
-            here.sort_by(|a, b| a.luck.total_cmp(&b.luck).then(a.trail.cmp(&b.trail)));
+            // What is the same keeps the order in which it was found.
+            here.sort_by(|a, b| a.1.luck.total_cmp(&b.1.luck));
             let (mut known, mut kept) = (BTreeSet::new(), 0);
-            for beginning in here.into_iter().take(LOOKED) {
+            for (start, next) in here.into_iter().take(LOOKED) {
                 if kept == WIDTH || budget.exhausted().is_some() {
                     break;
                 }
-                if !known.insert((beginning.free.clone(), beginning.active.clone()))
-                    || at > 0 && !self.flows(&beginning, at)
-                {
+                let beginning = self.begun(&next, start);
+                if !known.insert((beginning.free.clone(), beginning.active.clone())) || !self.flows(&beginning, at) {
                     continue;
                 }
                 kept += 1;
                 if kept == 1 {
                     self.left = Some(beginning.free.clone());
                 }
-                for (end, next) in self.after(&beginning, at, random) {
-                    waiting[end].push(next);
+                self.kept.push(beginning);
+                for (end, next) in self.after(self.kept.len() - 1, at, random) {
+                    waiting[end].push((at, next));
                 }
             }
         }
         let mut all = std::mem::take(&mut waiting[layers]);
-        all.sort_by(|a, b| a.waste.total_cmp(&b.waste).then(a.trail.cmp(&b.trail)));
-        let whole = all.iter().filter(|beginning| self.flows(beginning, layers)).take(ENDS);
-        let laid = |beginning: &Beginning| {
+        all.sort_by(|a, b| a.1.waste.total_cmp(&b.1.waste));
+        let whole = all.iter().map(|(start, next)| self.begun(next, *start));
+        let whole = whole.filter(|beginning| self.flows(beginning, layers)).take(ENDS);
+        let laid = |beginning: Beginning| {
             let held = |(way, start): (usize, usize)| (self.ways[way].of, start, start + self.ways[way].held);
-            self.devices(beginning).into_iter().map(held).collect()
+            self.devices(&beginning).into_iter().map(held).collect()
         };
         budget.did(self.looked * SET_WORK);
         whole.map(laid).collect()
@@ -303,19 +382,23 @@ fn shaken(yard: &Yard, worths: &[f64], bias: &[f64], much: f64, random: &mut Ran
     other.into_iter().map(|worth| worth * scale).collect()
 }
 
-/// The best plan faster than `rate` that was found, no plan being faster than `above`.
+/// The best plan faster than `rate` that was found, no plan being faster than `above`. `bias` is what searches before
+/// have learnt of the worths of types; none at first.
 pub(super) fn search(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
     covers: &mut Covers,
     (rate, above): (f64, f64),
-    seed: u64,
+    (seed, bias): (u64, &mut Vec<f64>),
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
     let sites = groups::sites(flows.network, if seed.is_multiple_of(2) { f64::INFINITY } else { above });
     let yard = groups::yard(flows, &sites, spans);
     let (mut best, mut low): (Option<(Vec<Link>, Carried)>, f64) = (None, rate);
-    let (mut turn, mut bias) = (0, vec![1.0; yard.types.len()]);
+    let mut turn = 0;
+    if bias.len() != yard.types.len() {
+        *bias = vec![1.0; yard.types.len()];
+    }
     for round in 0..SWEEPS {
         if budget.exhausted().is_some() || low >= above * (1.0 - 1e-6) {
             break;
@@ -326,8 +409,8 @@ pub(super) fn search(
         let mut random = Random::new(seed * 1000 + round);
         let worths: Vec<f64> = yard.types.iter().map(|t| worths[t.kind]).collect();
         let much = if round == 0 { 0.0 } else { SHAKEN };
-        let worths = shaken(&yard, &worths, &bias, much, &mut random);
-        let mut sweep = Sweep::new(&yard, target, &worths);
+        let worths = shaken(&yard, &worths, bias, much, &mut random);
+        let mut sweep = Sweep::new(&yard, target, &worths, LUCKS[(round % LUCKS.len() as u64) as usize]);
         let laid = sweep.plans(&mut random, budget);
         // What beginnings of plans leave over is worth less than was thought.
         if laid.is_empty()
@@ -362,7 +445,7 @@ mod tests {
         let types = [2, 1, 1].into_iter().enumerate().map(|(kind, count)| Type { site: 0, kind, count }).collect();
         let open = vec![vec![f64::INFINITY]];
         let yard = Yard::new(6, types, &kinds, open.clone(), open);
-        let mut sweep = Sweep::new(&yard, 10.0, &[2.4, 0.8, 0.4]);
+        let mut sweep = Sweep::new(&yard, 10.0, &[2.4, 0.8, 0.4], LUCKS[0]);
         let found = sweep.plans(&mut Random::new(1), &Budget::default());
         assert!(!found.is_empty());
         for laid in found {
@@ -376,7 +459,7 @@ mod tests {
             }
         }
         // A little more is too much for them.
-        let mut more = Sweep::new(&yard, 10.1, &[2.4, 0.8, 0.4]);
+        let mut more = Sweep::new(&yard, 10.1, &[2.4, 0.8, 0.4], LUCKS[0]);
         assert!(more.plans(&mut Random::new(1), &Budget::default()).is_empty());
     }
 }
