@@ -462,4 +462,24 @@ mod tests {
         let mut more = Sweep::new(&yard, 10.1, &[2.4, 0.8, 0.4], LUCKS[0]);
         assert!(more.plans(&mut Random::new(1), &Budget::default()).is_empty());
     }
+
+    #[test]
+    fn no_devices_that_pass_a_part_are_paid_less_than_the_table_says() {
+        let span = |held: usize, rate: f64| Span { held, first: false, last: false, rate };
+        let kinds = [vec![span(1, 9.0), span(3, 4.0)], vec![span(2, 7.0), span(5, 2.5)], vec![span(4, 1.0)]];
+        let types = (0..3).map(|kind| Type { site: 0, kind, count: 9 }).collect();
+        let open = vec![vec![f64::INFINITY]];
+        let yard = Yard::new(6, types, &kinds, open.clone(), open);
+        let sweep = Sweep::new(&yard, 10.0, &[1.7, 1.3, 0.4], LUCKS[0]);
+        let all = 0..sweep.ways.len();
+        let mut tight = 0;
+        for (a, b) in all.clone().flat_map(|a| all.clone().map(move |b| (a, b))) {
+            let (a, b) = (sweep.ways[a], sweep.ways[b]);
+            let (passed, paid) = ((a.rate + b.rate).min(10.0), a.price + b.price);
+            assert!(sweep.least(passed, 2) <= paid + ROUNDING && sweep.least(passed, 3) <= sweep.least(passed, 2));
+            assert!(sweep.least(a.rate, 1) <= a.price + ROUNDING);
+            tight += usize::from((sweep.least(passed, 2) - paid).abs() < ROUNDING);
+        }
+        assert!(tight > 3 && sweep.least(10.0, 1) == f64::INFINITY, "{tight}");
+    }
 }
