@@ -7,6 +7,7 @@ use super::budget::{self, Slower};
 use super::peer::{Peer, Which};
 use crate::args::BenchRuntime;
 use crate::failure::{Code, Done, Failure};
+use crate::interrupt;
 use crate::models::{self, LocalModel};
 use crate::ui::{Ui, table};
 use isotherm_core::units::Bytes;
@@ -14,6 +15,7 @@ use isotherm_runtime::backend::routes::{self, Routes};
 use isotherm_runtime::cpu::{Arithmetic, Isa, read_bandwidth};
 use isotherm_runtime::engine::{Card, CpuDevice, Cut, Kernels, Offloaded, Runner, RunnerError, Sampling, StartError};
 use serde::Serialize;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 /// Sequences that decode together.
@@ -216,6 +218,9 @@ fn on_device(
             theirs.add_together(answer.together);
         }
         ui.note(format!("    round {} of {}", round + 1, args.rounds));
+        if interrupt::flag().load(Ordering::Relaxed) {
+            return Err(Failure::io(format!("interrupted after round {} of {}", round + 1, args.rounds)));
+        }
     }
     let row =
         |samples: Samples, who: String| samples.row(device.cores.len(), who, args.prompt_tokens, bytes, bandwidth);
