@@ -9,7 +9,7 @@ use crate::formulation::solve::SolverFault;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
-/// The same for sweeps over layers. Where sites are joined by slow ways, others get further first.
+/// The same for sweeps over layers.
 const SWEEPS_DEVICES_MAX: usize = 64;
 /// The same for disjoint pipelines.
 const PIPELINES_DEVICES_MAX: usize = 128;
@@ -29,6 +29,10 @@ const ROUNDS_BRIEF: u64 = 1;
 const PROFILES: f64 = 0.5;
 /// The same of sweeps over layers.
 const SWEEPS: f64 = 0.5;
+/// The same where sites are joined by slow ways of each pair of devices.
+const SWEEPS_APART: f64 = 0.65;
+/// The same where ways between two sites share a capacity.
+const SWEEPS_SHARED: f64 = 0.35;
 
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +57,8 @@ enum By {
 
 /// Which searches make a round, in turn.
 const ROUND: [By; 5] = [By::Profiles, By::Dives, By::Sweeps, By::Groups, By::Rails];
+/// The same where sites are joined by slow ways of each pair of devices.
+const ROUND_APART: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where blocks of several sites are looked for.
 const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
 /// The same where requests may not stay for long. Blocks of rails take a moment, and find other plans from where dives
@@ -93,12 +99,18 @@ pub(super) fn plans(
     let mut learnt = Vec::new();
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
-    let many = late
-        && flows.network.shared.is_empty()
-        && count >= MIXED_DEVICES_MIN.max(MIXED_DEVICES_EACH * flows.network.layers);
+    // Where ways between two sites share a capacity, sites side by side get further first.
+    let pairs = late && flows.network.shared.is_empty();
+    let many = pairs && count >= MIXED_DEVICES_MIN.max(MIXED_DEVICES_EACH * flows.network.layers);
+    let sweeps = match (late, pairs) {
+        (false, _) => SWEEPS,
+        (true, true) => SWEEPS_APART,
+        (true, false) => SWEEPS_SHARED,
+    };
     let round: &[By] = match (manner.hurry, many) {
         (true, _) => &ROUND_HURRY,
         (false, true) => &ROUND_MANY,
+        (false, false) if pairs => &ROUND_APART,
         (false, false) => &ROUND,
     };
     for number in 0..if manner.brief { ROUNDS_BRIEF } else { ROUNDS } {
@@ -117,11 +129,11 @@ pub(super) fn plans(
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
                 }
-                By::Sweeps if count <= SWEEPS_DEVICES_MAX && (dives.sites() == 1 || number > 0) => {
+                By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
                     let rates = (best.reach(), goal);
                     let search =
                         |budget: &Budget<'_>| sweep::search(flows, spans, covers, rates, (number, &mut learnt), budget);
-                    (budget.part(SWEEPS, search)?, "sweeps over layers")
+                    (budget.part(sweeps, search)?, "sweeps over layers")
                 }
                 By::Groups => {
                     let known = best.placement.as_ref().map(|(placement, _)| placement.clone());

@@ -5,8 +5,9 @@
 //! end, others begin, so many that all that hold the next layer carry the rate. At the worths of devices that bound the
 //! rate ([`super::worths`]) such devices are paid 1 or more for a layer, so what is paid beyond that is *waste*, and all
 //! that a plan may waste is what all devices are worth beyond all layers. Of the beginnings of plans that end at a layer
-//! those of least waste are kept, if what requests take between their devices is a flow of the rate. Shaken worths keep
-//! others.
+//! those of least waste are kept, if what requests take between their devices is a flow of the rate, of several sites
+//! in some sweeps a few of each number of devices left. Shaken worths keep others. Where ways between two sites share a
+//! capacity, what crosses is added up from border to border, and using it up counts a little like waste.
 
 use super::Flows;
 use super::blocks::{Type, Yard};
@@ -20,14 +21,18 @@ use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 use flow::Flow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+mod crossing;
 mod flow;
 
 /// Beginnings kept for each layer.
 const WIDTH: usize = 160;
 /// Beginnings looked at for each layer.
 const LOOKED: usize = 4 * WIDTH;
+/// Of them with as many devices left at each site, in every second sweep over several sites: what has stayed within one
+/// site has wasted least so far, and may have no way on.
+const ALIKE: usize = WIDTH / 8;
 /// Sets of devices that one beginning goes on with, at most, and how many are looked at for it.
 const BRANCHES: usize = 24;
 const SETS: usize = 1_000;
@@ -42,6 +47,10 @@ const PARTS: usize = 256;
 const LEARNT: f64 = 0.08;
 /// Share by which worths are shaken.
 const SHAKEN: f64 = 0.12;
+/// The same where devices are of several sites, worths being shaken so in two sweeps of four: what a device is worth
+/// there depends on how it is reached, of which the worths that bound the rate know nothing.
+const LEARNT_APART: f64 = 0.2;
+const SHAKEN_APART: f64 = 0.3;
 /// What waste may be more than what is left of worths, in layers: shaken worths are not those of the bound.
 const LENIENT: f64 = 0.5;
 /// What luck weighs, in layers, in turn: much of it keeps other beginnings, little of it the best.
@@ -54,6 +63,8 @@ const SWEEPS: u64 = 60;
 const SET_WORK: u64 = 10;
 /// Plans whose flow is computed at the end of one sweep.
 const ENDS: usize = 4;
+/// Beginnings after which the budget is asked again.
+const ASKED: usize = 16;
 /// What makes up for rounding.
 const ROUNDING: f64 = 1e-9;
 
@@ -79,6 +90,8 @@ struct Beginning {
     /// Ways and where they end, of those that hold the next layer or end before it.
     active: Vec<(usize, usize)>,
     waste: f64,
+    /// What has crossed between two sites, the lower first, on all ways together; nothing where none share a capacity.
+    crossed: Vec<f64>,
 }
 
 /// Devices that may begin where a beginning ends: most are never looked at, so that they take no more room than this.
@@ -137,17 +150,17 @@ struct Sweep<'a> {
     looked: u64,
     /// Devices by type that the best beginning has left over of those that get furthest.
     left: Option<Vec<u16>>,
+    /// Beginnings kept for each layer with as many devices left at each site.
+    alike: usize,
 }
 
 /// A search for sets of devices that begin together.
 struct Sets<'a> {
     sweep: &'a Sweep<'a>,
-    /// Layers that are left.
-    room: usize,
+    /// Positions of the ways that are of use, and what each passes of what is handed over.
+    ways: Vec<(usize, f64)>,
     /// What they may be paid, at most.
     most: f64,
-    /// What a device of each site gets from those that end here.
-    handed: Vec<f64>,
     free: Vec<u16>,
     chosen: Set,
     found: Vec<(f64, Set)>,
@@ -165,20 +178,20 @@ impl Sets<'_> {
         if self.chosen.len() == TOGETHER {
             return;
         }
-        for at in from..self.sweep.ways.len() {
+        for position in from..self.ways.len() {
+            let (at, rate) = self.ways[position];
             let way = self.sweep.ways[at];
-            let rate = way.rate.min(self.handed[self.sweep.site(at)]);
             if self.left == 0 || paid + need * way.price / way.rate > self.most {
                 return;
             }
-            let fits = way.held <= self.room && self.free[way.of] > 0 && rate > dust;
-            if !fits || paid + way.price + self.sweep.least(need - rate, TOGETHER - 1 - self.chosen.len()) > self.most {
+            let others = TOGETHER - 1 - self.chosen.len();
+            if self.free[way.of] == 0 || paid + way.price + self.sweep.least(need - rate, others) > self.most {
                 continue;
             }
             self.left -= 1;
             self.free[way.of] -= 1;
             self.chosen.push(at);
-            self.add(at, need - rate, paid + way.price);
+            self.add(position, need - rate, paid + way.price);
             self.chosen.pop();
             self.free[way.of] += 1;
         }
@@ -213,7 +226,7 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
-        Self { yard, rate, ways, least, slack, luck, kept: Vec::new(), looked: 0, left: None }
+        Self { yard, rate, ways, least, slack, luck, kept: Vec::new(), looked: 0, left: None, alike: WIDTH }
     }
 
     /// What at most so many devices that pass so much are paid, at least.
@@ -248,6 +261,13 @@ impl<'a> Sweep<'a> {
         from.map(way).sum()
     }
 
+    /// Devices that are left at each site.
+    fn left_at(&self, beginning: &Beginning) -> Vec<u16> {
+        let mut left = vec![0; self.yard.sites];
+        self.yard.types.iter().zip(&beginning.free).for_each(|(t, free)| left[t.site] += free);
+        left
+    }
+
     /// Whether what is held before `end` passes the rate on to it.
     fn flows(&self, beginning: &Beginning, end: usize) -> bool {
         let devices = self.devices(beginning);
@@ -271,11 +291,16 @@ impl<'a> Sweep<'a> {
         let need = self.rate - passed;
         let paid: f64 = going().map(|&(way, _)| self.ways[way].price).sum();
         let first = going().map(|&(_, end)| end).min().unwrap_or(usize::MAX);
+        let (room, dust) = (self.yard.layers - at, ROUNDING * self.rate);
+        let of_use = |&position: &usize| {
+            let way = self.ways[position];
+            way.held <= room && beginning.free[way.of] > 0 && handed[self.site(position)] > dust
+        };
+        let passes = |position: usize| (position, self.ways[position].rate.min(handed[self.site(position)]));
         let mut sets = Sets {
             sweep: self,
-            room: self.yard.layers - at,
+            ways: (0..self.ways.len()).filter(of_use).map(passes).collect(),
             most: 1.0 - paid + self.slack + LENIENT - beginning.waste,
-            handed,
             free: beginning.free.clone(),
             chosen: Set::NONE,
             found: Vec::new(),
@@ -305,13 +330,16 @@ impl<'a> Sweep<'a> {
         };
         let mut found: Vec<(f64, usize, Set)> = sets.found.iter().filter_map(follows).collect();
         let order = |a: &(f64, usize, Set), b: &(f64, usize, Set)| a.0.total_cmp(&b.0).then_with(|| a.2.cmp(&b.2));
-        if found.len() > BRANCHES {
+        if beginning.crossed.is_empty() && found.len() > BRANCHES {
             found.select_nth_unstable_by(BRANCHES, order);
             found.truncate(BRANCHES);
         }
         found.sort_unstable_by(order);
-        let next = |(waste, end, set)| (end, Next { before, set, waste, luck: waste + self.luck * random.real() });
-        let next = found.into_iter().map(next).collect();
+        let next = |(waste, end, set)| {
+            let spent = self.spent(&self.crossed(beginning, at, &set)?);
+            Some((end, Next { before, set, waste, luck: waste + self.luck * random.real() + spent }))
+        };
+        let next = found.into_iter().filter_map(next).take(BRANCHES).collect();
         self.looked += looked;
         next
     }
@@ -324,7 +352,8 @@ impl<'a> Sweep<'a> {
         active.sort_unstable();
         let mut free = before.free.clone();
         next.set.iter().for_each(|way| free[self.ways[way].of] -= 1);
-        Beginning { step: Some((next.before, next.set)), start, free, active, waste: next.waste }
+        let crossed = self.crossed(before, start, &next.set).unwrap_or_default();
+        Beginning { step: Some((next.before, next.set)), start, free, active, waste: next.waste, crossed }
     }
 
     /// Intervals of plans of the rate, by type.
@@ -332,7 +361,9 @@ impl<'a> Sweep<'a> {
         let layers = self.yard.layers;
         let count = |t: &Type| u16::try_from(t.count).unwrap_or(u16::MAX);
         let free = self.yard.types.iter().map(count).collect();
-        self.kept.push(Beginning { step: None, start: 0, free, active: Vec::new(), waste: 0.0 });
+        let shared = self.yard.trunk.iter().flatten().any(|trunk| trunk.is_finite());
+        let crossed = vec![0.0; if shared { self.yard.sites * self.yard.sites } else { 0 }];
+        self.kept.push(Beginning { step: None, start: 0, free, active: Vec::new(), waste: 0.0, crossed });
         let mut waiting: Vec<Vec<(usize, Next)>> = vec![Vec::new(); layers + 1];
         for (end, next) in self.after(0, 0, random) {
             waiting[end].push((0, next));
@@ -342,15 +373,21 @@ impl<'a> Sweep<'a> {
             // What is the same keeps the order in which it was found.
             here.sort_by(|a, b| a.1.luck.total_cmp(&b.1.luck));
             let (mut known, mut kept) = (BTreeSet::new(), 0);
-            for (start, next) in here.into_iter().take(LOOKED) {
-                if kept == WIDTH || budget.exhausted().is_some() {
+            let mut alike: BTreeMap<Vec<u16>, usize> = BTreeMap::new();
+            for (number, (start, next)) in here.into_iter().take(LOOKED).enumerate() {
+                if kept == WIDTH || number % ASKED == 0 && budget.exhausted().is_some() {
                     break;
                 }
                 let beginning = self.begun(&next, start);
+                let alike = alike.entry(self.left_at(&beginning)).or_insert(0);
+                if *alike == self.alike {
+                    continue;
+                }
                 if !known.insert((beginning.free.clone(), beginning.active.clone())) || !self.flows(&beginning, at) {
                     continue;
                 }
                 kept += 1;
+                *alike += 1;
                 if kept == 1 {
                     self.left = Some(beginning.free.clone());
                 }
@@ -395,6 +432,8 @@ pub(super) fn search(
     let sites = groups::sites(flows.network, if seed.is_multiple_of(2) { f64::INFINITY } else { above });
     let yard = groups::yard(flows, &sites, spans);
     let (mut best, mut low): (Option<(Vec<Link>, Carried)>, f64) = (None, rate);
+    let apart = yard.sites > 1;
+    let learn = if apart { LEARNT_APART } else { LEARNT };
     let mut turn = 0;
     if bias.len() != yard.types.len() {
         *bias = vec![1.0; yard.types.len()];
@@ -408,9 +447,14 @@ pub(super) fn search(
         let Some(worths) = covers.worths(target, budget)? else { continue };
         let mut random = Random::new(seed * 1000 + round);
         let worths: Vec<f64> = yard.types.iter().map(|t| worths[t.kind]).collect();
-        let much = if round == 0 { 0.0 } else { SHAKEN };
+        let much = match round {
+            0 => 0.0,
+            _ if apart && round % 4 > 1 => SHAKEN_APART,
+            _ => SHAKEN,
+        };
         let worths = shaken(&yard, &worths, bias, much, &mut random);
         let mut sweep = Sweep::new(&yard, target, &worths, LUCKS[(round % LUCKS.len() as u64) as usize]);
+        sweep.alike = if apart && round % 2 == 1 { ALIKE } else { WIDTH };
         let laid = sweep.plans(&mut random, budget);
         // What beginnings of plans leave over is worth less than was thought.
         if laid.is_empty()
@@ -419,7 +463,7 @@ pub(super) fn search(
             let of_type = |(t, free): (&Type, &u16)| f64::from(*free) / t.count as f64;
             let over: Vec<f64> = yard.types.iter().zip(free).map(of_type).collect();
             let mean = over.iter().sum::<f64>() / over.len() as f64;
-            bias.iter_mut().zip(over).for_each(|(bias, over)| *bias *= 1.0 + LEARNT * (mean - over));
+            bias.iter_mut().zip(over).for_each(|(bias, over)| *bias *= 1.0 + learn * (mean - over));
         }
         for laid in laid {
             let Some(placement) = placed(flows, &yard, &sites, &laid) else { continue };
@@ -461,6 +505,29 @@ mod tests {
         // A little more is too much for them.
         let mut more = Sweep::new(&yard, 10.1, &[2.4, 0.8, 0.4], LUCKS[0]);
         assert!(more.plans(&mut Random::new(1), &Budget::default()).is_empty());
+    }
+
+    /// Plans of 10 over six layers, two of which one site holds and four the other, at ways and a trunk of such rates.
+    fn two_sites(rate: f64, count: usize, way: f64, trunk: f64) -> Vec<Laid> {
+        let kinds = [2, 4].map(|held| vec![Span { held, first: false, last: false, rate }]);
+        let types = [0, 1].into_iter().map(|site| Type { site, kind: site, count }).collect();
+        let between = |rate: f64| vec![vec![f64::INFINITY, rate], vec![rate, f64::INFINITY]];
+        let yard = Yard::new(6, types, &kinds, between(way), between(trunk));
+        let worths = [2.0, 4.0].map(|worth| worth / count as f64);
+        Sweep::new(&yard, 10.0, &worths, LUCKS[0]).plans(&mut Random::new(1), &Budget::default())
+    }
+
+    #[test]
+    fn devices_side_by_side_cross_where_all_their_ways_together_carry_the_rate() {
+        // Two senders and two receivers have four ways.
+        assert!(!two_sites(5.0, 2, 2.5, f64::INFINITY).is_empty());
+        assert!(two_sites(5.0, 2, 2.4, f64::INFINITY).is_empty());
+    }
+
+    #[test]
+    fn no_more_crosses_than_what_sites_share() {
+        assert!(!two_sites(10.0, 1, f64::INFINITY, 10.0).is_empty());
+        assert!(two_sites(10.0, 1, f64::INFINITY, 9.9).is_empty());
     }
 
     #[test]
