@@ -4,14 +4,12 @@
 //! a file, a card's in the host's memory. The token's time and, of a card, its memory are predicted from the run with
 //! everything held, from the layers' bytes and from how quickly they come, and stand beside what the other run took.
 
-use super::speed::{self, Load, Seen};
-use crate::args::BenchRuntime;
+use super::speed::{self, Load, Seen, Side};
 use crate::failure::{Code, Failure};
-use crate::models::{self, LocalModel};
+use crate::models;
 use isotherm_core::offload;
 use isotherm_core::units::Bytes;
-use isotherm_runtime::cpu::Arithmetic;
-use isotherm_runtime::engine::{Card, CpuDevice};
+use isotherm_runtime::engine::Card;
 use isotherm_runtime::probe::offload::to_card;
 use serde::Serialize;
 
@@ -43,26 +41,20 @@ pub(super) struct Slower {
 }
 
 /// Decoding with everything held, and with a budget.
-pub(super) fn slower(
-    args: &BenchRuntime,
-    model: &LocalModel,
-    device: &CpuDevice,
-    arithmetic: Arithmetic,
-    budget: Bytes,
-) -> Result<Slower, Failure> {
-    let round = |load| speed::round_apart(args, model, device, arithmetic, load);
-    let layers: Vec<u64> = model.model.layer_bytes.iter().map(|bytes| bytes.0).collect();
-    let Some(card) = &device.card else {
+pub(super) fn slower(side: &Side<'_>, budget: Bytes) -> Result<Slower, Failure> {
+    let model = &side.model.model;
+    let layers: Vec<u64> = model.layer_bytes.iter().map(|bytes| bytes.0).collect();
+    let Some(card) = &side.device.card else {
         // What is refused is refused at once.
-        let less = round(Load::Within(budget))?;
-        let tpot_held = speed::median(&mut round(Load::All)?.token);
+        let less = side.round(Load::Within(budget))?;
+        let tpot_held = speed::median(&mut side.round(Load::All)?.token);
         let figures = less.offloaded.unwrap_or_default();
         let time = figures.reading.unwrap_or_default().as_secs_f64();
         let rate = figures.read_bytes as f64 / time.max(1e-9);
         let foretold = Foretold { rate, tpot_held, card: None };
-        return Ok(foretold.beside(arithmetic, budget, &layers, &less));
+        return Ok(foretold.beside(side, budget, &layers, &less));
     };
-    let ends = model.model.embedding_bytes.0 + if model.model.tied { 0 } else { model.model.head_bytes.0 };
+    let ends = model.embedding_bytes.0 + if model.tied { 0 } else { model.head_bytes.0 };
     let away = fewest(&layers, ends, budget).map_err(|least| {
         let what =
             format!("--weights-budget is {budget}; with as many layers elsewhere as there can be, it takes {least}");
@@ -70,17 +62,17 @@ pub(super) fn slower(
     })?;
     let largest = layers.iter().max().copied().unwrap_or(0);
     let rate = rate(card, largest)?;
-    let held = round(Load::All)?;
-    let less = round(Load::Away(away))?;
+    let mut held = side.round(Load::All)?;
+    let less = side.round(Load::Away(away))?;
     let saved = saved(&layers, away);
     let memory = held.card_bytes.zip(less.card_bytes).map(|(all, measured)| OnCard {
         all: Bytes(all),
         predicted: Bytes(all.saturating_sub(saved)),
         measured: Bytes(measured),
     });
-    let tpot_held = speed::median(&mut held.token.clone());
+    let tpot_held = speed::median(&mut held.token);
     Ok(Foretold { rate, tpot_held, card: Some((card.platform.refills_beside(), memory)) }
-        .beside(arithmetic, budget, &layers, &less))
+        .beside(side, budget, &layers, &less))
 }
 
 /// As few layers elsewhere as let the others, the buffers and `ends` fit a budget; else the least that would.
@@ -104,7 +96,7 @@ fn token(held: f64, bringing: f64, beside: bool) -> f64 {
     if beside { held.max(bringing) } else { held + bringing }
 }
 
-/// What is known before the run within the budget.
+/// What a token within the budget is foretold from.
 struct Foretold {
     /// Bytes per second at which layers come.
     rate: f64,
@@ -116,23 +108,19 @@ struct Foretold {
 
 impl Foretold {
     /// The same beside what was seen.
-    fn beside(self, arithmetic: Arithmetic, budget: Bytes, layers: &[u64], less: &Seen) -> Slower {
+    fn beside(self, side: &Side<'_>, budget: Bytes, layers: &[u64], less: &Seen) -> Slower {
         let figures = less.offloaded.unwrap_or_default();
         let (refills_beside, card) = self.card.unwrap_or((true, None));
-        let bringing = figures.pass_bytes as f64 / self.rate;
+        let bringing = if figures.pass_bytes == 0 { 0.0 } else { figures.pass_bytes as f64 / self.rate };
         let held = if figures.away == 0 { layers.iter().sum() } else { figures.held_bytes };
         Slower {
-            arithmetic: arithmetic.name(),
+            arithmetic: side.arithmetic.name(),
             budget,
             held: Bytes(held),
             layers_away: figures.away,
             read_rate: self.rate,
             tpot_held: self.tpot_held,
-            tpot_predicted: token(
-                self.tpot_held,
-                bringing,
-                figures.pass_bytes == 0 || refills_beside && figures.beside,
-            ),
+            tpot_predicted: token(self.tpot_held, bringing, refills_beside && figures.beside),
             tpot_measured: speed::median(&mut less.token.clone()),
             card,
         }

@@ -118,7 +118,7 @@ pub(super) fn run(ui: &Ui, args: &BenchRuntime) -> Done {
 /// What a budget for weights costs on a device, in each arithmetic; nothing where none is given.
 fn within(args: &BenchRuntime, model: &LocalModel, device: &CpuDevice) -> Result<Vec<Slower>, Failure> {
     let Some(budget) = args.weights_budget else { return Ok(Vec::new()) };
-    ways(model).iter().map(|&way| budget::slower(args, model, device, way, budget)).collect()
+    ways(model).iter().map(|&arithmetic| budget::slower(&Side { args, model, device, arithmetic }, budget)).collect()
 }
 
 /// The arithmetics that differ: where weights are not quantised, both are one.
@@ -206,7 +206,7 @@ fn on_device(
     let mut own: Vec<Samples> = ways.iter().map(|_| Samples::default()).collect();
     for round in 0..args.rounds {
         for (samples, &arithmetic) in own.iter_mut().zip(ways) {
-            let seen = round_apart(args, model, device, arithmetic, Load::All)?;
+            let seen = Side { args, model, device, arithmetic }.round(Load::All)?;
             samples.prefill.push(seen.prefill);
             samples.token.extend(seen.token);
             samples.add_together(seen.together);
@@ -260,26 +260,25 @@ pub(super) struct Seen {
     pub(super) card_bytes: Option<u64>,
 }
 
-/// A round on a thread of its own: the driver of a pipeline is bound to a core, and this leaves the caller's free.
-pub(super) fn round_apart(
-    args: &BenchRuntime,
-    model: &LocalModel,
-    device: &CpuDevice,
-    arithmetic: Arithmetic,
-    load: Load,
-) -> Result<Seen, Failure> {
-    std::thread::scope(|scope| scope.spawn(|| one_round(args, model, device, arithmetic, load)).join())
-        .map_err(|_| Failure::io("a round ended in a panic"))?
+/// A device and an arithmetic that a model is run with.
+pub(super) struct Side<'a> {
+    pub(super) args: &'a BenchRuntime,
+    pub(super) model: &'a LocalModel,
+    pub(super) device: &'a CpuDevice,
+    pub(super) arithmetic: Arithmetic,
+}
+
+impl Side<'_> {
+    /// A round on a thread of its own: the driver of a pipeline is bound to a core, and this leaves the caller's free.
+    pub(super) fn round(&self, load: Load) -> Result<Seen, Failure> {
+        std::thread::scope(|scope| scope.spawn(|| one_round(self, load)).join())
+            .map_err(|_| Failure::io("a round ended in a panic"))?
+    }
 }
 
 /// Loads the model, and runs one prompt and its answer, and several sequences together.
-fn one_round(
-    args: &BenchRuntime,
-    model: &LocalModel,
-    device: &CpuDevice,
-    arithmetic: Arithmetic,
-    load: Load,
-) -> Result<Seen, Failure> {
+fn one_round(side: &Side<'_>, load: Load) -> Result<Seen, Failure> {
+    let &Side { args, model, device, arithmetic } = side;
     let (prompt, output) = (args.prompt_tokens as usize, args.output_tokens as usize);
     let most = TOGETHER.iter().max().copied().unwrap_or(1);
     let room = (prompt + output).max(most * (SHORT + output).next_multiple_of(16));

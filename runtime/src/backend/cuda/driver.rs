@@ -76,7 +76,6 @@ unsafe impl Send for Recorded {}
 pub struct Pinned {
     at: *mut u8,
     bytes: usize,
-    context: Arc<CudaContext>,
     /// Streams whose copies may use it.
     streams: [Arc<CudaStream>; 2],
 }
@@ -104,9 +103,9 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // A copy may still use it. Of a device that does not say that it is done, it stays.
-        let done = self.streams.iter().all(|stream| stream.synchronize().is_ok());
-        if done && self.context.bind_to_thread().is_ok() {
+        // A copy may still use it. Of a device that does not say that it is done, it stays. Asking makes its context
+        // current.
+        if self.streams.iter().all(|stream| stream.synchronize().is_ok()) {
             // SAFETY: allocated by `Driver::pin` and freed once, after all copies that used it.
             let _ = unsafe { result::free_host(self.at.cast::<c_void>()) };
         }
@@ -238,7 +237,7 @@ impl Driver {
         // SAFETY: as above; zeros make every byte a value.
         unsafe { std::ptr::write_bytes(at, 0, bytes) };
         let streams = [Arc::clone(&self.stream), Arc::clone(&self.aside)];
-        Ok(Pinned { at, bytes, context: self.context.clone(), streams })
+        Ok(Pinned { at, bytes, streams })
     }
 
     /// Copies a part of pinned memory to the device without waiting. The part stays untouched until the copy is done.
