@@ -1,6 +1,8 @@
 //! The gate: the one way to a device. A request is counted, decided, booked and logged, in this order; what was not logged
 //! was not allowed.
 
+mod stood;
+
 use crate::authority::{Authority, Decision, POLICY_BYTES_MAX, PolicyError, Question, SYSTEM};
 use crate::directory::{DIRECTORY_BYTES_MAX, Directory, DirectoryError, RateLimit};
 use crate::ledger::{Booking, Ledger, LedgerError, Reservation};
@@ -22,6 +24,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+use stood::Stood;
 
 /// File of principals and pools inside an access folder.
 pub const DIRECTORY_FILE: &str = "principals.json";
@@ -199,6 +202,7 @@ pub struct Gate {
     stamp: Stamp,
     ledger: Ledger,
     rates: Rates,
+    stood: Option<Stood>,
 }
 
 fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, GateError> {
@@ -253,6 +257,7 @@ impl Gate {
             stamp,
             ledger: Ledger::open(folder)?,
             rates: Rates::open(folder)?,
+            stood: None,
         })
     }
 
@@ -458,11 +463,15 @@ impl Gate {
         record(vec![released]).map_err(GateError::NotLogged)
     }
 
-    /// Whether a principal, or the lease it uses, still counts: asked between steps of a long job.
+    /// Whether a principal, or the lease it uses, still counts: asked between steps of a long job. Policies know time in
+    /// seconds, so that as long as the rules are the same, what was allowed is asked of them once a second only.
     ///
     /// Errors: rules that cannot be relied on.
     pub fn still_allowed(&mut self, request: &Request<'_>) -> Result<Option<Decision>, GateError> {
         let rules = self.rules()?;
+        if self.stood.as_ref().is_some_and(|stood| stood.is_same(&rules, request)) {
+            return Ok(None);
+        }
         for (permission, device, _) in request.asked() {
             let question = Question {
                 principal: request.principal,
@@ -475,9 +484,11 @@ impl Gate {
             };
             let decision = rules.decide(&question);
             if !decision.allowed {
+                self.stood = None;
                 return Ok(Some(decision));
             }
         }
+        self.stood = Some(Stood::new(rules, request));
         Ok(None)
     }
 

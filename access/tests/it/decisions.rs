@@ -3,7 +3,7 @@
 use crate::support::{GIB, NOW, at, decide, directory, edited, enter, gate, id, identity, question, request};
 use isotherm_access::authority::{POLICIES, PolicyError, SYSTEM};
 use isotherm_access::directory::DirectoryError;
-use isotherm_access::{Authority, Directory, GateError, Permission, Principal, Role};
+use isotherm_access::{Authority, Directory, GateError, Permission, Principal, Request, Role};
 use isotherm_audit::log::EventKind;
 use std::collections::BTreeSet;
 use tempfile::tempdir;
@@ -222,6 +222,28 @@ fn what_an_administrator_changes_counts_at_once_in_every_process() {
     let wrong = one.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |_, site| site.push_str("permit"));
     assert!(matches!(wrong, Err(GateError::Policy(_))));
     assert_eq!(std::fs::read(folder.path().join("principals.json")).expect("readable"), before);
+}
+
+#[test]
+fn what_was_allowed_a_moment_ago_says_nothing_about_another_request() {
+    let folder = tempdir().expect("a folder");
+    let site = r#"forbid (principal, action, resource is Device) when { context.now > 1795478400 };
+        forbid (principal, action, resource == Device::"gpu1");"#;
+    let mut gate = gate(folder.path(), &directory());
+    gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |_, own| own.push_str(site)).expect("it may");
+    let (asks, both) = ([Permission::ComputeExecute], [Permission::ComputeExecute, Permission::DeviceAllocate]);
+    let devices = [("gpu0", 0)];
+    let mut allowed = |asked: &Request<'_>| gate.still_allowed(asked).expect("readable").is_none();
+    let one = request(3, &asks, &devices);
+    assert!(allowed(&one) && allowed(&one));
+    assert!(!allowed(&request(4, &asks, &devices)), "somebody else");
+    assert!(allowed(&one));
+    assert!(!allowed(&request(3, &both, &devices)), "something else");
+    assert!(allowed(&one));
+    assert!(!allowed(&request(3, &asks, &[("gpu0", 0), ("gpu1", 0)])), "on something else");
+    assert!(allowed(&one));
+    assert!(!allowed(&Request { now: at("2026-11-24T00:00:01Z"), ..one.clone() }), "at another time");
+    assert!(allowed(&one), "what was refused is not remembered either");
 }
 
 #[test]
