@@ -88,7 +88,7 @@ pub struct Job<'a> {
     pub stop: &'a [u32],
     /// Most requests that wait for admission; any number where absent.
     pub waiting_max: Option<u32>,
-    /// Steps to do and time while no request is there, for measurements.
+    /// Steps to do and time while no request is there, for measurements; what the load's own took is kept then too.
     pub idle: &'a [StepShape],
 }
 
@@ -226,6 +226,7 @@ fn admitted(
         weights_folder: ready.weights_folder.clone(),
         looks_beside: false,
         idle: job.idle,
+        keeps_steps: !job.idle.is_empty(),
     };
     let mut stopped = None;
     let pace = Pace::default();

@@ -67,6 +67,8 @@ pub struct Orders<'a> {
     pub looks_beside: bool,
     /// Steps that are done and timed, in turn, while no request is there: how fast the devices are meanwhile.
     pub idle: &'a [StepShape],
+    /// Whether what each step took is kept.
+    pub keeps_steps: bool,
 }
 
 /// How much memory weights may take, and where those go that do not fit.
@@ -170,6 +172,15 @@ impl Ending {
     }
 }
 
+/// A step that was done for requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    /// Its shape.
+    pub shape: StepShape,
+    /// How long each stage was busy with it, in the plan's order.
+    pub busy: Vec<SimDuration>,
+}
+
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Executed {
@@ -190,6 +201,8 @@ pub struct Executed {
     pub neighbours: Option<Neighbours>,
     /// What the steps took that were asked for while no request was there; without those that no stage has room for.
     pub idle: Vec<Idle>,
+    /// All steps in order; empty where nobody asked.
+    pub steps: Vec<Taken>,
 }
 
 /// Executes a plan on this host's devices. `observe` is told of every token, in order, and may end its answer or the run.

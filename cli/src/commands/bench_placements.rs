@@ -427,6 +427,7 @@ impl Placed<'_> {
             weights_folder: None,
             looks_beside: true,
             idle: &[],
+            keeps_steps: false,
         };
         let mut go_on = |_: isotherm_runtime::execute::Token<'_>| {
             if interrupt::flag().load(Ordering::Relaxed) { Verdict::EndRun } else { Verdict::GoOn }

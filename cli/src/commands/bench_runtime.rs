@@ -3,9 +3,10 @@
 //!
 //! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation
 //! finds, requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by
-//! the same policy. What differs is how long steps really take. A machine that is shared with others is now faster, now
-//! slower, for seconds or minutes: while no request is there, single steps are timed between the load's own; the load
-//! is simulated once more with steps as much longer as those were, and both errors stand side by side.
+//! the same policy. What differs is how long steps really take. Where others share the machine, the simulation's are as
+//! much longer as they made the probe's on average. And such a machine is now faster, now slower, for seconds or
+//! minutes: the load is simulated once more with steps as much longer as its own were in the mean, those of prompts and
+//! all others apart, and both errors stand side by side: the second is that of everything but the speed.
 
 mod budget;
 mod peer;
@@ -21,7 +22,7 @@ use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, percent, table};
 use crate::{files, interrupt, models, trust};
-use isotherm_core::cost::StepShape;
+use isotherm_core::cost::{OperatorProfile, StepShape};
 use isotherm_core::ids::Layers;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::SimulationReport;
@@ -29,7 +30,7 @@ use isotherm_core::trace::Statistic;
 use isotherm_core::units::{Hertz, Seconds};
 use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Workload};
-use isotherm_runtime::execute::{Arriving, Idle, Verdict};
+use isotherm_runtime::execute::{Arriving, Idle, Taken, Verdict};
 use isotherm_sim::Options;
 use isotherm_sim::sensitivity::slowed;
 use serde::Serialize;
@@ -58,8 +59,7 @@ const SEEN_MIN: usize = 10;
 struct Row {
     metric: &'static str,
     predicted: f64,
-    /// The same with steps as fast as single ones were in the run's pauses, or around it where there were too few;
-    /// absent where the device is unknown.
+    /// The same with steps as fast as the load's own were in the mean; absent where the device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_seen: Option<f64>,
     measured: f64,
@@ -83,14 +83,8 @@ struct Speed {
     /// In its pauses, one of one sequence and one of a short prompt, again and again; absent where there were too few.
     #[serde(skip_serializing_if = "Option::is_none")]
     during: Option<Off>,
-}
-
-impl Speed {
-    /// What the load met: in its pauses, or between before and after.
-    fn met(&self) -> Off {
-        let middle = |of: fn(&Off) -> f64| (of(&self.before) + of(&self.after)) / 2.0;
-        self.during.unwrap_or_else(|| Off { decode: middle(|off| off.decode), prompt: middle(|off| off.prompt) })
-    }
+    /// Of the load's own steps, all together.
+    own: Off,
 }
 
 /// What came of one share of the capacity.
@@ -108,7 +102,8 @@ struct Served {
 }
 
 impl Served {
-    /// How far the machine was from its probe around the load, as a share; zero where that is unknown.
+    /// How far the machine was from its probe around the load, as a share; zero where that is unknown. What the load
+    /// itself met does not count, so that no load is chosen for how well it was foretold.
     fn drift(&self) -> f64 {
         let off = self.speed.iter().flat_map(|speed| [Some(speed.before), Some(speed.after), speed.during]);
         off.flatten().map(Off::most).fold(0.0, f64::max)
@@ -194,6 +189,8 @@ struct Prepared {
     bench: Bench,
     sealed: Sealed,
     ready: Ready,
+    /// The problem with steps as much longer as others made them on average while the machine was probed.
+    shared: PlacementProblem,
     /// Requests per second that the simulation serves at most.
     capacity: f64,
     /// The device that holds the model.
@@ -210,20 +207,27 @@ impl Prepared {
                 .remedy("give a smaller --together, or a smaller model")
         })?;
         let ready = ready(ui, &sealed)?;
-        let capacity = capacity(&ready, args)?;
-        ui.note(format!("  the simulation serves {capacity:.3} requests/s at most"));
         let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
-        Ok(Self { bench, sealed, ready, capacity, device })
+        let shared_slow = profile(&ready, &device).and_then(|profile| profile.conditions.as_ref()?.shared_slow);
+        let shared = shared_slow.and_then(|times| slowed(&ready.problem, times, times));
+        let shared = shared.unwrap_or_else(|| ready.problem.clone());
+        let capacity = capacity(&ready, &shared, args)?;
+        let lost = shared_slow.map_or(0.0, |times| times - 1.0);
+        ui.note(format!(
+            "  the simulation serves {capacity:.3} requests/s at most, with {} for those who share the machine",
+            percent(lost)
+        ));
+        Ok(Self { bench, sealed, ready, shared, capacity, device })
     }
 
     /// Simulates and serves requests that arrive at a share of the capacity, single steps timed alone before, in its
     /// pauses, and after.
     fn served(&self, ui: &Ui, args: &BenchRuntime, share: f64) -> Result<Served, Failure> {
-        let Self { bench, ready, .. } = self;
+        let Self { bench, ready, shared, .. } = self;
         let name = format!("{:.0}", share * 100.0);
         let rate = Hertz::new(share * self.capacity).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
         let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
-        let first = isotherm_sim::simulate(&ready.plan, &ready.problem, &drawn_load, &options(args.seed))
+        let first = isotherm_sim::simulate(&ready.plan, shared, &drawn_load, &options(args.seed))
             .map_err(|e| unsimulated(&e))?;
         let trace = first.trace.ok_or_else(|| Failure::io("the simulation kept no trace"))?;
         let text = requests_csv(&trace);
@@ -232,7 +236,7 @@ impl Prepared {
         let simulated = |problem: &PlacementProblem| {
             isotherm_sim::replay(&ready.plan, problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))
         };
-        let predicted = simulated(&ready.problem)?;
+        let predicted = simulated(shared)?;
         files::write_json(&bench.folder.join(format!("simulation-load-{name}.json")), &predicted)?;
         let prompts = drawn(&load, ready.model.geometry.vocabulary, args.seed);
         let job = Job {
@@ -252,12 +256,9 @@ impl Prepared {
             return Err(Failure::io("interrupted; the runs made so far are kept"));
         }
         let after = bench.drift(&self.device)?;
-        let during = self.during(&executed.idle);
-        let speed = before.zip(after).map(|(before, after)| Speed { before, after, during });
-        let slower = speed.as_ref().and_then(|speed| {
-            let met = speed.met();
-            slowed(&ready.problem, 1.0 / (1.0 + met.decode), 1.0 / (1.0 + met.prompt))
-        });
+        let (during, own) = (self.during(&executed.idle), self.own(&executed.steps));
+        let speed = before.zip(after).zip(own).map(|((before, after), own)| Speed { before, after, during, own });
+        let slower = own.and_then(|own| slowed(&ready.problem, 1.0 / (1.0 + own.decode), 1.0 / (1.0 + own.prompt)));
         let as_seen = slower.map(|problem| simulated(&problem)).transpose()?;
         let rows = compare(share, &predicted, as_seen.as_ref(), &record.metrics);
         Ok(Served { share, capacity_hertz: self.capacity, rows, speed, record: output })
@@ -266,8 +267,7 @@ impl Prepared {
     /// How far steps in the pauses of a load were from what their device's profile says; none where too few were timed.
     fn during(&self, idle: &[Idle]) -> Option<Off> {
         let total = self.ready.problem.model.layers();
-        let graph = &self.ready.problem.graph;
-        let profile = graph.find(&self.device).and_then(|device| graph.device(device).profiles.first())?;
+        let profile = profile(&self.ready, &self.device)?;
         let error = |idle: &Idle| {
             let predicted = profile.step(Layers::new(0, total), total, &idle.shape);
             let measured = idle.typical().filter(|_| idle.seconds.len() >= SEEN_MIN)?;
@@ -276,6 +276,29 @@ impl Prepared {
         let [decode, prompt] = idle else { return None };
         Some(Off { decode: error(decode)?, prompt: error(prompt)? })
     }
+
+    /// How far the load's own steps were, all together, from what their device's profile says: those that took in
+    /// prompts, and all others. None where there were none of either.
+    fn own(&self, steps: &[Taken]) -> Option<Off> {
+        let total = self.ready.problem.model.layers();
+        let profile = profile(&self.ready, &self.device)?;
+        let error = |prompts: bool| {
+            let of = steps.iter().filter(|step| step.shape.prefills.is_empty() != prompts);
+            let seconds = of.map(|step| {
+                let busy: f64 = step.busy.iter().map(|busy| busy.seconds().value()).sum();
+                (profile.step(Layers::new(0, total), total, &step.shape).value(), busy)
+            });
+            let (predicted, measured) = seconds.fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
+            (measured > 0.0).then(|| predicted / measured - 1.0)
+        };
+        Some(Off { decode: error(false)?, prompt: error(true)? })
+    }
+}
+
+/// The profile of a device.
+fn profile<'a>(ready: &'a Ready, device: &str) -> Option<&'a OperatorProfile> {
+    let graph = &ready.problem.graph;
+    graph.find(device).and_then(|device| graph.device(device).profiles.first())
 }
 
 /// One stage on any device, with room for the requests in service.
@@ -317,11 +340,11 @@ fn unsimulated(error: &dyn std::error::Error) -> Failure {
 }
 
 /// Requests per second with twice as many clients as are served at once.
-fn capacity(ready: &Ready, args: &BenchRuntime) -> Result<f64, Failure> {
+fn capacity(ready: &Ready, problem: &PlacementProblem, args: &BenchRuntime) -> Result<f64, Failure> {
     let clients = args.together.saturating_mul(2);
     let load = workload(Arrivals::ClosedLoop { clients }, SATURATED.max(4 * args.together));
     let report =
-        isotherm_sim::simulate(&ready.plan, &ready.problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))?;
+        isotherm_sim::simulate(&ready.plan, problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))?;
     let mean = f64::from(ANSWERS.min + ANSWERS.max) / 2.0;
     match report.metrics.get("tokens_per_second") {
         Some(rate) if rate.mean > 0.0 => Ok(rate.mean / mean),
@@ -381,7 +404,8 @@ fn describe(result: &Rows) -> String {
         Some(speed) => {
             let off = |off: Off| format!("{} and {}", percent(off.decode), percent(off.prompt));
             let during = speed.during.map_or_else(|| "too few".to_owned(), off);
-            format!("{} before, {during} in its pauses, {} after", off(speed.before), off(speed.after))
+            let (before, after, own) = (off(speed.before), off(speed.after), off(speed.own));
+            format!("{before} before, {during} in its pauses, {after} after, {own} of its own")
         }
         None => "not timed, the device is unknown".to_owned(),
     });
@@ -390,8 +414,8 @@ fn describe(result: &Rows) -> String {
     let stopped = if result.interrupted { "; stopped before its end" } else { "" };
     let probed = if result.probes == 1 { "once".to_owned() } else { format!("{} times", result.probes) };
     format!(
-        "{}\n  single steps alone around and in each load, predicted against measured, of decoding and \
-         of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
+        "{}\n  single steps alone around and in each load, and its own together, predicted against measured, of \
+         decoding and of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
          {busy}{stopped}\n{}",
         table(&cells, &[2, 3, 4, 5, 6]),
         result.requests,

@@ -1,7 +1,9 @@
 //! The coordinator: the scheduler's batches through the pipeline, in the order in which they were formed.
 
 use super::idle::Idling;
-use super::{Arriving, Ending, ExecuteError, Executed, Neighbours, Orders, Prompt, Token, Verdict, WeightsBudget};
+use super::{
+    Arriving, Ending, ExecuteError, Executed, Neighbours, Orders, Prompt, Taken, Token, Verdict, WeightsBudget,
+};
 use crate::engine::Offloaded;
 use crate::engine::pass::Pass;
 use crate::engine::pipeline::{Pipeline, StagePlace};
@@ -34,6 +36,7 @@ pub(super) struct Driver<'a> {
     offloaded: Option<Offloaded>,
     neighbours: Option<Neighbours>,
     idling: Idling,
+    taken: Vec<Taken>,
     begin: Instant,
     submitted: usize,
     last: SimTime,
@@ -89,6 +92,7 @@ impl<'a> Driver<'a> {
             offloaded: None,
             neighbours: orders.looks_beside.then(Neighbours::default),
             idling: Idling::new(orders.idle, places),
+            taken: Vec::new(),
             begin: Instant::now(),
             submitted: 0,
             last: SimTime::ZERO,
@@ -277,6 +281,10 @@ impl<'a> Driver<'a> {
             let decodes = batch.shape.prefills.is_empty().then_some(batch.shape.decodes);
             neighbours.add(decodes, &pass.busy_ns, &pass.beside, pass.looking_ns);
         }
+        if self.orders.keeps_steps {
+            let busy = pass.busy_ns.iter().map(|&busy| SimDuration(busy)).collect();
+            self.taken.push(Taken { shape: batch.shape.clone(), busy });
+        }
         let mut go_on = true;
         let mut ended: Vec<RequestId> = Vec::new();
         let yielding = batch.items.iter().filter(|item| item.work.yields()).map(|item| item.request);
@@ -344,9 +352,9 @@ impl<'a> Driver<'a> {
             steps: Vec::new(),
         };
         let preemptions = self.scheduler.preemptions();
-        let Self { answers, offloaded, neighbours, idling, .. } = self;
+        let Self { answers, offloaded, neighbours, idling, taken: steps, .. } = self;
         let idle = idling.taken();
-        Executed { trace, answers, endings, preemptions, interrupted, offloaded, neighbours, idle }
+        Executed { trace, answers, endings, preemptions, interrupted, offloaded, neighbours, idle, steps }
     }
 }
 

@@ -427,7 +427,11 @@ pub(super) fn measure(
     let neighbours = Some(f64::from(beside) / f64::from(all.max(1))).filter(|share| *share > 0.0);
     let slowed: Vec<f64> = bench.timed.iter().filter_map(|entry| entry.layers.slowed_beside()).collect();
     let neighbours_slow = neighbours.and((!slowed.is_empty()).then(|| median(slowed)));
-    let conditions = Conditions { slowed: device.slowdown(), disturbed, neighbours, neighbours_slow, ..conditions() };
+    let (took, counted) =
+        bench.timed.iter().map(|entry| entry.layers.of_all()).fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
+    let shared_slow = Some(took / counted).filter(|times| times.is_finite() && *times > 1.0);
+    let of_passes = Conditions { disturbed, neighbours, neighbours_slow, shared_slow, ..conditions() };
+    let conditions = Conditions { slowed: device.slowdown(), ..of_passes };
     Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
 }
 

@@ -88,6 +88,12 @@ impl Samples {
         enough.then(|| mean(&beside) / self.mean())
     }
 
+    /// Seconds that all of them took, disturbed or not, and that as many of those that count would have.
+    pub(super) fn of_all(&self) -> (f64, f64) {
+        let all = self.all.iter().map(|sample| sample.nanoseconds as f64).sum::<f64>() * 1e-9;
+        (all, self.typical() * self.all.len() as f64)
+    }
+
     /// The median in seconds.
     pub(super) fn median(&self) -> f64 {
         quantile(&self.counting(), 0.5) * 1e-9

@@ -162,6 +162,7 @@ impl Planned {
             weights_folder: None,
             looks_beside: false,
             idle: &[],
+            keeps_steps: false,
         }
     }
 
