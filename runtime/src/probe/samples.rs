@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn what_sharing_costs_is_seen_in_all_samples_against_those_that_count() {
+        let mut samples = of(&[100, 102, 104]);
+        assert_eq!(samples.of_all(), (306e-9, 306e-9));
+        samples.add_if(false, Reading::UNKNOWN, 300);
+        samples.add_if(true, beside_a_neighbour(), 204);
+        let (all, counted) = samples.of_all();
+        assert!((all - 810e-9).abs() < 1e-15 && (counted - 5.0 * 102e-9).abs() < 1e-15, "{all} {counted}");
+        assert_eq!(Samples::default().of_all(), (0.0, 0.0));
+    }
+
+    #[test]
     fn disturbed_samples_count_only_where_there_are_too_few_others() {
         let mut samples = of(&[100, 102]);
         for time in [700, 900, 950] {

@@ -263,7 +263,7 @@ fn steps_timed_while_no_request_is_there_change_no_token_and_no_record() {
         // A pause of about two seconds, a thousand times as long as a step of this model.
         let times = (0..prompts.len() as u64).map(|i| SimTime(i / 4 * 2_000_000_000)).collect();
         let shapes = [StepShape::decode(2, 40.0), StepShape::prefill(20, 0, true), StepShape::decode(1, 1e6)];
-        let orders = Orders { idle: &shapes, ..planned.orders() };
+        let orders = Orders { idle: &shapes, keeps_steps: true, ..planned.orders() };
         let found = execute(&orders, &prompts, &Arriving::At(times), &mut |_| Verdict::GoOn).expect("it runs");
         assert_eq!(found.answers, expected.answers, "{stages} stages");
         // No stage has room for a million positions.
@@ -273,7 +273,14 @@ fn steps_timed_while_no_request_is_there_change_no_token_and_no_record() {
         // What the stages did for requests is what is recorded: each prompt's tokens, and all but the last of each answer.
         let tokens: u64 = prompts.iter().map(|p| p.tokens.len() as u64 + u64::from(p.output_tokens) - 1).sum();
         assert!(found.trace.stages.iter().all(|stage| stage.tokens == tokens), "{:?}", found.trace.stages);
-        assert!(expected.idle.is_empty());
+        // So it is in the steps that were kept, of which none was timed in a pause.
+        let kept: u64 = found.steps.iter().map(|step| u64::from(step.shape.tokens())).sum();
+        assert_eq!(kept, tokens);
+        for (at, stage) in found.trace.stages.iter().enumerate() {
+            let busy: u64 = found.steps.iter().map(|step| step.busy[at].0).sum();
+            assert_eq!((stage.steps, stage.busy_ns.0), (found.steps.len() as u64, busy), "stage {at}");
+        }
+        assert!(expected.idle.is_empty() && expected.steps.is_empty());
     }
 }
 
