@@ -94,6 +94,8 @@ struct Served {
     share: f64,
     /// Requests per second that the simulation from this load's probe serves at most.
     capacity_hertz: f64,
+    /// How many times as long as undisturbed the simulation's steps are for those who share the machine.
+    shared_slow: f64,
     rows: Vec<Row>,
     /// How far single steps were off around the load; absent where their device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,7 +191,9 @@ struct Prepared {
     bench: Bench,
     sealed: Sealed,
     ready: Ready,
-    /// The problem with steps as much longer as others made them on average while the machine was probed.
+    /// How many times as long as undisturbed others made steps on average while the machine was probed, and the problem
+    /// with such steps.
+    shared_slow: f64,
     shared: PlacementProblem,
     /// Requests per second that the simulation serves at most.
     capacity: f64,
@@ -209,15 +213,14 @@ impl Prepared {
         let ready = ready(ui, &sealed)?;
         let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
         let shared_slow = profile(&ready, &device).and_then(|profile| profile.conditions.as_ref()?.shared_slow);
-        let shared = shared_slow.and_then(|times| slowed(&ready.problem, times, times));
-        let shared = shared.unwrap_or_else(|| ready.problem.clone());
+        let slower = shared_slow.and_then(|times| Some((times, slowed(&ready.problem, times, times)?)));
+        let (shared_slow, shared) = slower.unwrap_or_else(|| (1.0, ready.problem.clone()));
         let capacity = capacity(&ready, &shared, args)?;
-        let lost = shared_slow.map_or(0.0, |times| times - 1.0);
         ui.note(format!(
-            "  the simulation serves {capacity:.3} requests/s at most, with {} for those who share the machine",
-            percent(lost)
+            "  the simulation serves {capacity:.3} requests/s at most, with steps {} longer for others on the machine",
+            percent(shared_slow - 1.0)
         ));
-        Ok(Self { bench, sealed, ready, shared, capacity, device })
+        Ok(Self { bench, sealed, ready, shared_slow, shared, capacity, device })
     }
 
     /// Simulates and serves requests that arrive at a share of the capacity, single steps timed alone before, in its
@@ -261,7 +264,8 @@ impl Prepared {
         let slower = own.and_then(|own| slowed(&ready.problem, 1.0 / (1.0 + own.decode), 1.0 / (1.0 + own.prompt)));
         let as_seen = slower.map(|problem| simulated(&problem)).transpose()?;
         let rows = compare(share, &predicted, as_seen.as_ref(), &record.metrics);
-        Ok(Served { share, capacity_hertz: self.capacity, rows, speed, record: output })
+        let (capacity_hertz, shared_slow) = (self.capacity, self.shared_slow);
+        Ok(Served { share, capacity_hertz, shared_slow, rows, speed, record: output })
     }
 
     /// How far steps in the pauses of a load were from what their device's profile says; none where too few were timed.
