@@ -141,7 +141,7 @@ fn ways(plan: &FeasiblePlan, problem: &PlacementProblem) -> Vec<usize> {
 }
 
 /// Most tokens of a step that weights are read for rather than computed with: what slows decoding slows it.
-const READ: u32 = 8;
+pub const READ: u32 = 8;
 
 /// The problem on devices whose steps take so many times as long as measured, as where somebody else uses their memory
 /// or cores too: those that decode, and those that take in prompts. None where that makes no problem, where times of

@@ -204,6 +204,7 @@ fn what_an_administrator_changes_counts_at_once_in_every_process() {
     let devices = [("gpu0", 0)];
     let asks = [Permission::ComputeExecute];
     assert!(enter(&mut other, &request(3, &asks, &devices)).0.is_ok());
+    assert!(other.still_allowed(&request(3, &asks, &devices)).expect("readable").is_none(), "remembered for a second");
     one.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |directory, _| {
         directory.revoked_keys.insert(id(3));
     })

@@ -3,10 +3,12 @@
 //!
 //! The devices are probed, a plan is made, simulated and sealed. Then, at shares of the capacity that the simulation
 //! finds, requests arrive at random times; the very same arrivals and lengths are simulated first and served then, by
-//! the same policy. What differs is how long steps really take. Where others share the machine, the simulation's are as
-//! much longer as they made the probe's on average. And such a machine is now faster, now slower, for seconds or
-//! minutes: the load is simulated once more with steps as much longer as its own were in the mean, those of prompts and
-//! all others apart, and both errors stand side by side: the second is that of everything but the speed.
+//! the same policy. What differs is how long steps really take. Tables of a profile hold undisturbed steps; a load is
+//! foretold with steps as much longer as all of the probe's were on average, and the error of the tables alone, which is
+//! what `isotherm simulate` says, stands beside it. A machine that is shared with others is now faster, now slower, for
+//! seconds or minutes: the load is simulated once more with steps as much longer as its own were, those of prompts and
+//! all others each in the mean. That error is of scheduling and queueing, without the mean error of steps, be it the
+//! machine's or the tables'.
 
 mod budget;
 mod peer;
@@ -22,8 +24,7 @@ use crate::execution::{self, Job, Ready};
 use crate::failure::{Code, Done, Failure};
 use crate::ui::{Ui, percent, table};
 use crate::{files, interrupt, models, trust};
-use isotherm_core::cost::{OperatorProfile, StepShape};
-use isotherm_core::ids::Layers;
+use isotherm_core::cost::StepShape;
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::record::SimulationReport;
 use isotherm_core::trace::Statistic;
@@ -32,7 +33,7 @@ use isotherm_core::workload::replay::Replay;
 use isotherm_core::workload::{Arrivals, Length, Workload};
 use isotherm_runtime::execute::{Arriving, Idle, Taken, Verdict};
 use isotherm_sim::Options;
-use isotherm_sim::sensitivity::slowed;
+use isotherm_sim::sensitivity::{READ, slowed};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -59,12 +60,17 @@ const SEEN_MIN: usize = 10;
 struct Row {
     metric: &'static str,
     predicted: f64,
-    /// The same with steps as fast as the load's own were in the mean; absent where the device is unknown.
+    /// The same with steps as the tables alone say.
+    tables: f64,
+    /// The same with steps as fast as the load's own were, about, in the mean; absent where the device is unknown, or
+    /// more requests are served together than steps that only decode can be told from others by.
     #[serde(skip_serializing_if = "Option::is_none")]
     as_seen: Option<f64>,
     measured: f64,
     /// `predicted / measured - 1`.
     error: f64,
+    /// `tables / measured - 1`.
+    error_tables: f64,
     /// `as_seen / measured - 1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     error_as_seen: Option<f64>,
@@ -83,8 +89,9 @@ struct Speed {
     /// In its pauses, one of one sequence and one of a short prompt, again and again; absent where there were too few.
     #[serde(skip_serializing_if = "Option::is_none")]
     during: Option<Off>,
-    /// Of the load's own steps, all together.
-    own: Off,
+    /// Of the load's own steps, all together; absent where there were none of either kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own: Option<Off>,
 }
 
 /// What came of one share of the capacity.
@@ -94,8 +101,10 @@ struct Served {
     share: f64,
     /// Requests per second that the simulation from this load's probe serves at most.
     capacity_hertz: f64,
-    /// How many times as long as undisturbed the simulation's steps are for those who share the machine.
-    shared_slow: f64,
+    /// How many times as long as the tables say the simulation's steps are, as the probe's were on average; absent where
+    /// that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    average_slow: Option<f64>,
     rows: Vec<Row>,
     /// How far single steps were off around the load; absent where their device is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -191,10 +200,10 @@ struct Prepared {
     bench: Bench,
     sealed: Sealed,
     ready: Ready,
-    /// How many times as long as undisturbed others made steps on average while the machine was probed, and the problem
-    /// with such steps.
-    shared_slow: f64,
-    shared: PlacementProblem,
+    /// How many times as long as the tables say steps were on average while the machine was probed, where that is known,
+    /// and the problem with such steps.
+    average_slow: Option<f64>,
+    average: PlacementProblem,
     /// Requests per second that the simulation serves at most.
     capacity: f64,
     /// The device that holds the model.
@@ -212,25 +221,28 @@ impl Prepared {
         })?;
         let ready = ready(ui, &sealed)?;
         let device = sealed.plan.stages.first().and_then(|stage| stage.devices.first()).cloned().unwrap_or_default();
-        let shared_slow = profile(&ready, &device).and_then(|profile| profile.conditions.as_ref()?.shared_slow);
-        let slower = shared_slow.and_then(|times| Some((times, slowed(&ready.problem, times, times)?)));
-        let (shared_slow, shared) = slower.unwrap_or_else(|| (1.0, ready.problem.clone()));
-        let capacity = capacity(&ready, &shared, args)?;
+        let graph = &ready.problem.graph;
+        let profile = graph.find(&device).and_then(|device| graph.device(device).profiles.first());
+        let times = profile.and_then(|profile| profile.conditions.as_ref()?.average_slow);
+        let slower = times.and_then(|times| Some((times, slowed(&ready.problem, times, times)?)));
+        let (average_slow, average) = slower.map_or_else(|| (None, ready.problem.clone()), |(t, p)| (Some(t), p));
+        let capacity = capacity(&ready, &average, args)?;
+        let longer =
+            average_slow.map_or_else(|| "as long as".to_owned(), |times| format!("{times:.3} times as long as"));
         ui.note(format!(
-            "  the simulation serves {capacity:.3} requests/s at most, with steps {} longer for others on the machine",
-            percent(shared_slow - 1.0)
+            "  the simulation serves {capacity:.3} requests/s at most, with steps {longer} the probe's tables say"
         ));
-        Ok(Self { bench, sealed, ready, shared_slow, shared, capacity, device })
+        Ok(Self { bench, sealed, ready, average_slow, average, capacity, device })
     }
 
     /// Simulates and serves requests that arrive at a share of the capacity, single steps timed alone before, in its
     /// pauses, and after.
     fn served(&self, ui: &Ui, args: &BenchRuntime, share: f64) -> Result<Served, Failure> {
-        let Self { bench, ready, shared, .. } = self;
+        let Self { bench, ready, average, .. } = self;
         let name = format!("{:.0}", share * 100.0);
         let rate = Hertz::new(share * self.capacity).map_err(|e| Failure::io(format!("the rate is no number: {e}")))?;
         let drawn_load = workload(Arrivals::Poisson { rate }, args.requests);
-        let first = isotherm_sim::simulate(&ready.plan, shared, &drawn_load, &options(args.seed))
+        let first = isotherm_sim::simulate(&ready.plan, average, &drawn_load, &options(args.seed))
             .map_err(|e| unsimulated(&e))?;
         let trace = first.trace.ok_or_else(|| Failure::io("the simulation kept no trace"))?;
         let text = requests_csv(&trace);
@@ -239,7 +251,7 @@ impl Prepared {
         let simulated = |problem: &PlacementProblem| {
             isotherm_sim::replay(&ready.plan, problem, &load, &options(args.seed)).map_err(|e| unsimulated(&e))
         };
-        let predicted = simulated(shared)?;
+        let (predicted, of_tables) = (simulated(average)?, simulated(&ready.problem)?);
         files::write_json(&bench.folder.join(format!("simulation-load-{name}.json")), &predicted)?;
         let prompts = drawn(&load, ready.model.geometry.vocabulary, args.seed);
         let job = Job {
@@ -260,20 +272,26 @@ impl Prepared {
         }
         let after = bench.drift(&self.device)?;
         let (during, own) = (self.during(&executed.idle), self.own(&executed.steps));
-        let speed = before.zip(after).zip(own).map(|((before, after), own)| Speed { before, after, during, own });
-        let slower = own.and_then(|own| slowed(&ready.problem, 1.0 / (1.0 + own.decode), 1.0 / (1.0 + own.prompt)));
+        let speed = before.zip(after).map(|(before, after)| Speed { before, after, during, own });
+        // Of longer steps the tables do not tell whether they only decode.
+        let told = own.filter(|_| args.together <= READ);
+        let slower = told.and_then(|own| slowed(&ready.problem, 1.0 / (1.0 + own.decode), 1.0 / (1.0 + own.prompt)));
         let as_seen = slower.map(|problem| simulated(&problem)).transpose()?;
-        let rows = compare(share, &predicted, as_seen.as_ref(), &record.metrics);
-        let (capacity_hertz, shared_slow) = (self.capacity, self.shared_slow);
-        Ok(Served { share, capacity_hertz, shared_slow, rows, speed, record: output })
+        let rows = compare(share, (&predicted, &of_tables), as_seen.as_ref(), &record.metrics);
+        let (capacity_hertz, average_slow) = (self.capacity, self.average_slow);
+        Ok(Served { share, capacity_hertz, average_slow, rows, speed, record: output })
     }
 
-    /// How far steps in the pauses of a load were from what their device's profile says; none where too few were timed.
+    /// What a step through all layers takes; none where the device is unknown.
+    fn step(problem: &PlacementProblem, device: &str, shape: &StepShape) -> Option<Seconds> {
+        problem.step(problem.graph.find(device)?, problem.model.all_layers(), shape)
+    }
+
+    /// How far steps in the pauses of a load, disturbed or not, were from what was foretold; none where too few were
+    /// timed.
     fn during(&self, idle: &[Idle]) -> Option<Off> {
-        let total = self.ready.problem.model.layers();
-        let profile = profile(&self.ready, &self.device)?;
         let error = |idle: &Idle| {
-            let predicted = profile.step(Layers::new(0, total), total, &idle.shape);
+            let predicted = Self::step(&self.average, &self.device, &idle.shape)?;
             let measured = idle.typical().filter(|_| idle.seconds.len() >= SEEN_MIN)?;
             Some(predicted / measured - 1.0)
         };
@@ -281,28 +299,24 @@ impl Prepared {
         Some(Off { decode: error(decode)?, prompt: error(prompt)? })
     }
 
-    /// How far the load's own steps were, all together, from what their device's profile says: those that took in
-    /// prompts, and all others. None where there were none of either.
     fn own(&self, steps: &[Taken]) -> Option<Off> {
-        let total = self.ready.problem.model.layers();
-        let profile = profile(&self.ready, &self.device)?;
-        let error = |prompts: bool| {
-            let of = steps.iter().filter(|step| step.shape.prefills.is_empty() != prompts);
-            let seconds = of.map(|step| {
-                let busy: f64 = step.busy.iter().map(|busy| busy.seconds().value()).sum();
-                (profile.step(Layers::new(0, total), total, &step.shape).value(), busy)
-            });
-            let (predicted, measured) = seconds.fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
-            (measured > 0.0).then(|| predicted / measured - 1.0)
-        };
-        Some(Off { decode: error(false)?, prompt: error(true)? })
+        off(steps, |shape| Self::step(&self.ready.problem, &self.device, shape))
     }
 }
 
-/// The profile of a device.
-fn profile<'a>(ready: &'a Ready, device: &str) -> Option<&'a OperatorProfile> {
-    let graph = &ready.problem.graph;
-    graph.find(device).and_then(|device| graph.device(device).profiles.first())
+/// How far steps were, all together, from what is foretold of each: those that took in prompts, and all others. None
+/// where there were none of either, or nothing is foretold. Handing a step over, some microseconds, is foretold but not
+/// in what its stage was busy.
+fn off(steps: &[Taken], foretold: impl Fn(&StepShape) -> Option<Seconds>) -> Option<Off> {
+    let error = |prompts: bool| {
+        let (mut predicted, mut measured) = (0.0, 0.0);
+        for step in steps.iter().filter(|step| step.shape.prefills.is_empty() != prompts) {
+            predicted += foretold(&step.shape)?.value();
+            measured += step.busy.iter().map(|busy| busy.seconds().value()).sum::<f64>();
+        }
+        (measured > 0.0).then(|| predicted / measured - 1.0)
+    };
+    Some(Off { decode: error(false)?, prompt: error(true)? })
 }
 
 /// One stage on any device, with room for the requests in service.
@@ -362,7 +376,7 @@ type Figure = (&'static str, &'static str, fn(&Statistic) -> f64, Option<f64>);
 /// The rows of one share.
 fn compare(
     share: f64,
-    predicted: &SimulationReport,
+    (predicted, of_tables): (&SimulationReport, &SimulationReport),
     as_seen: Option<&SimulationReport>,
     measured: &std::collections::BTreeMap<String, Statistic>,
 ) -> Vec<Row> {
@@ -376,16 +390,18 @@ fn compare(
     ];
     let row = |(metric, key, of, goal): Figure| {
         let (predicted, measured) = (of(predicted.metrics.get(key)?), of(measured.get(key)?));
+        let tables = of(of_tables.metrics.get(key)?);
         let as_seen = as_seen.and_then(|report| report.metrics.get(key)).map(of);
         let error_as_seen = as_seen.map(|as_seen| as_seen / measured - 1.0);
-        let error = predicted / measured - 1.0;
-        Some(Row { metric, predicted, as_seen, measured, error, error_as_seen, goal })
+        let (error, error_tables) = (predicted / measured - 1.0, tables / measured - 1.0);
+        Some(Row { metric, predicted, tables, as_seen, measured, error, error_tables, error_as_seen, goal })
     };
     figures.into_iter().filter_map(row).collect()
 }
 
 fn describe(result: &Rows) -> String {
-    let heading = ["load", "metric", "predicted", "measured", "error", "at the speed seen", "goal"];
+    let heading =
+        ["load", "metric", "predicted", "measured", "error", "goal", "by the tables alone", "at the speed seen"];
     let mut cells = vec![heading.map(str::to_owned).to_vec()];
     let rows = result.shares.iter().flat_map(|served| served.rows.iter().map(move |row| (served.share, row)));
     cells.extend(rows.map(|(share, row)| {
@@ -396,7 +412,8 @@ fn describe(result: &Rows) -> String {
         let goal = row.goal.map_or_else(|| "none".to_owned(), |goal| format!("{:.0} %", goal * 100.0));
         let share = format!("{:.0} %", share * 100.0);
         let as_seen = row.error_as_seen.map_or_else(|| "-".to_owned(), percent);
-        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), percent(row.error), as_seen, goal]
+        let (error, tables) = (percent(row.error), percent(row.error_tables));
+        vec![share, row.metric.to_owned(), show(row.predicted), show(row.measured), error, goal, tables, as_seen]
     }));
     let busy = result.load_average.map_or_else(String::new, |load| format!(", load average before {load:.2}"));
     let of_each = |words: &dyn Fn(&Served) -> String| {
@@ -408,7 +425,8 @@ fn describe(result: &Rows) -> String {
         Some(speed) => {
             let off = |off: Off| format!("{} and {}", percent(off.decode), percent(off.prompt));
             let during = speed.during.map_or_else(|| "too few".to_owned(), off);
-            let (before, after, own) = (off(speed.before), off(speed.after), off(speed.own));
+            let own = speed.own.map_or_else(|| "none".to_owned(), off);
+            let (before, after) = (off(speed.before), off(speed.after));
             format!("{before} before, {during} in its pauses, {after} after, {own} of its own")
         }
         None => "not timed, the device is unknown".to_owned(),
@@ -421,8 +439,40 @@ fn describe(result: &Rows) -> String {
         "{}\n  single steps alone around and in each load, and its own together, predicted against measured, of \
          decoding and of a prompt: {speeds}\n  {} requests at each share of the capacity ({capacities} requests/s); the machine was probed {probed}\
          {busy}{stopped}\n{}",
-        table(&cells, &[2, 3, 4, 5, 6]),
+        table(&cells, &[2, 3, 4, 5, 6, 7]),
         result.requests,
         result.start.as_ref().map_or_else(String::new, start::Start::lines)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use isotherm_core::units::SimDuration;
+
+    #[test]
+    fn the_loads_own_steps_are_held_against_what_was_foretold_of_each_kind() {
+        let taken = |shape: StepShape, milliseconds: &[u64]| Taken {
+            shape,
+            busy: milliseconds.iter().map(|time| SimDuration(time * 1_000_000)).collect(),
+        };
+        let mixed = StepShape { decodes: 2, decode_context: 50.0, ..StepShape::prefill(30, 0, true) };
+        let steps = [
+            taken(StepShape::decode(1, 40.0), &[3]),
+            taken(StepShape::decode(3, 40.0), &[1, 4]),
+            taken(mixed, &[20]),
+            taken(StepShape::prefill(60, 0, true), &[30]),
+        ];
+        // Two milliseconds a sequence that decodes, half of one for each token of a prompt.
+        let foretold = |shape: &StepShape| {
+            let prompt: u32 = shape.prefills.iter().map(|prefill| prefill.0).sum();
+            Some(Seconds::of(f64::from(shape.decodes) * 2e-3 + f64::from(prompt) * 0.5e-3))
+        };
+        let found = off(&steps, foretold).expect("both kinds");
+        assert!((found.decode - (8.0 / 8.0 - 1.0)).abs() < 1e-12, "{found:?}");
+        assert!((found.prompt - (49.0 / 50.0 - 1.0)).abs() < 1e-12, "{found:?}");
+        assert!(off(&steps[..2], foretold).is_none(), "no prompt");
+        assert!(off(&steps[2..], foretold).is_none(), "nothing but prompts");
+        assert!(off(&steps, |_| None).is_none(), "nothing foretold");
+    }
 }

@@ -42,10 +42,10 @@ pub struct Conditions {
     /// How many times as long such passes took as those that count, in the median over what was timed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neighbours_slow: Option<f64>,
-    /// How many times as long all timed passes took together as if each had been as those that count: what it costs to
-    /// share the device with others, as often as they came meanwhile. Absent where it costs nothing.
+    /// How many times as long all timed passes took, on average, as the tables say, in which neither disturbed passes
+    /// count nor the longest of the others: what sharing the device costs, as often as others came meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shared_slow: Option<f64>,
+    pub average_slow: Option<f64>,
     /// Factor by which the device was slowed on purpose; absent where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slowed: Option<f64>,

@@ -429,8 +429,8 @@ pub(super) fn measure(
     let neighbours_slow = neighbours.and((!slowed.is_empty()).then(|| median(slowed)));
     let (took, counted) =
         bench.timed.iter().map(|entry| entry.layers.of_all()).fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
-    let shared_slow = Some(took / counted).filter(|times| times.is_finite() && *times > 1.0);
-    let of_passes = Conditions { disturbed, neighbours, neighbours_slow, shared_slow, ..conditions() };
+    let average_slow = Some(took / counted).filter(|times| times.is_finite() && *times > 0.0);
+    let of_passes = Conditions { disturbed, neighbours, neighbours_slow, average_slow, ..conditions() };
     let conditions = Conditions { slowed: device.slowdown(), ..of_passes };
     Ok(OperatorProfile { conditions: Some(tables::judged(&profile, &bench.between, layers, conditions)), ..profile })
 }

@@ -88,7 +88,7 @@ impl Samples {
         enough.then(|| mean(&beside) / self.mean())
     }
 
-    /// Seconds that all of them took, disturbed or not, and that as many of those that count would have.
+    /// Seconds that all of them took, disturbed or not, and that as many typical ones would have.
     pub(super) fn of_all(&self) -> (f64, f64) {
         let all = self.all.iter().map(|sample| sample.nanoseconds as f64).sum::<f64>() * 1e-9;
         (all, self.typical() * self.all.len() as f64)

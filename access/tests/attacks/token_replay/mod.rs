@@ -113,17 +113,25 @@ fn a_lease_gives_no_more_than_its_scopes_and_no_more_than_its_holder_has() {
 fn a_revoked_or_expired_lease_counts_for_nothing_at_once() {
     let folder = tempdir().expect("a folder");
     let mut gate = gate(folder.path(), &directory());
-    let lent = lent(3, |_| {});
+    let (lent, narrow) = (lent(3, |_| {}), lent(3, |lease| lease.scopes.clear()));
     let using = used(&lent, 3, Permission::ComputeExecute, "gpu0", 0, 1);
     let permissions = [Permission::ComputeExecute];
     let asking =
         Request { lease: Some((&lent, std::slice::from_ref(&using))), ..request(3, &permissions, &[("gpu0", 0)]) };
     assert!(enter(&mut gate, &asking).0.is_ok());
+    let own = Request { lease: None, ..asking.clone() };
+    let beyond = Request { lease: Some((&narrow, &[])), ..asking.clone() };
+    assert!(gate.still_allowed(&own).expect("readable").is_none());
+    assert!(
+        gate.still_allowed(&beyond).expect("readable").is_some(),
+        "what it may without a lease says nothing of one"
+    );
     let late = Request { now: at("2026-11-23T13:00:00Z"), ..asking.clone() };
     assert_eq!(
         gate.still_allowed(&late).expect("readable").map(|d| d.policies),
         Some(vec!["lease-expired".to_owned()])
     );
+    assert!(gate.still_allowed(&asking).expect("readable").is_none(), "remembered for a second");
     gate.administer(id(1), at(NOW), Vec::new(), &mut |_| Ok(()), |directory, _| {
         directory.revoked_leases.insert(Nonce([3; 16]));
     })
