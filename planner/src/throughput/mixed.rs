@@ -19,6 +19,7 @@ use super::dive::Dives;
 use super::groups;
 use super::network::Network;
 use super::replay::Carried;
+use super::stairs::Stairs;
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
@@ -41,6 +42,20 @@ const LOST_MAX: u64 = 6;
 /// How much shorter they are, and the share of the time that is left that one may take.
 const SHORTER: u64 = 4;
 const NEXT: f64 = 0.4;
+/// Plans by stairs that are looked at, the share of the time in which they are, and how much shorter searches from them are.
+const STAIRS: u64 = 8;
+const STAIRS_SHARE: f64 = 0.4;
+const STAIRS_SHORTER: u64 = 16;
+/// The same where there are many devices for each layer: then searches from plans find the steps by themselves.
+const STAIRS_MANY: u64 = 3;
+const STAIRS_SHARE_MANY: f64 = 0.15;
+/// Devices for each layer from which on none are looked at.
+const STAIRS_EACH_MAX: usize = 4;
+/// Share of the time that is left that a search from one may take, and how much of the heat it begins with.
+const STAIRS_NEXT: f64 = 0.08;
+const COOL: f64 = 0.03;
+/// Devices for each layer from which on plans are made as if all ways were fast.
+const DEVICES_EACH: usize = 2;
 /// Share of what is carried without regard to ways that is asked for with regard to them.
 const KEPT: f64 = 0.98;
 
@@ -77,7 +92,9 @@ impl Scratch {
         self.out.clear();
         self.into.clear();
         let ends = |block: &Block, ends: &mut Vec<(usize, f64)>| {
-            ends.extend(block.rails.iter().filter_map(|rail| Some((site(*rail.types.first()?), rail.rate))));
+            // What is handed over before and after a block is the same only where each rail passes its share.
+            let scale = (enough / block.flow).min(1.0);
+            ends.extend(block.rails.iter().filter_map(|rail| Some((site(*rail.types.first()?), rail.rate * scale))));
         };
         ends(from, &mut self.out);
         ends(to, &mut self.into);
@@ -252,6 +269,7 @@ pub(super) fn search(
     spans: &[Vec<Span>],
     known: Option<(&[Link], f64)>,
     (above, goal): (f64, f64),
+    stairs: &mut Stairs,
     round: u64,
     budget: &Budget<'_>,
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
@@ -265,8 +283,38 @@ pub(super) fn search(
     let devices = flows.tables.candidates.len() as u64;
     let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * DEVICE_MOVES);
     let seed = |number: u64| number + (round << 32);
+    // Where several devices hold each layer, many blocks have devices of several sites anyway.
+    let each = flows.tables.candidates.len() / flows.network.layers.max(1);
     let mut best = known.and_then(|(placement, rate)| Some((rate, mixed(placement)?)));
-    if round.is_multiple_of(2) {
+    let mut offered: Option<(Vec<Link>, Carried)> = None;
+    let (plans, share) = match each {
+        0..DEVICES_EACH => (STAIRS, STAIRS_SHARE),
+        DEVICES_EACH..STAIRS_EACH_MAX => (STAIRS_MANY, STAIRS_SHARE_MANY),
+        _ => (0, 0.0),
+    };
+    let begun = budget.seconds_left();
+    let mut stepped = false;
+    for number in 0..plans {
+        // Of the share of all, what is left of it.
+        let spent = begun.zip(budget.seconds_left()).map_or(0.0, |(begun, left)| 1.0 - left / begun.max(1e-9));
+        if spent >= share {
+            break;
+        }
+        let found = budget.part((share - spent) / (1.0 - spent), |budget| stairs.next(flows, budget))?;
+        let Some((placement, target)) = found else { break };
+        stepped = true;
+        let start = mixed(&placement);
+        let carried = flows.carried(&placement)?;
+        if carried.rate > offered.as_ref().map_or(rate, |offered| offered.1.rate) && flows.pins(&placement) {
+            offered = Some((placement, carried));
+        }
+        if let Some(start) = start {
+            let short = (moves / STAIRS_SHORTER, STAIRS_NEXT);
+            let found = Annealing::new(&yard, start, seed(100 + number)).run(target, short, COOL, budget);
+            best = best.into_iter().chain([(found.rate(), found)]).reduce(|a, b| if b.0 > a.0 { b } else { a });
+        }
+    }
+    if round.is_multiple_of(2) && each >= DEVICES_EACH && !stepped {
         let network = joined(flows.network);
         let open = Flows { network: &network, ..*flows };
         let found = Dives::new(&open, spans, above).search(&open, 0.0, goal * NEARLY, DIVES, budget)?;
@@ -293,14 +341,15 @@ pub(super) fn search(
             (*rate, *state) = (reached, next);
         }
     }
-    let Some((_, state)) = best else { return Ok(None) };
-    let blocks = state.order.iter().map(|&b| &state.blocks[b]);
-    let Some(placement) = groups::lay_out(flows, &yard, &sites, blocks) else { return Ok(None) };
-    if !flows.fits(&placement) || !flows.pins(&placement) {
-        return Ok(None);
+    let blocks = best.iter().flat_map(|(_, state)| state.order.iter().map(|&b| &state.blocks[b]));
+    let laid = groups::lay_out(flows, &yard, &sites, blocks);
+    if let Some(placement) = laid.filter(|placement| flows.fits(placement) && flows.pins(placement)) {
+        let carried = flows.carried(&placement)?;
+        if carried.rate > offered.as_ref().map_or(rate, |offered| offered.1.rate) {
+            offered = Some((placement, carried));
+        }
     }
-    let carried = flows.carried(&placement)?;
-    Ok(Some((placement, carried)).filter(|(_, carried)| carried.rate > rate))
+    Ok(offered)
 }
 
 #[cfg(test)]
@@ -337,6 +386,75 @@ mod tests {
             least = least.min(sum);
         }
         least
+    }
+
+    /// What rails of blocks that follow one another pass on, by ways of augmentation through a matrix.
+    fn passed(blocks: &[Vec<(u16, f64)>], way: f64) -> f64 {
+        let rails: Vec<(usize, u16, f64)> = blocks
+            .iter()
+            .enumerate()
+            .flat_map(|(b, rails)| rails.iter().map(move |&(site, rate)| (b, site, rate)))
+            .collect();
+        // Each rail is a node where it is entered and one where it is left; then come the source and the sink.
+        let (count, source, sink) = (rails.len(), 2 * rails.len(), 2 * rails.len() + 1);
+        let mut room = vec![vec![0.0_f64; sink + 1]; sink + 1];
+        for (i, &(a, site, rate)) in rails.iter().enumerate() {
+            room[i][count + i] = rate;
+            if a == 0 {
+                room[source][i] = f64::MAX;
+            }
+            if a + 1 == blocks.len() {
+                room[count + i][sink] = f64::MAX;
+            }
+            for (j, _) in rails.iter().enumerate().filter(|(_, other)| other.0 == a + 1) {
+                room[count + i][j] = if rails[j].1 == site { f64::MAX } else { way };
+            }
+        }
+        let mut sum = 0.0;
+        loop {
+            let mut from = vec![usize::MAX; sink + 1];
+            let mut waiting = std::collections::VecDeque::from([source]);
+            while let Some(at) = waiting.pop_front() {
+                for next in 0..=sink {
+                    if next != source && from[next] == usize::MAX && room[at][next] > 1e-9 {
+                        from[next] = at;
+                        waiting.push_back(next);
+                    }
+                }
+            }
+            if from[sink] == usize::MAX {
+                return sum;
+            }
+            let way = std::iter::successors(Some(sink), |&at| Some(from[at]).filter(|&before| before != usize::MAX));
+            let nodes: Vec<usize> = way.collect();
+            let much = nodes.windows(2).map(|w| room[w[1]][w[0]]).fold(f64::INFINITY, f64::min);
+            for w in nodes.windows(2) {
+                room[w[1]][w[0]] -= much;
+                room[w[0]][w[1]] += much;
+            }
+            sum += much;
+        }
+    }
+
+    #[test]
+    fn blocks_in_a_row_carry_what_is_said_of_each_border_alone() {
+        let (mut random, mut scratch, mut slower) = (Random::new(5), Scratch::default(), 0);
+        for _ in 0..300 {
+            let way = 2.0 * random.real();
+            let yard = yard([9, 9], 4, way);
+            let rails: Vec<Vec<(u16, f64)>> = (0..4)
+                .map(|_| (0..=random.below(3)).map(|_| (random.below(2) as u16, 0.5 + 3.0 * random.real())).collect())
+                .collect();
+            let blocks: Vec<Block> = rails.iter().map(|rails| block(1, rails)).collect();
+            let enough = blocks.iter().map(|block| block.flow).fold(f64::INFINITY, f64::min);
+            let borders = blocks.windows(2).map(|pair| scratch.handed(&yard, &pair[0], &pair[1], enough));
+            // Where every border hands over all, all is carried.
+            let whole = borders.fold(f64::INFINITY, f64::min) >= enough * (1.0 - 1e-9);
+            let carried = passed(&rails, way);
+            assert!(!whole || carried >= enough * (1.0 - 1e-6), "{rails:?} by {way}: {carried} of {enough}");
+            slower += usize::from(carried < enough * (1.0 - 1e-6));
+        }
+        assert!(slower > 30, "ways bound {slower} times only");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) mod replay;
 pub(crate) mod series;
 pub(crate) mod sharpen;
 pub(crate) mod sites;
+pub(crate) mod stairs;
 pub(crate) mod stay;
 mod sweep;
 pub(crate) mod within;

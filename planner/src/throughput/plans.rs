@@ -2,6 +2,7 @@
 
 use super::clip::Span;
 use super::dive::Dives;
+use super::stairs::Stairs;
 use super::worths::Covers;
 use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
 use crate::budget::Budget;
@@ -15,10 +16,11 @@ const SWEEPS_DEVICES_MAX: usize = 64;
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// Least devices for which dives are worth their while.
 const DIVES_DEVICES_MIN: usize = 12;
-/// Least devices for which blocks of several sites are looked for, and least for each layer: then blocks have rails
-/// enough for what crosses between sites.
+/// Least devices for which blocks of several sites are looked for.
 const MIXED_DEVICES_MIN: usize = 65;
-const MIXED_DEVICES_EACH: usize = 2;
+/// Share of the time that it may take, and for how many devices it may take all.
+const MIXED: f64 = 0.75;
+const MIXED_DEVICES_MANY: usize = 160;
 /// Dives of a round.
 const DIVES: u64 = 40;
 /// Most rounds.
@@ -101,7 +103,8 @@ pub(super) fn plans(
     let mut railed = None;
     // Where ways between two sites share a capacity, sites side by side get further first.
     let pairs = late && flows.network.shared.is_empty();
-    let many = pairs && count >= MIXED_DEVICES_MIN.max(MIXED_DEVICES_EACH * flows.network.layers);
+    let many = pairs && count >= MIXED_DEVICES_MIN;
+    let mut stairs = Stairs::new(flows, spans, best.bound);
     let sweeps = match (late, pairs) {
         (false, _) => SWEEPS,
         (true, true) => SWEEPS_APART,
@@ -143,8 +146,13 @@ pub(super) fn plans(
                 By::Mixed => {
                     let known =
                         best.placement.as_ref().map(|(placement, carried)| (placement.as_slice(), carried.rate));
-                    let found = mixed::search(flows, spans, known, (best.bound, goal), number, budget)?;
-                    (found, "blocks of several sites")
+                    let rates = (best.bound, goal);
+                    let search =
+                        |budget: &Budget<'_>| mixed::search(flows, spans, known, rates, &mut stairs, number, budget);
+                    (
+                        budget.part(if count >= MIXED_DEVICES_MANY { 1.0 } else { MIXED }, search)?,
+                        "blocks of several sites",
+                    )
                 }
                 By::Rails if count <= RAILS_DEVICES_MAX => {
                     // Between the same rates the same would be found.

@@ -298,6 +298,11 @@ pub(crate) struct Rails<'a> {
 }
 
 impl Rails<'_> {
+    /// The least price of so many parts.
+    pub fn price(&self, parts: usize) -> f32 {
+        self.price[parts]
+    }
+
     /// How the whole rate is best shared with others: the parts of these and the price of both.
     pub fn shared(&self, others: &Self) -> Option<(usize, f32)> {
         let whole = self.series.whole;
