@@ -8,7 +8,8 @@
 //! between two blocks is a maximum flow between their rails: within a site whatever comes, between two sites what the
 //! way of a pair carries.
 //!
-//! Searches begin from the best plan and from one that was made as if all ways were fast, and are annealed ([`moves`]).
+//! Searches begin from the best plan, from plans by [`stairs`](super::stairs), and where many devices hold each layer from one
+//! that was made as if all ways were fast; they are annealed ([`moves`]).
 
 mod moves;
 
@@ -49,7 +50,7 @@ const STAIRS_SHORTER: u64 = 16;
 /// The same where there are many devices for each layer: then searches from plans find the steps by themselves.
 const STAIRS_MANY: u64 = 3;
 const STAIRS_SHARE_MANY: f64 = 0.15;
-/// Devices for each layer from which on none are looked at.
+/// Devices for each layer from which on none are looked at, and rails pass what they may.
 const STAIRS_EACH_MAX: usize = 4;
 /// Share of the time that is left that a search from one may take, and how much of the heat it begins with.
 const STAIRS_NEXT: f64 = 0.08;
@@ -69,6 +70,9 @@ pub(super) struct Mixed {
     pub free: Vec<u16>,
     /// By block: the one that follows, as of when it was looked at, and what is handed over to it.
     pub edges: Vec<(usize, f64)>,
+    /// Whether each rail passes its share of what its block does, so that what is handed over before and after a block is
+    /// the same. Else some of it may have to go elsewhere within a block, which matters little where rails are many.
+    pub even: bool,
 }
 
 /// No block.
@@ -87,13 +91,12 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// What rails of one block hand over to those of the next, up to `enough`.
-    pub fn handed(&mut self, yard: &Yard, from: &Block, to: &Block, enough: f64) -> f64 {
+    pub fn handed(&mut self, yard: &Yard, (from, to): (&Block, &Block), enough: f64, even: bool) -> f64 {
         let site = |t: u16| yard.types[t as usize].site;
         self.out.clear();
         self.into.clear();
         let ends = |block: &Block, ends: &mut Vec<(usize, f64)>| {
-            // What is handed over before and after a block is the same only where each rail passes its share.
-            let scale = (enough / block.flow).min(1.0);
+            let scale = if even { (enough / block.flow).min(1.0) } else { 1.0 };
             ends.extend(block.rails.iter().filter_map(|rail| Some((site(*rail.types.first()?), rail.rate * scale))));
         };
         ends(from, &mut self.out);
@@ -117,7 +120,7 @@ impl Scratch {
             }
         }
         let least = 1e-9 * enough;
-        while sum < enough {
+        while sum < enough - least {
             let more = self.augment(yard, least);
             if more <= least {
                 break;
@@ -197,7 +200,7 @@ impl Scratch {
 
 impl Mixed {
     /// Of blocks that follow one another; none where they have more devices than there are, or not all layers.
-    fn of(yard: &Yard, blocks: Vec<Block>) -> Option<Self> {
+    fn of(yard: &Yard, blocks: Vec<Block>, even: bool) -> Option<Self> {
         let mut left: Vec<usize> = yard.types.iter().map(|t| t.count).collect();
         for &t in blocks.iter().flat_map(|block| &block.rails).flat_map(|rail| &rail.types) {
             left[t as usize] = left[t as usize].checked_sub(1)?;
@@ -205,7 +208,7 @@ impl Mixed {
         let whole = blocks.iter().map(|block| block.layers).sum::<usize>() == yard.layers;
         let free = left.iter().enumerate().flat_map(|(t, &count)| std::iter::repeat_n(t as u16, count)).collect();
         let count = blocks.len();
-        let mut mixed = Self { blocks, order: (0..count).collect(), free, edges: vec![(NOBODY, 0.0); count] };
+        let mut mixed = Self { blocks, order: (0..count).collect(), free, edges: vec![(NOBODY, 0.0); count], even };
         (0..count).for_each(|b| mixed.refresh(yard, b));
         whole.then_some(mixed)
     }
@@ -229,7 +232,7 @@ impl Mixed {
         for at in 1..self.order.len() {
             let (a, b) = (self.order[at - 1], self.order[at]);
             if self.edges[a].0 != b {
-                self.edges[a] = (b, scratch.handed(yard, &self.blocks[a], &self.blocks[b], target));
+                self.edges[a] = (b, scratch.handed(yard, (&self.blocks[a], &self.blocks[b]), target, self.even));
             }
         }
         if let Some(&last) = self.order.last() {
@@ -279,12 +282,13 @@ pub(super) fn search(
     }
     let yard = groups::yard(flows, &sites, spans);
     let rate = known.map_or(0.0, |(_, rate)| rate);
-    let mixed = |placement: &[Link]| Mixed::of(&yard, groups::as_blocks(flows, &yard, &sites, placement, true)?);
+    // Where several devices hold each layer, many blocks have devices of several sites anyway.
+    let each = flows.tables.candidates.len() / flows.network.layers.max(1);
+    let even = each < STAIRS_EACH_MAX;
+    let mixed = |placement: &[Link]| Mixed::of(&yard, groups::as_blocks(flows, &yard, &sites, placement, true)?, even);
     let devices = flows.tables.candidates.len() as u64;
     let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * DEVICE_MOVES);
     let seed = |number: u64| number + (round << 32);
-    // Where several devices hold each layer, many blocks have devices of several sites anyway.
-    let each = flows.tables.candidates.len() / flows.network.layers.max(1);
     let mut best = known.and_then(|(placement, rate)| Some((rate, mixed(placement)?)));
     let mut offered: Option<(Vec<Link>, Carried)> = None;
     let (plans, share) = match each {
@@ -447,7 +451,7 @@ mod tests {
                 .collect();
             let blocks: Vec<Block> = rails.iter().map(|rails| block(1, rails)).collect();
             let enough = blocks.iter().map(|block| block.flow).fold(f64::INFINITY, f64::min);
-            let borders = blocks.windows(2).map(|pair| scratch.handed(&yard, &pair[0], &pair[1], enough));
+            let borders = blocks.windows(2).map(|pair| scratch.handed(&yard, (&pair[0], &pair[1]), enough, true));
             // Where every border hands over all, all is carried.
             let whole = borders.fold(f64::INFINITY, f64::min) >= enough * (1.0 - 1e-9);
             let carried = passed(&rails, way);
@@ -468,11 +472,11 @@ mod tests {
             };
             let (from, to) = (rails(), rails());
             let least = least_cut(&from, &to, way);
-            let handed = scratch.handed(&yard, &block(1, &from), &block(1, &to), 1e6);
+            let handed = scratch.handed(&yard, (&block(1, &from), &block(1, &to)), 1e6, true);
             assert!((handed - least).abs() < 1e-4, "{from:?} to {to:?} by {way}: {handed}, not {least}");
             let all = |rails: &[(u16, f64)]| rails.iter().map(|rail| rail.1).sum::<f64>();
             bound += usize::from(least < all(&from).min(all(&to)) - 1e-3);
-            assert!(scratch.handed(&yard, &block(1, &from), &block(1, &to), 0.5 * least) <= least);
+            assert!(scratch.handed(&yard, (&block(1, &from), &block(1, &to)), 0.5 * least, false) <= least);
         }
         assert!(bound > 30, "ways were the least cut {bound} times only");
     }
@@ -483,7 +487,7 @@ mod tests {
         for way in [0.0, 1.0] {
             let yard = yard([4, 2], 2, way);
             let start = vec![block(1, &[(0, 2.0); 4]), block(1, &[(1, 2.0); 2])];
-            let start = Mixed::of(&yard, start).expect("all layers and no more devices than there are");
+            let start = Mixed::of(&yard, start, true).expect("all layers and no more devices than there are");
             let found = Annealing::new(&yard, start, 3).run(6.0, (40_000, 1.0), 1.0, &Budget::default());
             assert_eq!(found.rate(), 6.0, "{found:?}");
             assert_eq!(found.order.iter().map(|&b| found.blocks[b].layers).sum::<usize>(), 2);
@@ -493,7 +497,7 @@ mod tests {
             }
             let last = found.order[1];
             let mut scratch = Scratch::default();
-            let handed = scratch.handed(&yard, &found.blocks[found.order[0]], &found.blocks[last], 6.0);
+            let handed = scratch.handed(&yard, (&found.blocks[found.order[0]], &found.blocks[last]), 6.0, true);
             assert!(handed >= 6.0 - 1e-9, "{found:?}");
         }
     }
@@ -503,8 +507,8 @@ mod tests {
         let yard = yard([1, 1], 2, 9.0);
         let mut across = block(2, &[(0, 0.0)]);
         across.rails[0].types.push(1);
-        assert_eq!(Mixed::of(&yard, vec![across]).expect("a start").blocks[0].flow, 0.0);
-        assert!(Mixed::of(&yard, vec![block(2, &[(0, 1.0), (0, 1.0)])]).is_none());
-        assert!(Mixed::of(&yard, vec![block(1, &[(0, 2.0)])]).is_none(), "a layer is missing");
+        assert_eq!(Mixed::of(&yard, vec![across], true).expect("a start").blocks[0].flow, 0.0);
+        assert!(Mixed::of(&yard, vec![block(2, &[(0, 1.0), (0, 1.0)])], true).is_none());
+        assert!(Mixed::of(&yard, vec![block(1, &[(0, 2.0)])], true).is_none(), "a layer is missing");
     }
 }

@@ -24,6 +24,7 @@ use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 use dive::Dive;
+
 /// Most layers of a block.
 const BLOCK_MAX: usize = 24;
 /// The same where there are very many devices.
@@ -43,8 +44,9 @@ const SLOWER: f64 = 0.97;
 const SLOWER_MAX: usize = 2;
 /// Where these are more than one in so many, the plan is given up.
 const LAST: usize = 4;
-/// Most dives.
+/// Most dives, and nodes of the budget for each.
 const DIVES: u64 = 200;
+const NODES_DIVE: u64 = 100;
 /// Share of the bound that is taken to be laid out with ease, and by which it is lowered where that was wrong.
 const BEGIN: f64 = 0.96;
 const LOWER: f64 = 0.01;
@@ -139,10 +141,11 @@ impl Stairs {
         Self { sites, yard, tried, random: Random::new(31), left: DIVES, above }
     }
 
-    /// A plan that holds all layers, and a rate: what it lacks of that is not much. None where dives find none, or time is
-    /// up.
+    /// A plan that holds all layers, and the rate that was asked for: it may carry less, by what its steps do not hand over
+    /// or by slower last layers. None where dives find none, or time is up.
     pub fn next(&mut self, flows: &Flows<'_>, budget: &Budget<'_>) -> Result<Option<(Vec<Link>, f64)>, SolverFault> {
         let middle = |tried: &Tried| f64::midpoint(tried.low, tried.high);
+        self.left = self.left.min(budget.nodes_max / NODES_DIVE);
         while self.left > 0 && budget.exhausted().is_none() {
             self.left -= 1;
             // Whichever may be the fastest; of equal ones the first.
