@@ -297,7 +297,6 @@ pub(super) fn search(
         _ => (0, 0.0),
     };
     let begun = budget.seconds_left();
-    let mut stepped = false;
     for number in 0..plans {
         // Of the share of all, what is left of it.
         let spent = begun.zip(budget.seconds_left()).map_or(0.0, |(begun, left)| 1.0 - left / begun.max(1e-9));
@@ -306,7 +305,6 @@ pub(super) fn search(
         }
         let found = budget.part((share - spent) / (1.0 - spent), |budget| stairs.next(flows, budget))?;
         let Some((placement, target)) = found else { break };
-        stepped = true;
         let start = mixed(&placement);
         let carried = flows.carried(&placement)?;
         if carried.rate > offered.as_ref().map_or(rate, |offered| offered.1.rate) && flows.pins(&placement) {
@@ -318,7 +316,7 @@ pub(super) fn search(
             best = best.into_iter().chain([(found.rate(), found)]).reduce(|a, b| if b.0 > a.0 { b } else { a });
         }
     }
-    if round.is_multiple_of(2) && each >= DEVICES_EACH && !stepped {
+    if round.is_multiple_of(2) && each >= DEVICES_EACH {
         let network = joined(flows.network);
         let open = Flows { network: &network, ..*flows };
         let found = Dives::new(&open, spans, above).search(&open, 0.0, goal * NEARLY, DIVES, budget)?;
