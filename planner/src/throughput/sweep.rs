@@ -21,18 +21,21 @@ use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 use flow::Flow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 mod crossing;
 mod flow;
+mod turns;
 
 /// Beginnings kept for each layer.
 const WIDTH: usize = 160;
-/// Beginnings looked at for each layer.
-const LOOKED: usize = 4 * WIDTH;
-/// Of them with as many devices left at each site, in every second sweep over several sites: what has stayed within one
-/// site has wasted least so far, and may have no way on.
-const ALIKE: usize = WIDTH / 8;
+/// The same at several sites, where many quick sweeps get further than a few wide ones.
+const WIDTH_APART: usize = 80;
+/// Beginnings looked at for each that is kept.
+const LOOKED: usize = 4;
+/// Those with as many devices left at each site that are taken up before others have their turn, in every second sweep
+/// over several sites: what has stayed within one site has wasted least so far, and may have no way on.
+const ALIKE: usize = 2;
 /// Sets of devices that one beginning goes on with, at most, and how many are looked at for it.
 const BRANCHES: usize = 24;
 const SETS: usize = 1_000;
@@ -57,6 +60,11 @@ const LENIENT: f64 = 0.5;
 const LUCKS: [f64; 5] = [0.03, 0.1, 0.03, 0.3, 0.03];
 /// Where between what is had and the bound a rate is looked at, in turn.
 const TARGETS: [f64; 6] = [0.5, 0.2, 0.9, 0.08, 0.35, 0.7];
+/// The same where devices are of several sites: the bound knows little of what joins them, and may be far off.
+const TARGETS_APART: [f64; 7] = [0.5, 0.2, 0.1, 0.05, 0.35, 0.02, 0.15];
+/// Sweeps over several sites after which what was learnt is forgotten if none found a plan: what is learnt from sweeps
+/// that fail leads further and further away.
+const FORGETS: usize = 6;
 /// Sweeps of one search.
 const SWEEPS: u64 = 60;
 /// Work of looking at one set.
@@ -101,6 +109,8 @@ struct Next {
     set: Set,
     waste: f64,
     luck: f64,
+    /// When those with as many devices left at each site take turns, the turn it has.
+    turn: usize,
 }
 
 /// Ways of devices that begin together, in order.
@@ -150,8 +160,10 @@ struct Sweep<'a> {
     looked: u64,
     /// Devices by type that the best beginning has left over of those that get furthest.
     left: Option<Vec<u16>>,
-    /// Beginnings kept for each layer with as many devices left at each site.
-    alike: usize,
+    /// Beginnings kept for each layer.
+    width: usize,
+    /// Of those with as many devices left at each site, how many have their turn at once, where they take turns.
+    alike: Option<usize>,
 }
 
 /// A search for sets of devices that begin together.
@@ -226,7 +238,19 @@ impl<'a> Sweep<'a> {
                 }
             }
         }
-        Self { yard, rate, ways, least, slack, luck, kept: Vec::new(), looked: 0, left: None, alike: WIDTH }
+        Self {
+            yard,
+            rate,
+            ways,
+            least,
+            slack,
+            luck,
+            kept: Vec::new(),
+            looked: 0,
+            left: None,
+            width: WIDTH,
+            alike: None,
+        }
     }
 
     /// What at most so many devices that pass so much are paid, at least.
@@ -259,13 +283,6 @@ impl<'a> Sweep<'a> {
             self.ways[way].rate.min(between)
         };
         from.map(way).sum()
-    }
-
-    /// Devices that are left at each site.
-    fn left_at(&self, beginning: &Beginning) -> Vec<u16> {
-        let mut left = vec![0; self.yard.sites];
-        self.yard.types.iter().zip(&beginning.free).for_each(|(t, free)| left[t.site] += free);
-        left
     }
 
     /// Whether what is held before `end` passes the rate on to it.
@@ -337,7 +354,7 @@ impl<'a> Sweep<'a> {
         found.sort_unstable_by(order);
         let next = |(waste, end, set)| {
             let spent = self.spent(&self.crossed(beginning, at, &set)?);
-            Some((end, Next { before, set, waste, luck: waste + self.luck * random.real() + spent }))
+            Some((end, Next { before, set, waste, luck: waste + self.luck * random.real() + spent, turn: 0 }))
         };
         let next = found.into_iter().filter_map(next).take(BRANCHES).collect();
         self.looked += looked;
@@ -372,22 +389,17 @@ impl<'a> Sweep<'a> {
             let mut here = std::mem::take(&mut waiting[at]);
             // What is the same keeps the order in which it was found.
             here.sort_by(|a, b| a.1.luck.total_cmp(&b.1.luck));
+            self.take_turns(&mut here);
             let (mut known, mut kept) = (BTreeSet::new(), 0);
-            let mut alike: BTreeMap<Vec<u16>, usize> = BTreeMap::new();
-            for (number, (start, next)) in here.into_iter().take(LOOKED).enumerate() {
-                if kept == WIDTH || number % ASKED == 0 && budget.exhausted().is_some() {
+            for (number, (start, next)) in here.into_iter().take(LOOKED * self.width).enumerate() {
+                if kept == self.width || number % ASKED == 0 && budget.exhausted().is_some() {
                     break;
                 }
                 let beginning = self.begun(&next, start);
-                let alike = alike.entry(self.left_at(&beginning)).or_insert(0);
-                if *alike == self.alike {
-                    continue;
-                }
                 if !known.insert((beginning.free.clone(), beginning.active.clone())) || !self.flows(&beginning, at) {
                     continue;
                 }
                 kept += 1;
-                *alike += 1;
                 if kept == 1 {
                     self.left = Some(beginning.free.clone());
                 }
@@ -434,6 +446,7 @@ pub(super) fn search(
     let (mut best, mut low): (Option<(Vec<Link>, Carried)>, f64) = (None, rate);
     let apart = yard.sites > 1;
     let learn = if apart { LEARNT_APART } else { LEARNT };
+    let targets: &[f64] = if apart { &TARGETS_APART } else { &TARGETS };
     let mut turn = 0;
     if bias.len() != yard.types.len() {
         *bias = vec![1.0; yard.types.len()];
@@ -442,7 +455,10 @@ pub(super) fn search(
         if budget.exhausted().is_some() || low >= above * (1.0 - 1e-6) {
             break;
         }
-        let target = low + (above - low) * TARGETS[turn % TARGETS.len()];
+        let target = low + (above - low) * targets[turn % targets.len()];
+        if apart && turn > 0 && turn.is_multiple_of(FORGETS) {
+            bias.fill(1.0);
+        }
         turn += 1;
         let Some(worths) = covers.worths(target, budget)? else { continue };
         let mut random = Random::new(seed * 1000 + round);
@@ -454,7 +470,10 @@ pub(super) fn search(
         };
         let worths = shaken(&yard, &worths, bias, much, &mut random);
         let mut sweep = Sweep::new(&yard, target, &worths, LUCKS[(round % LUCKS.len() as u64) as usize]);
-        sweep.alike = if apart && round % 2 == 1 { ALIKE } else { WIDTH };
+        if apart {
+            sweep.width = WIDTH_APART;
+            sweep.alike = (round % 2 == 1).then_some(ALIKE);
+        }
         let laid = sweep.plans(&mut random, budget);
         // What beginnings of plans leave over is worth less than was thought.
         if laid.is_empty()
