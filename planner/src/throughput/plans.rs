@@ -2,7 +2,6 @@
 
 use super::clip::Span;
 use super::dive::Dives;
-use super::stairs::Stairs;
 use super::worths::Covers;
 use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
 use crate::budget::Budget;
@@ -104,7 +103,8 @@ pub(super) fn plans(
     // Where ways between two sites share a capacity, sites side by side get further first.
     let pairs = late && flows.network.shared.is_empty();
     let many = pairs && count >= MIXED_DEVICES_MIN;
-    let mut stairs = Stairs::new(flows, spans, best.bound);
+    // What stairs were made of, from where they were first looked for.
+    let mut stairs = None;
     let sweeps = match (late, pairs) {
         (false, _) => SWEEPS,
         (true, true) => SWEEPS_APART,

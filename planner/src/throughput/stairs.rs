@@ -137,25 +137,36 @@ impl Stairs {
         let sites = groups::sites(flows.network, above);
         let yard = groups::yard(flows, &sites, spans);
         let new = |order| Tried { order, low: BEGIN * above, high: above, dives: 0, columns: Vec::new() };
-        let tried = orders(&yard).into_iter().map(new).collect();
+        let tried = orders(&yard, above).into_iter().map(new).collect();
         Self { sites, yard, tried, random: Random::new(31), left: DIVES, above }
     }
 
-    /// A plan that holds all layers, and the rate that was asked for: it may carry less, by what its steps do not hand over
-    /// or by slower last layers. None where dives find none, or time is up.
-    pub fn next(&mut self, flows: &Flows<'_>, budget: &Budget<'_>) -> Result<Option<(Vec<Link>, f64)>, SolverFault> {
-        let middle = |tried: &Tried| f64::midpoint(tried.low, tried.high);
+    /// A plan that holds all layers, and the rate that was asked for, more than `known`: it may carry less, by what its
+    /// steps do not hand over or by slower last layers. None where dives find none, or time is up.
+    pub fn next(
+        &mut self,
+        flows: &Flows<'_>,
+        known: f64,
+        budget: &Budget<'_>,
+    ) -> Result<Option<(Vec<Link>, f64)>, SolverFault> {
+        let middle = |tried: &Tried| f64::midpoint(tried.low.max(known), tried.high);
         self.left = self.left.min(budget.nodes_max / NODES_DIVE);
         while self.left > 0 && budget.exhausted().is_none() {
             self.left -= 1;
             // Whichever may be the fastest; of equal ones the first.
-            let ranked = self.tried.iter_mut().reduce(|a, b| if middle(b) > middle(a) { b } else { a });
+            let open = self.tried.iter_mut().filter(|tried| tried.high > known * (1.0 + NEAR));
+            let ranked = open.reduce(|a, b| if middle(b) > middle(a) { b } else { a });
             let Some(tried) = ranked else { return Ok(None) };
             let target = middle(tried);
             let row = Row::new(&self.yard, &tried.order, target);
             let columns = std::mem::take(&mut tried.columns);
             let (laid, whole, columns) = dive(&row, columns, &mut self.random, budget)?;
-            (tried.columns, tried.dives) = (columns, tried.dives + 1);
+            tried.columns = columns;
+            if !whole && budget.exhausted().is_some() {
+                // Nothing is known of a rate at which there was no time to find a plan.
+                return Ok(None);
+            }
+            tried.dives += 1;
             if whole {
                 tried.low = target;
             } else if tried.dives == TRIES || laid.is_none() {
@@ -200,9 +211,9 @@ fn dive(
     Ok((laid, whole, columns))
 }
 
-/// Orders of all sites, those with the fewest steps first; of an order and its reverse only one where ways are alike in
-/// both directions.
-fn orders(yard: &Yard) -> Vec<Vec<usize>> {
+/// Orders of all sites in which ways carry something of a rate from each to the next, those with the fewest steps first;
+/// of an order and its reverse only one where ways are alike in both directions.
+fn orders(yard: &Yard, rate: f64) -> Vec<Vec<usize>> {
     let even = (0..yard.sites).all(|a| (0..yard.sites).all(|b| yard.between[a][b] == yard.between[b][a]));
     let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
     for _ in 0..yard.sites {
@@ -213,6 +224,9 @@ fn orders(yard: &Yard) -> Vec<Vec<usize>> {
         orders = orders.iter().flat_map(longer).collect();
     }
     orders.retain(|order| !even || order.first() <= order.last());
+    // A part of all is the least that a step may leave.
+    let passes = |pair: &[usize]| yard.between[pair[0]][pair[1]] * PARTS as f64 >= rate;
+    orders.retain(|order| order.windows(2).all(passes));
     let steps = |order: &[usize]| -> f64 {
         order.windows(2).map(|pair| 1.0 / yard.between[pair[0]][pair[1]].max(f64::MIN_POSITIVE)).sum()
     };
@@ -307,6 +321,17 @@ mod tests {
         let types = (0..3).map(|site| Type { site, kind: 0, count: 1 }).collect();
         let between = vec![vec![9.0, 1.0, 4.0], vec![1.0, 9.0, 3.0], vec![4.0, 3.0, 9.0]];
         let yard = Yard::new(4, types, &[Span::falling(2.0, 2)], between, vec![vec![f64::INFINITY; 3]; 3]);
-        assert_eq!(orders(&yard)[0], [0, 2, 1]);
+        assert_eq!(orders(&yard, 10.0)[0], [0, 2, 1]);
+    }
+
+    #[test]
+    fn no_order_leads_over_sites_without_a_way() {
+        assert!(orders(&yard(18, 0.0), 6.0).is_empty());
+        assert!(orders(&yard(18, 1e-30), 6.0).is_empty());
+        assert_eq!(orders(&yard(18, f64::INFINITY), 6.0), [[0, 1]]);
+        let types = (0..3).map(|site| Type { site, kind: 0, count: 1 }).collect();
+        let between = vec![vec![9.0, 1.0, 0.0], vec![1.0, 9.0, 3.0], vec![0.0, 3.0, 9.0]];
+        let yard = Yard::new(4, types, &[Span::falling(2.0, 2)], between, vec![vec![f64::INFINITY; 3]; 3]);
+        assert_eq!(orders(&yard, 10.0), [[0, 1, 2]]);
     }
 }

@@ -182,10 +182,17 @@ impl<'a> Dive<'a> {
 
     /// Makes the cheapest blocks at some prices of types, and keeps those that are of use at others; whether there are
     /// new ones. Only at one place where one is named, and with the next.
-    fn make(&mut self, prices: &[f64], duals: &[f64], cells: &[Vec<f64>], only: Option<usize>) -> bool {
+    fn make(
+        &mut self,
+        prices: &[f64],
+        duals: &[f64],
+        cells: &[Vec<f64>],
+        only: Option<usize>,
+        budget: &Budget<'_>,
+    ) -> bool {
         let before = self.columns.len();
         let row = self.row;
-        let here = |place: usize| only.is_none_or(|only| only == place);
+        let here = |place: usize| only.is_none_or(|only| only == place) && budget.exhausted().is_none();
         for (place, &site) in row.order.iter().enumerate().filter(|(place, _)| here(*place)) {
             let mut prices = self.priced_at(site, prices);
             // A block may ask for more of a type than there are: those become dearer, and it is made again.
@@ -314,8 +321,8 @@ impl<'a> Dive<'a> {
         for _ in 0..rounds {
             let Some(found) = master.as_ref().filter(|_| budget.exhausted().is_none()) else { return Ok(None) };
             let (duals, shaken) = (found.types.clone(), found.shaken(random));
-            let new = self.make(&duals, &duals, &found.cells, None);
-            if !(self.make(&shaken, &duals, &found.cells, None) || new) {
+            let new = self.make(&duals, &duals, &found.cells, None, budget);
+            if !(self.make(&shaken, &duals, &found.cells, None, budget) || new) {
                 break;
             }
             master = self.master(budget)?;
@@ -330,7 +337,8 @@ impl<'a> Dive<'a> {
             return Ok(master);
         };
         let (duals, shaken) = (found.types.clone(), found.shaken(random));
-        if self.make(&shaken, &duals, &found.cells, Some(place)) { self.master(budget) } else { Ok(master) }
+        let new = self.make(&shaken, &duals, &found.cells, Some(place), budget);
+        if new { self.master(budget) } else { Ok(master) }
     }
 
     /// Makes first blocks where there are none, and takes blocks until all layers are held; whether they are.
@@ -338,7 +346,7 @@ impl<'a> Dive<'a> {
         if self.columns.is_empty() {
             let (even, nothing) = (vec![1.0; self.free.len()], vec![0.0; self.free.len()]);
             let cells = vec![vec![0.0; PARTS + 1]; self.row.cells.len()];
-            self.make(&even, &nothing, &cells, None);
+            self.make(&even, &nothing, &cells, None, budget);
         }
         self.run(rounds, random, budget)
     }
