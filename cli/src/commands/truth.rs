@@ -335,21 +335,77 @@ impl Bench {
     }
 }
 
-/// Removes what an earlier bench left in its folder; a folder with anything else in it is refused.
+/// What the names of files begin with that a bench leaves, or a report of them.
+const MADE: [&str; 11] = [
+    "devices",
+    "scenario-",
+    "plan-",
+    "simulation-",
+    "manifest-",
+    "run-",
+    "runs.",
+    "requests.",
+    "load-",
+    "session",
+    "report",
+];
+/// The same of folders, for what was done again.
+const AGAIN: &str = "again-";
+
+/// Removes what an earlier bench left in its folder; a folder with anything else in it is refused as it is.
 fn clear(folder: &Path) -> Done {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
-    let paths: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-    let ours = |path: &Path| {
-        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let made = ["devices", "scenario-", "plan-", "simulation-", "manifest-", "run-", "load-", "session", "report"];
-        path.is_file() && made.iter().any(|prefix| name.starts_with(prefix))
-    };
-    if let Some(other) = paths.iter().find(|path| !ours(path)) {
-        return Err(Failure::file(
-            folder,
-            format!("holds {}, which is not an earlier result of this command", other.display()),
-        )
-        .remedy("choose another folder with -o"));
+    if !folder.exists() {
+        return Ok(());
     }
-    paths.iter().try_for_each(|path| std::fs::remove_file(path).map_err(|e| Failure::file(path, e)))
+    let paths = made(folder)?;
+    paths.iter().try_for_each(|path| {
+        let removed = if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
+        removed.map_err(|e| Failure::file(path, e))
+    })
+}
+
+/// What an earlier bench left in a folder, what folders hold before them. Errors: something else is there.
+fn made(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Failure::file(folder, e))?;
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| Failure::file(folder, e))?.path();
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        // A link to a folder is not what a bench makes.
+        if path.is_dir() && !path.is_symlink() && name.starts_with(AGAIN) {
+            paths.extend(made(&path)?);
+        } else if !(path.is_file() && MADE.iter().any(|prefix| name.starts_with(prefix))) {
+            return Err(Failure::file(
+                folder,
+                format!("holds {}, which is not an earlier result of this command", path.display()),
+            )
+            .remedy("choose another folder with -o"));
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_cleared_of_what_a_bench_left_and_of_nothing_where_there_is_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str| std::fs::write(folder.path().join(name), b"{}").expect("written");
+        std::fs::create_dir(folder.path().join("again-1")).expect("made");
+        let left = ["devices.json", "run-1-1.signed.json", "runs.csv", "requests.parquet", "again-1/load-30.csv"];
+        left.iter().for_each(|name| write(name));
+        for other in ["again-1/letters.txt", "letters.txt"] {
+            write(other);
+            let refused = clear(folder.path()).expect_err("somebody else's");
+            assert!(refused.message.contains("letters.txt"), "{}", refused.message);
+            assert!(left.iter().all(|name| folder.path().join(name).exists()), "nothing is removed");
+            std::fs::remove_file(folder.path().join(other)).expect("removed");
+        }
+        clear(folder.path()).expect("all its own");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0);
+        clear(&folder.path().join("absent")).expect("nothing to do");
+    }
 }
