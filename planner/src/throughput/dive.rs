@@ -475,11 +475,8 @@ fn dive(
     Ok((laid, dive.columns))
 }
 
-/// Orders of all sites, those with the fastest slowest way first; of an order and its reverse only one where ways are
-/// alike in both directions.
-fn orders(yard: &Yard) -> Vec<Vec<usize>> {
-    /// Most orders that are tried.
-    const ORDERS_MAX: usize = 3;
+/// All orders of all sites; of an order and its reverse only one where ways are alike in both directions.
+pub(super) fn every_order(yard: &Yard) -> Vec<Vec<usize>> {
     let even = (0..yard.sites).all(|a| (0..yard.sites).all(|b| yard.between[a][b] == yard.between[b][a]));
     let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
     for _ in 0..yard.sites {
@@ -490,6 +487,14 @@ fn orders(yard: &Yard) -> Vec<Vec<usize>> {
         orders = orders.iter().flat_map(longer).collect();
     }
     orders.retain(|order| !even || order.first() <= order.last());
+    orders
+}
+
+/// Orders of all sites, those with the fastest slowest way first.
+fn orders(yard: &Yard) -> Vec<Vec<usize>> {
+    /// Most orders that are tried.
+    const ORDERS_MAX: usize = 3;
+    let mut orders = every_order(yard);
     let slowest = |order: &[usize]| {
         let way = |pair: &[usize]| yard.between[pair[0]][pair[1]].min(yard.trunk[pair[0]][pair[1]]);
         order.windows(2).map(way).fold(f64::INFINITY, f64::min)

@@ -15,6 +15,7 @@ mod dive;
 use super::Flows;
 use super::blocks::Yard;
 use super::clip::Span;
+use super::dive::every_order;
 use super::groups;
 use super::profiles::placed;
 use super::random::Random;
@@ -214,16 +215,7 @@ fn dive(
 /// Orders of all sites in which ways carry something of a rate from each to the next, those with the fewest steps first;
 /// of an order and its reverse only one where ways are alike in both directions.
 fn orders(yard: &Yard, rate: f64) -> Vec<Vec<usize>> {
-    let even = (0..yard.sites).all(|a| (0..yard.sites).all(|b| yard.between[a][b] == yard.between[b][a]));
-    let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..yard.sites {
-        let longer = |order: &Vec<usize>| -> Vec<Vec<usize>> {
-            let next = (0..yard.sites).filter(|site| !order.contains(site));
-            next.map(|site| [order.as_slice(), &[site]].concat()).collect()
-        };
-        orders = orders.iter().flat_map(longer).collect();
-    }
-    orders.retain(|order| !even || order.first() <= order.last());
+    let mut orders = every_order(yard);
     // A part of all is the least that a step may leave.
     let passes = |pair: &[usize]| yard.between[pair[0]][pair[1]] * PARTS as f64 >= rate;
     orders.retain(|order| order.windows(2).all(passes));
