@@ -35,28 +35,28 @@ const BLOCK_MIN: usize = 6;
 /// Most layers of a block of two sites.
 const BOTH_MAX: usize = 8;
 /// Rounds of pricing before the first block is taken, where nothing is known yet.
-const ROUNDS_FIRST: usize = 6;
+pub(super) const ROUNDS_FIRST: usize = 6;
 /// The same where other dives at the rate have been made.
-const ROUNDS_AGAIN: usize = 1;
+pub(super) const ROUNDS_AGAIN: usize = 1;
 /// Dives at a rate before it is given up.
 const TRIES: usize = 4;
 /// Layers short of all at which a dive is given up.
-const SHORT: f64 = 3.5;
+pub(super) const SHORT: f64 = 3.5;
 /// Most by which a column's price may exceed its layers, as a share, for it to be kept: dives have use for near misses.
-const KEPT: f64 = 0.02;
+pub(super) const KEPT: f64 = 0.02;
 /// Share by which duals are shaken to make other blocks.
 const SHAKEN: f64 = 0.3;
 /// Relative distance of rates at which halving ends.
-const NEAR: f64 = 3e-4;
+pub(super) const NEAR: f64 = 3e-4;
 /// How often blocks are made again because they ask for more devices than there are.
-const DEARER: usize = 2;
+pub(super) const DEARER: usize = 2;
 /// What a door is worth beyond its layers, so that none is forgone.
 const DOOR_WORTH: f64 = 100.0;
 /// Nodes of the budget for each dive.
 const NODES_DIVE: u64 = 400;
 
 /// Intervals: type of the device, first layer, end.
-type Laid = Vec<(usize, usize, usize)>;
+pub(super) type Laid = Vec<(usize, usize, usize)>;
 
 /// Which ends of a site a block is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,17 @@ impl Column {
     }
 }
 
+/// Most layers of a block of a yard.
+pub(super) fn longest_block(yard: &Yard) -> usize {
+    let devices: usize = yard.types.iter().map(|t| t.count).sum();
+    (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX)
+}
+
+/// Prices of which each is moved a little, to make other blocks.
+pub(super) fn shaken(prices: &[f64], random: &mut Random) -> Vec<f64> {
+    prices.iter().map(|price| price * (1.0 + SHAKEN * (random.real() - 0.5))).collect()
+}
+
 /// Sites in the order in which they are passed, and what an end of a door may pass, in parts of the rate.
 struct Row<'a> {
     yard: &'a Yard,
@@ -115,8 +126,7 @@ impl<'a> Row<'a> {
         let ends = order.windows(2).map(end).collect::<Option<Vec<usize>>>()?;
         let way = |pair: &[usize]| ((yard.between[pair[0]][pair[1]] / rate).min(1.0) * PARTS as f64).floor() as usize;
         let ways = order.windows(2).map(way).collect();
-        let devices: usize = yard.types.iter().map(|t| t.count).sum();
-        let longest = (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX);
+        let longest = longest_block(yard);
         Some(Self { yard, order, ends, ways, holds: Holds::new(yard, rate, PARTS), longest })
     }
 
@@ -151,12 +161,6 @@ struct Master {
     value: f64,
     used: Vec<(usize, f64)>,
     types: Vec<f64>,
-}
-
-impl Master {
-    fn shaken(&self, random: &mut Random) -> Vec<f64> {
-        self.types.iter().map(|dual| dual * (1.0 + SHAKEN * (random.real() - 0.5))).collect()
-    }
 }
 
 impl Dive<'_> {
@@ -307,7 +311,7 @@ impl Dive<'_> {
         let mut master = self.master(budget)?;
         for _ in 0..rounds {
             let Some(found) = master.as_ref().filter(|_| budget.exhausted().is_none()) else { return Ok(None) };
-            let (duals, shaken) = (found.types.clone(), found.shaken(random));
+            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
             let new = self.make(&duals, &duals, None);
             if !(self.make(&shaken, &duals, None) || new) {
                 break;
@@ -323,7 +327,7 @@ impl Dive<'_> {
         let Some(found) = master.as_ref().filter(|found| found.value >= self.left as f64 - SHORT) else {
             return Ok(master);
         };
-        let (duals, shaken) = (found.types.clone(), found.shaken(random));
+        let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
         if self.make(&shaken, &duals, Some(place)) { self.master(budget) } else { Ok(master) }
     }
 

@@ -15,7 +15,7 @@ mod dive;
 use super::Flows;
 use super::blocks::Yard;
 use super::clip::Span;
-use super::dive::every_order;
+use super::dive::{Laid, NEAR, ROUNDS_AGAIN, ROUNDS_FIRST, every_order, longest_block};
 use super::groups;
 use super::profiles::placed;
 use super::random::Random;
@@ -26,20 +26,11 @@ use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 use dive::Dive;
 
-/// Most layers of a block.
-const BLOCK_MAX: usize = 24;
-/// The same where there are very many devices.
-const BLOCK_MIN: usize = 6;
 /// Most and least pieces into which the way from nothing to all is divided.
 const CELLS_MAX: usize = 40;
 const CELLS_MIN: usize = 12;
-/// Rounds of pricing before the first block is taken, where nothing is known yet, and where other dives have been made.
-const ROUNDS_FIRST: usize = 6;
-const ROUNDS_AGAIN: usize = 1;
 /// Dives at a rate before it is given up.
 const TRIES: usize = 3;
-/// Relative distance of rates at which halving ends.
-const NEAR: f64 = 3e-4;
 /// By how much the rate is lowered, at most so often, where the last layers are not held at it.
 const SLOWER: f64 = 0.97;
 const SLOWER_MAX: usize = 2;
@@ -53,9 +44,6 @@ const BEGIN: f64 = 0.96;
 const LOWER: f64 = 0.01;
 /// Most orders of the sites that are tried.
 const ORDERS_MAX: usize = 4;
-
-/// Intervals: type of the device, first layer, end.
-type Laid = Vec<(usize, usize, usize)>;
 
 #[derive(Debug, Clone, PartialEq)]
 struct Column {
@@ -98,8 +86,7 @@ impl<'a> Row<'a> {
         let ways: Vec<f64> = order.windows(2).map(way).collect();
         let cells = |&way: &f64| if way < 1.0 { ((2.0 / way) as usize).clamp(CELLS_MIN, CELLS_MAX) } else { 0 };
         let cells = ways.iter().map(cells).collect();
-        let devices: usize = yard.types.iter().map(|t| t.count).sum();
-        let longest = (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX);
+        let longest = longest_block(yard);
         Self { yard, order, ways, cells, holds: Holds::new(yard, rate, PARTS), rate, longest }
     }
 

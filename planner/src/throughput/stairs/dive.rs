@@ -1,10 +1,11 @@
 //! One plan by stairs: a linear program over blocks, blocks that are made at its duals, and one taken after another.
 
-use super::{Column, Laid, Row, ends};
+use super::{Column, Row, ends};
 use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::throughput::blocks::Type;
+use crate::throughput::dive::{DEARER, KEPT, Laid, SHORT, shaken};
 use crate::throughput::random::Random;
 use crate::throughput::series::{PARTS, Piece, Series};
 
@@ -15,14 +16,6 @@ const COLUMNS_MAX: usize = 1500;
 const COLUMNS_MIN: usize = 900;
 /// What devices at the ends of a step pass at most, in parts of the rate.
 const WIDE: [usize; 3] = [PARTS, PARTS / 2, PARTS / 4];
-/// Layers short of all at which a dive is given up.
-const SHORT: f64 = 3.5;
-/// Most by which a column's price may exceed its layers, as a share, for it to be kept: dives have use for near misses.
-const KEPT: f64 = 0.02;
-/// Share by which duals are shaken to make other blocks.
-const SHAKEN: f64 = 0.3;
-/// How often blocks are made again because they ask for more devices than there are.
-const DEARER: usize = 2;
 /// Layers that a missing step is worth.
 const STEP_WORTH: f64 = 5.0;
 
@@ -45,12 +38,6 @@ struct Master {
     types: Vec<f64>,
     /// By place: what reaching up to each part of the way is worth.
     cells: Vec<Vec<f64>>,
-}
-
-impl Master {
-    fn shaken(&self, random: &mut Random) -> Vec<f64> {
-        self.types.iter().map(|dual| dual * (1.0 + SHAKEN * (random.real() - 0.5))).collect()
-    }
 }
 
 /// What reaching from here to there is worth, where reaching up to each part of the way is worth so much.
@@ -320,7 +307,7 @@ impl<'a> Dive<'a> {
         let mut master = self.master(budget)?;
         for _ in 0..rounds {
             let Some(found) = master.as_ref().filter(|_| budget.exhausted().is_none()) else { return Ok(None) };
-            let (duals, shaken) = (found.types.clone(), found.shaken(random));
+            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
             let new = self.make(&duals, &duals, &found.cells, None, budget);
             if !(self.make(&shaken, &duals, &found.cells, None, budget) || new) {
                 break;
@@ -336,7 +323,7 @@ impl<'a> Dive<'a> {
         let Some(found) = master.as_ref().filter(|found| found.value >= self.left as f64 - SHORT) else {
             return Ok(master);
         };
-        let (duals, shaken) = (found.types.clone(), found.shaken(random));
+        let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
         let new = self.make(&shaken, &duals, &found.cells, Some(place), budget);
         if new { self.master(budget) } else { Ok(master) }
     }
