@@ -344,9 +344,15 @@ pub(crate) fn best_flow(
     let timed = budget.remaining.is_some();
     let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
     let manner = Manner { brief: !proving, hurry };
+    // Moments where a chain would have to cross a way too slow for it, and what lowers the bound most where it does.
+    let cross = |best: &mut BestFlow| {
+        if proving && !best.enough(budget) { crossing(flows, &counts, &spans, best, budget) } else { Ok(()) }
+    };
+    cross(&mut best)?;
     if !one_chain {
         plans(flows, &spans, &mut covers, &mut best, manner, &first)?;
     }
+    cross(&mut best)?;
     if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
         let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
@@ -458,19 +464,25 @@ fn crossing(
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
     let (tables, network) = (flows.tables, flows.network);
-    let sites = Sites::apart(network, best.reach().max(best.bound * 1e-3) * (1.0 + 1e-9));
-    if sites.members.len() < 2 || sites.fastest >= best.bound {
-        return Ok(());
-    }
     let of_site = |site: &Vec<usize>| {
         let mut counts = vec![0; tables.kinds.len()];
         site.iter().for_each(|&device| counts[tables.candidates[device].kind] += 1);
         counts
     };
-    let by_site = sites.members.iter().map(of_site).collect();
-    let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
-    if let Some(found) = covers.bound(best.reach().max(sites.fastest), best.bound, budget)? {
-        best.lower(found.bound, Proof::Crossing(found, sites));
+    // What is had may be less than the slow ways carry.
+    let slow = network.pair.iter().flatten().copied().filter(|&rate| rate < best.bound * (1.0 - NEAR));
+    let slow = slow.fold(0.0, f64::max).max(best.reach());
+    for above in [best.reach().max(best.bound * 1e-3), slow] {
+        let sites = Sites::apart(network, above * (1.0 + 1e-9));
+        if sites.members.len() < 2 || sites.fastest >= best.bound {
+            continue;
+        }
+        let by_site = sites.members.iter().map(of_site).collect();
+        let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
+        if let Some(found) = covers.bound(best.reach().max(sites.fastest), best.bound, budget)? {
+            best.lower(found.bound, Proof::Crossing(found, sites));
+            break;
+        }
     }
     Ok(())
 }
