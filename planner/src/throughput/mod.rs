@@ -19,6 +19,7 @@ pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
 pub(crate) mod series;
+pub(crate) mod settle;
 pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stairs;
@@ -41,6 +42,7 @@ use priced::Priced;
 use programs::program;
 pub(crate) use programs::twins;
 use replay::{Carried, Path, replay};
+use settle::Seen;
 use sites::Sites;
 use worths::{Covers, Worths};
 
@@ -71,6 +73,10 @@ const HALVINGS_EARLY: usize = 9;
 const NEAR_EARLY: f64 = 1e-2;
 /// Share of the time that it may take.
 const EARLY: f64 = 0.15;
+/// The same for plans on even ways, where the true ones are not.
+const EVEN: f64 = 0.7;
+/// The same for a look at what crosses slow ways, while other searches wait.
+const CROSSING: f64 = 0.05;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,6 +184,8 @@ pub(crate) struct Flows<'a> {
     pub network: &'a Network,
     /// Most stages of a route, where that can bind.
     pub hops: Option<usize>,
+    /// Where placements are noted that are looked at; none where nobody asks for them.
+    pub seen: Option<&'a Seen>,
 }
 
 impl<'a> Flows<'a> {
@@ -185,7 +193,7 @@ impl<'a> Flows<'a> {
     pub fn new(tables: &'a Tables<'a>, network: &'a Network) -> Self {
         let longest = tables.candidates.len().min(tables.layers);
         let hops = tables.problem.limits.stages_max.map(|most| most as usize).filter(|&most| most < longest);
-        Self { tables, network, hops }
+        Self { tables, network, hops, seen: None }
     }
 
     /// What a placement carries on the true links; nothing where a pinned device is out of the way.
@@ -207,6 +215,9 @@ impl<'a> Flows<'a> {
                 return Ok(Carried::default());
             };
             carried.paths.push(Path { stops, rate: PINNED_SHARE * carried.rate });
+        }
+        if let Some(seen) = self.seen {
+            seen.note(placement, &carried);
         }
         Ok(carried)
     }
@@ -346,11 +357,21 @@ pub(crate) fn best_flow(
     let manner = Manner { brief: !proving, hurry };
     // Moments where a chain would have to cross a way too slow for it, and what lowers the bound most where it does.
     let cross = |best: &mut BestFlow| {
-        if proving && !best.enough(budget) { crossing(flows, &counts, &spans, best, budget) } else { Ok(()) }
+        if !proving || best.enough(budget) {
+            return Ok(());
+        }
+        budget.part(CROSSING, |budget| crossing(flows, &counts, &spans, best, budget))
     };
     cross(&mut best)?;
     if !one_chain {
-        plans(flows, &spans, &mut covers, &mut best, manner, &first)?;
+        if let Some(even) = network.evened(best.bound) {
+            let seen = Seen::default();
+            let search = Flows { network: &even, seen: Some(&seen), ..*flows };
+            let look =
+                |budget: &Budget<'_>| plans(&search, Some(flows), &spans, &mut covers, &mut best, manner, budget);
+            first.part(EVEN, look)?;
+        }
+        plans(flows, None, &spans, &mut covers, &mut best, manner, &first)?;
     }
     cross(&mut best)?;
     if proving && !best.enough(budget) {
@@ -359,7 +380,7 @@ pub(crate) fn best_flow(
         by_cases(flows, &spans, &mut best, looks, &second)?;
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
-        plans(flows, &spans, &mut covers, &mut best, manner, budget)?;
+        plans(flows, None, &spans, &mut covers, &mut best, manner, budget)?;
     }
     if proving && !best.closed() {
         crossing(flows, &counts, &spans, &mut best, budget)?;

@@ -1,5 +1,6 @@
 //! What devices and ways can carry, in output tokens per second.
 
+use super::sites::Sites;
 use super::stay::Stay;
 use crate::tables::{Intervals, Kind, Tables, interval};
 use isotherm_core::ids::DeviceId;
@@ -192,6 +193,24 @@ impl Network {
             }
         }
         open
+    }
+
+    /// The same with the fastest way between two sites, or within one, for each of their pairs; none where no way is
+    /// slower than that at a rate of `most`, or where ways are not all that joins devices.
+    pub fn evened(&self, most: f64) -> Option<Self> {
+        if !self.shared.is_empty() || self.stay.is_some() {
+            return None;
+        }
+        let sites = Sites::apart(self, most).members;
+        let mut even = self.clone();
+        for (from, to) in sites.iter().flat_map(|from| sites.iter().map(move |to| (from, to))) {
+            let pairs = || from.iter().flat_map(|&i| to.iter().map(move |&j| (i, j))).filter(|(i, j)| i != j);
+            let fastest = pairs().map(|(i, j)| self.pair[i][j]).fold(0.0, f64::max);
+            pairs().for_each(|(i, j)| even.pair[i][j] = fastest);
+        }
+        let slower = |(own, even): (&f64, &f64)| own.min(most) < even.min(most);
+        let uneven = self.pair.iter().flatten().zip(even.pair.iter().flatten()).any(slower);
+        uneven.then_some(even)
     }
 
     /// Whether any way or shared capacity, or the lack of one, limits what plans can do.

@@ -2,10 +2,14 @@
 
 use super::clip::Span;
 use super::dive::Dives;
+use super::random::Random;
+use super::replay::Carried;
+use super::settle::{Seen, settled};
 use super::worths::Covers;
 use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
+use crate::latency::chains::Link;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
@@ -67,9 +71,11 @@ const ROUND_MANY: [By; 3] = [By::Profiles, By::Mixed, By::Groups];
 const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
 
 /// Plans by one search after another, until one closes the gap: each begins where another ended, because what one finds
-/// in a moment another does not find at all.
+/// in a moment another does not find at all. Where the ways of `flows` are even ones, devices for what is found are
+/// looked for [on](settle) the true ones.
 pub(super) fn plans(
     flows: &Flows<'_>,
+    on: Option<&Flows<'_>>,
     spans: &[Vec<Span>],
     covers: &mut Covers,
     best: &mut BestFlow,
@@ -80,18 +86,17 @@ pub(super) fn plans(
         return Ok(());
     }
     let count = flows.tables.candidates.len();
+    let mut random = Random::new(count as u64);
     if count <= PIPELINES_DEVICES_MAX
         && let Some((placement, carried)) = rails::disjoint(flows, best.bound, budget)?
     {
-        best.offer(placement, carried, "disjoint pipelines");
-        best.report(budget);
+        offer((flows, on), best, (placement, carried), "disjoint pipelines", (&mut random, budget))?;
     }
     if manner.hurry
         && !best.enough(budget)
         && let Some((placement, carried)) = lean::search(flows, best.bound, best.goal(budget), budget)?
     {
-        best.offer(placement, carried, "chains of least residence");
-        best.report(budget);
+        offer((flows, on), best, (placement, carried), "chains of least residence", (&mut random, budget))?;
     }
     let mut dives = Dives::new(flows, spans, best.bound);
     // At several sites, annealing gets further in the same time.
@@ -164,14 +169,38 @@ pub(super) fn plans(
                 }
                 By::Dives | By::Rails | By::Sweeps => continue,
             };
-            if let Some((placement, carried)) = found {
-                best.offer(placement, carried, method);
-                best.report(budget);
+            if let Some(found) = found {
+                offer((flows, on), best, found, method, (&mut random, budget))?;
             }
         }
         if count <= RAILS_DEVICES_MAX && number > 1 && best.rate() <= before {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Offers what was found; where that was on even ways, the best that can be made of it on the true ones.
+fn offer(
+    (flows, on): (&Flows<'_>, Option<&Flows<'_>>),
+    best: &mut BestFlow,
+    found: (Vec<Link>, Carried),
+    method: &'static str,
+    (random, budget): (&mut Random, &Budget<'_>),
+) -> Result<(), SolverFault> {
+    let found = match on {
+        None => Some(found),
+        Some(on) => {
+            let mut plans = flows.seen.map(Seen::take).unwrap_or_default();
+            if plans.is_empty() {
+                plans.push(found);
+            }
+            settled(on, plans, best.rate(), random, budget)?
+        }
+    };
+    if let Some((placement, carried)) = found {
+        best.offer(placement, carried, method);
+        best.report(budget);
     }
     Ok(())
 }
