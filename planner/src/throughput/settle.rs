@@ -24,8 +24,8 @@ const ASKED: usize = 256;
 /// Work of one change.
 const CHANGE_WORK: u64 = 8;
 /// Share of the rate by which a change may make things worse, at first and at last.
-const HOT: f64 = 0.03;
-const COLD: f64 = 0.001;
+const HOT: f64 = 0.2;
+const COLD: f64 = 0.015;
 /// One change in so many is one of the order of layers.
 const ORDERS: usize = 6;
 /// What makes up for rounding, as a share of the rate.
@@ -335,4 +335,57 @@ pub(super) fn settled(
         }
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least cut between what is had and what is taken, over all of them.
+    fn cut(supply: &[f64], demand: &[f64], ways: &[Vec<f64>]) -> f64 {
+        let (n, m) = (supply.len(), demand.len());
+        let cuts = (0..1_u32 << (n + m)).map(|near| {
+            let near = |node: usize| near >> node & 1 == 1;
+            let mut sum = 0.0;
+            for i in 0..n {
+                sum += if near(i) { 0.0 } else { supply[i] };
+                sum += (0..m).filter(|&j| near(i) && !near(n + j)).map(|j| ways[i][j]).sum::<f64>();
+            }
+            sum + (0..m).filter(|&j| near(n + j)).map(|j| demand[j]).sum::<f64>()
+        });
+        cuts.fold(f64::INFINITY, f64::min)
+    }
+
+    #[test]
+    fn what_is_handed_over_is_what_the_least_cut_lets_through() {
+        let mut random = Random::new(3);
+        let (mut open, mut short) = (0, 0);
+        for _ in 0..400 {
+            let (n, m) = (1 + random.below(4), 1 + random.below(4));
+            let mut draws =
+                |count: usize, most: usize| -> Vec<f64> { (0..count).map(|_| random.below(most) as f64).collect() };
+            let (supply, demand) = (draws(n, 9), draws(m, 9));
+            let ways: Vec<Vec<f64>> = (0..n).map(|_| draws(m, 5)).collect();
+            let passed = handed(supply.clone(), demand.clone(), |i, j| ways[i][j], 1e-9);
+            assert_eq!(passed, cut(&supply, &demand, &ways), "{supply:?} {demand:?} {ways:?}");
+            let most = supply.iter().sum::<f64>().min(demand.iter().sum());
+            open += usize::from(passed == most);
+            short += usize::from(passed < most);
+        }
+        assert!(open > 50 && short > 50, "{open} {short}");
+    }
+
+    #[test]
+    fn of_the_plans_seen_the_fastest_are_kept_few_of_them_alike() {
+        let seen = Seen::default();
+        for rate in [3.0, 9.0, 9.0, 9.0, 9.0, 0.0].into_iter().chain((0..20).map(|i| 10.0 + f64::from(i))) {
+            seen.note(&[], &Carried { rate, paths: Vec::new() });
+        }
+        let rates = |seen: &Seen| -> Vec<f64> { seen.take().iter().map(|(_, carried)| carried.rate).collect() };
+        assert_eq!(rates(&seen), (18..30).rev().map(f64::from).collect::<Vec<_>>());
+        for rate in [3.0, 9.0, 9.0, 9.0, 9.0, 0.0] {
+            seen.note(&[], &Carried { rate, paths: Vec::new() });
+        }
+        assert_eq!(rates(&seen), [9.0, 9.0, 9.0, 3.0]);
+    }
 }

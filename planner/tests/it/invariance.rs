@@ -6,7 +6,7 @@ use isotherm_core::graph::{Link, LinkKind};
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::units::TokensPerSecond;
 use isotherm_planner::{Budget, Outcome, plan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Rates = BTreeMap<String, Vec<(u32, TokensPerSecond)>>;
 
@@ -108,4 +108,32 @@ fn a_chain_across_a_slow_way_is_certified_by_its_sites() {
     assert_eq!((certificate.objective, certificate.bound_kind), (6.0, BoundKind::Certified), "{certificate:?}");
     let Some(Evidence::WeighedWorths { sites, .. }) = &certificate.evidence else { panic!("{certificate:?}") };
     assert_eq!(sites.len(), 2);
+}
+
+/// Ways along a secret order of all devices, and so many in a hundred of the others.
+fn along(rates: &Rates, others: u64, random: &mut Random) -> Vec<Link> {
+    let mut order: Vec<&String> = rates.keys().collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, random.whole(0, i as u64) as usize);
+    }
+    let next: BTreeSet<(&String, &String)> = order.windows(2).map(|pair| (pair[0], pair[1])).collect();
+    let mut links = ways(rates, 1e6, 1e6);
+    links.retain(|link| next.contains(&(&link.from, &link.to)) || random.chance(others));
+    links
+}
+
+#[test]
+fn single_ways_that_are_missing_do_not_hide_a_plan_that_goes_round_them() {
+    let random = &mut Random(11);
+    // Thirty devices of two kinds must all be in the chain, in an order in which there are ways.
+    let table = |i: usize| if i % 2 == 0 { vec![(1, 20.0), (2, 10.0)] } else { vec![(1, 10.0)] };
+    let rated = |i: usize| table(i).into_iter().map(|(held, rate)| (held, TokensPerSecond::of(rate))).collect();
+    let rates: Rates = (0..30).map(|i| (format!("d{i:02}"), rated(i))).collect();
+    for _ in 0..3 {
+        let problem = flow_problem("gaps", 45, rates.clone(), along(&rates, 30, random), false);
+        let outcome = plan(&problem, &Budget::default()).expect("plans");
+        let Outcome::Optimal(found) = &outcome else { panic!("{outcome:?}") };
+        let certificate = found.plan().certificate.as_ref().expect("a certificate");
+        assert_eq!((certificate.objective, certificate.bound_kind), (10.0, BoundKind::Certified), "{certificate:?}");
+    }
 }
