@@ -56,6 +56,8 @@ impl Random {
 pub enum Network {
     /// Every pair has a way of its own, stated in tokens per second: fast within a site, slow between sites.
     Pairs,
+    /// The same, but that so many pairs of a hundred have none.
+    Sparse(u64),
     /// Hosts of several devices share network cards, sites are joined by trunks; all in bytes per second.
     Shared,
 }
@@ -96,7 +98,7 @@ const fn recipe(name: &'static str, devices: usize, classes: usize, sites: usize
 }
 
 /// The sets that planning is measured on.
-pub const SETS: [Recipe; 13] = [
+pub const SETS: [Recipe; 15] = [
     recipe("mesh100", 100, 10, 1),
     recipe("mesh24", 24, 4, 1),
     recipe("mesh42", 42, 7, 1),
@@ -110,6 +112,8 @@ pub const SETS: [Recipe; 13] = [
     Recipe { network: Network::Shared, ..recipe("shared48", 48, 6, 2) },
     Recipe { network: Network::Shared, figures: Figures::Sheet, ..recipe("sheet32", 32, 5, 2) },
     Recipe { partial: true, ..recipe("partial24", 24, 4, 3) },
+    Recipe { network: Network::Sparse(50), ..recipe("sparse24", 24, 4, 3) },
+    Recipe { network: Network::Sparse(60), ..recipe("sparse42", 42, 7, 1) },
 ];
 
 /// Rates of a device by number of layers, from 1: about `speed / k`, falling short of it by `loss` at most, with noise,
@@ -299,6 +303,11 @@ pub fn cluster(recipe: &Recipe, seed: u64) -> PlacementProblem {
         .collect();
     let (junctions, links, groups) = match recipe.network {
         Network::Pairs => (vec![SOURCE.to_owned(), SINK.to_owned()], pairs(random, &devices), Vec::new()),
+        Network::Sparse(missing) => {
+            let mut links = pairs(random, &devices);
+            links.retain(|link| link.from == SOURCE || link.to == SINK || random.whole(1, 100) > missing);
+            (vec![SOURCE.to_owned(), SINK.to_owned()], links, Vec::new())
+        }
         Network::Shared => shared(random, &mut devices),
     };
     let file = DevicesFile {

@@ -125,12 +125,17 @@ fn along(rates: &Rates, others: u64, random: &mut Random) -> Vec<Link> {
 #[test]
 fn single_ways_that_are_missing_do_not_hide_a_plan_that_goes_round_them() {
     let random = &mut Random(11);
-    // Thirty devices of two kinds must all be in the chain, in an order in which there are ways.
+    // Thirty devices of two kinds must all be in the chain, in an order in which there are ways. To thirty more there
+    // are none.
     let table = |i: usize| if i % 2 == 0 { vec![(1, 20.0), (2, 10.0)] } else { vec![(1, 10.0)] };
     let rated = |i: usize| table(i).into_iter().map(|(held, rate)| (held, TokensPerSecond::of(rate))).collect();
-    let rates: Rates = (0..30).map(|i| (format!("d{i:02}"), rated(i))).collect();
+    let joined: Rates = (0..30).map(|i| (format!("d{i:02}"), rated(i))).collect();
+    let first: Rates = (0..30).map(|i| (format!("a{i}"), rated(1))).collect();
+    let rates: Rates = joined.clone().into_iter().chain(first.clone()).collect();
     for _ in 0..3 {
-        let problem = flow_problem("gaps", 45, rates.clone(), along(&rates, 30, random), false);
+        let mut links = along(&joined, 30, random);
+        links.extend(first.keys().map(|name| way(name, "d00", 1e6)));
+        let problem = flow_problem("gaps", 45, rates.clone(), links, false);
         let outcome = plan(&problem, &Budget::default()).expect("plans");
         let Outcome::Optimal(found) = &outcome else { panic!("{outcome:?}") };
         let certificate = found.plan().certificate.as_ref().expect("a certificate");
