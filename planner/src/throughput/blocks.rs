@@ -122,6 +122,11 @@ impl Yard {
         if let [only] = types {
             return self.exact[*only as usize][layers];
         }
+        if let [a, b] = types {
+            let (a, b) = (&self.exact[*a as usize], &self.exact[*b as usize]);
+            let both = (1..layers).map(|held| a[held].min(b[layers - held]));
+            return both.fold(a[layers].max(b[layers]), f64::max);
+        }
         // By layers: the best of the devices so far, some of which may be left out.
         let mut best = vec![0.0_f64; layers + 1];
         best[0] = f64::INFINITY;

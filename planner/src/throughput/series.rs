@@ -150,7 +150,12 @@ pub(crate) struct Series {
     price: Vec<f32>,
     /// By layers: the lanes that no narrower ones side by side undercut, narrowest first.
     lanes: Vec<Vec<Lane>>,
+    /// Where lanes are rows of devices: by layers and parts, how the cheapest is made.
+    rows: Option<Vec<u16>>,
 }
+
+/// In a table of rows: that one follows another, and the layers of the first; else the type of a device.
+const THEN: u16 = 1 << 15;
 
 /// Prices that differ by less are the same.
 const NEAR: f32 = 1e-6;
@@ -158,19 +163,33 @@ const NEAR: f32 = 1e-6;
 impl Series {
     /// Of up to so many layers; a type without a price is left out.
     pub fn new(holds: &Holds, prices: &[Option<f64>], layers: usize) -> Self {
+        Self::of(holds, prices, layers, false)
+    }
+
+    /// The same where what stands beside others is a row of devices, each of which passes all of it.
+    pub fn rows(holds: &Holds, prices: &[Option<f64>], layers: usize) -> Self {
+        Self::of(holds, prices, layers, true)
+    }
+
+    fn of(holds: &Holds, prices: &[Option<f64>], layers: usize, rows: bool) -> Self {
         let whole = holds.whole;
         let width = whole + 1;
+        let table = (layers + 1) * width;
         let mut made = Self {
             layers,
             whole,
-            price: vec![f32::INFINITY; (layers + 1) * width],
+            price: vec![f32::INFINITY; table],
             lanes: vec![Vec::new(); layers + 1],
+            rows: rows.then(|| vec![0; table]),
         };
-        // What one lane costs, by parts.
-        let mut alone = vec![f32::INFINITY; width];
+        // What one lane costs, by layers and parts; of all layers only where lanes follow one another by themselves.
+        let mut lanes = vec![f32::INFINITY; if rows { table } else { width }];
         for l in 1..=layers {
             let (before, rest) = made.price.split_at_mut(l * width);
-            let row = |of: usize| &before[of * width..(of + 1) * width];
+            let (known, alone) = lanes.split_at_mut(if rows { l * width } else { 0 });
+            let alone = &mut alone[..width];
+            let first_of: &[f32] = if rows { known } else { before };
+            let row = |of: usize| &first_of[of * width..(of + 1) * width];
             alone.fill(f32::INFINITY);
             for (t, of_type) in prices.iter().enumerate() {
                 let Some(of_type) = of_type.map(|price| price as f32 + NEAR) else { continue };
@@ -182,27 +201,55 @@ impl Series {
                     *price = price.min(a + b);
                 }
             }
-            let price = &mut rest[..width];
-            for parts in 1..=whole {
-                let wider = parts < whole && alone[parts + 1] <= alone[parts];
-                if wider || alone[parts] >= price[parts] - NEAR || alone[parts].is_infinite() {
-                    continue;
-                }
+            let how = |parts: usize| {
                 let device = |t: &usize| {
                     let fits = holds.parts[*t].get(l).is_some_and(|held| usize::from(*held) >= parts);
                     fits && prices[*t].is_some_and(|of_type| of_type as f32 + NEAR <= alone[parts])
                 };
-                let made_so = (0..prices.len()).find(device).map(Made::Device).or_else(|| {
+                (0..prices.len()).find(device).map(Made::Device).or_else(|| {
                     let sum = |first: usize| row(first)[parts] + row(l - first)[parts];
                     (1..=l / 2).find(|&first| sum(first) <= alone[parts]).map(Made::Then)
-                });
-                let Some(made_so) = made_so else { continue };
+                })
+            };
+            let price = &mut rest[..width];
+            for parts in 1..=whole {
+                let wider = parts < whole && alone[parts + 1] <= alone[parts];
+                if wider || alone[parts].is_infinite() {
+                    continue;
+                }
+                if let Some(rows) = &mut made.rows {
+                    // The narrower ones of the same price are made so too.
+                    rows[l * width + parts] = match how(parts) {
+                        Some(Made::Device(t)) => t as u16,
+                        Some(Made::Then(first)) => THEN | first as u16,
+                        None => continue,
+                    };
+                }
+                if alone[parts] >= price[parts] - NEAR {
+                    continue;
+                }
+                let Some(made_so) = how(parts) else { continue };
                 let lane = Lane { parts, price: alone[parts], made: made_so };
                 beside(price, lane);
                 made.lanes[l].push(lane);
             }
+            if let Some(rows) = &mut made.rows {
+                for parts in (1..whole).rev().filter(|&parts| alone[parts + 1] <= alone[parts]) {
+                    rows[l * width + parts] = rows[l * width + parts + 1];
+                }
+            }
         }
         made
+    }
+
+    /// A row of devices of the least price.
+    fn row(&self, rows: &[u16], layers: usize, parts: usize) -> Piece {
+        let how = rows[layers * (self.whole + 1) + parts];
+        if how & THEN == 0 {
+            return Piece::Device(usize::from(how), layers);
+        }
+        let first = usize::from(how & !THEN);
+        Piece::Then(Box::new(self.row(rows, first, parts)), Box::new(self.row(rows, layers - first, parts)))
     }
 
     /// The least price of so many layers at so many parts of the rate.
@@ -255,6 +302,10 @@ impl Series {
             let passed = lane.parts.min(left);
             let piece = match lane.made {
                 Made::Device(t) => Piece::Device(t, layers),
+                Made::Then(first) if let Some(rows) = &self.rows => {
+                    let (a, b) = (self.row(rows, first, passed), self.row(rows, layers - first, passed));
+                    Piece::Then(Box::new(a), Box::new(b))
+                }
                 Made::Then(first) => {
                     let (a, b) = (self.made(first, passed)?, self.made(layers - first, passed)?);
                     Piece::Then(Box::new(a), Box::new(b))
@@ -455,5 +506,60 @@ mod tests {
             }
         }
         assert!(shortened > 50 && refused > 0, "{shortened} shortened, {refused} refused");
+    }
+
+    /// Whether what stands beside others is a row of devices.
+    fn is_flat(piece: &Piece, in_row: bool) -> bool {
+        match piece {
+            Piece::Device(..) => true,
+            Piece::Then(a, b) => is_flat(a, true) && is_flat(b, true),
+            Piece::Beside(a, b) => !in_row && is_flat(a, false) && is_flat(b, false),
+        }
+    }
+
+    #[test]
+    fn rows_side_by_side_are_flat_carry_what_they_are_asked_for_and_cost_what_enumeration_finds() {
+        let (speeds, prices) = ([(12.0, 3), (30.0, 5), (7.0, 6)], [1.0, 2.2, 0.55]);
+        let holds = Holds::new(&yard(&speeds), 10.0, PARTS);
+        let series = Series::rows(&holds, &prices.map(Some), 7);
+        for layers in 1..=7 {
+            for parts in [170, 400, 690, PARTS] {
+                let Some(piece) = series.made(layers, parts) else { continue };
+                assert!(is_flat(&piece, false), "{piece:?}");
+                assert!(carries(&piece, &speeds) >= 10.0 * parts as f64 / PARTS as f64 * (1.0 - 1e-9), "{piece:?}");
+                let cost = |piece: &Piece| {
+                    let mut counts = [0; 3];
+                    piece.count(&mut counts);
+                    counts.iter().zip(prices).map(|(&n, price)| f64::from(n) * price).sum::<f64>()
+                };
+                // Rows of all devices that hold the layers, each as wide as it is; then the cheapest of them side by side.
+                let mut rows: Vec<(f64, f64)> = Vec::new();
+                let mut open = vec![(0, f64::INFINITY, 0.0)];
+                while let Some((held, rate, price)) = open.pop() {
+                    if held == layers {
+                        rows.push((rate, price));
+                        continue;
+                    }
+                    for (&(speed, most), more) in speeds.iter().zip(prices) {
+                        let own =
+                            (1..=most.min(layers - held)).map(|k| (held + k, rate.min(speed / k as f64), price + more));
+                        open.extend(own);
+                    }
+                }
+                let width = |rate: f64| ((rate / 10.0 * (1.0 + 1e-12)).min(1.0) * PARTS as f64).floor() as usize;
+                let mut least = vec![0.0; parts + 1];
+                for x in 1..=parts {
+                    let with = rows.iter().map(|&(rate, price)| price + least[x.saturating_sub(width(rate))]);
+                    least[x] = with.fold(f64::INFINITY, f64::min);
+                }
+                assert!(
+                    (cost(&piece) - least[parts]).abs() < 1e-3,
+                    "{layers} {parts}: {piece:?}, not {}",
+                    least[parts]
+                );
+                let any = Series::new(&holds, &prices.map(Some), 7).made(layers, parts).expect("no fewer pieces");
+                assert!(cost(&any) <= cost(&piece) + 1e-3, "{any:?} and {piece:?}");
+            }
+        }
     }
 }
