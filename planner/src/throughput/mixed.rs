@@ -9,7 +9,7 @@
 //! way of a pair carries.
 //!
 //! Searches begin from the best plan, from plans by [`stairs`](super::stairs), and where many devices hold each layer from one
-//! that was made as if all ways were fast; they are annealed ([`moves`]).
+//! that was made as if all ways were fast, unless there are stairs; they are annealed ([`moves`]).
 
 mod moves;
 
@@ -20,7 +20,7 @@ use super::dive::Dives;
 use super::groups;
 use super::network::Network;
 use super::replay::Carried;
-use super::stairs::Stairs;
+use super::stairs::{Climb, Stairs};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
@@ -40,22 +40,19 @@ const FIRST: f64 = 0.6;
 /// Further searches from the best plan, for a little more than it carries; how many of them in a row may gain nothing.
 const AGAIN: u64 = 40;
 const LOST_MAX: u64 = 6;
-/// How much shorter they are, and the share of the time that is left that one may take.
+/// How much shorter they are, and into how many parts the time that is left is divided for them.
 const SHORTER: u64 = 4;
-const NEXT: f64 = 0.4;
-/// Plans by stairs that are looked at, the share of the time in which they are, and how much shorter searches from them are.
-const STAIRS: u64 = 8;
-const STAIRS_SHARE: f64 = 0.4;
-const STAIRS_SHORTER: u64 = 16;
-/// The same where there are many devices for each layer: then searches from plans find the steps by themselves.
-const STAIRS_MANY: u64 = 3;
-const STAIRS_SHARE_MANY: f64 = 0.15;
-/// Devices for each layer from which on none are looked at, and rails pass what they may.
+const PARTS_AGAIN: u64 = 5;
+/// Plans by stairs that are looked at, and the share of the time in which they are.
+const STAIRS: u64 = 12;
+const STAIRS_SHARE: f64 = 0.7;
+/// Devices for each layer from which on none are looked at, and rails pass what they may: searches from plans find the
+/// steps by themselves.
 const STAIRS_EACH_MAX: usize = 4;
 /// Share of the time that is left that a search from one may take, and how much of the heat it begins with.
-const STAIRS_NEXT: f64 = 0.08;
-const COOL: f64 = 0.03;
-/// Devices for each layer from which on plans are made as if all ways were fast.
+const STAIRS_NEXT: f64 = 0.1;
+const COOL: f64 = 0.1;
+/// Devices for each layer from which on plans are made as if all ways were fast, where there are no stairs.
 const DEVICES_EACH: usize = 2;
 /// Share of what is carried without regard to ways that is asked for with regard to them.
 const KEPT: f64 = 0.98;
@@ -210,16 +207,21 @@ impl Mixed {
         let free = left.iter().enumerate().flat_map(|(t, &count)| std::iter::repeat_n(t as u16, count)).collect();
         let count = blocks.len();
         let mut mixed = Self { blocks, order: (0..count).collect(), free, edges: vec![(NOBODY, 0.0); count], even };
-        (0..count).for_each(|b| mixed.refresh(yard, b));
+        (0..count).for_each(|b| mixed.refresh(yard, b, &Block::default()));
         whole.then_some(mixed)
     }
 
-    /// Rates of the rails of a block, after a change.
-    pub fn refresh(&mut self, yard: &Yard, block: usize) {
+    /// Rates of the rails of a block, after a change to what it was.
+    pub fn refresh(&mut self, yard: &Yard, block: usize, before: &Block) {
         let block = &mut self.blocks[block];
         block.rails.retain(|rail| !rail.types.is_empty());
         let layers = block.layers;
-        for rail in &mut block.rails {
+        for (i, rail) in block.rails.iter_mut().enumerate() {
+            let alike = before.rails.get(i).filter(|old| before.layers == layers && old.types == rail.types);
+            if let Some(old) = alike {
+                rail.rate = old.rate;
+                continue;
+            }
             // The devices of a rail are of one site.
             let site = |t: &u16| yard.types[*t as usize].site;
             let one = rail.types.iter().all(|t| site(t) == site(&rail.types[0]));
@@ -292,11 +294,8 @@ pub(super) fn search(
     let seed = |number: u64| number + (round << 32);
     let mut best = known.and_then(|(placement, rate)| Some((rate, mixed(placement)?)));
     let mut offered: Option<(Vec<Link>, Carried)> = None;
-    let (plans, share) = match each {
-        0..DEVICES_EACH => (STAIRS, STAIRS_SHARE),
-        DEVICES_EACH..STAIRS_EACH_MAX => (STAIRS_MANY, STAIRS_SHARE_MANY),
-        _ => (0, 0.0),
-    };
+    let plans = if even { STAIRS } else { 0 };
+    let mut stepped = false;
     let begun = budget.seconds_left();
     for number in 0..plans {
         let reached = best.as_ref().map_or(rate, |(reached, _)| *reached);
@@ -306,27 +305,29 @@ pub(super) fn search(
         }
         // Of the share of all, what is left of it.
         let spent = begun.zip(budget.seconds_left()).map_or(0.0, |(begun, left)| 1.0 - left / begun.max(1e-9));
-        if spent >= share {
+        if spent >= STAIRS_SHARE {
             break;
         }
         let stairs = stairs.get_or_insert_with(|| Stairs::new(flows, spans, above));
-        let found = budget.part((share - spent) / (1.0 - spent), |budget| stairs.next(flows, known, budget))?;
-        let Some((placement, target)) = found else { break };
-        let start = mixed(&placement);
+        let found = budget.part((STAIRS_SHARE - spent) / (1.0 - spent), |budget| stairs.next(flows, known, budget))?;
+        let Some(Climb { placement, blocks, target }) = found else { break };
+        let start = Mixed::of(&yard, blocks, even);
         let carried = flows.carried(&placement)?;
         if carried.rate > offered.as_ref().map_or(rate, |offered| offered.1.rate) && flows.pins(&placement) {
             offered = Some((placement, carried));
         }
         if let Some(start) = start {
-            let short = (moves / STAIRS_SHORTER, STAIRS_NEXT);
+            stepped = true;
+            let short = (moves / SHORTER, STAIRS_NEXT);
             let found = Annealing::new(&yard, start, seed(100 + number)).run(target.min(goal), short, COOL, budget);
             best = best.into_iter().chain([(found.rate(), found)]).reduce(|a, b| if b.0 > a.0 { b } else { a });
         }
     }
-    if round.is_multiple_of(2) && each >= DEVICES_EACH && best.as_ref().is_none_or(|(reached, _)| *reached < goal) {
+    let open = round.is_multiple_of(2) && each >= DEVICES_EACH && !stepped;
+    if open && best.as_ref().is_none_or(|(reached, _)| *reached < goal) {
         let network = joined(flows.network);
-        let open = Flows { network: &network, ..*flows };
-        let found = Dives::new(&open, spans, above).search(&open, 0.0, goal * NEARLY, DIVES, budget)?;
+        let joined = Flows { network: &network, ..*flows };
+        let found = Dives::new(&joined, spans, above).search(&joined, 0.0, goal * NEARLY, DIVES, budget)?;
         let start = found.and_then(|(placement, carried)| Some((carried.rate, mixed(&placement)?)));
         if let Some((rate, start)) = start {
             let target = rate.min(goal) * KEPT;
@@ -343,7 +344,9 @@ pub(super) fn search(
         let (much, heat) = if again % 2 == 0 { (1.01, 0.2) } else { (1.004, 0.03) };
         let target = goal.min(*rate * much);
         let next = Annealing::new(&yard, state.clone(), seed(11 + again));
-        let next = next.run(target, (moves / SHORTER, NEXT), heat, budget);
+        // Of so many parts of the time one, or half of what is left.
+        let share = 1.0 / PARTS_AGAIN.saturating_sub(again).max(2) as f64;
+        let next = next.run(target, (moves / SHORTER, share), heat, budget);
         let reached = next.rate();
         lost = if reached > *rate { 0 } else { lost + 1 };
         if reached > *rate {
@@ -525,5 +528,30 @@ mod tests {
         assert_eq!(Mixed::of(&yard, vec![across], true).expect("a start").blocks[0].flow, 0.0);
         assert!(Mixed::of(&yard, vec![block(2, &[(0, 1.0), (0, 1.0)])], true).is_none());
         assert!(Mixed::of(&yard, vec![block(1, &[(0, 2.0)])], true).is_none(), "a layer is missing");
+    }
+
+    #[test]
+    fn rates_that_are_kept_after_a_change_are_those_of_a_new_look() {
+        let yard = yard([9, 9], 4, 1.0);
+        let mut random = Random::new(17);
+        let start = vec![block(2, &[(0, 0.0), (1, 0.0), (0, 0.0)]), block(2, &[(0, 0.0), (1, 0.0)])];
+        let mut mixed = Mixed::of(&yard, start, true).expect("all layers");
+        for _ in 0..300 {
+            let (b, before) = (random.below(2), mixed.blocks.clone());
+            let block = &mut mixed.blocks[b];
+            match random.below(4) {
+                0 => block.layers = 1 + random.below(3),
+                1 => block.rails.push(Rail { types: vec![random.below(2) as u16], rate: 0.0 }),
+                2 if block.rails.len() > 1 => block.rails[random.below(2)].types.clear(),
+                _ => block.rails[0].types.push(random.below(2) as u16),
+            }
+            let mut anew = mixed.clone();
+            mixed.refresh(&yard, b, &before[b]);
+            anew.refresh(&yard, b, &Block::default());
+            assert_eq!(mixed.blocks[b], anew.blocks[b]);
+            mixed.blocks[b].rails.truncate(4);
+            mixed.blocks[b].rails[0].types.truncate(3);
+            mixed.refresh(&yard, b, &Block::default());
+        }
     }
 }

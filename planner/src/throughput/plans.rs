@@ -22,7 +22,7 @@ const DIVES_DEVICES_MIN: usize = 12;
 /// Least devices for which blocks of several sites are looked for.
 const MIXED_DEVICES_MIN: usize = 65;
 /// Share of the time that it may take, and for how many devices it may take all.
-const MIXED: f64 = 0.75;
+const MIXED: f64 = 0.9;
 const MIXED_DEVICES_MANY: usize = 160;
 /// Dives of a round.
 const DIVES: u64 = 40;
@@ -32,6 +32,8 @@ const ROUNDS: u64 = 4;
 const ROUNDS_BRIEF: u64 = 1;
 /// Share of the time that one search for plans in which sites stand side by side may take.
 const PROFILES: f64 = 0.5;
+/// The same where blocks of several sites are looked for.
+const PROFILES_MANY: f64 = 0.1;
 /// The same of sweeps over layers.
 const SWEEPS: f64 = 0.5;
 /// The same where sites are joined by slow ways of each pair of devices.
@@ -132,7 +134,7 @@ pub(super) fn plans(
                 By::Profiles => {
                     let search =
                         |budget: &Budget<'_>| profiles::search(flows, spans, best.reach(), goal, number, budget);
-                    (budget.part(PROFILES, search)?, "sites side by side")
+                    (budget.part(if many { PROFILES_MANY } else { PROFILES }, search)?, "sites side by side")
                 }
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")

@@ -13,9 +13,9 @@
 mod dive;
 
 use super::Flows;
-use super::blocks::Yard;
+use super::blocks::{Block, Rail, Yard};
 use super::clip::Span;
-use super::dive::{Laid, NEAR, ROUNDS_AGAIN, ROUNDS_FIRST, every_order, longest_block};
+use super::dive::{NEAR, ROUNDS_AGAIN, ROUNDS_FIRST, every_order, longest_block};
 use super::groups;
 use super::profiles::placed;
 use super::random::Random;
@@ -42,6 +42,10 @@ const NODES_DIVE: u64 = 100;
 /// Share of the bound that is taken to be laid out with ease, and by which it is lowered where that was wrong.
 const BEGIN: f64 = 0.96;
 const LOWER: f64 = 0.01;
+/// Rounds of pricing at a rate that is new.
+const ROUNDS: usize = 40;
+/// Share of the rate at which the linear program holds all layers that is taken to be laid out with ease.
+const EASE: f64 = 0.97;
 /// Most orders of the sites that are tried.
 const ORDERS_MAX: usize = 4;
 
@@ -55,6 +59,39 @@ struct Column {
     /// Devices by type.
     counts: Vec<u16>,
     piece: Piece,
+}
+
+impl Column {
+    /// Its rails, each of which is a row of devices.
+    fn block(&self, yard: &Yard) -> Block {
+        let mut rails = Vec::new();
+        rails_of(&self.piece, &mut rails);
+        let site = rails.first().and_then(|rail| rail.types.first()).map_or(0, |&t| yard.types[usize::from(t)].site);
+        Block { site, layers: self.layers, rails, flow: 0.0 }
+    }
+}
+
+fn rails_of(piece: &Piece, rails: &mut Vec<Rail>) {
+    match piece {
+        Piece::Beside(a, b) => {
+            rails_of(a, rails);
+            rails_of(b, rails);
+        }
+        row => {
+            let mut types = Vec::new();
+            row.lay(0, &mut |t, _, _| types.push(t as u16));
+            rails.push(Rail { types, rate: 0.0 });
+        }
+    }
+}
+
+/// A plan by stairs.
+pub(crate) struct Climb {
+    pub placement: Vec<Link>,
+    /// The same as blocks, in the order in which requests pass them.
+    pub blocks: Vec<Block>,
+    /// The rate that was asked for: it may carry less, by what its steps do not hand over or by slower last layers.
+    pub target: f64,
 }
 
 /// How many devices begin a piece, or end it.
@@ -90,6 +127,27 @@ impl<'a> Row<'a> {
         Self { yard, order, ways, cells, holds: Holds::new(yard, rate, PARTS), rate, longest }
     }
 
+    /// Columns made at another rate, as they are at this one; without those that do not pass it.
+    fn adapted(&self, mut columns: Vec<Column>) -> Vec<Column> {
+        columns.retain_mut(|column| match &column.piece {
+            Piece::Beside(from, to) if column.step.is_some() => {
+                column.step = self.step(column.place, from, to);
+                column.step.is_some()
+            }
+            piece => piece.passes(&self.holds) >= PARTS,
+        });
+        columns
+    }
+
+    /// The share of the second site and the length of a step with this of the first site and that of the second, each rail
+    /// of which passes its share; none where they do not pass the rate.
+    fn step(&self, place: usize, from: &Piece, to: &Piece) -> Option<(usize, f64)> {
+        let (first, second) = (from.passes(&self.holds), to.passes(&self.holds));
+        let share = (PARTS * second + (first + second) / 2) / (first + second).max(1);
+        let length = self.ways[place] * (ends(from, true) * ends(to, false)) as f64;
+        (first + second >= PARTS).then_some((share, length))
+    }
+
     /// Where a step of a place reaches.
     fn reach(&self, share: usize, length: f64) -> (f64, f64) {
         let share = share as f64 / PARTS as f64;
@@ -103,6 +161,8 @@ struct Tried {
     /// Rates at which all layers were held, and at which they were not.
     low: f64,
     high: f64,
+    /// Whether the linear program has told how fast plans may be.
+    told: bool,
     /// Dives at the rate between them, and the columns made for it.
     dives: usize,
     columns: Vec<Column>,
@@ -124,19 +184,13 @@ impl Stairs {
     pub fn new(flows: &Flows<'_>, spans: &[Vec<Span>], above: f64) -> Self {
         let sites = groups::sites(flows.network, above);
         let yard = groups::yard(flows, &sites, spans);
-        let new = |order| Tried { order, low: BEGIN * above, high: above, dives: 0, columns: Vec::new() };
+        let new = |order| Tried { order, low: BEGIN * above, high: above, told: false, dives: 0, columns: Vec::new() };
         let tried = orders(&yard, above).into_iter().map(new).collect();
         Self { sites, yard, tried, random: Random::new(31), left: DIVES, above }
     }
 
-    /// A plan that holds all layers, and the rate that was asked for, more than `known`: it may carry less, by what its
-    /// steps do not hand over or by slower last layers. None where dives find none, or time is up.
-    pub fn next(
-        &mut self,
-        flows: &Flows<'_>,
-        known: f64,
-        budget: &Budget<'_>,
-    ) -> Result<Option<(Vec<Link>, f64)>, SolverFault> {
+    /// A plan that holds all layers, for a rate of more than `known`. None where dives find none, or time is up.
+    pub fn next(&mut self, flows: &Flows<'_>, known: f64, budget: &Budget<'_>) -> Result<Option<Climb>, SolverFault> {
         let middle = |tried: &Tried| f64::midpoint(tried.low.max(known), tried.high);
         self.left = self.left.min(budget.nodes_max / NODES_DIVE);
         while self.left > 0 && budget.exhausted().is_none() {
@@ -147,45 +201,64 @@ impl Stairs {
             let Some(tried) = ranked else { return Ok(None) };
             let target = middle(tried);
             let row = Row::new(&self.yard, &tried.order, target);
-            let columns = std::mem::take(&mut tried.columns);
-            let (laid, whole, columns) = dive(&row, columns, &mut self.random, budget)?;
+            let columns = row.adapted(std::mem::take(&mut tried.columns));
+            let rounds = if tried.dives == 0 { ROUNDS } else { ROUNDS_AGAIN };
+            let Dived { passed, whole, columns, value } = dive(&row, (columns, rounds), &mut self.random, budget)?;
             tried.columns = columns;
             if !whole && budget.exhausted().is_some() {
                 // Nothing is known of a rate at which there was no time to find a plan.
                 return Ok(None);
             }
+            if !tried.told {
+                // Layers held are about as the inverse of the rate.
+                let rate = (target * value / self.yard.layers as f64).min(self.above);
+                (tried.told, tried.low, tried.high) = (true, rate * EASE, rate);
+            }
             tried.dives += 1;
             if whole {
                 tried.low = target;
-            } else if tried.dives == TRIES || laid.is_none() {
+            } else if tried.dives == TRIES || passed.is_none() {
                 tried.high = target;
             }
             if target != middle(tried) {
-                (tried.dives, tried.columns) = (0, Vec::new());
+                tried.dives = 0;
             }
             if tried.high - tried.low <= NEAR * tried.high {
                 tried.low = (tried.low - LOWER * self.above).max(0.0);
             }
-            if let Some(placement) = laid.and_then(|laid| placed(flows, &self.yard, &self.sites, &laid)) {
-                return Ok(Some((placement, target)));
+            let Some(passed) = passed else { continue };
+            if let Some(placement) = placed(flows, &self.yard, &self.sites, &dive::laid(&passed)) {
+                let blocks = passed.iter().map(|column| column.block(&self.yard)).collect();
+                return Ok(Some(Climb { placement, blocks, target }));
             }
         }
         Ok(None)
     }
 }
 
-/// The intervals of one dive, if they hold all layers, whether they do at the rate asked for, and the columns made so far.
+/// What a dive ends with.
+struct Dived {
+    /// Blocks in the order in which requests pass them, if they hold all layers.
+    passed: Option<Vec<Column>>,
+    /// Whether they do at the rate asked for.
+    whole: bool,
+    /// The columns made so far.
+    columns: Vec<Column>,
+    /// Layers that the linear program holds at the rate asked for, less what missing steps are worth.
+    value: f64,
+}
+
+/// One dive, and the last layers as well as can be.
 fn dive(
     row: &Row<'_>,
-    columns: Vec<Column>,
+    (columns, rounds): (Vec<Column>, usize),
     random: &mut Random,
     budget: &Budget<'_>,
-) -> Result<(Option<Laid>, bool, Vec<Column>), SolverFault> {
+) -> Result<Dived, SolverFault> {
     let free: Vec<u16> = row.yard.types.iter().map(|t| u16::try_from(t.count).unwrap_or(u16::MAX)).collect();
-    let rounds = if columns.is_empty() { ROUNDS_FIRST } else { ROUNDS_AGAIN };
     let mut first = Dive::new(row, columns, free, row.yard.layers, Vec::new());
     let whole = first.begun(rounds, random, budget)?;
-    let Dive { columns, mut free, mut left, mut taken, .. } = first;
+    let Dive { columns, mut free, mut left, mut taken, value, .. } = first;
     // The last layers more slowly.
     let (mut rate, mut slower) = (row.rate, 0);
     while left > 0 && LAST * left <= row.yard.layers && slower < SLOWER_MAX && budget.exhausted().is_none() {
@@ -195,8 +268,45 @@ fn dive(
         rest.begun(ROUNDS_FIRST, random, budget)?;
         (free, left, taken) = (rest.free, rest.left, rest.taken);
     }
-    let laid = (left == 0).then(|| dive::laid(row.order.len(), &taken));
-    Ok((laid, whole, columns))
+    if left > 0 && LAST * left <= row.yard.layers {
+        left -= fill(row, &mut free, left, &mut taken);
+    }
+    let passed = (left == 0).then(|| dive::in_order(row.order.len(), taken));
+    Ok(Dived { passed, whole, columns, value })
+}
+
+/// Holds so many layers as well as the devices that are left over do; how many. Searches that begin there take what these
+/// lack from others.
+fn fill(row: &Row<'_>, free: &mut [u16], left: usize, taken: &mut Vec<Column>) -> usize {
+    let yard = row.yard;
+    let rate = |t: usize| yard.rate_of(t, 1);
+    for held in 0..left {
+        let power = |site: usize| -> f64 {
+            let here = (0..free.len()).filter(|&t| yard.types[t].site == site);
+            here.map(|t| f64::from(free[t]) * rate(t)).sum()
+        };
+        let most = (0..row.order.len()).reduce(|a, b| if power(row.order[b]) > power(row.order[a]) { b } else { a });
+        let Some(place) = most else { return held };
+        let mut here: Vec<usize> = (0..free.len()).filter(|&t| yard.types[t].site == row.order[place]).collect();
+        here.sort_by(|&a, &b| rate(b).total_cmp(&rate(a)));
+        let (mut piece, mut sum) = (None, 0.0);
+        let mut counts = vec![0; free.len()];
+        for t in here {
+            while free[t] > 0 && rate(t) > 0.0 && sum < row.rate {
+                free[t] -= 1;
+                counts[t] += 1;
+                sum += rate(t);
+                let device = Piece::Device(t, 1);
+                piece = Some(match piece {
+                    None => device,
+                    Some(others) => Piece::Beside(Box::new(others), Box::new(device)),
+                });
+            }
+        }
+        let Some(piece) = piece else { return held };
+        taken.push(Column { place, step: None, layers: 1, counts, piece });
+    }
+    left
 }
 
 /// Orders of all sites in which ways carry something of a rate from each to the next, those with the fewest steps first;
@@ -218,6 +328,7 @@ fn orders(yard: &Yard, rate: f64) -> Vec<Vec<usize>> {
 mod tests {
     use super::*;
     use crate::throughput::blocks::Type;
+    use crate::throughput::dive::Laid;
 
     /// Devices of two kinds at two sites, four of each, and so fast a way for each two devices of both sites.
     fn yard(layers: usize, way: f64) -> Yard {
@@ -233,11 +344,12 @@ mod tests {
         let row = Row::new(yard, &[0, 1], rate);
         let (mut columns, mut random) = (Vec::new(), Random::new(3));
         for _ in 0..10 {
-            let (laid, whole, made) = dive(&row, columns, &mut random, &Budget::default()).expect("the solver answers");
-            if whole {
-                return laid;
+            let rounds = if columns.is_empty() { ROUNDS } else { ROUNDS_AGAIN };
+            let dived = dive(&row, (columns, rounds), &mut random, &Budget::default()).expect("the solver answers");
+            if dived.whole {
+                return dived.passed.map(|passed| dive::laid(&passed));
             }
-            columns = made;
+            columns = dived.columns;
         }
         None
     }
@@ -312,5 +424,63 @@ mod tests {
         let between = vec![vec![9.0, 1.0, 0.0], vec![1.0, 9.0, 3.0], vec![0.0, 3.0, 9.0]];
         let yard = Yard::new(4, types, &[Span::falling(2.0, 2)], between, vec![vec![f64::INFINITY; 3]; 3]);
         assert_eq!(orders(&yard, 10.0), [[0, 1, 2]]);
+    }
+
+    #[test]
+    fn last_layers_have_the_devices_that_are_left_of_the_site_with_most_of_them() {
+        let yard = yard(18, 2.0);
+        let row = Row::new(&yard, &[0, 1], 6.0);
+        let (mut free, mut taken) = ([0, 1, 1, 1], Vec::new());
+        assert_eq!(fill(&row, &mut free, 4, &mut taken), 3);
+        assert_eq!(free, [0; 4]);
+        let held: Vec<(usize, usize, Vec<u16>)> = taken.into_iter().map(|c| (c.place, c.layers, c.counts)).collect();
+        // One of the second site carries all, then one of each.
+        assert_eq!(held, [(1, 1, vec![0, 0, 1, 0]), (0, 1, vec![0, 1, 0, 0]), (1, 1, vec![0, 0, 0, 1])]);
+        // Two that carry a third each stand side by side.
+        let (row, mut free, mut taken) = (Row::new(&yard, &[0, 1], 18.0), [0, 2, 0, 0], Vec::new());
+        assert_eq!(fill(&row, &mut free, 1, &mut taken), 1);
+        assert_eq!(taken[0].counts, [0, 2, 0, 0]);
+    }
+
+    #[test]
+    fn blocks_have_the_devices_and_layers_of_the_columns_that_they_are_made_of() {
+        let yard = yard(18, 2.0);
+        let row = Row::new(&yard, &[0, 1], 6.0);
+        let dived =
+            dive(&row, (Vec::new(), ROUNDS), &mut Random::new(3), &Budget::default()).expect("the solver answers");
+        let passed = dived.passed.expect("a plan");
+        let mut start = 0;
+        for column in &passed {
+            let (block, mut counts) = (column.block(&yard), vec![0; 4]);
+            block.rails.iter().flat_map(|rail| &rail.types).for_each(|&t| counts[usize::from(t)] += 1);
+            assert_eq!((block.layers, &counts), (column.layers, &column.counts));
+            let of_one = |rail: &Rail| rail.types.iter().all(|t| t / 2 == rail.types[0] / 2);
+            assert!(block.rails.iter().all(of_one), "{block:?}");
+            let sum: f64 = block.rails.iter().map(|rail| yard.rail_of(&rail.types, block.layers)).sum();
+            assert!(!dived.whole || sum >= 6.0 * (1.0 - 1e-9), "{block:?} carries {sum}");
+            start += block.layers;
+        }
+        assert_eq!(start, 18);
+    }
+
+    #[test]
+    fn columns_are_kept_at_a_lower_rate_and_given_up_at_a_higher_one() {
+        let yard = yard(18, 2.0);
+        let device = |t: usize| Piece::Device(t, 2);
+        let beside = |a: Piece, b: Piece| Piece::Beside(Box::new(a), Box::new(b));
+        let column = |step, piece: Piece| {
+            let mut counts = vec![0; 4];
+            piece.count(&mut counts);
+            Column { place: 0, step, layers: 2, counts, piece }
+        };
+        // Devices of the first kind carry 6 with two layers, those of the second 3.
+        let columns = || vec![column(None, device(0)), column(Some((500, 1.0 / 3.0)), beside(device(1), device(2)))];
+        let kept = |rate: f64| Row::new(&yard, &[0, 1], rate).adapted(columns());
+        // 3 of the one and 6 of the other, each rail its share, over one way of 2.
+        assert_eq!(kept(8.9).iter().map(|column| column.step).collect::<Vec<_>>(), [Some((667, 2.0 / 8.9))]);
+        assert_eq!(kept(6.0).len(), 2);
+        assert_eq!(kept(9.1), []);
+        // What exceeds the rate is cut off at it: 4.5 and all of 4.5.
+        assert_eq!(kept(4.5)[1].step.map(|(share, _)| share), Some(600));
     }
 }

@@ -102,8 +102,9 @@ impl<'a> Annealing<'a> {
     /// The shortfall after a change, or some of it that exceeds `most`.
     fn after(&mut self, target: f64, most: f64) -> f64 {
         let state = &mut self.state;
-        for &(b, _) in &self.before {
-            state.refresh(self.yard, b);
+        for (b, before) in &self.before {
+            let b = *b;
+            state.refresh(self.yard, b, before);
             state.edges[b].0 = NOBODY;
         }
         for at in 1..state.order.len() {

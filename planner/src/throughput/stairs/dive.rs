@@ -5,15 +5,25 @@ use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::throughput::blocks::Type;
-use crate::throughput::dive::{DEARER, KEPT, Laid, SHORT, shaken};
+use crate::throughput::dive::{KEPT, Laid, ROUNDS_FIRST, SHORT, shaken};
 use crate::throughput::random::Random;
 use crate::throughput::series::{PARTS, Piece, Series};
 
 /// Most layers of a step.
 const STEP_MAX: usize = 6;
 /// Columns of a master at most, and how many are kept where there are more.
-const COLUMNS_MAX: usize = 1500;
-const COLUMNS_MIN: usize = 900;
+const COLUMNS_MAX: usize = 3000;
+const COLUMNS_MIN: usize = 1500;
+/// Layers that so many rounds of pricing must gain for there to be more of them.
+const GAIN: f64 = 0.03;
+const GAIN_ROUNDS: usize = 3;
+/// Layers short of all at which blocks are made at all places again.
+const NEARLY: f64 = 1.0;
+/// How often blocks are made again because they ask for more devices than there are: of many sites and kinds there are few
+/// of each.
+const DEARER: usize = 5;
+/// Work of an entry of a table of blocks, in entries of a program.
+const ENTRY_WORK: u64 = 1;
 /// What devices at the ends of a step pass at most, in parts of the rate.
 const WIDE: [usize; 3] = [PARTS, PARTS / 2, PARTS / 4];
 /// Layers that a missing step is worth.
@@ -27,8 +37,16 @@ pub(super) struct Dive<'a> {
     /// Layers that are not held yet.
     pub left: usize,
     pub taken: Vec<Column>,
-    /// Duals of the last master.
-    last: Option<(Vec<f64>, Vec<Vec<f64>>)>,
+    /// Layers that the first master holds, less what missing steps are worth.
+    pub value: f64,
+    last: Option<Last>,
+}
+
+/// Duals of the last master, and the columns that it used.
+struct Last {
+    types: Vec<f64>,
+    cells: Vec<Vec<f64>>,
+    used: Vec<usize>,
 }
 
 /// What the master says: its value, how often each column is used, and the duals of types and cells.
@@ -38,6 +56,11 @@ struct Master {
     types: Vec<f64>,
     /// By place: what reaching up to each part of the way is worth.
     cells: Vec<Vec<f64>>,
+}
+
+/// Work of a table of blocks of up to so many layers: each is put together of two in every way.
+fn table(layers: usize) -> u64 {
+    (layers * (layers + 2) / 2 * PARTS) as u64 * ENTRY_WORK
 }
 
 /// What reaching from here to there is worth, where reaching up to each part of the way is worth so much.
@@ -65,7 +88,7 @@ fn sums(worths: &[(f64, f64, f64)]) -> Vec<f64> {
 impl<'a> Dive<'a> {
     /// With these devices, for so many layers, beside what is taken already.
     pub fn new(row: &'a Row<'a>, columns: Vec<Column>, free: Vec<u16>, left: usize, taken: Vec<Column>) -> Self {
-        Self { row, columns, free, left, taken, last: None }
+        Self { row, columns, free, left, taken, value: 0.0, last: None }
     }
 
     fn fits(&self, column: &Column) -> bool {
@@ -93,7 +116,9 @@ impl<'a> Dive<'a> {
 
     /// Forgets those of many columns that were of least use at the last duals.
     fn prune(&mut self) {
-        let Some((types, cells)) = self.last.as_ref().filter(|_| self.columns.len() > COLUMNS_MAX) else { return };
+        let Some(Last { types, cells, used }) = self.last.as_ref().filter(|_| self.columns.len() > COLUMNS_MAX) else {
+            return;
+        };
         let net = |column: &Column| {
             let cost: f64 = column.counts.iter().zip(types).map(|(&n, dual)| f64::from(n) * dual).sum();
             let reached = |(share, length)| worth(&cells[column.place], self.row.reach(share, length));
@@ -102,8 +127,9 @@ impl<'a> Dive<'a> {
         let mut ranked: Vec<(f64, usize)> = self.columns.iter().map(net).zip(0..).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         ranked.truncate(COLUMNS_MIN);
-        let mut kept: Vec<usize> = ranked.into_iter().map(|(_, c)| c).collect();
+        let mut kept: Vec<usize> = ranked.into_iter().map(|(_, c)| c).chain(used.iter().copied()).collect();
         kept.sort_unstable();
+        kept.dedup();
         let mut columns = std::mem::take(&mut self.columns).into_iter().map(Some).collect::<Vec<_>>();
         self.columns = kept.into_iter().filter_map(|c| columns[c].take()).collect();
     }
@@ -158,13 +184,11 @@ impl<'a> Dive<'a> {
         };
         let types: Vec<f64> = types;
         let cells: Vec<Vec<f64>> = open.iter().zip(&row.ways).map(of_place).collect();
-        self.last = Some((types.clone(), cells.clone()));
-        Ok(Some(Master {
-            value: fitting.iter().zip(&at).map(|(&c, x)| self.columns[c].layers as f64 * x).sum(),
-            used: fitting.into_iter().zip(at).filter(|(_, x)| *x > 1e-6).collect(),
-            types,
-            cells,
-        }))
+        let value = program.value(&at);
+        let used: Vec<(usize, f64)> = fitting.into_iter().zip(at).filter(|(_, x)| *x > 1e-6).collect();
+        let columns = used.iter().map(|(c, _)| *c).collect();
+        self.last = Some(Last { types: types.clone(), cells: cells.clone(), used: columns });
+        Ok(Some(Master { value, used, types, cells }))
     }
 
     /// Makes the cheapest blocks at some prices of types, and keeps those that are of use at others; whether there are
@@ -184,7 +208,7 @@ impl<'a> Dive<'a> {
             let mut prices = self.priced_at(site, prices);
             // A block may ask for more of a type than there are: those become dearer, and it is made again.
             for _ in 0..=DEARER {
-                let wanted = self.make_at(place, &prices, duals);
+                let wanted = self.make_at(place, &prices, duals, budget);
                 if wanted.iter().all(|wanted| !wanted) {
                     break;
                 }
@@ -198,7 +222,7 @@ impl<'a> Dive<'a> {
             if here(place) || here(place + 1) {
                 let mut prices = prices.to_vec();
                 for _ in 0..=DEARER {
-                    let wanted = self.make_steps(place, &prices, duals, sums);
+                    let wanted = self.make_steps(place, &prices, (duals, sums), budget);
                     if wanted.iter().all(|wanted| !wanted) {
                         break;
                     }
@@ -217,9 +241,10 @@ impl<'a> Dive<'a> {
     }
 
     /// Makes blocks of the site at a place; the types of which they would have had more than there are.
-    fn make_at(&mut self, place: usize, prices: &[Option<f64>], duals: &[f64]) -> Vec<bool> {
+    fn make_at(&mut self, place: usize, prices: &[Option<f64>], duals: &[f64], budget: &Budget<'_>) -> Vec<bool> {
         let longest = self.left.min(self.row.longest);
-        let series = Series::new(&self.row.holds, prices, longest);
+        budget.did(table(longest));
+        let series = Series::rows(&self.row.holds, prices, longest);
         let mut wanted = vec![false; self.free.len()];
         for layers in 1..=longest {
             let Some(piece) = series.made(layers, PARTS) else { continue };
@@ -237,7 +262,13 @@ impl<'a> Dive<'a> {
     }
 
     /// Makes steps from the site at a place to the next: for each number of layers and each cell the best share.
-    fn make_steps(&mut self, place: usize, prices: &[f64], duals: &[f64], cells: &[f64]) -> Vec<bool> {
+    fn make_steps(
+        &mut self,
+        place: usize,
+        prices: &[f64],
+        (duals, cells): (&[f64], &[f64]),
+        budget: &Budget<'_>,
+    ) -> Vec<bool> {
         let row = self.row;
         let mut wanted = vec![false; self.free.len()];
         let count = row.cells[place];
@@ -246,8 +277,9 @@ impl<'a> Dive<'a> {
         }
         let way = row.ways[place];
         let longest = self.left.min(row.longest).div_ceil(2).min(STEP_MAX);
-        let [first, second] =
-            [place, place + 1].map(|place| Series::new(&row.holds, &self.priced_at(row.order[place], prices), longest));
+        budget.did(2 * table(longest) + ((longest * WIDE.len() * WIDE.len()) * PARTS) as u64 * ENTRY_WORK);
+        let [first, second] = [place, place + 1]
+            .map(|place| Series::rows(&row.holds, &self.priced_at(row.order[place], prices), longest));
         for layers in 1..=longest {
             let [a, b] = [&first, &second].map(|series| WIDE.map(|most| series.rails(layers, most)));
             let mut best: Vec<Option<(f64, usize, usize, usize)>> = vec![None; 3 * count];
@@ -272,7 +304,7 @@ impl<'a> Dive<'a> {
             {
                 let (Some(a), Some(b)) = (&a[i], &b[j]) else { continue };
                 let (Some(from), Some(to)) = (a.made(PARTS - x), b.made(x)) else { continue };
-                let length = way * (ends(&from, true) * ends(&to, false)) as f64;
+                let Some((x, length)) = row.step(place, &from, &to) else { continue };
                 let piece = Piece::Beside(Box::new(from), Box::new(to));
                 let mut counts = vec![0; self.free.len()];
                 piece.count(&mut counts);
@@ -297,7 +329,7 @@ impl<'a> Dive<'a> {
         }
     }
 
-    /// The master with blocks that were made at its duals, again and again.
+    /// The master with blocks that were made at its duals, again and again while that gains something.
     fn priced(
         &mut self,
         rounds: usize,
@@ -305,24 +337,29 @@ impl<'a> Dive<'a> {
         budget: &Budget<'_>,
     ) -> Result<Option<Master>, SolverFault> {
         let mut master = self.master(budget)?;
-        for _ in 0..rounds {
+        let mut values = Vec::new();
+        for round in 0..rounds {
             let Some(found) = master.as_ref().filter(|_| budget.exhausted().is_none()) else { return Ok(None) };
-            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
-            let new = self.make(&duals, &duals, &found.cells, None, budget);
-            if !(self.make(&shaken, &duals, &found.cells, None, budget) || new) {
+            values.push(found.value);
+            if round >= GAIN_ROUNDS && found.value - values[round - GAIN_ROUNDS] < GAIN {
                 break;
             }
-            master = self.master(budget)?;
+            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
+            let new = self.make(&duals, &duals, &found.cells, None, budget);
+            if self.make(&shaken, &duals, &found.cells, None, budget) || new {
+                master = self.master(budget)?;
+            }
         }
         Ok(master)
     }
 
-    /// The master with blocks that were made at its shaken duals for one place.
+    /// The master with blocks that were made at its shaken duals for one place, or at its duals for all where it falls short.
     fn again(&mut self, place: usize, random: &mut Random, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
         let master = self.master(budget)?;
-        let Some(found) = master.as_ref().filter(|found| found.value >= self.left as f64 - SHORT) else {
-            return Ok(master);
-        };
+        let Some(found) = &master else { return Ok(master) };
+        if found.value < self.left as f64 - NEARLY {
+            return self.priced(ROUNDS_FIRST, random, budget);
+        }
         let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
         let new = self.make(&shaken, &duals, &found.cells, Some(place), budget);
         if new { self.master(budget) } else { Ok(master) }
@@ -341,6 +378,7 @@ impl<'a> Dive<'a> {
     /// Takes blocks until all layers are held; whether they are.
     fn run(&mut self, rounds: usize, random: &mut Random, budget: &Budget<'_>) -> Result<bool, SolverFault> {
         let mut master = self.priced(rounds, random, budget)?;
+        self.value = master.as_ref().map_or(0.0, |master| master.value);
         while self.left > 0 {
             let Some(found) = &master else { return Ok(false) };
             if budget.exhausted().is_some() || found.value < self.left as f64 - SHORT {
@@ -369,23 +407,33 @@ impl<'a> Dive<'a> {
     }
 }
 
-/// The intervals of what was taken, by type.
-pub(super) fn laid(places: usize, taken: &[Column]) -> Laid {
-    let (mut laid, mut start) = (Vec::new(), 0);
-    for place in 0..places {
-        let here = || taken.iter().filter(|column| column.place == place);
-        let mut alone: Vec<&Column> = here().filter(|column| column.step.is_none()).collect();
+/// What was taken, in the order in which requests pass it.
+pub(super) fn in_order(places: usize, taken: Vec<Column>) -> Vec<Column> {
+    let mut of_place: Vec<(Vec<Column>, Vec<Column>)> = vec![Default::default(); places];
+    for column in taken {
+        let (alone, steps) = &mut of_place[column.place];
+        if column.step.is_none() { alone.push(column) } else { steps.push(column) }
+    }
+    let mut passed = Vec::new();
+    for (place, (mut alone, mut steps)) in of_place.into_iter().enumerate() {
         // Most devices stand where requests come in and where they leave.
         alone.sort_by_key(|column| ends(&column.piece, true));
         if alone.len() > 1 && place > 0 {
             let first = (0..alone.len() - 1).max_by_key(|&i| ends(&alone[i].piece, false)).unwrap_or(0);
             alone.swap(0, first);
         }
-        let mut steps: Vec<&Column> = here().filter(|column| column.step.is_some()).collect();
         steps.sort_by_key(|column| column.step.map(|(share, _)| share));
-        for column in alone.into_iter().chain(steps) {
-            start = column.piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));
-        }
+        passed.extend(alone);
+        passed.extend(steps);
+    }
+    passed
+}
+
+/// The intervals of columns that follow one another, by type.
+pub(super) fn laid(passed: &[Column]) -> Laid {
+    let (mut laid, mut start) = (Vec::new(), 0);
+    for column in passed {
+        start = column.piece.lay(start, &mut |t, from, to| laid.push((t, from, to)));
     }
     laid
 }
