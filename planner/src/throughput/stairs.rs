@@ -327,6 +327,7 @@ fn orders(yard: &Yard, rate: f64) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Limit, Work};
     use crate::throughput::blocks::Type;
     use crate::throughput::dive::Laid;
 
@@ -482,5 +483,24 @@ mod tests {
         assert_eq!(kept(9.1), []);
         // What exceeds the rate is cut off at it: 4.5 and all of 4.5.
         assert_eq!(kept(4.5)[1].step.map(|(share, _)| share), Some(600));
+    }
+
+    #[test]
+    fn what_a_dive_does_is_counted_and_ends_it_at_the_same_step_each_time() {
+        let yard = yard(18, 2.0);
+        let row = Row::new(&yard, &[0, 1], 6.0);
+        let dived = |nodes: u64| {
+            let work = Work::of_nodes(nodes);
+            let budget = Budget { work: Some(&work), ..Budget::default() };
+            let dived = dive(&row, (Vec::new(), ROUNDS), &mut Random::new(3), &budget).expect("the solver answers");
+            (dived.passed, dived.columns, budget.exhausted())
+        };
+        let (passed, columns, exhausted) = dived(2);
+        assert_eq!((passed, exhausted), (None, Some(Limit::Nodes)));
+        let (_, more, _) = dived(2_000);
+        assert!(columns.len() < more.len(), "{} and {}", columns.len(), more.len());
+        for nodes in [2, 20, 200, 2_000] {
+            assert_eq!(dived(nodes), dived(nodes), "{nodes}");
+        }
     }
 }
