@@ -40,8 +40,10 @@ const FIRST: f64 = 0.6;
 /// Further searches from the best plan, for a little more than it carries; how many of them in a row may gain nothing.
 const AGAIN: u64 = 40;
 const LOST_MAX: u64 = 6;
-/// How much shorter they are, and into how many parts the time that is left is divided for them.
+/// How much shorter they are, and the share of the time that is left that one may take; or after stairs, into how many parts
+/// it is divided.
 const SHORTER: u64 = 4;
+const NEXT: f64 = 0.4;
 const PARTS_AGAIN: u64 = 5;
 /// Plans by stairs that are looked at, and the share of the time in which they are.
 const STAIRS: u64 = 12;
@@ -269,6 +271,11 @@ fn joined(network: &Network) -> Network {
     Network { pair: vec![vec![f64::INFINITY; n]; n], ..network.clone() }
 }
 
+/// Whether plans by stairs are looked at, which take most of the time.
+pub(super) fn by_stairs(flows: &Flows<'_>) -> bool {
+    flows.tables.candidates.len() / flows.network.layers.max(1) < STAIRS_EACH_MAX
+}
+
 /// The best plan faster than `known` that was found; none is faster than `above`, and one of `goal` is enough.
 pub(super) fn search(
     flows: &Flows<'_>,
@@ -287,7 +294,7 @@ pub(super) fn search(
     let rate = known.map_or(0.0, |(_, rate)| rate);
     // Where several devices hold each layer, many blocks have devices of several sites anyway.
     let each = flows.tables.candidates.len() / flows.network.layers.max(1);
-    let even = each < STAIRS_EACH_MAX;
+    let even = by_stairs(flows);
     let mixed = |placement: &[Link]| Mixed::of(&yard, groups::as_blocks(flows, &yard, &sites, placement, true)?, even);
     let devices = flows.tables.candidates.len() as u64;
     let moves = (budget.nodes_max.saturating_mul(NODE_MOVES)).min(devices * DEVICE_MOVES);
@@ -345,7 +352,8 @@ pub(super) fn search(
         let target = goal.min(*rate * much);
         let next = Annealing::new(&yard, state.clone(), seed(11 + again));
         // Of so many parts of the time one, or half of what is left.
-        let share = 1.0 / PARTS_AGAIN.saturating_sub(again).max(2) as f64;
+        let part = 1.0 / PARTS_AGAIN.saturating_sub(again).max(2) as f64;
+        let share = if stepped { part } else { NEXT };
         let next = next.run(target, (moves / SHORTER, share), heat, budget);
         let reached = next.rate();
         lost = if reached > *rate { 0 } else { lost + 1 };

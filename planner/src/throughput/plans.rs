@@ -32,8 +32,8 @@ const ROUNDS: u64 = 4;
 const ROUNDS_BRIEF: u64 = 1;
 /// Share of the time that one search for plans in which sites stand side by side may take.
 const PROFILES: f64 = 0.5;
-/// The same where blocks of several sites are looked for.
-const PROFILES_MANY: f64 = 0.1;
+/// The same where stairs are looked for.
+const PROFILES_STAIRS: f64 = 0.1;
 /// The same of sweeps over layers.
 const SWEEPS: f64 = 0.5;
 /// The same where sites are joined by slow ways of each pair of devices.
@@ -110,6 +110,7 @@ pub(super) fn plans(
     // Where ways between two sites share a capacity, sites side by side get further first.
     let pairs = late && flows.network.shared.is_empty();
     let many = pairs && count >= MIXED_DEVICES_MIN;
+    let sides = if many && mixed::by_stairs(flows) { PROFILES_STAIRS } else { PROFILES };
     // What stairs were made of, from where they were first looked for.
     let mut stairs = None;
     let sweeps = match (late, pairs) {
@@ -134,7 +135,7 @@ pub(super) fn plans(
                 By::Profiles => {
                     let search =
                         |budget: &Budget<'_>| profiles::search(flows, spans, best.reach(), goal, number, budget);
-                    (budget.part(if many { PROFILES_MANY } else { PROFILES }, search)?, "sites side by side")
+                    (budget.part(sides, search)?, "sites side by side")
                 }
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
