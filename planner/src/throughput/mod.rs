@@ -24,6 +24,7 @@ pub(crate) mod sharpen;
 pub(crate) mod sites;
 pub(crate) mod stairs;
 pub(crate) mod stay;
+mod stretches;
 mod sweep;
 pub(crate) mod within;
 pub(crate) mod worths;

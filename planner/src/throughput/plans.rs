@@ -5,8 +5,9 @@ use super::dive::Dives;
 use super::random::Random;
 use super::replay::Carried;
 use super::settle::{Seen, settled};
+use super::stretches::Grown;
 use super::worths::Covers;
-use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, sweep};
+use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, stretches, sweep};
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
@@ -15,6 +16,9 @@ use crate::latency::chains::Link;
 const RAILS_DEVICES_MAX: usize = 64;
 /// The same for sweeps over layers.
 const SWEEPS_DEVICES_MAX: usize = 64;
+/// The same for stretches of plans at one site, and the least.
+const STRETCHES_DEVICES_MAX: usize = 64;
+const STRETCHES_DEVICES_MIN: usize = 12;
 /// The same for disjoint pipelines.
 const PIPELINES_DEVICES_MAX: usize = 128;
 /// Least devices for which dives are worth their while.
@@ -36,6 +40,8 @@ const PROFILES: f64 = 0.5;
 const PROFILES_STAIRS: f64 = 0.1;
 /// The same of sweeps over layers.
 const SWEEPS: f64 = 0.5;
+/// The same of stretches.
+const STRETCHES: f64 = 0.6;
 /// The same where sites are joined by slow ways of each pair of devices.
 const SWEEPS_APART: f64 = 0.65;
 /// The same where ways between two sites share a capacity.
@@ -59,11 +65,12 @@ enum By {
     Groups,
     Mixed,
     Rails,
+    Stretches,
     Sweeps,
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 5] = [By::Profiles, By::Dives, By::Sweeps, By::Groups, By::Rails];
+const ROUND: [By; 6] = [By::Profiles, By::Dives, By::Stretches, By::Sweeps, By::Groups, By::Rails];
 /// The same where sites are joined by slow ways of each pair of devices.
 const ROUND_APART: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where blocks of several sites are looked for.
@@ -105,6 +112,8 @@ pub(super) fn plans(
     let late = dives.sites() > 1 && !manner.hurry;
     // What sweeps have learnt.
     let mut learnt = Vec::new();
+    // Stretches that were grown.
+    let mut grown = Grown::default();
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
     // Where ways between two sites share a capacity, sites side by side get further first.
@@ -140,6 +149,15 @@ pub(super) fn plans(
                 By::Dives if count >= DIVES_DEVICES_MIN && (!late || number > 0) => {
                     (dives.search(flows, best.reach(), goal, DIVES, budget)?, "dives over blocks")
                 }
+                By::Stretches
+                    if (STRETCHES_DEVICES_MIN..=STRETCHES_DEVICES_MAX).contains(&count) && dives.sites() == 1 =>
+                {
+                    let rates = (best.reach(), goal);
+                    let search = |budget: &Budget<'_>| {
+                        stretches::search(flows, spans, covers, rates, (number, &mut grown), budget)
+                    };
+                    (budget.part(STRETCHES, search)?, "stretches")
+                }
                 By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
                     let rates = (best.reach(), goal);
                     let search =
@@ -170,7 +188,7 @@ pub(super) fn plans(
                     }
                     (rails::search(flows, covers, best.reach(), goal, budget)?, "regions of rails")
                 }
-                By::Dives | By::Rails | By::Sweeps => continue,
+                By::Dives | By::Rails | By::Stretches | By::Sweeps => continue,
             };
             if let Some(found) = found {
                 offer((flows, on), best, found, method, (&mut random, budget))?;
