@@ -38,7 +38,7 @@ use cases::Division;
 use clip::{Span, Weights};
 use isotherm_core::units::Seconds;
 use network::Network;
-use plans::{Manner, plans};
+use plans::{Manner, Memory, plans};
 use priced::Priced;
 use programs::program;
 pub(crate) use programs::twins;
@@ -68,6 +68,10 @@ const HALVINGS: usize = 12;
 const NEAR: f64 = 2e-4;
 /// Share by which rates are lowered until one is not proved impossible.
 const STRIDE: f64 = 0.06;
+/// The same where the plan is near the bound, as a share of what is between them.
+const PACE: f64 = 0.2;
+/// Share of the time that a look at the plan's own rate may take.
+const OWN: f64 = 0.3;
 /// The same for a first look, before plans are searched for.
 const CASES_EARLY: usize = 80;
 const HALVINGS_EARLY: usize = 9;
@@ -355,8 +359,9 @@ pub(crate) fn best_flow(
     let (early, most) = (part(kept), part(0.05));
     let timed = budget.remaining.is_some();
     let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
-    let manner = Manner { brief: !proving, hurry };
-    // Moments where a chain would have to cross a way too slow for it, and what lowers the bound most where it does.
+    let (manner, mut memory) = (Manner { brief: !proving, hurry }, Memory::default());
+    // A moment of work, and what lowers the bound most where a chain would have to take a slow way between sites: searches
+    // for plans that aim at a lower bound end when they reach it.
     let cross = |best: &mut BestFlow| {
         if !proving || best.enough(budget) {
             return Ok(());
@@ -366,13 +371,14 @@ pub(crate) fn best_flow(
     cross(&mut best)?;
     if !one_chain {
         if let Some(even) = network.evened(best.bound) {
-            let seen = Seen::default();
+            let (seen, mut memory) = (Seen::default(), Memory::default());
             let search = Flows { network: &even, seen: Some(&seen), ..*flows };
-            let look =
-                |budget: &Budget<'_>| plans(&search, Some(flows), &spans, &mut covers, &mut best, manner, budget);
+            let look = |budget: &Budget<'_>| {
+                plans((&search, Some(flows)), &spans, &mut covers, &mut best, (manner, &mut memory), budget)
+            };
             first.part(EVEN, look)?;
         }
-        plans(flows, None, &spans, &mut covers, &mut best, manner, &first)?;
+        plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &first)?;
     }
     cross(&mut best)?;
     if proving && !best.enough(budget) {
@@ -381,7 +387,14 @@ pub(crate) fn best_flow(
         by_cases(flows, &spans, &mut best, looks, &second)?;
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
-        plans(flows, None, &spans, &mut covers, &mut best, manner, budget)?;
+        let (before, again) = (best.rate(), proving && timed && !apart);
+        let third = if again { Budget { remaining: Some(&most), ..*budget } } else { *budget };
+        plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &third)?;
+        // A better plan may itself be the best.
+        if again && best.rate() > before && !best.enough(budget) {
+            let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
+            by_cases(flows, &spans, &mut best, looks, budget)?;
+        }
     }
     if proving && !best.closed() {
         crossing(flows, &counts, &spans, &mut best, budget)?;
@@ -452,26 +465,36 @@ fn by_cases(
     }
     // Near the bound a rate is soon proved impossible, near the plan it may take all cases to see that it is not: so from
     // above by strides, and by halving from the first rate that is not proved. Where the plan is near the bound, it may
-    // itself be the best.
+    // itself be the best, which is worth a look, but not all the time.
     let (mut low, mut steps) = (best.reach(), 0);
     let near_by = best.near(STRIDE / 3.0);
-    let mut target = if near_by { low } else { low.max(best.bound / (1.0 + STRIDE)) };
+    let stride = |best: &BestFlow, low: f64| {
+        let strides = if near_by { best.bound - (best.bound - low) * PACE } else { best.bound / (1.0 + STRIDE) };
+        low.max(strides)
+    };
+    let mut target = if near_by { low } else { stride(best, low) };
     let mut missed = false;
     let open = |best: &BestFlow, low: f64| best.bound > low * (1.0 + GAP_NONE) && !best.enough(budget);
     while open(best, low) && steps < looks.halvings && budget.exhausted().is_none() {
-        match division.impossible(target, cases, budget)? {
+        let own = near_by && steps == 0;
+        let found = if own {
+            budget.part(OWN, |budget| division.impossible(target, cases, budget))?
+        } else {
+            division.impossible(target, cases, budget)?
+        };
+        match found {
             Some(found) => {
                 best.lower(found.bound, Proof::Cases(found));
                 best.report(budget);
             }
-            // The plan's own rate was worth a look; nothing follows for those above.
-            None if near_by && steps == 0 => missed = true,
+            // Nothing follows for the rates above.
+            None if own => {}
             None => (low, missed) = (target, true),
         }
         if best.bound - low <= looks.near * low {
             break;
         }
-        target = if missed { f64::midpoint(low, best.bound) } else { low.max(best.bound / (1.0 + STRIDE)) };
+        target = if missed { f64::midpoint(low, best.bound) } else { stride(best, low) };
         steps += 1;
     }
     Ok(())

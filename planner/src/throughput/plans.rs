@@ -47,6 +47,14 @@ const SWEEPS_APART: f64 = 0.65;
 /// The same where ways between two sites share a capacity.
 const SWEEPS_SHARED: f64 = 0.35;
 
+/// What is kept from one call to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Stretches that were grown, and how often they were.
+    grown: Grown,
+    turns: u64,
+}
+
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
@@ -83,12 +91,11 @@ const ROUND_HURRY: [By; 3] = [By::Groups, By::Dives, By::Groups];
 /// in a moment another does not find at all. Where the ways of `flows` are even ones, devices for what is found are
 /// looked for [on](settle) the true ones.
 pub(super) fn plans(
-    flows: &Flows<'_>,
-    on: Option<&Flows<'_>>,
+    (flows, on): (&Flows<'_>, Option<&Flows<'_>>),
     spans: &[Vec<Span>],
     covers: &mut Covers,
     best: &mut BestFlow,
-    manner: Manner,
+    (manner, memory): (Manner, &mut Memory),
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
     if best.enough(budget) {
@@ -112,8 +119,6 @@ pub(super) fn plans(
     let late = dives.sites() > 1 && !manner.hurry;
     // What sweeps have learnt.
     let mut learnt = Vec::new();
-    // Stretches that were grown.
-    let mut grown = Grown::default();
     // Between which rates regions of rails were looked for last.
     let mut railed = None;
     // Where ways between two sites share a capacity, sites side by side get further first.
@@ -153,9 +158,10 @@ pub(super) fn plans(
                     if (STRETCHES_DEVICES_MIN..=STRETCHES_DEVICES_MAX).contains(&count) && dives.sites() == 1 =>
                 {
                     let rates = (best.reach(), goal);
-                    let search = |budget: &Budget<'_>| {
-                        stretches::search(flows, spans, covers, rates, (number, &mut grown), budget)
-                    };
+                    let Memory { grown, turns } = &mut *memory;
+                    *turns += 1;
+                    let search =
+                        |budget: &Budget<'_>| stretches::search(flows, spans, covers, rates, (*turns, grown), budget);
                     (budget.part(STRETCHES, search)?, "stretches")
                 }
                 By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
