@@ -78,7 +78,9 @@ enum By {
 }
 
 /// Which searches make a round, in turn.
-const ROUND: [By; 6] = [By::Profiles, By::Dives, By::Stretches, By::Sweeps, By::Groups, By::Rails];
+const ROUND: [By; 6] = [By::Profiles, By::Dives, By::Sweeps, By::Stretches, By::Groups, By::Rails];
+/// The same where stretches have been grown before.
+const ROUND_AGAIN: [By; 6] = [By::Stretches, By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where sites are joined by slow ways of each pair of devices.
 const ROUND_APART: [By; 5] = [By::Sweeps, By::Profiles, By::Dives, By::Groups, By::Rails];
 /// The same where blocks of several sites are looked for.
@@ -136,6 +138,7 @@ pub(super) fn plans(
         (true, _) => &ROUND_HURRY,
         (false, true) => &ROUND_MANY,
         (false, false) if pairs => &ROUND_APART,
+        (false, false) if memory.turns > 0 => &ROUND_AGAIN,
         (false, false) => &ROUND,
     };
     for number in 0..if manner.brief { ROUNDS_BRIEF } else { ROUNDS } {
@@ -166,8 +169,9 @@ pub(super) fn plans(
                 }
                 By::Sweeps if count <= SWEEPS_DEVICES_MAX => {
                     let rates = (best.reach(), goal);
-                    let search =
-                        |budget: &Budget<'_>| sweep::search(flows, spans, covers, rates, (number, &mut learnt), budget);
+                    let search = |budget: &Budget<'_>| {
+                        sweep::search(flows, spans, covers, rates, (number + memory.turns, &mut learnt), budget)
+                    };
                     (budget.part(sweeps, search)?, "sweeps over layers")
                 }
                 By::Groups => {

@@ -114,11 +114,16 @@ impl<'a> Search<'a> {
             && stretch.counts.iter().zip(&self.free).all(|(used, free)| used <= free)
     }
 
-    /// The most layers by stretches within the devices left, in fractions or in whole numbers.
-    fn master(&self, whole: bool, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
+    /// The most layers by stretches within the devices left, in fractions, or in whole numbers by those that cost no more
+    /// beyond their layers than so much at some prices.
+    fn master(&self, whole: Option<(&[f64], f64)>, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
         let mut program = Program { maximise: true, ..Program::default() };
-        let open: Vec<usize> =
-            (0..self.grown.stretches.len()).filter(|&s| self.fits(&self.grown.stretches[s])).collect();
+        let of_use = |stretch: &Stretch| {
+            let cost = |prices: &[f64]| prices.iter().zip(&stretch.counts).map(|(p, &n)| p * f64::from(n)).sum::<f64>();
+            self.fits(stretch) && whole.is_none_or(|(prices, beyond)| cost(prices) - stretch.layers as f64 <= beyond)
+        };
+        let open: Vec<usize> = (0..self.grown.stretches.len()).filter(|&s| of_use(&self.grown.stretches[s])).collect();
+        let whole = whole.is_some();
         let mut devices = vec![Vec::new(); self.free.len()];
         for &s in &open {
             let stretch = &self.grown.stretches[s];
@@ -171,8 +176,9 @@ impl<'a> Search<'a> {
 
     /// Takes stretches until all layers are held; whether they are.
     fn dive(&mut self, random: &mut Random, budget: &Budget<'_>) -> Result<bool, SolverFault> {
+        let mut found = self.master(None, budget)?;
         while self.left > 0 {
-            let Some(master) = self.master(false, budget)? else { return Ok(false) };
+            let Some(master) = found else { return Ok(false) };
             if master.value < self.left as f64 - SHORT || budget.exhausted().is_some() {
                 return Ok(false);
             }
@@ -190,17 +196,25 @@ impl<'a> Search<'a> {
             if self.left == 0 {
                 break;
             }
-            let Some(master) = self.master(false, budget)? else { return Ok(false) };
-            let prices = shaken(&master.duals, random);
+            found = self.master(None, budget)?;
+            let Some(master) = &found else { return Ok(false) };
+            let (prices, before) = (shaken(&master.duals, random), self.grown.stretches.len());
             self.grow(&prices, (WIDTH_DIVE, BRANCHES_DIVE, LUCKS[0]), random, budget);
+            if self.grown.stretches.len() > before {
+                found = self.master(None, budget)?;
+            }
         }
         Ok(true)
     }
 
-    /// Takes what an integer program makes of all stretches; whether all layers are held.
+    /// Takes what an integer program makes of all stretches; whether all layers are held. At the master's duals the devices
+    /// are worth its value, and a plan of all layers that uses a stretch leaves out what that costs beyond its layers: so
+    /// only those are of use that cost no more than what the value has beyond all layers.
     fn whole(&mut self, budget: &Budget<'_>) -> Result<bool, SolverFault> {
+        let beyond = |master: &Master| master.value - self.left as f64 + 1e-6;
+        let Some(master) = self.master(None, budget)?.filter(|master| beyond(master) >= 0.0) else { return Ok(false) };
         let nodes = Budget { nodes_max: NODES.min(budget.nodes_max), ..*budget };
-        let Some(master) = self.master(true, &nodes)? else { return Ok(false) };
+        let Some(master) = self.master(Some((&master.duals, beyond(&master))), &nodes)? else { return Ok(false) };
         for (s, used) in master.used {
             self.taken.extend(std::iter::repeat_n(s, used.round() as usize));
         }
@@ -240,7 +254,7 @@ fn plan(
         let mut search = Search::new(yard, rate, grown);
         let moved = if round % 2 == 1 { shaken(&prices, random) } else { prices.clone() };
         search.grow(&moved, (WIDTH, BRANCHES, LUCKS[round % LUCKS.len()]), random, budget);
-        let Some(master) = search.master(false, budget)?.filter(|_| budget.exhausted().is_none()) else {
+        let Some(master) = search.master(None, budget)?.filter(|_| budget.exhausted().is_none()) else {
             return Ok(None);
         };
         if round + 1 == ROUNDS && master.value < layers - HOPELESS {
