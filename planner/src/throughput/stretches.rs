@@ -1,11 +1,11 @@
 //! Plans of stretches, by column generation, dives and integer programs.
 //!
-//! A *stretch* is what lies between two layers that no device passes over: within it devices begin and end as they like,
-//! and a plan at one site is stretches in any order. At prices of devices, stretches that waste little are grown from the
-//! left ([`grow`]), many at once, of all lengths. Master program: how often each is used, within the devices there are, for
-//! the most layers; its duals are the next prices. Then stretches are taken one by one, what is left is solved again and
-//! others are grown of the devices left, which the master's duals alone would not ask for. Whatever was grown in many such
-//! dives is kept, and an integer program makes the most of all of it.
+//! A *stretch* is what lies between two layers that no device passes over: within it devices begin and end as they
+//! like, and a plan at one site is stretches in any order. At prices of devices, stretches that waste little are
+//! grown from the left ([`grow`]), many at once, of all lengths. Master program: how often each is used, within the
+//! devices there are, for the most layers; its duals are the next prices. Then stretches are taken one by one, what
+//! is left is solved again and others are grown of the devices left, which the master's duals alone would not ask
+//! for. Whatever was grown in many such dives is kept, and an integer program makes the most of all of it.
 
 use super::Flows;
 use super::blocks::Yard;
@@ -52,8 +52,8 @@ const CHANCE: f64 = 0.35;
 const NODES: u64 = 500;
 /// Most stretches that are kept from rate to rate.
 const KEPT: usize = 6_000;
-/// Where between what is had and the bound a rate is looked at, in turn: first a little above, since the bound may be far
-/// off.
+/// Where between what is had and the bound a rate is looked at, in turn: first a little above, since the bound may be
+/// far off.
 const TARGETS: [f64; 8] = [0.15, 0.05, 0.3, 0.1, 0.02, 0.2, 0.07, 0.5];
 /// Relative distance of rates at which the search ends.
 const NEAR: f64 = 1e-5;
@@ -114,8 +114,8 @@ impl<'a> Search<'a> {
             && stretch.counts.iter().zip(&self.free).all(|(used, free)| used <= free)
     }
 
-    /// The most layers by stretches within the devices left, in fractions, or in whole numbers by those that cost no more
-    /// beyond their layers than so much at some prices.
+    /// The most layers by stretches within the devices left, in fractions, or in whole numbers by those that cost no
+    /// more beyond their layers than so much at some prices.
     fn master(&self, whole: Option<(&[f64], f64)>, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
         let mut program = Program { maximise: true, ..Program::default() };
         let of_use = |stretch: &Stretch| {
@@ -207,9 +207,9 @@ impl<'a> Search<'a> {
         Ok(true)
     }
 
-    /// Takes what an integer program makes of all stretches; whether all layers are held. At the master's duals the devices
-    /// are worth its value, and a plan of all layers that uses a stretch leaves out what that costs beyond its layers: so
-    /// only those are of use that cost no more than what the value has beyond all layers.
+    /// Takes what an integer program makes of all stretches; whether all layers are held. At the master's duals the
+    /// devices are worth its value, and a plan of all layers that uses a stretch leaves out what that costs beyond
+    /// its layers: so only those are of use that cost no more than what the value has beyond all layers.
     fn whole(&mut self, budget: &Budget<'_>) -> Result<bool, SolverFault> {
         let beyond = |master: &Master| master.value - self.left as f64 + 1e-6;
         let Some(master) = self.master(None, budget)?.filter(|master| beyond(master) >= 0.0) else { return Ok(false) };
@@ -276,8 +276,8 @@ fn plan(
     Ok(if search.whole(budget)? { Some(search.laid()) } else { None })
 }
 
-/// The best plan faster than `rate` that was found, no plan being faster than `above`; none where devices are of several
-/// sites. `grown` is what searches before have grown.
+/// The best plan faster than `rate` that was found, no plan being faster than `above`; none where devices are of
+/// several sites. `grown` is what searches before have grown.
 pub(super) fn search(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],

@@ -1,9 +1,9 @@
 //! Stretches at given prices of devices, grown from the first layer on.
 //!
-//! As in a sweep over all layers ([`super::super::sweep`]), others begin wherever devices end, so many that all that hold
-//! the next layer carry the rate, and what devices are paid beyond 1 for a layer is waste. A beginning whose devices all
-//! end at one layer is a stretch. The same way of the same type may begin several times at once, so that many slow devices
-//! side by side are few choices.
+//! As in a sweep over all layers ([`super::super::sweep`]), others begin wherever devices end, so many that all that
+//! hold the next layer carry the rate, and what devices are paid beyond 1 for a layer is waste. A beginning whose
+//! devices all end at one layer is a stretch. The same way of the same type may begin several times at once, so that
+//! many slow devices side by side are few choices.
 
 use super::super::blocks::Yard;
 use super::super::random::Random;
@@ -17,8 +17,8 @@ const WAYS: usize = 3;
 const DEVICES: usize = 8;
 /// Sets looked at for one beginning.
 const SETS: usize = 300;
-/// Shares of what a beginning may still waste that its next devices may waste on one layer, in turn, until there are sets
-/// enough: in order of price, a set that wastes much would hide many others.
+/// Shares of what a beginning may still waste that its next devices may waste on one layer, in turn, until there are
+/// sets enough: in order of price, a set that wastes much would hide many others.
 const WASTES: [f64; 4] = [1.0 / 64.0, 1.0 / 16.0, 0.25, 1.0];
 /// Beginnings looked at for each that is kept, and stretches.
 const LOOKED: usize = 6;
@@ -117,7 +117,8 @@ struct Sets<'a> {
 }
 
 impl Sets<'_> {
-    /// Goes on from a position of the ways, where so much is still to be passed by so many devices and so much is paid.
+    /// Goes on from a position of the ways, where so much is still to be passed by so many devices and so much is
+    /// paid.
     fn add(&mut self, from: usize, need: f64, devices: usize, paid: f64) {
         if need <= self.dust {
             self.found.push((paid, self.chosen));

@@ -1,10 +1,10 @@
 //! What devices that hold intervals of layers pass from one border to another: a maximum flow on a line.
 //!
-//! Where every device that ends at a border may hand over to every device that begins there, borders are all the nodes that
-//! a flow needs, and a device is an arc from where it begins to where it ends.
+//! Where every device that ends at a border may hand over to every device that begins there, borders are all the
+//! nodes that a flow needs, and a device is an arc from where it begins to where it ends.
 
-/// The most that passes from before the first layer to the border `end` by devices of (first layer, end, rate); those that
-/// end beyond it count as ending there. No more than `enough` is looked for.
+/// The most that passes from before the first layer to the border `end` by devices of (first layer, end, rate); those
+/// that end beyond it count as ending there. No more than `enough` is looked for.
 pub(super) fn passed(devices: &[(usize, usize, f64)], end: usize, enough: f64) -> f64 {
     let mut arcs: Vec<(usize, f64)> = Vec::with_capacity(2 * devices.len());
     let mut of_border = vec![Vec::new(); end + 1];
