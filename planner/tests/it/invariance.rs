@@ -127,7 +127,7 @@ fn single_ways_that_are_missing_do_not_hide_a_plan_that_goes_round_them() {
     let random = &mut Random(11);
     // Thirty devices of two kinds must all be in the chain, in an order in which there are ways. To thirty more there
     // are none.
-    let table = |i: usize| if i % 2 == 0 { vec![(1, 20.0), (2, 10.0)] } else { vec![(1, 10.0)] };
+    let table = |i: usize| if i.is_multiple_of(2) { vec![(1, 20.0), (2, 10.0)] } else { vec![(1, 10.0)] };
     let rated = |i: usize| table(i).into_iter().map(|(held, rate)| (held, TokensPerSecond::of(rate))).collect();
     let joined: Rates = (0..30).map(|i| (format!("d{i:02}"), rated(i))).collect();
     let first: Rates = (0..30).map(|i| (format!("a{i}"), rated(1))).collect();
