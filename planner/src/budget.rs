@@ -167,6 +167,15 @@ impl Budget<'_> {
         run(&Budget { remaining: Some(&own), ..*self })
     }
 
+    /// The same, of the work where that is counted in place of time.
+    pub(crate) fn share<T>(&self, share: f64, run: impl FnOnce(&Budget<'_>) -> T) -> T {
+        let Some(work) = self.work else { return self.part(share, run) };
+        let own = Work { done: AtomicU64::new(0), most: (work.left() as f64 * share.clamp(0.0, 1.0)) as u64 };
+        let result = run(&Budget { work: Some(&own), ..*self });
+        self.did(own.done.into_inner());
+        result
+    }
+
     /// Seconds left; none where time does not matter.
     pub(crate) fn seconds_left(&self) -> Option<f64> {
         self.remaining.map(|left| left().value().max(0.0))
@@ -218,6 +227,13 @@ mod tests {
             let part = Budget { nodes_max: 1, ..*counted };
             part.counted(|part| part.did(NODE_WORK));
             assert_eq!(counted.exhausted(), Some(Limit::Nodes));
+        });
+        budget.counted(|counted| {
+            counted.share(0.5, |half| {
+                half.did(NODE_WORK);
+                assert_eq!(half.exhausted(), Some(Limit::Nodes));
+            });
+            assert_eq!((counted.work_left(), counted.exhausted()), (Some(NODE_WORK), None));
         });
         assert_eq!(budget.exhausted(), None, "each call has its own");
         let hour = || Seconds::of(3600.0);

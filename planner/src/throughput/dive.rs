@@ -45,7 +45,7 @@ pub(super) const SHORT: f64 = 3.5;
 /// Most by which a column's price may exceed its layers, as a share, for it to be kept: dives have use for near misses.
 pub(super) const KEPT: f64 = 0.02;
 /// Share by which duals are shaken to make other blocks.
-const SHAKEN: f64 = 0.3;
+pub(super) const SHAKEN: f64 = 0.3;
 /// Relative distance of rates at which halving ends.
 pub(super) const NEAR: f64 = 3e-4;
 /// How often blocks are made again because they ask for more devices than there are.
@@ -98,9 +98,9 @@ pub(super) fn longest_block(yard: &Yard) -> usize {
     (BLOCK_MAX * yard.layers / devices.max(1)).clamp(BLOCK_MIN, BLOCK_MAX)
 }
 
-/// Prices of which each is moved a little, to make other blocks.
-pub(super) fn shaken(prices: &[f64], random: &mut Random) -> Vec<f64> {
-    prices.iter().map(|price| price * (1.0 + SHAKEN * (random.real() - 0.5))).collect()
+/// Prices of which each is moved by up to half of a share, to make other blocks.
+pub(super) fn shaken(prices: &[f64], much: f64, random: &mut Random) -> Vec<f64> {
+    prices.iter().map(|price| price * (1.0 + much * (random.real() - 0.5))).collect()
 }
 
 /// Sites in the order in which they are passed, and what an end of a door may pass, in parts of the rate.
@@ -311,7 +311,7 @@ impl Dive<'_> {
         let mut master = self.master(budget)?;
         for _ in 0..rounds {
             let Some(found) = master.as_ref().filter(|_| budget.exhausted().is_none()) else { return Ok(None) };
-            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
+            let (duals, shaken) = (found.types.clone(), shaken(&found.types, SHAKEN, random));
             let new = self.make(&duals, &duals, None);
             if !(self.make(&shaken, &duals, None) || new) {
                 break;
@@ -327,7 +327,7 @@ impl Dive<'_> {
         let Some(found) = master.as_ref().filter(|found| found.value >= self.left as f64 - SHORT) else {
             return Ok(master);
         };
-        let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
+        let (duals, shaken) = (found.types.clone(), shaken(&found.types, SHAKEN, random));
         if self.make(&shaken, &duals, Some(place)) { self.master(budget) } else { Ok(master) }
     }
 

@@ -40,8 +40,8 @@ const FIRST: f64 = 0.6;
 /// Further searches from the best plan, for a little more than it carries; how many of them in a row may gain nothing.
 const AGAIN: u64 = 40;
 const LOST_MAX: u64 = 6;
-/// How much shorter they are, and the share of the time that is left that one may take; or after stairs, into how many parts
-/// it is divided.
+/// How much shorter they are, and the share of the time that is left that one may take; or after stairs, into how many
+/// parts it is divided.
 const SHORTER: u64 = 4;
 const NEXT: f64 = 0.4;
 const PARTS_AGAIN: u64 = 5;
@@ -333,7 +333,7 @@ pub(super) fn search(
     let open = round.is_multiple_of(2) && each >= DEVICES_EACH && !stepped;
     if open && best.as_ref().is_none_or(|(reached, _)| *reached < goal) {
         let network = joined(flows.network);
-        let joined = Flows { network: &network, ..*flows };
+        let joined = Flows { network: &network, seen: None, ..*flows };
         let found = Dives::new(&joined, spans, above).search(&joined, 0.0, goal * NEARLY, DIVES, budget)?;
         let start = found.and_then(|(placement, carried)| Some((carried.rate, mixed(&placement)?)));
         if let Some((rate, start)) = start {

@@ -78,7 +78,7 @@ const HALVINGS_EARLY: usize = 9;
 const NEAR_EARLY: f64 = 1e-2;
 /// Share of the time that it may take.
 const EARLY: f64 = 0.15;
-/// The same for plans on even ways, where the true ones are not.
+/// The same for plans on even ways, where the true ones are not; or of the work, where that is counted.
 const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
@@ -221,7 +221,7 @@ impl<'a> Flows<'a> {
             };
             carried.paths.push(Path { stops, rate: PINNED_SHARE * carried.rate });
         }
-        if let Some(seen) = self.seen {
+        if let Some(seen) = self.seen.filter(|_| self.fits(placement) && self.pins(placement)) {
             seen.note(placement, &carried);
         }
         Ok(carried)
@@ -360,23 +360,25 @@ pub(crate) fn best_flow(
     let timed = budget.remaining.is_some();
     let first = if timed { Budget { remaining: Some(&early), ..*budget } } else { *budget };
     let (manner, mut memory) = (Manner { brief: !proving, hurry }, Memory::default());
-    // A moment of work, and what lowers the bound most where a chain would have to take a slow way between sites: searches
-    // for plans that aim at a lower bound end when they reach it.
+    // A moment of work, and what lowers the bound most where a chain would have to take a slow way between sites:
+    // searches for plans that aim at a lower bound end when they reach it.
     let cross = |best: &mut BestFlow| {
         if !proving || best.enough(budget) {
             return Ok(());
         }
-        budget.part(CROSSING, |budget| crossing(flows, &counts, &spans, best, budget))
+        budget.part(CROSSING, |budget| crossing(flows, &counts, &spans, best, budget))?;
+        best.report(budget);
+        Ok(())
     };
     cross(&mut best)?;
     if !one_chain {
-        if let Some(even) = network.evened(best.bound) {
+        if let Some(even) = network.evened(best.bound).filter(|_| !tables.problem.limits.partial) {
             let (seen, mut memory) = (Seen::default(), Memory::default());
             let search = Flows { network: &even, seen: Some(&seen), ..*flows };
             let look = |budget: &Budget<'_>| {
                 plans((&search, Some(flows)), &spans, &mut covers, &mut best, (manner, &mut memory), budget)
             };
-            first.part(EVEN, look)?;
+            first.share(EVEN, look)?;
         }
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &first)?;
     }
@@ -388,7 +390,8 @@ pub(crate) fn best_flow(
     }
     if !one_chain && first.exhausted().is_some() && !best.enough(budget) {
         let (before, again) = (best.rate(), proving && timed && !apart);
-        let third = if again { Budget { remaining: Some(&most), ..*budget } } else { *budget };
+        let third = Budget { remaining: Some(&most), ..*budget };
+        let third = if again && third.exhausted().is_none() { third } else { *budget };
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &third)?;
         // A better plan may itself be the best.
         if again && best.rate() > before && !best.enough(budget) {
@@ -450,11 +453,13 @@ fn by_cases(
     looks: Looks,
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
-    let weights = match &best.proof {
-        Proof::Worths(found) => found.weights,
-        Proof::Cases(found) => found.weights,
-        _ => Weights::PLAIN,
-    };
+    let proofs = best.weaker.iter().rev().map(|(_, proof)| proof);
+    let mut weights = std::iter::once(&best.proof).chain(proofs).filter_map(|proof| match proof {
+        Proof::Worths(found) => Some(found.weights),
+        Proof::Cases(found) => Some(found.weights),
+        _ => None,
+    });
+    let weights = weights.next().unwrap_or(Weights::PLAIN);
     let (tables, network) = (flows.tables, flows.network);
     let sites = Sites::apart(network, best.reach().max(best.bound * 1e-3) * (1.0 + 1e-9)).members;
     let devices = tables.candidates.len();
@@ -517,11 +522,13 @@ fn crossing(
     // What is had may be less than the slow ways carry.
     let slow = network.pair.iter().flatten().copied().filter(|&rate| rate < best.bound * (1.0 - NEAR));
     let slow = slow.fold(0.0, f64::max).max(best.reach());
+    let mut looked = Vec::new();
     for above in [best.reach().max(best.bound * 1e-3), slow] {
         let sites = Sites::apart(network, above * (1.0 + 1e-9));
-        if sites.members.len() < 2 || sites.fastest >= best.bound {
+        if sites.members.len() < 2 || sites.fastest >= best.bound || looked == sites.members {
             continue;
         }
+        looked.clone_from(&sites.members);
         let by_site = sites.members.iter().map(of_site).collect();
         let mut covers = Covers::new(counts, spans, network.layers, Weights::PLAIN).crossing(by_site);
         if let Some(found) = covers.bound(best.reach().max(sites.fastest), best.bound, budget)? {

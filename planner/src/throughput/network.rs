@@ -10,6 +10,9 @@ use isotherm_core::problem::{Life, Role};
 use isotherm_core::units::TokensPerSecond;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A way of this share of the fastest between the same sites, or more, is as good as that.
+const ALIKE: f64 = 0.9;
+
 /// A capacity that several ways share: a link or a group of links.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Shared {
@@ -196,7 +199,7 @@ impl Network {
     }
 
     /// The same with the fastest way between two sites, or within one, for each of their pairs; none where no way is
-    /// slower than that at a rate of `most`, or where ways are not all that joins devices.
+    /// much slower than that at a rate of `most`, or where ways are not all that joins devices.
     pub fn evened(&self, most: f64) -> Option<Self> {
         if !self.shared.is_empty() || self.stay.is_some() {
             return None;
@@ -208,7 +211,7 @@ impl Network {
             let fastest = pairs().map(|(i, j)| self.pair[i][j]).fold(0.0, f64::max);
             pairs().for_each(|(i, j)| even.pair[i][j] = fastest);
         }
-        let slower = |(own, even): (&f64, &f64)| own.min(most) < even.min(most);
+        let slower = |(own, even): (&f64, &f64)| own.min(most) < ALIKE * even.min(most);
         let uneven = self.pair.iter().flatten().zip(even.pair.iter().flatten()).any(slower);
         uneven.then_some(even)
     }
@@ -223,5 +226,32 @@ impl Network {
                 .flat_map(|(i, row)| row.iter().enumerate().map(move |(j, &r)| (i, j, r)))
                 .any(|(i, j, r)| between(i, j, r))
             || self.source.iter().chain(&self.sink).any(|r| r.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_are_evened_between_sites_and_within_them_where_some_are_much_slower() {
+        // Two sites of two devices; within a site ways of 50, between them of 4.
+        let network = |change: &dyn Fn(&mut Vec<Vec<f64>>)| {
+            let rate = |a: usize, b: usize| if a == b { 0.0 } else { [4.0, 50.0][usize::from(a / 2 == b / 2)] };
+            let mut pair: Vec<Vec<f64>> = (0..4).map(|a| (0..4).map(|b| rate(a, b)).collect()).collect();
+            change(&mut pair);
+            let ends = vec![f64::INFINITY; 4];
+            let (source, sink) = (ends.clone(), ends);
+            Network { layers: 1, stage: Vec::new(), pair, source, sink, shared: Vec::new(), stay: None }
+        };
+        let whole = network(&|_| ());
+        assert!(whole.evened(10.0).is_none());
+        // What is no slower at the rate asked for, or hardly, is left.
+        assert!(network(&|pair| pair[0][1] = 11.0).evened(10.0).is_none());
+        assert!(network(&|pair| pair[0][2] = 3.7).evened(10.0).is_none());
+        for (from, to, rate) in [(0, 2, 1.0), (1, 0, 0.0)] {
+            let even = network(&|pair| pair[from][to] = rate).evened(10.0).expect("a way is slower");
+            assert_eq!(even.pair, whole.pair);
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::{BestFlow, Flows, groups, lean, mixed, profiles, rails, stretches, sw
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
+use isotherm_core::units::Seconds;
 
 /// Most devices for which regions of rails are an integer program of a size worth solving.
 const RAILS_DEVICES_MAX: usize = 64;
@@ -54,6 +55,9 @@ pub(super) struct Memory {
     grown: Grown,
     turns: u64,
 }
+
+/// Share of the time for devices for what a search has found on even ways.
+const SETTLING: f64 = 0.2;
 
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +152,12 @@ pub(super) fn plans(
                 return Ok(());
             }
             let goal = best.goal(budget);
+            // Devices for what is found on even ways are looked for afterwards.
+            let whole = budget;
+            let others = whole.seconds_left().filter(|_| on.is_some()).map(|left| left * SETTLING);
+            let own = || Seconds::of((whole.seconds_left().zip(others)).map_or(0.0, |(a, b)| (a - b).max(0.0)));
+            let searches = Budget { remaining: others.map(|_| &own as _).or(whole.remaining), ..*whole };
+            let budget = &searches;
             let (found, method) = match by {
                 By::Profiles => {
                     let search =
@@ -201,7 +211,7 @@ pub(super) fn plans(
                 By::Dives | By::Rails | By::Stretches | By::Sweeps => continue,
             };
             if let Some(found) = found {
-                offer((flows, on), best, found, method, (&mut random, budget))?;
+                offer((flows, on), best, found, method, (&mut random, whole))?;
             }
         }
         if count <= RAILS_DEVICES_MAX && number > 1 && best.rate() <= before {
@@ -223,10 +233,12 @@ fn offer(
         None => Some(found),
         Some(on) => {
             let mut plans = flows.seen.map(Seen::take).unwrap_or_default();
-            if plans.is_empty() {
-                plans.push(found);
+            if !plans.iter().any(|(placement, _)| *placement == found.0) {
+                let position = plans.partition_point(|(_, carried)| carried.rate >= found.1.rate);
+                plans.insert(position, found);
             }
-            settled(on, plans, best.rate(), random, budget)?
+            let rate = best.reach();
+            budget.part(SETTLING, |budget| settled(on, plans, rate, random, budget))?
         }
     };
     if let Some((placement, carried)) = found {

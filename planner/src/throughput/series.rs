@@ -532,7 +532,7 @@ mod tests {
                     piece.count(&mut counts);
                     counts.iter().zip(prices).map(|(&n, price)| f64::from(n) * price).sum::<f64>()
                 };
-                // Rows of all devices that hold the layers, each as wide as it is; then the cheapest of them side by side.
+                // Rows of all devices that hold the layers, each as wide as it is; then the cheapest side by side.
                 let mut rows: Vec<(f64, f64)> = Vec::new();
                 let mut open = vec![(0, f64::INFINITY, 0.0)];
                 while let Some((held, rate, price)) = open.pop() {

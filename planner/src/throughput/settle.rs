@@ -5,8 +5,8 @@
 //! every pair has the fastest way between its two sites. What a plan passes there from stage to stage is then to pass
 //! on the true ways too: devices of one kind change places, with each other or with such as hold nothing, and runs of
 //! stages change places in the order of layers, until at every border between stages what ends there can hand over all
-//! that it passed ([`Seats::lack`]), by annealing (Kirkpatrick, Gelatt, Vecchi 1983). A border is a small flow problem of
-//! its own, so that a change costs a few of them.
+//! that it passed ([`Seats::lack`]), by annealing (Kirkpatrick, Gelatt, Vecchi 1983). A border is a small flow problem
+//! of its own, so that a change costs a few of them.
 
 use super::Flows;
 use super::network::Network;
@@ -15,14 +15,16 @@ use super::replay::Carried;
 use crate::budget::Budget;
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 /// Changes tried for one plan.
 const CHANGES: usize = 40_000;
-/// Changes after which the budget is asked again.
-const ASKED: usize = 256;
-/// Work of one change.
-const CHANGE_WORK: u64 = 8;
+/// Pairs of devices at borders looked at, after which the budget is asked again.
+const ASKED: u64 = 10_000;
+/// Work of one of them, and of what a change takes beside them.
+const PAIR_WORK: u64 = 4;
+const CHANGE_PAIRS: u64 = 8;
 /// Share of the rate by which a change may make things worse, at first and at last.
 const HOT: f64 = 0.2;
 const COLD: f64 = 0.015;
@@ -70,6 +72,8 @@ struct Seats<'a> {
     begun: Vec<Vec<usize>>,
     lacks: Vec<f64>,
     dust: f64,
+    /// Pairs looked at since the budget was asked.
+    looked: Cell<u64>,
 }
 
 impl<'a> Seats<'a> {
@@ -87,6 +91,7 @@ impl<'a> Seats<'a> {
             begun: Vec::new(),
             lacks: Vec::new(),
             dust: ROUNDING * carried.rate,
+            looked: Cell::new(0),
         };
         placement.iter().enumerate().for_each(|(i, link)| seats.seat[link.0] = Some(i));
         seats.sort();
@@ -112,6 +117,7 @@ impl<'a> Seats<'a> {
     /// What passed at a border and cannot on the true ways.
     fn lack(&self, border: usize) -> f64 {
         let (ended, begun, network) = (&self.ended[border], &self.begun[border], self.network());
+        self.looked.set(self.looked.get() + (ended.len().max(1) * begun.len().max(1)) as u64);
         let over = |i: &usize, way: f64| (self.passes[*i] - way).max(0.0);
         if border == 0 {
             return begun.iter().map(|i| over(i, network.source[self.links[*i].0])).sum();
@@ -178,6 +184,11 @@ impl<'a> Seats<'a> {
         true
     }
 
+    /// Whether every pinned device holds something, and no shared memory is overdrawn.
+    fn allowed(&self) -> bool {
+        self.flows.pins(&self.links) && self.flows.fits(&self.links)
+    }
+
     /// Borders at which nothing goes on, the first and the last among them.
     fn cuts(&self) -> Vec<usize> {
         let mut open = vec![false; self.network().layers + 1];
@@ -198,8 +209,9 @@ impl<'a> Seats<'a> {
         let mut best = (self.lacking(), self.links.clone());
         let mut lacking = best.0;
         for change in 0..CHANGES {
-            if change % ASKED == 0 {
-                budget.did(ASKED as u64 * CHANGE_WORK);
+            self.looked.set(self.looked.get() + CHANGE_PAIRS);
+            if self.looked.get() >= ASKED {
+                budget.did(self.looked.replace(0) * PAIR_WORK);
                 if budget.exhausted().is_some() {
                     break;
                 }
@@ -220,7 +232,7 @@ impl<'a> Seats<'a> {
                     && three[0] < three[1]
                     && three[1] < three[2]
                     && self.exchange(three)
-                    && !stays(self.lacking() - lacking, random)
+                    && !(stays(self.lacking() - lacking, random) && self.allowed())
                 {
                     self.links = before;
                     self.sort();
@@ -235,7 +247,7 @@ impl<'a> Seats<'a> {
                     continue;
                 }
                 let more = self.swap(device, other);
-                if !stays(more, random) {
+                if !(stays(more, random) && self.allowed()) {
                     self.swap(device, other);
                 }
             }
@@ -309,8 +321,8 @@ fn handed(mut supply: Vec<f64>, mut demand: Vec<f64>, way: impl Fn(usize, usize)
     }
 }
 
-/// The best plan on the true ways that devices for the stages of these, fast on even ones, were found for, if it carries
-/// more than `rate`.
+/// The best plan on the true ways that devices for the stages of these, fast on even ones, were found for, if it
+/// carries more than `rate`.
 pub(super) fn settled(
     flows: &Flows<'_>,
     plans: Vec<(Vec<Link>, Carried)>,
@@ -320,18 +332,22 @@ pub(super) fn settled(
 ) -> Result<Option<(Vec<Link>, Carried)>, SolverFault> {
     let mut best = None;
     for (placement, carried) in plans {
-        if carried.rate <= rate || budget.exhausted().is_some() {
+        if carried.rate <= rate {
             break;
         }
+        // As it is where time is up.
         let mut seats = Seats::new(flows, &placement, &carried);
         seats.anneal(random, budget);
-        if !flows.fits(&seats.links) || !flows.pins(&seats.links) {
+        if !seats.allowed() {
             continue;
         }
         let carried = flows.carried(&seats.links)?;
         if carried.rate > rate {
             rate = carried.rate;
             best = Some((seats.links, carried));
+        }
+        if budget.exhausted().is_some() {
+            break;
         }
     }
     Ok(best)

@@ -139,8 +139,8 @@ impl<'a> Row<'a> {
         columns
     }
 
-    /// The share of the second site and the length of a step with this of the first site and that of the second, each rail
-    /// of which passes its share; none where they do not pass the rate.
+    /// The share of the second site and the length of a step with this of the first site and that of the second, each
+    /// rail of which passes its share; none where they do not pass the rate.
     fn step(&self, place: usize, from: &Piece, to: &Piece) -> Option<(usize, f64)> {
         let (first, second) = (from.passes(&self.holds), to.passes(&self.holds));
         let share = (PARTS * second + (first + second) / 2) / (first + second).max(1);
@@ -209,9 +209,10 @@ impl Stairs {
                 // Nothing is known of a rate at which there was no time to find a plan.
                 return Ok(None);
             }
-            if !tried.told {
-                // Layers held are about as the inverse of the rate.
-                let rate = (target * value / self.yard.layers as f64).min(self.above);
+            if !tried.told && value > 0.0 {
+                // Layers held are about as the inverse of the rate; and a plan may have been found all the same.
+                let rate = (target * value / self.yard.layers as f64).max(if whole { target } else { 0.0 });
+                let rate = rate.min(self.above);
                 (tried.told, tried.low, tried.high) = (true, rate * EASE, rate);
             }
             tried.dives += 1;
@@ -275,8 +276,8 @@ fn dive(
     Ok(Dived { passed, whole, columns, value })
 }
 
-/// Holds so many layers as well as the devices that are left over do; how many. Searches that begin there take what these
-/// lack from others.
+/// Holds so many layers as well as the devices that are left over do; how many. Searches that begin there take what
+/// these lack from others.
 fn fill(row: &Row<'_>, free: &mut [u16], left: usize, taken: &mut Vec<Column>) -> usize {
     let yard = row.yard;
     let rate = |t: usize| yard.rate_of(t, 1);

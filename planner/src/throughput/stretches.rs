@@ -10,6 +10,7 @@
 use super::Flows;
 use super::blocks::Yard;
 use super::clip::Span;
+use super::dive::shaken;
 use super::groups;
 use super::profiles::placed;
 use super::random::Random;
@@ -198,7 +199,7 @@ impl<'a> Search<'a> {
             }
             found = self.master(None, budget)?;
             let Some(master) = &found else { return Ok(false) };
-            let (prices, before) = (shaken(&master.duals, random), self.grown.stretches.len());
+            let (prices, before) = (shaken(&master.duals, SHAKEN, random), self.grown.stretches.len());
             self.grow(&prices, (WIDTH_DIVE, BRANCHES_DIVE, LUCKS[0]), random, budget);
             if self.grown.stretches.len() > before {
                 found = self.master(None, budget)?;
@@ -235,11 +236,6 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Prices of which each is moved a little.
-fn shaken(prices: &[f64], random: &mut Random) -> Vec<f64> {
-    prices.iter().map(|price| price * (1.0 + SHAKEN * (random.real() - 0.5))).collect()
-}
-
 /// Intervals of a plan of a rate; none where none was found. `worths` are those that bound it.
 fn plan(
     yard: &Yard,
@@ -252,7 +248,7 @@ fn plan(
     let (mut prices, layers) = (worths.to_vec(), yard.layers as f64);
     for round in 0..ROUNDS {
         let mut search = Search::new(yard, rate, grown);
-        let moved = if round % 2 == 1 { shaken(&prices, random) } else { prices.clone() };
+        let moved = if round % 2 == 1 { shaken(&prices, SHAKEN, random) } else { prices.clone() };
         search.grow(&moved, (WIDTH, BRANCHES, LUCKS[round % LUCKS.len()]), random, budget);
         let Some(master) = search.master(None, budget)?.filter(|_| budget.exhausted().is_none()) else {
             return Ok(None);

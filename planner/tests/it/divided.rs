@@ -31,7 +31,12 @@ fn apart(seed: u64, division: Division) -> PlacementProblem {
     })
 }
 
-fn rebuilt(plain: &PlacementProblem, file: DevicesFile, change: impl FnOnce(&mut ProblemParts)) -> PlacementProblem {
+/// The problem with other devices, and changed.
+pub fn rebuilt(
+    plain: &PlacementProblem,
+    file: DevicesFile,
+    change: impl FnOnce(&mut ProblemParts),
+) -> PlacementProblem {
     let mut parts = ProblemParts {
         name: plain.name.clone(),
         model: plain.model.clone(),

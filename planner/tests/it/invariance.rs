@@ -1,9 +1,11 @@
 //! What must not change an optimum, or only one way.
 
+use crate::divided::rebuilt;
 use crate::helix::flow_problem;
 use crate::world::{Random, closed};
 use isotherm_core::graph::{Link, LinkKind};
 use isotherm_core::plan::{BoundKind, Evidence, Plan};
+use isotherm_core::problem::Limits;
 use isotherm_core::units::TokensPerSecond;
 use isotherm_planner::{Budget, Outcome, plan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -141,4 +143,23 @@ fn single_ways_that_are_missing_do_not_hide_a_plan_that_goes_round_them() {
         let certificate = found.plan().certificate.as_ref().expect("a certificate");
         assert_eq!((certificate.objective, certificate.bound_kind), (10.0, BoundKind::Certified), "{certificate:?}");
     }
+}
+
+#[test]
+fn a_pinned_device_holds_its_stage_on_whatever_ways_there_are_and_few_nodes_give_the_same_plan() {
+    let random = &mut Random(5);
+    let rates = devices(random, 12);
+    let mut links = along(&rates, 25, random);
+    links.retain(|link| link.to != "d3" || link.from == "d7");
+    let once = || {
+        let plain = flow_problem("pinned", 20, rates.clone(), links.clone(), false);
+        let pinned = vec!["d3".to_owned()];
+        let limits = Limits { pinned, ..plain.limits.clone() };
+        let problem = rebuilt(&plain, plain.graph.file().clone(), |parts| parts.limits = limits);
+        let budget = Budget { nodes_max: 30, ..Budget::default() };
+        plan(&problem, &budget).expect("plans").plan().map(|found| found.plan().clone())
+    };
+    let found = once().expect("a plan");
+    assert!(found.stages.iter().any(|stage| stage.devices == ["d3"]), "{found:?}");
+    assert_eq!(Some(found), once());
 }

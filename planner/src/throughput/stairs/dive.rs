@@ -5,7 +5,7 @@ use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::throughput::blocks::Type;
-use crate::throughput::dive::{KEPT, Laid, ROUNDS_FIRST, SHORT, shaken};
+use crate::throughput::dive::{KEPT, Laid, ROUNDS_FIRST, SHAKEN, SHORT, shaken};
 use crate::throughput::random::Random;
 use crate::throughput::series::{PARTS, Piece, Series};
 
@@ -19,8 +19,8 @@ const GAIN: f64 = 0.03;
 const GAIN_ROUNDS: usize = 3;
 /// Layers short of all at which blocks are made at all places again.
 const NEARLY: f64 = 1.0;
-/// How often blocks are made again because they ask for more devices than there are: of many sites and kinds there are few
-/// of each.
+/// How often blocks are made again because they ask for more devices than there are: of many sites and kinds there are
+/// few of each.
 const DEARER: usize = 5;
 /// Work of an entry of a table of blocks, in entries of a program.
 const ENTRY_WORK: u64 = 1;
@@ -344,7 +344,7 @@ impl<'a> Dive<'a> {
             if round >= GAIN_ROUNDS && found.value - values[round - GAIN_ROUNDS] < GAIN {
                 break;
             }
-            let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
+            let (duals, shaken) = (found.types.clone(), shaken(&found.types, SHAKEN, random));
             let new = self.make(&duals, &duals, &found.cells, None, budget);
             if self.make(&shaken, &duals, &found.cells, None, budget) || new {
                 master = self.master(budget)?;
@@ -353,14 +353,15 @@ impl<'a> Dive<'a> {
         Ok(master)
     }
 
-    /// The master with blocks that were made at its shaken duals for one place, or at its duals for all where it falls short.
+    /// The master with blocks that were made at its shaken duals for one place, or at its duals for all where it falls
+    /// short.
     fn again(&mut self, place: usize, random: &mut Random, budget: &Budget<'_>) -> Result<Option<Master>, SolverFault> {
         let master = self.master(budget)?;
         let Some(found) = &master else { return Ok(master) };
         if found.value < self.left as f64 - NEARLY {
             return self.priced(ROUNDS_FIRST, random, budget);
         }
-        let (duals, shaken) = (found.types.clone(), shaken(&found.types, random));
+        let (duals, shaken) = (found.types.clone(), shaken(&found.types, SHAKEN, random));
         let new = self.make(&shaken, &duals, &found.cells, Some(place), budget);
         if new { self.master(budget) } else { Ok(master) }
     }
