@@ -25,9 +25,10 @@ const ASKED: u64 = 10_000;
 /// Work of one of them, and of what a change takes beside them.
 const PAIR_WORK: u64 = 4;
 const CHANGE_PAIRS: u64 = 8;
-/// Share of the rate by which a change may make things worse, at first and at last.
-const HOT: f64 = 0.2;
-const COLD: f64 = 0.015;
+/// Share of the rate by which a change may make things worse at first, in one try after another, and what of that is left
+/// at last.
+const HOT: [f64; 3] = [0.2, 0.03, 0.1];
+const COOLED: f64 = 0.07;
 /// One change in so many is one of the order of layers.
 const ORDERS: usize = 6;
 /// What makes up for rounding, as a share of the rate.
@@ -198,7 +199,7 @@ impl<'a> Seats<'a> {
         (0..open.len()).filter(|&border| !open[border]).collect()
     }
 
-    fn anneal(&mut self, random: &mut Random, budget: &Budget<'_>) {
+    fn anneal(&mut self, hot: f64, random: &mut Random, budget: &Budget<'_>) {
         let tables = self.flows.tables;
         let alike = |device: usize| -> Vec<usize> {
             let of_kind = |other: &usize| tables.candidates[*other].kind == tables.candidates[device].kind;
@@ -221,7 +222,7 @@ impl<'a> Seats<'a> {
                 return;
             }
             let border = short[random.below(short.len())];
-            let heat = rate * HOT * (COLD / HOT).powf(change as f64 / CHANGES as f64);
+            let heat = rate * hot * COOLED.powf(change as f64 / CHANGES as f64);
             let stays = |more: f64, random: &mut Random| more <= 0.0 || random.real() < (-more / heat).exp();
             if random.below(ORDERS) == 0 {
                 let cuts = self.cuts();
@@ -257,6 +258,9 @@ impl<'a> Seats<'a> {
             }
         }
         self.links = best.1;
+        self.seat.fill(None);
+        self.links.iter().enumerate().for_each(|(i, link)| self.seat[link.0] = Some(i));
+        self.sort();
     }
 }
 
@@ -337,7 +341,11 @@ pub(super) fn settled(
         }
         // As it is where time is up.
         let mut seats = Seats::new(flows, &placement, &carried);
-        seats.anneal(random, budget);
+        for hot in HOT {
+            if seats.lacking() > seats.dust {
+                seats.anneal(hot, random, budget);
+            }
+        }
         if !seats.allowed() {
             continue;
         }
