@@ -362,8 +362,10 @@ pub(crate) fn best_flow(
     let (manner, mut memory) = (Manner { brief: !proving, hurry }, Memory::default());
     // A moment of work, and what lowers the bound most where a chain would have to take a slow way between sites:
     // searches for plans that aim at a lower bound end when they reach it.
+    // With more devices than layers a chain leaves some out, and the bound is not about chains.
+    let chains = tables.candidates.len() <= network.layers;
     let cross = |best: &mut BestFlow| {
-        if !proving || best.enough(budget) {
+        if !proving || !chains || best.enough(budget) {
             return Ok(());
         }
         budget.part(CROSSING, |budget| crossing(flows, &counts, &spans, best, budget))?;
