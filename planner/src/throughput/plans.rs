@@ -48,6 +48,9 @@ const SWEEPS_APART: f64 = 0.65;
 /// The same where ways between two sites share a capacity.
 const SWEEPS_SHARED: f64 = 0.35;
 
+/// Share of the time for devices for what a search has found on even ways.
+const SETTLING: f64 = 0.2;
+
 /// What is kept from one call to the next.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -55,9 +58,6 @@ pub(super) struct Memory {
     grown: Grown,
     turns: u64,
 }
-
-/// Share of the time for devices for what a search has found on even ways.
-const SETTLING: f64 = 0.2;
 
 /// How plans are searched for.
 #[derive(Debug, Clone, Copy)]
