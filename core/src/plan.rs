@@ -110,6 +110,13 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         crossing: Option<Crossing>,
     },
+    /// Throughput: where devices of several sites pass layers alone, the layers between cost more than worths leave.
+    Bridges {
+        /// Names of the devices of each site; each device that may hold a stage is in one of them.
+        sites: Vec<Vec<String>>,
+        /// Which sites have devices that pass layers alone, every possibility.
+        cases: Vec<BridgeCase>,
+    },
     /// Throughput: evidence for each batch in which requests may go round; none for those that Little's law rules out at
     /// the bound.
     Batches {
@@ -224,6 +231,30 @@ pub enum Case {
         /// in a first case, nothing or less in a second.
         counted: Vec<f64>,
     },
+}
+
+/// Worths and bridges for the plans in which devices of certain sites, and of no others, pass some layer alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BridgeCase {
+    /// Positions of these sites.
+    pub alone: Vec<u32>,
+    /// Worth of one device, in layers, by device name.
+    pub worths: BTreeMap<String, f64>,
+    /// What it takes to get from one of these sites to another; without any, the case speaks for all smaller sets too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bridges: Vec<Bridge>,
+}
+
+/// The layers between two that devices of different sites pass alone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Position of a site.
+    pub from: u32,
+    /// Position of the other; absent for a bridge to where no device of the first is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u32>,
+    /// What devices pay on these layers at least beyond 1 for each, in layers.
+    pub waste: f64,
 }
 
 /// What proves a bound on every plan in batches of one size.

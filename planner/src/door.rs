@@ -13,6 +13,7 @@ use crate::latency::{BestChain, best_chain};
 use crate::outcome::{Outcome, PlanError};
 use crate::sustained;
 use crate::tables::Tables;
+use crate::throughput::bridges;
 use crate::throughput::cases::{self, Counted, Proved};
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
@@ -20,9 +21,10 @@ use crate::throughput::replay::Carried;
 use crate::throughput::worths::Worths;
 use crate::throughput::{Before, BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::check::open_batches;
-use isotherm_core::plan::{BatchEvidence, Case, EndWeights, Evidence, Unused};
+use isotherm_core::plan::{BatchEvidence, Bridge, BridgeCase, Case, EndWeights, Evidence, Unused};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::sustained::Envelope;
+use std::collections::BTreeMap;
 
 /// Most chains that a plan's reader is asked to enumerate.
 const ENUMERATED_MAX: u128 = 200_000;
@@ -248,13 +250,18 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         method: best.method.to_owned(),
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
-            Proof::Clip | Proof::InFlight(_) | Proof::Worths(_) | Proof::Crossing(..) | Proof::Cases(_) => None,
+            Proof::Clip
+            | Proof::InFlight(_)
+            | Proof::Worths(_)
+            | Proof::Crossing(..)
+            | Proof::Cases(_)
+            | Proof::Bridges(_) => None,
         },
         nodes: Some(best.nodes).filter(|&n| n > 0),
         stopped: stopped(best.stopped, gap, budget),
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
-    let by_cases = |proof: &Proof| matches!(proof, Proof::Cases(_));
+    let by_cases = |proof: &Proof| matches!(proof, Proof::Cases(_) | Proof::Bridges(_));
     let hard = by_cases(&best.proof) || proofs.iter().any(|of| by_cases(&of.proof));
     let weaker = if hard { weaker(tables, &best, &proofs) } else { Vec::new() };
     assemble_or(tables, parts, weaker)
@@ -354,7 +361,31 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             let crossing = found.joined.as_ref().filter(|_| within).map(|joined| joined.named.clone());
             vec![Evidence::Cases { ends, cases, crossing }]
         }
+        Proof::Bridges(found) => vec![bridged(tables, found)],
         Proof::Solver(_) => Vec::new(),
+    }
+}
+
+/// Bridges as a certificate lists them.
+fn bridged(tables: &Tables<'_>, found: &bridges::Proved) -> Evidence {
+    let position = |site: usize| u32::try_from(site).unwrap_or(u32::MAX);
+    let name = |device: &usize| tables.name(*device).to_owned();
+    let worths = |case: &bridges::Case| -> BTreeMap<String, f64> {
+        let of_class = found.classes.iter().zip(&case.worths);
+        of_class.flat_map(|(class, &worth)| class.members.iter().map(move |device| (name(device), worth))).collect()
+    };
+    let case = |case: &bridges::Case| BridgeCase {
+        alone: case.alone.iter().map(|&site| position(site)).collect(),
+        worths: worths(case),
+        bridges: case
+            .bridges
+            .iter()
+            .map(|&(from, to, waste)| Bridge { from: position(from), to: to.map(position), waste })
+            .collect(),
+    };
+    Evidence::Bridges {
+        sites: found.sites.iter().map(|site| site.iter().map(name).collect()).collect(),
+        cases: found.cases.iter().map(case).collect(),
     }
 }
 

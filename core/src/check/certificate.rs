@@ -2,11 +2,11 @@
 //!
 //! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
 //! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
-//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`], [`super::bridges`],
 //! [`super::enumeration`] and [`super::walk`].
 
-use super::{cases, cover, divided, enumeration, priced, spending, walk, worths};
-use super::{cases::CaseFault, in_flight, walk::WalkFault};
+use super::{bridges, cases, cover, divided, enumeration, priced, spending, walk, worths};
+use super::{bridges::BridgeFault, cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
 use crate::problem::{Division, Goal, Objective, PlacementProblem};
@@ -205,6 +205,9 @@ pub enum BoundFault {
     /// Cases that are no division of all plans, or one that is not proved.
     #[error(transparent)]
     Case(#[from] CaseFault),
+    /// Bridges between sites that prove nothing.
+    #[error(transparent)]
+    Bridge(#[from] BridgeFault),
     /// Prices that prove nothing.
     #[error(transparent)]
     Walk(#[from] WalkFault),
@@ -378,6 +381,7 @@ fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evi
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Cases { .. } => wrong("cases"),
+        Evidence::Bridges { .. } => wrong("bridges"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration if problem.formats().len() > 1 => {
             vec![BoundFault::Choices { evidence: "enumeration", what: "other formats" }]
@@ -432,6 +436,9 @@ fn rate(
         }
         Evidence::Cases { ends, cases, crossing } => {
             return Some(cases::prove(problem, above, &cases::Claim { ends: *ends, cases, crossing, batch }));
+        }
+        Evidence::Bridges { sites, cases } => {
+            return Some(bridges::prove(problem, above, &bridges::Claim { sites, cases, batch }));
         }
         Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },
         Evidence::WeighedWorths { worths, ends, sites } => worths::Claim { worths, ends: *ends, sites, batch },

@@ -2,6 +2,7 @@
 
 pub(crate) mod annealing;
 pub(crate) mod blocks;
+pub(crate) mod bridges;
 pub(crate) mod cases;
 pub(crate) mod chain_rule;
 pub(crate) mod clip;
@@ -34,6 +35,7 @@ use crate::formulation::routing::{path_through, route};
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::Link;
 use crate::tables::Tables;
+use bridges::Bridges;
 use cases::Division;
 use clip::{Span, Weights};
 use isotherm_core::units::Seconds;
@@ -82,6 +84,9 @@ const EARLY: f64 = 0.15;
 const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
+/// The same for bridges between sites, and rates looked at by them.
+const BRIDGES: f64 = 0.25;
+const BRIDGES_HALVINGS: usize = 6;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +101,8 @@ pub(crate) enum Proof {
     Crossing(Worths, Sites),
     /// Worths of devices for each of several cases.
     Cases(cases::Proved),
+    /// Worths of devices and what bridges between sites waste.
+    Bridges(bridges::Proved),
     /// A solver's word.
     Solver(&'static str),
 }
@@ -142,7 +149,7 @@ impl BestFlow {
 
     /// The last bound that no cases prove.
     pub fn without_cases(&self) -> (f64, &Proof) {
-        let plain = |proof: &Proof| !matches!(proof, Proof::Cases(_) | Proof::Solver(_));
+        let plain = |proof: &Proof| !matches!(proof, Proof::Cases(_) | Proof::Bridges(_) | Proof::Solver(_));
         if plain(&self.proof) {
             return (self.bound, &self.proof);
         }
@@ -386,6 +393,9 @@ pub(crate) fn best_flow(
     }
     cross(&mut best)?;
     if proving && !best.enough(budget) {
+        budget.share(BRIDGES, |budget| by_bridges(flows, &spans, &mut best, budget))?;
+    }
+    if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
         let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
         by_cases(flows, &spans, &mut best, looks, &second)?;
@@ -503,6 +513,33 @@ fn by_cases(
         }
         target = if missed { f64::midpoint(low, best.bound) } else { stride(best, low) };
         steps += 1;
+    }
+    Ok(())
+}
+
+/// Lowers the bound by bridges between sites.
+fn by_bridges(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let mut low = best.reach();
+    let sites = Sites::apart(flows.network, low.max(best.bound * 1e-3) * (1.0 + 1e-9));
+    let Some(mut search) = Bridges::new((flows.tables, flows.network), sites, spans) else { return Ok(()) };
+    let mut target = low;
+    for _ in 0..=BRIDGES_HALVINGS {
+        if target <= 0.0 || budget.exhausted().is_some() || best.bound - low <= NEAR * low {
+            break;
+        }
+        match search.impossible(target, budget)? {
+            Some(found) => {
+                best.lower(target, Proof::Bridges(found));
+                best.report(budget);
+            }
+            None => low = target,
+        }
+        target = f64::midpoint(low, best.bound);
     }
     Ok(())
 }

@@ -68,6 +68,7 @@ fn kind(certificate: &Certificate) -> Html {
                     | Evidence::InFlight { .. }
                     | Evidence::WeighedWorths { .. }
                     | Evidence::Cases { .. }
+                    | Evidence::Bridges { .. }
                     | Evidence::Batches { .. },
                 ) => "the worths of the devices leave no room for more",
                 Some(Evidence::WalkPrices { .. }) => {

@@ -1,0 +1,409 @@
+//! Throughput bounds from bridges between sites.
+//!
+//! A plan is slowed to the rate `F0` in question. Devices are divided into sites; what one device hands over to one of
+//! another site is at most what the fastest way between the two sites carries. A device passes a layer *alone* where no
+//! other passes tokens of it.
+//!
+//! All plans are divided by the sites whose devices pass some layer alone: a case for each set `S` of sites. As in
+//! [`super::worths`], a device of worth `u >= 0` that holds `k` layers pays `u / k` on each of them. In a case (a) all devices
+//! that pass a layer pay at least 1 on it, whatever they are, unless it is one device of a site that is not in `S`: there is
+//! no such layer. What they pay beyond 1 is *wasted*. Then all layers collect their number and what is wasted, while devices
+//! pay no more than all worths.
+//!
+//! *Bridges.* With partial inference forbidden, each device that begins gets all its tokens from devices that end at its
+//! first layer. Let devices of `a` and `b` in `S` pass layers alone, and look at two such layers between which nothing passes
+//! a layer alone: the layers between them are a bridge from `a` to `b`. Where ways are slow a bridge wastes something: a
+//! search over what may be active side by side tells how little ([`search`]). Bridges of a plan have no layer in common and
+//! join all of `S`. So all layers waste at least what a spanning tree of least sum does. Where `S` is one site whose devices
+//! together hold fewer layers than there are, there is a layer without any of them, and so a bridge to such a layer. Where
+//! (b) all worths add to less than the number of layers and that sum, no plan of the case reaches `F0`.
+//!
+//! A plan read backwards is one on reversed ways. So one end of each bridge is named as where the search begins, and where
+//! ways differ by direction it is made for both.
+//!
+//! A case without bridges proves its set and every smaller one: (a) asks for more the larger the set.
+
+pub mod search;
+
+use super::certificate::BoundFault;
+use super::cover::classes;
+use super::worths::{Besides, COVERS_MAX, Figures, SLOTS_MAX, Search, Set};
+use crate::exact::{Exact, exact, whole};
+use crate::ids::DeviceId;
+use crate::plan::{Bridge, BridgeCase};
+use crate::problem::PlacementProblem;
+use num_traits::{Signed, ToPrimitive};
+use search::{BridgeSet, BridgeWay, Ground, UNIT};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most sites whose devices may pass layers alone.
+const SITES_MAX: usize = 8;
+/// Most steps of all searches for bridges together.
+pub const BRIDGE_STEPS_MAX: u64 = 20_000_000;
+/// Worths and wastes from here on are refused: numbers of a fixed size would not hold what they add to.
+const VALUE_MAX: f64 = 1024.0;
+
+/// What is wrong with bridges.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum BridgeFault {
+    /// The argument is about devices that pass all tokens on at their ends.
+    #[error("bridges prove nothing where requests may enter and leave a device's layers in the middle")]
+    Partial,
+    /// A case that is none.
+    #[error("case {case} of the bridges is wrong: {what}")]
+    Case {
+        /// Position in the list.
+        case: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Some plans belong to no case.
+    #[error("no case speaks of plans in which devices of the sites {sites:?}, and of no others, pass layers alone")]
+    Missing {
+        /// Positions of the sites.
+        sites: Vec<usize>,
+    },
+    /// The worths leave room.
+    #[error("the worths of case {case} add to {sum}; less than {least} layers would prove it")]
+    Sum {
+        /// Position in the list.
+        case: usize,
+        /// All worths.
+        sum: f64,
+        /// All layers and what bridges waste.
+        least: f64,
+    },
+    /// Devices that carry a layer for less than 1.
+    #[error("{} together carry a layer for less than 1 in case {case}", cover.join(" + "))]
+    Cheap {
+        /// Position in the list.
+        case: usize,
+        /// Devices and layers they hold.
+        cover: Vec<String>,
+    },
+    /// A bridge that wastes less than is said.
+    #[error("bridge {bridge} of case {case} is said to waste {stated}; one that wastes {found} is not ruled out")]
+    Waste {
+        /// Position of the case.
+        case: usize,
+        /// Position of the bridge in the case.
+        bridge: usize,
+        /// What the certificate says.
+        stated: f64,
+        /// What the search found.
+        found: f64,
+    },
+}
+
+/// What a certificate says.
+pub(super) struct Claim<'a> {
+    /// Names of the devices of each site.
+    pub sites: &'a [Vec<String>],
+    /// The cases.
+    pub cases: &'a [BridgeCase],
+    /// The batch that it speaks of; all where none is named.
+    pub batch: Option<u32>,
+}
+
+/// Devices of equal rates at one site, and the ways to use them: layers and rate in parts, by layers.
+struct Group {
+    site: usize,
+    devices: Vec<DeviceId>,
+    ways: Vec<(u32, u64)>,
+}
+
+/// Devices of one group and worth.
+struct Alike {
+    group: usize,
+    worth: f64,
+    devices: Vec<DeviceId>,
+}
+
+struct Verification<'a> {
+    problem: &'a PlacementProblem,
+    groups: Vec<Group>,
+    between: Vec<Vec<u64>>,
+    /// Sites of which some device may pass a layer alone, in rising order.
+    able: Vec<usize>,
+    steps: u64,
+}
+
+/// A value of 0 or more in parts of [`UNIT`], rounded down; none where it is no such value or too large.
+fn parts(value: f64) -> Option<u64> {
+    // Scaling by a power of two is exact, and so is a float below 2^60 as a whole number.
+    (0.0..VALUE_MAX).contains(&value).then(|| (value * UNIT as f64).floor() as u64)
+}
+
+fn as_float(parts: u128) -> f64 {
+    parts as f64 / UNIT as f64
+}
+
+/// A share of the rate in question in parts, rounded up, at most all of it.
+fn share(rate: &Exact, above: &Exact) -> u64 {
+    let share = (rate / above * whole(UNIT)).ceil().to_integer().to_u64();
+    share.map_or(UNIT, |share| share.min(UNIT))
+}
+
+/// Proves case by case that no plan reaches `above`, or says why not.
+pub(super) fn prove(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Vec<BoundFault> {
+    match proved(problem, above, claim) {
+        Ok(()) => Vec::new(),
+        Err(fault) => vec![fault],
+    }
+}
+
+fn proved(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Result<(), BoundFault> {
+    if problem.limits.partial || !above.is_positive() {
+        return Err(BridgeFault::Partial.into());
+    }
+    let mut site_of: BTreeMap<DeviceId, usize> = BTreeMap::new();
+    for (site, names) in claim.sites.iter().enumerate() {
+        for name in names {
+            let device = problem.graph.find(name).filter(|&device| site_of.insert(device, site).is_none());
+            device.ok_or_else(|| BoundFault::Site { device: name.clone() })?;
+        }
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    for class in classes(problem, above, claim.batch)? {
+        let mut ways: BTreeMap<u32, u64> = BTreeMap::new();
+        for ((layers, ..), rate) in &class.rates {
+            let fastest = ways.entry(*layers).or_default();
+            *fastest = share(rate, above).max(*fastest);
+        }
+        let ways: Vec<(u32, u64)> = ways.into_iter().collect();
+        let mut by_site: BTreeMap<usize, Vec<DeviceId>> = BTreeMap::new();
+        for device in class.devices {
+            let known = site_of.get(&device).copied();
+            let site = known.ok_or_else(|| BoundFault::Site { device: problem.graph.device(device).name.clone() })?;
+            by_site.entry(site).or_default().push(device);
+        }
+        groups.extend(by_site.into_iter().map(|(site, devices)| Group { site, devices, ways: ways.clone() }));
+    }
+    let alone = |group: &&Group| group.ways.iter().any(|(_, rate)| *rate >= UNIT);
+    let able: BTreeSet<usize> = groups.iter().filter(alone).map(|group| group.site).collect();
+    if able.len() > SITES_MAX {
+        let (what, count, max) = ("sites whose devices may pass layers alone", able.len() as u128, SITES_MAX as u128);
+        return Err(BoundFault::TooLarge { what, count, max });
+    }
+    let between = between(problem, above, &groups, claim.sites.len());
+    let able = able.into_iter().collect();
+    let mut verification = Verification { problem, groups, between, able, steps: 0 };
+    verification.cases(claim.cases)
+}
+
+/// The fastest ways between sites, in parts of the rate.
+fn between(problem: &PlacementProblem, above: &Exact, groups: &[Group], sites: usize) -> Vec<Vec<u64>> {
+    let mut fastest = vec![vec![0.0_f64; sites]; sites];
+    for from in groups {
+        for to in groups.iter().filter(|to| to.site != from.site) {
+            let pairs = from.devices.iter().flat_map(|&a| to.devices.iter().map(move |&b| (a, b)));
+            let rates = pairs.filter_map(|(a, b)| problem.hop_rate(a, b)).map(|rate| rate.value());
+            let known = &mut fastest[from.site][to.site];
+            *known = rates.fold(*known, f64::max);
+        }
+    }
+    let of = |rate: f64| exact(rate).map_or(UNIT, |rate| share(&rate, above));
+    fastest.into_iter().map(|row| row.into_iter().map(of).collect()).collect()
+}
+
+impl Verification<'_> {
+    fn cases(&mut self, cases: &[BridgeCase]) -> Result<(), BoundFault> {
+        let mut named: Vec<(BTreeSet<usize>, bool)> = Vec::new();
+        for (position, case) in cases.iter().enumerate() {
+            let fault = |what| BoundFault::from(BridgeFault::Case { case: position, what });
+            let sites: BTreeSet<usize> = case.alone.iter().map(|&site| site as usize).collect();
+            if sites.len() < case.alone.len() || !sites.iter().all(|site| self.able.contains(site)) {
+                return Err(fault("it must name sites whose devices can pass a layer alone, each once"));
+            }
+            if named.iter().any(|(known, _)| *known == sites) {
+                return Err(fault("there is a case of the same sites before it"));
+            }
+            self.case(position, case, &sites)?;
+            named.push((sites, case.bridges.is_empty()));
+        }
+        // Every set of sites is one of the cases, or part of one that needs no bridges.
+        for subset in 0..1_usize << self.able.len() {
+            let sites: BTreeSet<usize> =
+                self.able.iter().enumerate().filter(|(i, _)| subset >> i & 1 == 1).map(|(_, &site)| site).collect();
+            if !named.iter().any(|(known, plain)| *known == sites || *plain && sites.is_subset(known)) {
+                return Err(BridgeFault::Missing { sites: sites.into_iter().collect() }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn case(&mut self, position: usize, case: &BridgeCase, alone: &BTreeSet<usize>) -> Result<(), BoundFault> {
+        let mut worth_of: BTreeMap<DeviceId, f64> = BTreeMap::new();
+        for (name, &worth) in &case.worths {
+            let device = self.problem.graph.find(name).filter(|_| parts(worth).is_some());
+            let device = device.ok_or_else(|| BoundFault::Worth { device: name.clone(), worth })?;
+            worth_of.insert(device, worth);
+        }
+        let mut alike: Vec<Alike> = Vec::new();
+        let mut sum: u128 = 0;
+        for (group, of) in self.groups.iter().enumerate() {
+            let mut by_worth: BTreeMap<u64, Vec<DeviceId>> = BTreeMap::new();
+            for device in &of.devices {
+                let worth = worth_of.get(device).copied().unwrap_or(0.0);
+                sum += u128::from(parts(worth).unwrap_or(0)) + 1;
+                by_worth.entry(worth.to_bits()).or_default().push(*device);
+            }
+            let worths = by_worth.into_iter().map(|(bits, devices)| (f64::from_bits(bits), devices));
+            alike.extend(worths.map(|(worth, devices)| Alike { group, worth, devices }));
+        }
+        let ground = self.ground(&alike);
+        self.covers(position, alone, (&alike, &ground))?;
+        let wasted = self.bridges((position, case), alone, &ground)?;
+        let least = (u128::from(self.problem.layers()) << UNIT.trailing_zeros()) + wasted;
+        if sum >= least {
+            let (sum, least) = (as_float(sum), as_float(least));
+            return Err(BridgeFault::Sum { case: position, sum, least }.into());
+        }
+        Ok(())
+    }
+
+    /// What devices pass and pay.
+    fn ground(&self, alike: &[Alike]) -> Ground {
+        let set = |Alike { group, worth, devices }: &Alike| {
+            let Group { site, ref ways, .. } = self.groups[*group];
+            let worth = parts(*worth).unwrap_or(0);
+            let way = |&(layers, rate): &(u32, u64)| BridgeWay { layers, rate, price: worth / u64::from(layers) };
+            BridgeSet { site, free: devices.len(), ways: ways.iter().map(way).collect() }
+        };
+        Ground { sets: alike.iter().map(set).collect(), between: self.between.clone() }
+    }
+
+    /// That all devices that pass a layer pay at least 1, but for one device of a site that passes none alone.
+    fn covers(
+        &self,
+        case: usize,
+        alone: &BTreeSet<usize>,
+        (alike, ground): (&[Alike], &Ground),
+    ) -> Result<(), BoundFault> {
+        let every: Vec<(usize, usize)> = ground
+            .sets
+            .iter()
+            .enumerate()
+            .flat_map(|(set, of)| (0..of.ways.len()).map(move |way| (set, way)))
+            .collect();
+        if every.len() > SLOTS_MAX {
+            let (what, count, max) = ("ways to use devices on a layer", every.len() as u128, SLOTS_MAX as u128);
+            return Err(BoundFault::TooLarge { what, count, max });
+        }
+        let of = |(set, way): (usize, usize)| ground.sets[set].ways[way];
+        let name = |(set, way): (usize, usize)| {
+            let device = &self.problem.graph.device(alike[set].devices[0]).name;
+            format!("{device} with {} layers", of((set, way)).layers)
+        };
+        let cheap = |cover: Vec<String>| Err(BridgeFault::Cheap { case, cover }.into());
+        // Devices that can pass everything and never do so alone have another beside them.
+        let beside =
+            |&(set, way): &(usize, usize)| of((set, way)).rate >= UNIT && !alone.contains(&ground.sets[set].site);
+        let (held, slots): (Vec<_>, Vec<_>) = every.iter().copied().partition(beside);
+        for slot in held {
+            let others = every.iter().copied().filter(|other| other.0 != slot.0 || ground.sets[slot.0].free > 1);
+            if let Some(other) = others.min_by_key(|&other| of(other).price)
+                && of(slot).price.saturating_add(of(other).price) < UNIT
+            {
+                return cheap(vec![name(slot), name(other)]);
+            }
+        }
+        let figures = Figures {
+            rates: slots.iter().map(|&slot| u128::from(of(slot).rate)).collect(),
+            prices: slots.iter().map(|&slot| u128::from(of(slot).price)).collect(),
+            need: u128::from(UNIT),
+            price: u128::from(UNIT),
+            besides: Besides::Nothing,
+        };
+        let sets = ground.sets.iter().map(|set| Set { free: set.free as u64, part: None }).collect();
+        let found = Search::new(slots.iter().map(|slot| slot.0).collect(), sets, figures, COVERS_MAX).cheap_cover()?;
+        let Some(chosen) = found else { return Ok(()) };
+        let used = slots.iter().zip(chosen).filter(|(_, count)| *count > 0);
+        cheap(used.map(|(&slot, count)| format!("{count} x {}", name(slot))).collect())
+    }
+
+    /// What the bridges of a case waste together at least, in parts.
+    fn bridges(
+        &mut self,
+        (position, case): (usize, &BridgeCase),
+        alone: &BTreeSet<usize>,
+        ground: &Ground,
+    ) -> Result<u128, BoundFault> {
+        let mut wastes: BTreeMap<(usize, usize), u64> = BTreeMap::new();
+        let mut single = 0;
+        let reversed = ground.reversed();
+        for (number, bridge) in case.bridges.iter().enumerate() {
+            let fault = |what| BoundFault::from(BridgeFault::Case { case: position, what });
+            let Bridge { from, to, waste } = *bridge;
+            let (from, to) = (from as usize, to.map(|to| to as usize));
+            let waste = parts(waste).ok_or_else(|| fault("a bridge wastes 0 or more, and less than 1024"))?;
+            if !alone.contains(&from) || to.is_some_and(|to| to == from || !alone.contains(&to)) {
+                return Err(fault("a bridge joins two of its sites"));
+            }
+            match to {
+                Some(to) if wastes.insert((from.min(to), from.max(to)), waste).is_some() => {
+                    return Err(fault("two bridges join the same sites"));
+                }
+                Some(_) => {}
+                None if alone.len() > 1 || self.held(from) >= self.problem.layers() => {
+                    return Err(fault(
+                        "a bridge leads nowhere only from the one site of a case, if that cannot hold all layers",
+                    ));
+                }
+                None => single = waste,
+            }
+            let grounds = if *ground == reversed { vec![ground] } else { vec![ground, &reversed] };
+            for ground in grounds {
+                let found = ground.cheapest_bridge(from, to, waste, BRIDGE_STEPS_MAX.saturating_sub(self.steps));
+                self.steps += found.looked;
+                if !found.complete {
+                    let (count, max) = (self.steps.into(), BRIDGE_STEPS_MAX.into());
+                    return Err(BoundFault::TooLarge { what: "steps of searches for bridges", count, max });
+                }
+                if found.least < waste {
+                    let (stated, found) = (as_float(waste.into()), as_float(found.least.into()));
+                    return Err(BridgeFault::Waste { case: position, bridge: number, stated, found }.into());
+                }
+            }
+        }
+        Ok(if alone.len() > 1 { spanning(alone, &wastes) } else { single.into() })
+    }
+
+    /// Layers that all devices of a site hold together at most.
+    fn held(&self, site: usize) -> u32 {
+        let most = |group: &Group| group.ways.iter().map(|way| way.0).max().unwrap_or(0);
+        let of = |group: &Group| most(group).saturating_mul(u32::try_from(group.devices.len()).unwrap_or(u32::MAX));
+        self.groups.iter().filter(|group| group.site == site).map(of).fold(0, u32::saturating_add)
+    }
+}
+
+/// The least sum of what joins all sites.
+fn spanning(sites: &BTreeSet<usize>, wastes: &BTreeMap<(usize, usize), u64>) -> u128 {
+    let between = |a: usize, b: usize| wastes.get(&(a.min(b), a.max(b))).copied().unwrap_or(0);
+    let mut left = sites.clone();
+    let mut joined: Vec<usize> = left.pop_first().into_iter().collect();
+    let mut sum = 0;
+    while !left.is_empty() {
+        let nearest =
+            left.iter().map(|&site| (joined.iter().map(|&other| between(site, other)).min().unwrap_or(0), site));
+        let Some((waste, site)) = nearest.min() else { break };
+        sum += u128::from(waste);
+        left.remove(&site);
+        joined.push(site);
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spanning_tree_takes_the_cheapest_ways_that_join_all() {
+        let sites = BTreeSet::from([0, 2, 5]);
+        let wastes = BTreeMap::from([((0, 2), 7), ((2, 5), 4), ((0, 5), 9)]);
+        assert_eq!(spanning(&sites, &wastes), 11);
+        // Nothing is known of a bridge that is not named.
+        assert_eq!(spanning(&sites, &BTreeMap::from([((0, 2), 7), ((2, 5), 4)])), 4);
+    }
+}

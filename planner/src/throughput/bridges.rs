@@ -1,0 +1,462 @@
+//! Bounds by bridges: between layers that devices of different sites pass alone lie others that cost more.
+//!
+//! Where ways between sites are slow, no device can hand everything over to one of another site: several must stand side by
+//! side before the border, or after it, or both, and side by side devices hold less for their worth. Plain worths know
+//! nothing of that. Here plans are divided by which sites have devices that pass layers alone (see the checker's `bridges`
+//! for the proof), and in each case worths and wastes `z` of the bridges between those sites are found together:
+//!
+//! ```text
+//! max  t - sum of u_c N_c
+//! s.t. sum over the devices of a cover of u_c / k  >=  1            for every cover that the case allows
+//!      z_e  <=  sum over the layers of a bridge of (what its devices pay - 1)      for every bridge between the sites of e
+//!      t  <=  sum of z_e                                            for every spanning tree of the sites
+//! ```
+//!
+//! Covers and bridges are found one at a time, the cheapest at the worths so far. A bridge takes its devices from those that
+//! there are: its row says so, by the worths. The rate is impossible where `sum of u_c N_c < L + t` in each case.
+
+use super::clip::Span;
+use super::covers::{Cheap, Cover, Item, cheap_covers};
+use super::network::Network;
+use super::sites::Sites;
+use super::within::Shares;
+use crate::budget::Budget;
+use crate::formulation::program::{Program, Relation};
+use crate::formulation::solve::{SolverFault, Verdict, solve};
+use crate::tables::Tables;
+use isotherm_core::check::bridges::BRIDGE_STEPS_MAX;
+use isotherm_core::check::bridges::search::{BridgeSet, BridgeWay, Bridging, Ground, Stretch, UNIT};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Most sites whose devices may pass layers alone.
+const SITES_MAX: usize = 4;
+/// Most ways to use devices: with more, one look at a border takes too long.
+const WAYS_MAX: usize = 400;
+/// Most rounds of one case.
+const ROUNDS_MAX: usize = 200;
+/// Steps of one search for a bridge.
+const STEPS: u64 = 1_000_000;
+/// Steps of the searches by which it is decided where the one for a bridge begins.
+const STEPS_TRIED: u64 = 50_000;
+/// Work of a thousand steps.
+const STEPS_WORK: u64 = 2_000;
+/// Waste of the cheapest bridges, in layers, that are looked for first, and how much further each look goes.
+const WASTE_FIRST: f64 = 0.25;
+const WASTE_MORE: f64 = 1.6;
+/// Waste below which a bridge is of no use.
+const WASTE_LEAST: f64 = 1e-6;
+/// Share of the layers by which worths are to stay below them and the wastes: asking for more makes bridges harder to find.
+const SPARE: f64 = 5e-4;
+/// What a bridge's waste costs in the program.
+const DEAR: f64 = 1e-6;
+/// The share that suffices.
+const MARGIN: f64 = 1e-9;
+/// What makes up for rounding.
+const ROUNDING: f64 = 1e-11;
+/// Parts of a rate that make up for it.
+const PARTS: u64 = 8;
+
+/// Devices of one kind at one site.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Class {
+    site: usize,
+    /// Candidates.
+    pub members: Vec<usize>,
+    /// Layers held, and the rate; most layers first.
+    ways: Vec<(usize, f64)>,
+}
+
+/// What proves a case: the sites whose devices pass layers alone, worths by class, and bridges.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Case {
+    /// Positions of the sites.
+    pub alone: Vec<usize>,
+    /// By class.
+    pub worths: Vec<f64>,
+    /// Where a bridge begins and ends, and the layers that it wastes at least.
+    pub bridges: Vec<(usize, Option<usize>, f64)>,
+}
+
+/// A bound and the cases that prove it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Proved {
+    /// No plan is faster.
+    pub bound: f64,
+    /// Candidates by site.
+    pub sites: Vec<Vec<usize>>,
+    /// What worths are of.
+    pub classes: Vec<Class>,
+    /// The cases.
+    pub cases: Vec<Case>,
+}
+
+/// Two sites, or one and nowhere.
+type Edge = (usize, Option<usize>);
+
+/// The search for bridges.
+pub(crate) struct Bridges {
+    classes: Vec<Class>,
+    sites: Sites,
+    /// Fastest way from one site to another.
+    fastest: Vec<Vec<f64>>,
+    layers: usize,
+    known: Vec<Cover>,
+    /// Where the search for a bridge begins, by what it joins.
+    begins: BTreeMap<Edge, Edge>,
+    /// Steps that the checker needs for what is proved.
+    steps: u64,
+}
+
+impl Bridges {
+    /// Of the devices at these sites; none where bridges would prove nothing, or are too hard to find.
+    pub fn new((tables, network): (&Tables<'_>, &Network), sites: Sites, spans: &[Vec<Span>]) -> Option<Self> {
+        if tables.problem.limits.partial || sites.members.len() < 2 {
+            return None;
+        }
+        let mut classes: Vec<(usize, Class)> = Vec::new();
+        for (site, members) in sites.members.iter().enumerate() {
+            for &device in members {
+                let kind = tables.candidates[device].kind;
+                if let Some((_, class)) = classes.iter_mut().find(|(of, class)| (*of, class.site) == (kind, site)) {
+                    class.members.push(device);
+                    continue;
+                }
+                let mut fastest: BTreeMap<usize, f64> = BTreeMap::new();
+                for span in &spans[kind] {
+                    let rate = fastest.entry(span.held).or_default();
+                    *rate = rate.max(span.rate);
+                }
+                let ways = fastest.into_iter().rev().collect();
+                classes.push((kind, Class { site, members: vec![device], ways }));
+            }
+        }
+        let classes: Vec<Class> =
+            classes.into_iter().map(|(_, class)| class).filter(|class| !class.ways.is_empty()).collect();
+        let count: usize = classes.iter().map(|class| class.ways.len()).sum();
+        let between = |from: &Vec<usize>, to: &Vec<usize>| {
+            let rates = from.iter().flat_map(|&a| to.iter().map(move |&b| network.pair[a][b]));
+            rates.fold(0.0, f64::max)
+        };
+        let fastest = sites.members.iter().map(|a| sites.members.iter().map(|b| between(a, b)).collect()).collect();
+        let (known, begins) = (Vec::new(), BTreeMap::new());
+        (count <= WAYS_MAX).then_some(Self { classes, sites, fastest, layers: network.layers, known, begins, steps: 0 })
+    }
+
+    /// Cases that prove a rate impossible; none where that was not found.
+    pub fn impossible(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Option<Proved>, SolverFault> {
+        // The checker asks a billionth above the bound stated.
+        let at = rate * (1.0 + 1e-9);
+        let able: BTreeSet<usize> =
+            self.classes.iter().filter(|c| c.ways.iter().any(|w| w.1 >= at)).map(|c| c.site).collect();
+        if able.is_empty() || able.len() > SITES_MAX {
+            return Ok(None);
+        }
+        for (c, class) in self.classes.iter().enumerate() {
+            for (way, &(_, rate)) in class.ways.iter().enumerate() {
+                let needed = (at / rate.min(at)).ceil() as usize;
+                let cover = Cover::from([((c, way), needed)]);
+                if needed <= class.members.len() && !self.known.contains(&cover) {
+                    self.known.push(cover);
+                }
+            }
+        }
+        self.steps = 0;
+        let able: Vec<usize> = able.into_iter().collect();
+        let sets = 0..1_usize << able.len();
+        let mut sets: Vec<Vec<usize>> =
+            sets.map(|set| (0..able.len()).filter(|i| set >> i & 1 == 1).map(|i| able[i]).collect()).collect();
+        // What no bridge helps with first, then the hardest.
+        sets.sort_by_key(|set| (!set.is_empty(), std::cmp::Reverse(set.len())));
+        let mut cases: Vec<Case> = Vec::new();
+        for alone in sets {
+            let part_of = |case: &Case| case.bridges.is_empty() && alone.iter().all(|site| case.alone.contains(site));
+            if cases.iter().any(part_of) {
+                continue;
+            }
+            let plain = self.case(at, &alone, false, budget)?;
+            let case = if plain.is_none() && !alone.is_empty() { self.case(at, &alone, true, budget)? } else { plain };
+            let Some(case) = case else { return Ok(None) };
+            cases.push(case);
+        }
+        // Half of what the checker takes: it makes the same searches, but rounds differently.
+        if self.steps > BRIDGE_STEPS_MAX / 2 {
+            return Ok(None);
+        }
+        let (sites, classes) = (self.sites.members.clone(), self.classes.clone());
+        Ok(Some(Proved { bound: rate, sites, classes, cases }))
+    }
+
+    /// What may be joined in a case, and the spanning trees, by position.
+    fn edges(&self, alone: &[usize]) -> (Vec<Edge>, Vec<Vec<usize>>) {
+        if let [site] = *alone {
+            let of_site = self.classes.iter().filter(|class| class.site == site);
+            let held: usize = of_site.map(|class| class.members.len() * class.ways[0].0).sum();
+            return if held < self.layers { (vec![(site, None)], vec![vec![0]]) } else { (Vec::new(), Vec::new()) };
+        }
+        let pairs = alone.iter().enumerate().flat_map(|(i, &a)| alone[i + 1..].iter().map(move |&b| (a, Some(b))));
+        let edges: Vec<Edge> = pairs.collect();
+        let trees = (0..1_usize << edges.len()).map(|set| (0..edges.len()).filter(|i| set >> i & 1 == 1).collect());
+        let spans = |tree: &Vec<usize>| {
+            let mut joined = vec![alone[0]];
+            for _ in tree {
+                for &edge in tree {
+                    let (a, Some(b)) = edges[edge] else { continue };
+                    match (joined.contains(&a), joined.contains(&b)) {
+                        (true, false) => joined.push(b),
+                        (false, true) => joined.push(a),
+                        _ => {}
+                    }
+                }
+            }
+            tree.len() + 1 == alone.len() && joined.len() == alone.len()
+        };
+        let trees = trees.filter(spans).collect();
+        (edges, trees)
+    }
+
+    /// Whether a known cover is one at a rate in a case.
+    fn covers(&self, cover: &Cover, rate: f64, alone: &[usize]) -> bool {
+        let rates = cover.iter().map(|(&(c, way), &n)| self.classes[c].ways[way].1.min(rate) * n as f64);
+        let single = cover.values().sum::<usize>() == 1;
+        let allowed = !single || cover.keys().all(|(c, _)| alone.contains(&self.classes[*c].site));
+        allowed && rates.sum::<f64>() >= rate * (1.0 - ROUNDING)
+    }
+
+    /// Worths and bridges of one case; none where they were not found.
+    fn case(
+        &mut self,
+        rate: f64,
+        alone: &[usize],
+        bridged: bool,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Case>, SolverFault> {
+        let (edges, trees) = if bridged { self.edges(alone) } else { (Vec::new(), Vec::new()) };
+        if bridged && trees.is_empty() {
+            return Ok(None);
+        }
+        let count = self.classes.len();
+        let layers = self.layers as f64;
+        let counts: Vec<f64> = self.classes.iter().map(|class| class.members.len() as f64).collect();
+        let sum = |worths: &[f64]| -> f64 { counts.iter().zip(worths).map(|(n, u)| n * u).sum() };
+        let mut most = vec![layers; edges.len()];
+        let mut rows: Vec<(usize, Vec<Stretch>)> = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            if budget.exhausted().is_some() {
+                return Ok(None);
+            }
+            let Some(at) = self.worths(rate, alone, (&most, &rows, &trees), budget)? else { return Ok(None) };
+            let (worths, wastes) = (&at[..count], &at[count..]);
+            let total = |wastes: &[f64]| {
+                let sums = trees.iter().map(|tree| tree.iter().map(|&edge| wastes[edge]).sum::<f64>());
+                if trees.is_empty() { 0.0 } else { sums.fold(f64::INFINITY, f64::min) }
+            };
+            let below = |worths: &[f64], wastes: &[f64]| sum(worths) < (layers + total(wastes)) * (1.0 - MARGIN);
+            if !below(worths, wastes) {
+                return Ok(None);
+            }
+            let (worths, wastes) = (worths.to_vec(), wastes.to_vec());
+            let Some((least, new)) = self.cheapest_covers(rate, alone, &worths, budget) else { return Ok(None) };
+            if !new.is_empty() {
+                self.known.extend(new);
+                continue;
+            }
+            let scale = (1.0 + ROUNDING) / least.min(1.0);
+            let worths: Vec<f64> = worths.iter().map(|u| u * scale).collect();
+            let mut bridges = Vec::new();
+            let (before, mut missed) = (rows.len(), false);
+            for (edge, &waste) in wastes.iter().enumerate().filter(|(_, waste)| **waste > WASTE_LEAST) {
+                let (begin, found) = self.cheapest_bridge(rate, edges[edge], &worths, waste, budget);
+                match found.bridge {
+                    Some(bridge) => rows.push((edge, bridge)),
+                    None if !found.complete => {
+                        most[edge] = (found.least as f64 / UNIT as f64) * (1.0 - MARGIN);
+                        missed = true;
+                    }
+                    None => bridges.push((begin.0, begin.1, waste * (1.0 - MARGIN))),
+                }
+            }
+            if rows.len() == before && !missed {
+                let proved: Vec<f64> = wastes
+                    .iter()
+                    .map(|waste| if *waste > WASTE_LEAST { waste * (1.0 - MARGIN) } else { 0.0 })
+                    .collect();
+                return Ok(below(&worths, &proved).then(|| Case { alone: alone.to_vec(), worths, bridges }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Worths by class and wastes by edge of the program so far; none where it has no solution.
+    #[allow(clippy::type_complexity)]
+    fn worths(
+        &self,
+        rate: f64,
+        alone: &[usize],
+        (most, rows, trees): (&[f64], &[(usize, Vec<Stretch>)], &[Vec<usize>]),
+        budget: &Budget<'_>,
+    ) -> Result<Option<Vec<f64>>, SolverFault> {
+        let (count, layers) = (self.classes.len(), self.layers as f64);
+        let mut program = Program::default();
+        for class in &self.classes {
+            program.column(class.members.len() as f64, 0.0, 2.0 * layers, false);
+        }
+        for &most in most {
+            // No more than is needed.
+            program.column(DEAR, 0.0, most, false);
+        }
+        let total = program.column(-1.0, 0.0, if trees.is_empty() { 0.0 } else { layers }, false);
+        for cover in self.known.iter().filter(|cover| self.covers(cover, rate, alone)) {
+            let mut terms: BTreeMap<usize, f64> = BTreeMap::new();
+            for (&(c, way), &n) in cover {
+                *terms.entry(c).or_insert(0.0) += n as f64 / self.classes[c].ways[way].0 as f64;
+            }
+            program.row(terms.into_iter().collect(), Relation::AtLeast, 1.0);
+        }
+        for (edge, bridge) in rows {
+            let mut terms: BTreeMap<usize, f64> = BTreeMap::from([(count + edge, -1.0)]);
+            let mut length = 0.0;
+            for stretch in bridge {
+                length += f64::from(stretch.layers);
+                for &(c, way) in &stretch.devices {
+                    let share = f64::from(stretch.layers) / self.classes[c].ways[way].0 as f64;
+                    *terms.entry(c).or_insert(0.0) += share;
+                }
+            }
+            program.row(terms.into_iter().collect(), Relation::AtLeast, length);
+        }
+        for tree in trees {
+            let terms = tree.iter().map(|&edge| (count + edge, 1.0)).chain([(total, -1.0)]).collect();
+            program.row(terms, Relation::AtLeast, 0.0);
+        }
+        let worths = self.classes.iter().enumerate().map(|(c, class)| (c, class.members.len() as f64));
+        program.row(worths.chain([(total, -1.0)]).collect(), Relation::AtLeast, layers * (1.0 - SPARE));
+        let answer = solve(&program, None, 0.0, &Budget { progress: None, ..*budget })?;
+        let at = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal);
+        Ok(at.map(|at| at[..total].iter().map(|value| value.max(0.0)).collect()))
+    }
+
+    /// The price of the cheapest cover, and covers that are new and pay too little; none where it was not found.
+    fn cheapest_covers(
+        &self,
+        rate: f64,
+        alone: &[usize],
+        worths: &[f64],
+        budget: &Budget<'_>,
+    ) -> Option<(f64, Vec<Cover>)> {
+        let (mut items, mut beside): (Vec<Item>, Vec<Item>) = (Vec::new(), Vec::new());
+        for (c, class) in self.classes.iter().enumerate() {
+            for (way, &(held, of)) in class.ways.iter().enumerate() {
+                let price = worths[c] / held as f64;
+                let item = Item { key: (c, way), site: class.site, price, rate: of.min(rate), set: c };
+                let list = if of >= rate && !alone.contains(&class.site) { &mut beside } else { &mut items };
+                list.push(item);
+            }
+        }
+        items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
+        let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
+        let shares = Shares::unknown(self.sites.members.len());
+        let Cheap { mut covers, complete } = cheap_covers(&items, &free, rate, &shares, (false, 1.0), budget);
+        if !complete {
+            return None;
+        }
+        // One that could pass everything and does not: with the cheapest other device.
+        for held in &beside {
+            let others = items.iter().chain(&beside).filter(|other| other.set != held.set || free[held.set] > 1);
+            if let Some(other) = others.min_by(|a, b| a.price.total_cmp(&b.price).then(a.key.cmp(&b.key))) {
+                let mut cover = Cover::from([(held.key, 1)]);
+                *cover.entry(other.key).or_insert(0) += 1;
+                covers.push((held.price + other.price, cover));
+            }
+        }
+        let least = covers.iter().map(|(price, _)| *price).fold(1.0, f64::min);
+        if least <= 0.0 {
+            // Nothing is to be scaled; what is new raises it.
+            let new: Vec<Cover> =
+                covers.into_iter().map(|(_, cover)| cover).filter(|c| !self.known.contains(c)).collect();
+            return (!new.is_empty()).then_some((0.0, new));
+        }
+        let short = covers.into_iter().filter(|(price, _)| *price < 1.0 - MARGIN).map(|(_, cover)| cover);
+        let mut new: Vec<Cover> = Vec::new();
+        for cover in short {
+            if !self.known.contains(&cover) && !new.contains(&cover) {
+                new.push(cover);
+            }
+        }
+        Some((least, new))
+    }
+
+    /// Devices, what they pay, and what passes between sites.
+    fn ground(&self, rate: f64, worths: &[f64]) -> Ground {
+        let share = |of: f64| {
+            let share = (of / rate).min(1.0) * UNIT as f64;
+            if share > 0.0 { (share.ceil() as u64 + PARTS).min(UNIT) } else { 0 }
+        };
+        let set = |(class, worth): (&Class, &f64)| {
+            let worth = (worth * UNIT as f64).floor() as u64;
+            let way = |&(held, of): &(usize, f64)| {
+                let layers = u32::try_from(held).unwrap_or(u32::MAX);
+                BridgeWay { layers, rate: share(of), price: worth / u64::from(layers) }
+            };
+            BridgeSet { site: class.site, free: class.members.len(), ways: class.ways.iter().map(way).collect() }
+        };
+        let between = self.fastest.iter().map(|row| row.iter().map(|&of| share(of)).collect()).collect();
+        Ground { sets: self.classes.iter().zip(worths).map(set).collect(), between }
+    }
+
+    /// The cheapest bridge that wastes less than `waste` layers, and where the search for it begins.
+    fn cheapest_bridge(
+        &mut self,
+        rate: f64,
+        edge: Edge,
+        worths: &[f64],
+        waste: f64,
+        budget: &Budget<'_>,
+    ) -> (Edge, Bridging) {
+        let ground = self.ground(rate, worths);
+        let reversed = Some(ground.reversed()).filter(|reversed| *reversed != ground);
+        let below = (waste * UNIT as f64) as u64;
+        let search = |(from, to): Edge, steps: u64| -> (Bridging, u64) {
+            let (mut layers, mut proved, mut looked) = (WASTE_FIRST, 0, 0);
+            loop {
+                let limit = below.min((layers * UNIT as f64) as u64);
+                let mut least = Bridging { bridge: None, least: limit, complete: true, looked: 0 };
+                for ground in std::iter::once(&ground).chain(&reversed) {
+                    let found = ground.cheapest_bridge(from, to, limit, steps);
+                    looked += found.looked;
+                    let (complete, taken) = (least.complete && found.complete, least.looked + found.looked);
+                    if found.least < least.least || !found.complete {
+                        least = found;
+                    }
+                    (least.complete, least.looked) = (complete, taken);
+                }
+                let ended = least.bridge.is_some() || !least.complete || limit >= below || budget.exhausted().is_some();
+                if ended {
+                    least.complete = least.complete && (least.bridge.is_some() || limit >= below);
+                    least.least = least.least.max(proved);
+                    if !least.complete {
+                        least.bridge = None;
+                    }
+                    return (least, looked);
+                }
+                (proved, layers) = (limit, layers * WASTE_MORE);
+            }
+        };
+        let begin = if let (&(a, Some(b)), None) = (&edge, self.begins.get(&edge)) {
+            let ways = [edge, (b, Some(a))];
+            let tried = ways.map(|way| search(way, STEPS_TRIED));
+            budget.did(tried.iter().map(|(_, looked)| looked).sum::<u64>() / 1000 * STEPS_WORK);
+            let better = tried[1].0.least > tried[0].0.least;
+            let begin = ways[usize::from(better)];
+            self.begins.insert(edge, begin);
+            begin
+        } else {
+            self.begins.get(&edge).copied().unwrap_or(edge)
+        };
+        let (found, looked) = search(begin, STEPS);
+        budget.did(looked / 1000 * STEPS_WORK);
+        if found.complete && found.bridge.is_none() {
+            self.steps += found.looked;
+        }
+        (begin, found)
+    }
+}
