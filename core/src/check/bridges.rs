@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most sites whose devices may pass layers alone.
 const SITES_MAX: usize = 8;
 /// Most steps of all searches for bridges together.
-pub const BRIDGE_STEPS_MAX: u64 = 20_000_000;
+pub const BRIDGE_STEPS_MAX: u64 = 40_000_000;
 /// Worths and wastes from here on are refused: numbers of a fixed size would not hold what they add to.
 const VALUE_MAX: f64 = 1024.0;
 

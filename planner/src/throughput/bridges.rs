@@ -35,9 +35,9 @@ const WAYS_MAX: usize = 400;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
 /// Steps of one search for a bridge.
-const STEPS: u64 = 1_000_000;
+const STEPS: u64 = 4_000_000;
 /// Steps of the searches by which it is decided where the one for a bridge begins.
-const STEPS_TRIED: u64 = 50_000;
+const STEPS_TRIED: u64 = 100_000;
 /// Work of a thousand steps.
 const STEPS_WORK: u64 = 2_000;
 /// Waste of the cheapest bridges, in layers, that are looked for first, and how much further each look goes.
@@ -46,7 +46,7 @@ const WASTE_MORE: f64 = 1.6;
 /// Waste below which a bridge is of no use.
 const WASTE_LEAST: f64 = 1e-6;
 /// Share of the layers by which worths are to stay below them and the wastes: asking for more makes bridges harder to find.
-const SPARE: f64 = 5e-4;
+const SPARE: f64 = 2e-5;
 /// What a bridge's waste costs in the program.
 const DEAR: f64 = 1e-6;
 /// The share that suffices.
@@ -178,8 +178,8 @@ impl Bridges {
             let Some(case) = case else { return Ok(None) };
             cases.push(case);
         }
-        // Half of what the checker takes: it makes the same searches, but rounds differently.
-        if self.steps > BRIDGE_STEPS_MAX / 2 {
+        // A part of what the checker takes: it makes the same searches, but rounds differently, and is to be quick.
+        if self.steps > BRIDGE_STEPS_MAX / 4 {
             return Ok(None);
         }
         let (sites, classes) = (self.sites.members.clone(), self.classes.clone());

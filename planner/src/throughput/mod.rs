@@ -85,7 +85,7 @@ const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
 /// The same for bridges between sites, and rates looked at by them.
-const BRIDGES: f64 = 0.25;
+const BRIDGES: f64 = 0.7;
 const BRIDGES_HALVINGS: usize = 6;
 
 /// What vouches for a bound on the rate.
@@ -351,8 +351,11 @@ pub(crate) fn best_flow(
     }
     // Plans may take half of the time, what proves that there are no better ones most of the rest; but where ways between
     // sites are slow, plans gain more by time, least so where what the sites share tells how far they may get.
-    let apart = Sites::apart(network, best.bound).members.len() > 1;
-    let kept = match (apart, network.shared.is_empty()) {
+    let sites = Sites::apart(network, best.bound);
+    let apart = sites.members.len() > 1;
+    // Bridges between few sites of few devices take time and prove much.
+    let bridged = apart && Bridges::new((tables, network), sites, &spans).is_some();
+    let kept = match (apart, network.shared.is_empty() && !bridged) {
         (false, _) => 0.5,
         (true, true) => 0.15,
         (true, false) => 0.3,
@@ -392,7 +395,7 @@ pub(crate) fn best_flow(
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &first)?;
     }
     cross(&mut best)?;
-    if proving && !best.enough(budget) {
+    if proving && bridged && !best.enough(budget) {
         budget.share(BRIDGES, |budget| by_bridges(flows, &spans, &mut best, budget))?;
     }
     if proving && !best.enough(budget) {
@@ -532,7 +535,10 @@ fn by_bridges(
         if target <= 0.0 || budget.exhausted().is_some() || best.bound - low <= NEAR * low {
             break;
         }
-        match search.impossible(target, budget)? {
+        // At the plan's own rate a look is worth much, but not all the time.
+        let own = target <= best.reach();
+        let share = if own { OWN } else { 1.0 };
+        match budget.share(share, |budget| search.impossible(target, budget))? {
             Some(found) => {
                 best.lower(target, Proof::Bridges(found));
                 best.report(budget);

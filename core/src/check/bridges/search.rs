@@ -161,8 +161,8 @@ impl Choice<'_> {
                 self.found.push((self.chosen.clone(), waste, shortest));
             }
         }
+        *self.looked += 1;
         for position in at..self.options.len() {
-            *self.looked += 1;
             let option = self.options[position];
             if *self.looked > self.steps_max {
                 return;
