@@ -629,6 +629,18 @@ def form(plan):
         if case["kind"] == "holding":
             count(case.get("layers_max"), U32, "case")
 
+    def well_formed_bridges(case):
+        need(isinstance(case, dict) and isinstance(case.get("alone"), list), "case")
+        for site in case["alone"]:
+            count(site, U32, "case")
+        need(isinstance(case.get("worths"), dict) and isinstance(case.get("bridges", []), list), "case")
+        for worth in case["worths"].values():
+            number(worth, "case")
+        for bridge in case.get("bridges", []):
+            need(isinstance(bridge, dict), "bridge")
+            count(bridge.get("from"), U32, "bridge"), number(bridge.get("waste"), "bridge")
+            optional(bridge.get("to"), lambda to, what: count(to, U32, what), "bridge")
+
     def well_formed_crossing(crossing):
         need(isinstance(crossing, dict), "crossing")
         sites, capacities = crossing.get("sites"), crossing.get("capacities")
@@ -706,7 +718,14 @@ def form(plan):
         for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
             need(evidence.get("kind") in ("clip_bound", "in_flight", "enumeration", "device_worths", "weighed_worths", "walk_prices",
-                                          "cases", "batches"), "evidence.kind")
+                                          "cases", "bridges", "batches"), "evidence.kind")
+            if evidence["kind"] == "bridges":
+                sites, cases = evidence.get("sites"), evidence.get("cases")
+                need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "evidence.sites")
+                need(all(isinstance(name, str) for site in sites for name in site), "evidence.sites")
+                need(isinstance(cases, list), "evidence.cases")
+                for case in cases:
+                    well_formed_bridges(case)
             if evidence["kind"] == "cases":
                 ends, cases = evidence.get("ends", {"first": 0, "last": 0}), evidence.get("cases")
                 need(isinstance(ends, dict) and isinstance(cases, list), "evidence.cases")
@@ -1400,6 +1419,156 @@ def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
     return ["the list of cases ends within one"]
 
 
+UNIT = 1 << 50
+
+
+def cheapest_bridge(groups, between, start, goal, below):
+    """The least that layers pay beyond 1 each, in parts of UNIT, between one that a device of site `start` passes alone and
+    the next that one of `goal` does; with no goal, up to and with the first stretch without devices of `start`. None where
+    every bridge wastes `below` or more. Groups: (site, how many devices, [(layers, rate, price)])."""
+    ways = [(g, site, k, rate, price) for g, (site, _, slots) in enumerate(groups) for k, rate, price in slots]
+    passes = lambda a, b: UNIT if a == b else between[a][b]
+    first = ((-1, start, 0, UNIT),)
+    known, queue, tick = {first: 0}, [(0, 0, first)], 1
+    while queue:
+        waste, _, active = heapq.heappop(queue)
+        if active is None:
+            return waste
+        if known[active] < waste:
+            continue
+        ended = [(site, rate) for _, site, left, rate in active if left == 0]
+        going = [entry for entry in active if entry[2] > 0]
+        need = max(0, UNIT - sum(entry[3] for entry in going))
+        free = [count for _, count, _ in groups]
+        for way, _, _, _ in going:
+            free[ways[way][0]] -= 1
+        handed = [sum(min(rate, passes(a, b)) for a, rate in ended) for b in range(len(between))]
+        begins = [(i, min(way[3], handed[way[1]])) for i, way in enumerate(ways) if handed[way[1]] > 0 and way[3] > 0]
+        begins.sort(key=lambda begin: Q(ways[begin[0]][4], begin[1]))
+        takes = lambda begun: sum(min(rate, sum(min(passes(a, b), got) for b, got in begun)) for a, rate in ended)
+        # The layer that a device of the other site passes alone is no part of the bridge.
+        if not going and any(ways[way][1] == goal and rate >= UNIT and takes([(goal, rate)]) >= UNIT for way, rate in begins):
+            heapq.heappush(queue, (waste, tick, None))
+            tick += 1
+        paid = sum(ways[way][4] for way, _, _, _ in going)
+        shortest = min((left for _, _, left, _ in going), default=None)
+        found, stack = [], [(0, need, paid, shortest, ())]
+        while stack:
+            at, need_, paid_, shortest_, chosen = stack.pop()
+            if need_ == 0 and chosen and waste + max(0, paid_ - UNIT) * shortest_ < below:
+                found.append((chosen, max(0, paid_ - UNIT) * shortest_, shortest_))
+            for position in range(at, len(begins)):
+                way, rate = begins[position]
+                group, _, k, _, price = ways[way]
+                if waste + max(0, paid_ + need_ * price // rate - UNIT) >= below:
+                    break
+                used = sum(ways[begins[other][0]][0] == group for other in chosen)
+                if used < free[group] and waste + max(0, paid_ + price - UNIT) < below:
+                    least = k if shortest_ is None else min(shortest_, k)
+                    stack.append((position, max(0, need_ - rate), paid_ + price, least, chosen + (position,)))
+        for chosen, wasted, layers in found:
+            begun = [(begins[i][0], ways[begins[i][0]][1], ways[begins[i][0]][2], begins[i][1]) for i in chosen]
+            if takes([(b, got) for _, b, _, got in begun]) < need or (not going and len(begun) == 1):
+                continue
+            after = [(way, site, left - layers, rate) for way, site, left, rate in [*going, *begun]]
+            over, total = goal is None and all(site != start for _, site, _, _ in after), waste + wasted
+            after = None if over else tuple(sorted(after))
+            if total >= below or (after is not None and known.get(after, below) <= total):
+                continue
+            if after is not None:
+                known[after] = total
+            heapq.heappush(queue, (total, tick, after))
+            tick += 1
+    return None
+
+
+def bridges_prove(problem, bound, sites, cases, batch=None):
+    """Every set of sites whose devices may pass layers alone has a case, or is part of one without bridges. In each, all
+    worths are less than all layers and what bridges between its sites waste."""
+    above = Q(bound) * (1 + AGREE)
+    if problem.limits["partial"] or above <= 0:
+        return ["bridges speak of devices that pass all their layers"]
+    batches = open_batches(problem, above) if batch is None else [batch]
+    tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
+    site_of = {}
+    for i, names in enumerate(sites):
+        for name in names:
+            if name in site_of or name not in problem.devices:
+                return ["a site names no device, or one twice"]
+            site_of[name] = i
+    if any(d not in site_of for d in tables):
+        return ["a device is of no site"]
+    share = lambda rate: min(UNIT, math.ceil(rate / above * UNIT))
+    held, between = {}, [[0] * len(sites) for _ in sites]
+    for d, table in tables.items():
+        fastest = {}
+        for (k, _, _), rate in table.items():
+            fastest[k] = max(fastest.get(k, 0), share(rate))
+        held[d] = tuple(sorted(fastest.items()))
+    for a in tables:
+        for b in tables:
+            if site_of[a] != site_of[b]:
+                rate = problem.hop_rate(a, b)
+                if rate is not None:
+                    to = between[site_of[a]]
+                    to[site_of[b]] = max(to[site_of[b]], share(rate))
+    able = sorted({site_of[d] for d, ways in held.items() if any(rate >= UNIT for _, rate in ways)})
+    parts = lambda value: math.floor(Q(value) * UNIT)
+    turned = [list(row) for row in zip(*between)]
+    named = []
+    for case in cases:
+        alone, worths = case["alone"], case["worths"]
+        if len(set(alone)) < len(alone) or not set(alone) <= set(able) or any(set(alone) == of for of, _ in named):
+            return ["a case is of no set of sites, or there twice"]
+        if any(d not in problem.devices or not 0 <= w < 1024 for d, w in worths.items()):
+            return ["a worth of a case is negative, too large or of no device"]
+        worth = {d: parts(worths.get(d, 0)) for d in tables}
+        slots = {d: [(k, rate, worth[d] // k) for k, rate in ways] for d, ways in held.items()}
+        # One device of a site that passes no layer alone has another beside it.
+        beside = {d: [s for s in of if s[1] >= UNIT and site_of[d] not in alone] for d, of in slots.items()}
+        for d, of in beside.items():
+            others = [price for e in slots if e != d for _, _, price in slots[e]]
+            if others and any(price + min(others) < UNIT for _, _, price in of):
+                return ["two devices carry a layer for too little"]
+        choices = [[(Q(price), Q(rate)) for k, rate, price in of if (k, rate, price) not in beside[d]] for d, of in slots.items()]
+        if cheap_cover([of for of in choices if of], Q(UNIT), Q(UNIT), False):
+            return ["a cover costs less than 1"]
+        groups = {}
+        for d in tables:
+            key = (site_of[d], worth[d], held[d])
+            groups[key] = groups.get(key, 0) + 1
+        groups = [(site, count, [(k, rate, w // k) for k, rate in ways]) for (site, w, ways), count in groups.items()]
+        wastes, one = {}, 0
+        for bridge in case.get("bridges", []):
+            start, goal, waste = bridge["from"], bridge.get("to"), bridge["waste"]
+            pair = frozenset((start, goal))
+            if start not in alone or start == goal or (goal is not None and goal not in alone) or not 0 <= waste < 1024:
+                return ["a bridge joins no two sites of its case, or wastes less than nothing or too much"]
+            if pair in wastes:
+                return ["two bridges join the same sites"]
+            most = sum(held[d][-1][0] for d in tables if site_of[d] == start)
+            if goal is None and (len(alone) > 1 or most >= problem.layers):
+                return ["a bridge leads nowhere"]
+            wastes[pair] = parts(waste)
+            for ways in [between] if between == turned else [between, turned]:
+                if cheapest_bridge(groups, ways, start, goal, parts(waste)) is not None:
+                    return ["a bridge wastes less than is said"]
+            one = parts(waste) if goal is None else one
+        if len(alone) > 1:
+            joined, left, one = {alone[0]}, set(alone[1:]), 0
+            while left:
+                least, nearest = min((min(wastes.get(frozenset((a, b)), 0) for b in joined), a) for a in left)
+                one, joined, left = one + least, joined | {nearest}, left - {nearest}
+        if sum(worth.values()) + len(worth) >= problem.layers * UNIT + one:
+            return ["the worths of a case are not less than its layers and bridges"]
+        named.append((set(alone), not case.get("bridges")))
+    for n in range(len(able) + 1):
+        for some in itertools.combinations(able, n):
+            if not any(set(some) == of or (plain and set(some) <= of) for of, plain in named):
+                return ["a set of sites has no case"]
+    return []
+
+
 def rate_proves(problem, bound, evidence, batch=None):
     """Evidence for a bound on throughput, in batches of one size where one is named."""
     if evidence["kind"] == "clip_bound":
@@ -1415,6 +1584,8 @@ def rate_proves(problem, bound, evidence, batch=None):
                             evidence.get("sites", ()), batch)
     if evidence["kind"] == "cases":
         return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch, evidence.get("crossing"))
+    if evidence["kind"] == "bridges":
+        return bridges_prove(problem, bound, evidence["sites"], evidence["cases"], batch)
     return ["evidence for a batch does not speak of throughput"]
 
 
@@ -1754,7 +1925,7 @@ def certificate_faults(problem, plan):
             evidence = evidence["whole"]
         c = dict(c, evidence=evidence)
         kind = evidence["kind"]
-        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "batches")):
+        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "bridges", "batches")):
             wrong.append("evidence of the wrong kind")
         elif problem.may_group():
             wrong.append("evidence says nothing of devices that hold a stage together")

@@ -1,5 +1,6 @@
 //! One integration binary: the checker fed with right and wrong plans.
 
+mod bridges;
 mod build;
 mod cases;
 mod check;

@@ -260,6 +260,20 @@ impl Search<'_> {
         }
         let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
         options.sort_by(|a, b| product(a.price, b.rate).cmp(&product(b.price, a.rate)).then(a.slot.cmp(&b.slot)));
+        // What ends finds its way to what begins.
+        let leaves = |begun: &[Entrant]| -> u64 {
+            let leaves = |active: &Active| {
+                let takes = |option: &Entrant| option.rate.min(self.passes(active.site as usize, option.site));
+                active.rate.min(begun.iter().map(takes).fold(0, u64::saturating_add))
+            };
+            ended.iter().map(leaves).sum()
+        };
+        let (from, to) = self.ends;
+        // The layer that a device of the other site passes alone is no part of the bridge.
+        let reached = |option: &&Entrant| {
+            going.is_empty() && to == Some(option.site) && option.rate >= UNIT && leaves(&[**option]) >= UNIT
+        };
+        let over = options.iter().any(|option| reached(&option));
         let mut free: Vec<usize> = self.ground.sets.iter().map(|set| set.free).collect();
         let (mut paid, mut shortest) = (0_u64, u32::MAX);
         for active in &going {
@@ -273,25 +287,15 @@ impl Search<'_> {
         let mut choice = Choice { options, free, chosen, room, looked: &mut looked, steps_max, found };
         choice.choose(0, need, paid, shortest);
         let Choice { options, found, .. } = choice;
-        self.looked = looked;
+        let mut after = Vec::new();
         for (chosen, wasted, layers) in found {
             let begun: Vec<Entrant> = chosen.iter().map(|&position| options[position]).collect();
-            // What ends finds its way to what begins.
-            let leaves = |active: &Active| {
-                let takes = |option: &Entrant| option.rate.min(self.passes(active.site as usize, option.site));
-                active.rate.min(begun.iter().map(takes).fold(0, u64::saturating_add))
-            };
-            if ended.iter().map(leaves).sum::<u64>() < need {
+            // A device alone ends this bridge, and may begin another.
+            if (going.is_empty() && begun.len() == 1) || leaves(&begun) < need {
                 continue;
             }
-            let (from, to) = self.ends;
             let here = going.iter().map(|active| active.site as usize).chain(begun.iter().map(|option| option.site));
-            let alone = going.is_empty() && begun.len() == 1;
-            if alone && to != Some(begun[0].site) {
-                // Another bridge, or the same site again.
-                continue;
-            }
-            let over = to.map_or_else(|| here.clone().all(|site| site != from), |_| alone);
+            let over = to.is_none() && here.clone().all(|site| site != from);
             let active = |option: &Entrant| Active {
                 slot: option.slot,
                 site: u32::try_from(option.site).unwrap_or(u32::MAX),
@@ -300,9 +304,14 @@ impl Search<'_> {
             };
             let still = going.iter().map(|active| Active { left: active.left - layers, ..*active });
             let active: Vec<Active> = still.chain(begun.iter().map(active)).collect();
-            // The layer that a device of the other site passes alone is no part of the bridge.
-            let (wasted, layers) = if over && to.is_some() { (0, 0) } else { (wasted, layers) };
-            self.note(active, waste.saturating_add(wasted), (at, layers, over));
+            after.push((active, waste.saturating_add(wasted), (at, layers, over)));
+        }
+        self.looked = looked;
+        if over {
+            self.note(Vec::new(), waste, (at, 0, true));
+        }
+        for (active, waste, how) in after {
+            self.note(active, waste, how);
         }
     }
 }
