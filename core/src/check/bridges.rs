@@ -354,7 +354,8 @@ impl Verification<'_> {
             }
             let grounds = if *ground == reversed { vec![ground] } else { vec![ground, &reversed] };
             for ground in grounds {
-                let found = ground.cheapest_bridge(from, to, waste, BRIDGE_STEPS_MAX.saturating_sub(self.steps));
+                let found =
+                    ground.cheapest_bridge((from, to), waste, BRIDGE_STEPS_MAX.saturating_sub(self.steps), &|| false);
                 self.steps += found.looked;
                 if !found.complete {
                     let (count, max) = (self.steps.into(), BRIDGE_STEPS_MAX.into());

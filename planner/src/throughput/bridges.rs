@@ -421,7 +421,7 @@ impl Bridges {
                 let limit = below.min((layers * UNIT as f64) as u64);
                 let mut least = Bridging { bridge: None, least: limit, complete: true, looked: 0 };
                 for ground in std::iter::once(&ground).chain(&reversed) {
-                    let found = ground.cheapest_bridge(from, to, limit, steps);
+                    let found = ground.cheapest_bridge((from, to), limit, steps, &|| budget.exhausted().is_some());
                     looked += found.looked;
                     let (complete, taken) = (least.complete && found.complete, least.looked + found.looked);
                     if found.least < least.least || !found.complete {

@@ -95,9 +95,16 @@ impl Ground {
 
     /// The least that layers waste between one that a device of site `from` passes alone and the next that a device of `to`
     /// does; or, where `to` is none, up to and with the first stretch without devices of `from`, no other site having devices
-    /// that pass layers alone. Only bridges that waste less than `below` are looked for, and so many steps are taken at most.
+    /// that pass layers alone. Only bridges that waste less than `below` are looked for, and so many steps are taken at most, fewer
+    /// where somebody says stop.
     #[must_use]
-    pub fn cheapest_bridge(&self, from: usize, to: Option<usize>, below: u64, steps_max: u64) -> Bridging {
+    pub fn cheapest_bridge(
+        &self,
+        (from, to): (usize, Option<usize>),
+        below: u64,
+        steps_max: u64,
+        stop: &dyn Fn() -> bool,
+    ) -> Bridging {
         let slots: Vec<(usize, usize)> =
             (0..self.sets.len()).flat_map(|set| (0..self.sets[set].ways.len()).map(move |way| (set, way))).collect();
         let search = Search {
@@ -111,7 +118,7 @@ impl Ground {
             looked: 0,
             steps_max,
         };
-        search.run()
+        search.run(stop)
     }
 }
 
@@ -186,7 +193,7 @@ impl Choice<'_> {
 }
 
 impl Search<'_> {
-    fn run(mut self) -> Bridging {
+    fn run(mut self, stop: &dyn Fn() -> bool) -> Bridging {
         let site = u32::try_from(self.ends.0).unwrap_or(u32::MAX);
         self.note(vec![Active { slot: FIRST, site, left: 0, rate: UNIT }], 0, (usize::MAX, 0, false));
         while let Some(Reverse((waste, at))) = self.heap.pop() {
@@ -198,7 +205,7 @@ impl Search<'_> {
                 continue;
             }
             self.expand(at, waste);
-            if self.looked > self.steps_max {
+            if self.looked > self.steps_max || stop() {
                 return Bridging { bridge: None, least: waste, complete: false, looked: self.looked };
             }
         }
@@ -341,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_way_that_carries_everything_needs_no_bridge_and_a_slower_one_the_cheapest() {
-        let found = |way: f64, to| two(way).cheapest_bridge(0, to, 8 * UNIT, 1_000_000);
+        let found = |way: f64, to| two(way).cheapest_bridge((0, to), 8 * UNIT, 1_000_000, &|| false);
         assert_eq!(found(1.0, Some(1)).least, 0);
         // One device cannot hand all over to one; two of site 0 can, or two of site 1 may take it. The former is cheaper.
         let half = found(0.5, Some(1));
@@ -359,13 +366,14 @@ mod tests {
     #[test]
     fn a_search_that_is_stopped_claims_no_more_than_it_saw_and_a_lower_limit_finds_nothing() {
         let ground = two(0.25);
-        let whole = ground.cheapest_bridge(0, Some(1), 8 * UNIT, 1_000_000);
+        let whole = ground.cheapest_bridge((0, Some(1)), 8 * UNIT, 1_000_000, &|| false);
         for steps in 0..whole.looked {
-            let part = ground.cheapest_bridge(0, Some(1), 8 * UNIT, steps);
+            let part = ground.cheapest_bridge((0, Some(1)), 8 * UNIT, steps, &|| false);
             assert!(!part.complete && part.least <= whole.least, "{steps}: {part:?}");
         }
-        let below = ground.cheapest_bridge(0, Some(1), whole.least, 1_000_000);
+        let below = ground.cheapest_bridge((0, Some(1)), whole.least, 1_000_000, &|| false);
         assert_eq!((below.bridge, below.complete), (None, true));
+        assert!(!ground.cheapest_bridge((0, Some(1)), 8 * UNIT, 1_000_000, &|| true).complete);
         assert_eq!(ground.reversed(), ground);
     }
 }
