@@ -756,6 +756,13 @@ def form(plan):
                         need(isinstance(part.get(key, {}), dict), "part." + key)
                         for price in part.get(key, {}).values():
                             number(price, "part." + key)
+                    if part.get("shares") is not None:
+                        shares = part["shares"]
+                        need(isinstance(shares, dict), "part.shares")
+                        for key in ("followed", "last", "once"):
+                            need(isinstance(shares.get(key, []), list), "shares." + key)
+                            for entry in shares.get(key, []):
+                                text(entry, key) if key == "once" else count(entry, 2**32 - 1, key)
 
 
 # -- what a plan is worth --------------------------------------------------------------------------------------------
@@ -1650,6 +1657,8 @@ class Walks:
     nine tenths of the greatest stage time of the part before. Phase 0 goes with the first chunk up to the first long stage, which
     takes all up to the followed one; phase 1 goes on with that one; where there is another after it, the last long stage takes
     that one too, and phase 2 goes on with it alone. One chunk knows phase 0 alone.
+    Where a part states shares of paths, walks are charged a mean over paths instead, which depends on layers alone; walks that
+    it leaves open are looked at by when three chunks leave, each path by itself.
     """
     UNIT, NEVER, LONGEST, PRICE_MAX = 2**80, 2**125, 2**120, 2**100
 
@@ -1725,10 +1734,92 @@ class Walks:
         byte = prices[1].get(self.memory.get(d), 0)
         return prices[0][d] + (byte * self.bytes(d, start, end) if byte else 0)
 
-    def completions(self, prices, over, most, ruled):
+    def shares(self, part):
+        """(paths that have left the first chunk, those at the last, in 65536ths at each boundary between layers; devices
+        used once) where walks are charged a mean over paths."""
+        stated = part.get("shares")
+        if stated is None:
+            return None
+
+        def whole(shares, wanted, otherwise):
+            if self.chunks < 2 or len(shares) != (self.layers - 1 if wanted else 0):
+                raise Refused("shares are not of the chunks and layers that there are")
+            return [0, *shares, 65536] if wanted else [otherwise] * (self.layers + 1)
+
+        left = whole(stated.get("followed", []), self.followed > 0, 65536)
+        at_last = whole(stated.get("last", []), self.followed + 1 < self.chunks, 0)
+        once = stated.get("once", [])
+        if any(a > b for shares in (left, at_last) for a, b in zip(shares, shares[1:])) or \
+                any(a > b for a, b in zip(at_last, left)) or min(left + at_last) < 0:
+            raise Refused("shares do not rise from 0 to 65536, or more paths are at the last chunk than have left the first")
+        if len(once) > 64 or not set(once) <= set(self.devices):
+            raise Refused("too many devices are used once, or one that is not usable")
+        return left, at_last, frozenset(once)
+
+    def mean(self, *parts):
+        """The sum of times in so many shares each."""
+        if any(share > 0 and time >= self.NEVER for share, time in parts):
+            return self.NEVER
+        return sum(share * min(time, 2**106) for share, time in parts) // 65536
+
+    def come(self, shares, layer, done):
+        """A mean over paths of when chunks have come: the first, the followed and the last one."""
+        left, at_last = shares[0][layer], shares[1][layer]
+        return self.mean((65536 - left, done[0]), (left - at_last, done[1]), (at_last, done[2]))
+
+    def mean_step(self, shares, d, start, end):
+        times, (left, at_last, _) = self.times(d, start, end), shares
+        between = times[-1] - times[0] - times[self.followed] if self.followed else 0
+        if max(times[-2:]) >= self.NEVER:
+            return self.NEVER
+        return self.mean((65536 - left[start], times[0]), (left[end] - left[start], between),
+                         (left[end] - at_last[start], times[self.followed]), (at_last[end], times[-2]))
+
+    def mean_hop(self, shares, layer, a, b):
+        at_last = shares[1][layer]
+        return self.mean((65536 - at_last, self.hop[self.tokens[0], a, b]), (at_last, self.hop[self.tokens[-1], a, b]))
+
+    def walks_quicker(self, shares, prices, after, begun, most, target):
+        """Whether a walk takes less than the target, told by when the first, the followed and the last chunk leave."""
+        cutoff, beats = target + prices[2], lambda a, b: a[1] <= b[1] and all(x <= y for x, y in zip(a[0], b[0]))
+        fronts = {}
+        for layer in range(self.layers):
+            for d in self.devices:
+                come = [([self.entry[d]] * 3, frozenset())] if layer == 0 else []
+                for before in self.devices if layer else ():
+                    first, last = self.hop[self.tokens[0], before, d], self.hop[self.tokens[-1], before, d]
+                    if before != d:
+                        come += [([a + first, b + first, c + last], used)
+                                 for (a, b, c), used in fronts.get((layer, before), ()) if d not in used]
+                least = begun[0, 0, layer][d]
+                come = sorted(((done, used) for done, used in come if self.come(shares, layer, done) + least < cutoff),
+                              key=lambda label: (sum(label[0]), len(label[1])))
+                best = []
+                for label in come:
+                    if not any(beats(other, label) for other in best):
+                        best.append(label)
+                for end in range(layer + 1, self.reach[d][layer] + 1) if best else ():
+                    times, pay = self.times(d, layer, end), self.pay(prices, d, layer, end)
+                    if times[-1] > most or times[-1] >= self.NEVER:
+                        continue
+                    for (a, b, c), used in best:
+                        a += times[0]
+                        b = max(b + times[self.followed], a + times[-1] - times[0])
+                        c = max(b, c) + times[-2]
+                        new = ([a + pay, b + pay, c + pay], used | {d} & shares[2])
+                        if self.come(shares, end, new[0]) + after[0, 0, end][d] >= cutoff:
+                            continue
+                        if end == self.layers:
+                            return True
+                        front = fronts.setdefault((end, d), [])
+                        if not any(beats(other, new) for other in front):
+                            front[:] = [other for other in front if not beats(new, other)] + [new]
+        return False
+
+    def completions(self, prices, shares, over, most, ruled):
         """Cheapest ways to the end, {(phase, stages still allowed, layer): {device: cost}}, from the end of a stage and
         from the start of one."""
-        after, begun, phases = {}, {}, range(len(self.follows))
+        after, begun, phases = {}, {}, range(1 if shares else len(self.follows))
         never = dict.fromkeys(self.devices, self.NEVER)
         top, long_from = self.most if ruled else 0, over - max(over, 0) // 10
         for level in range(top + 1):
@@ -1743,7 +1834,7 @@ class Walks:
                         times, pay = self.times(d, start, end), self.pay(prices, d, start, end)
                         if times[-1] > most:
                             continue
-                        moves = [(0, 0, times[0])]
+                        moves = [(0, 0, self.mean_step(shares, d, start, end) if shares else times[0])]
                         if len(phases) > 1:
                             moves = [(1, 1, times[self.followed]),
                                      (0, 1, times[-1]) if times[-1] > long_from else (0, 0, times[0])]
@@ -1755,8 +1846,9 @@ class Walks:
                 for phase in phases:
                     begun[phase, level, start] = best[phase]
                     t = self.tokens[self.follows[phase]]
+                    hop = (lambda a, b: self.mean_hop(shares, start, a, b)) if shares else lambda a, b: self.hop[t, a, b]
                     after[phase, level, start] = {
-                        a: min(self.hop[t, a, b] + best[phase][b] for b in self.devices) for a in self.devices}
+                        a: min(hop(a, b) + best[phase][b] for b in self.devices) for a in self.devices}
         return after, begun, top
 
     def alike(self, a, b):
@@ -1771,11 +1863,13 @@ class Walks:
 
     def quicker(self, part, over, most, target):
         """Whether a chain whose longest stage is in the part takes less than the target."""
-        prices = self.prices(part)
+        shares, prices = self.shares(part), self.prices(part)
         for ruled in (False, True) if self.most is not None else (False,):
-            after, begun, top = self.completions(prices, over, most, ruled)
+            after, begun, top = self.completions(prices, shares, over, most, ruled)
             first = begun[0, top, 0]
             if min((self.entry[d] + first[d] for d in self.devices), default=self.NEVER) - prices[2] >= target:
+                return False
+            if shares and not ruled and not self.walks_quicker(shares, prices, after, begun, most, target):
                 return False
         classes = []
         for d in self.devices:
@@ -1788,12 +1882,13 @@ class Walks:
             for label in (label for labels in ends.get(layer, {}).values() for label in labels):
                 for i, like in enumerate(classes):
                     d = next((d for d in like if d not in label[1]), None)
-                    if d and self.extend(label, layer, i, d, prices, (after, top), over, most, target, ends):
+                    if d and self.extend(label, layer, i, d, (prices, shares), (after, top), over, most, target, ends):
                         return True
         return False
 
-    def extend(self, label, layer, i, d, prices, completions, over, most, target, ends):
+    def extend(self, label, layer, i, d, charged, completions, over, most, target, ends):
         before, used, drawn, done, turned, unpaid = label
+        prices, shares = charged
         after, top = completions
         level = top - len(used) - 1 if self.most is not None else 0
         if level < 0:
@@ -1808,7 +1903,10 @@ class Walks:
                 free = max(free, at) + step
                 left.append(free)
             turns, owing = turned or times[-1] > over, unpaid - self.pay(prices, d, layer, end)
-            least = [left[c] + after[phase, level, end][d] for phase, c in enumerate(self.follows)]
+            if shares:
+                least = [self.come(shares, end, [left[0], left[self.followed], left[-1]]) + after[0, level, end][d]]
+            else:
+                least = [left[c] + after[phase, level, end][d] for phase, c in enumerate(self.follows)]
             if len(least) > 1:
                 # Before a long stage both of the first phases are paths of the chain; after one, another may come or not.
                 least = [min(least[1:])] if turns else [max(least[:2])]

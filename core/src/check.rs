@@ -20,6 +20,7 @@ mod in_flight;
 mod long_run;
 mod priced;
 mod record;
+mod shares;
 mod spending;
 mod tabled;
 mod violation;

@@ -287,6 +287,24 @@ pub struct WalkPart {
     /// Seconds for each byte of a shared memory, by name of the pool.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub pools: BTreeMap<String, f64>,
+    /// The mean of paths over chunks and stages that walks are charged; absent where they are charged the path that
+    /// turns at long stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<PathShares>,
+}
+
+/// Which part of all paths over chunks and stages has come how far at each boundary between two layers, in 65,536ths.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PathShares {
+    /// Paths that have left the first chunk for the last that is as long as it; empty where that is the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub followed: Vec<u32>,
+    /// Paths that have gone on to a shorter last chunk; empty where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last: Vec<u32>,
+    /// Devices that no beginning of a walk uses twice; at most 64.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub once: Vec<String>,
 }
 
 /// A contiguous interval of layers on a device group.

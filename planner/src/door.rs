@@ -115,9 +115,9 @@ fn latency(tables: &Tables<'_>, costs: &Costs, budget: &Budget<'_>) -> Result<Ou
         batch: None,
     };
     // What a search has added to prices may take the checker too long.
-    let priced = best.priced() * (1.0 - 1e-12);
-    let weaker = parts.evidence.first().filter(|_| priced > 0.0 && priced < best.bound).cloned();
-    let weaker = weaker.map(|evidence| (priced, evidence)).into_iter().collect();
+    let weaker = best.weaker().map(|bound| bound * (1.0 - 1e-12)).into_iter();
+    let weaker = weaker.filter(|bound| *bound > 0.0 && *bound < best.bound);
+    let weaker = weaker.filter_map(|bound| Some((bound, parts.evidence.first().cloned()?))).collect();
     assemble_or(tables, parts, weaker)
 }
 

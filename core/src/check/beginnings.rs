@@ -11,6 +11,7 @@
 //! Beginnings are taken up in order of the layer they end at, so all rivals are known by then.
 
 use super::certificate::BoundFault;
+use super::shares::Shares;
 use super::walk::{Completions, Found, Prices, Walks, interval};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ struct Beginning {
 struct Search<'a, 'b> {
     walks: &'a mut Walks<'b>,
     prices: &'a Prices,
+    shares: Option<&'a Shares>,
     completions: &'a Completions,
     between: (i128, i128),
     target: i128,
@@ -63,7 +65,7 @@ struct Search<'a, 'b> {
 /// A chain of the part that takes less than the target; none where there is none.
 pub(super) fn search(
     walks: &mut Walks<'_>,
-    prices: &Prices,
+    (prices, shares): (&Prices, Option<&Shares>),
     completions: &Completions,
     between: (i128, i128),
     target: i128,
@@ -77,7 +79,8 @@ pub(super) fn search(
     }
     let ends = vec![Vec::new(); (walks.layers + 1) * classes.len()];
     let (kept, same) = (Vec::new(), BTreeMap::new());
-    let mut search = Search { walks, prices, completions, between, target, classes, kept, ends, same, found: None };
+    let mut search =
+        Search { walks, prices, shares, completions, between, target, classes, kept, ends, same, found: None };
     search.extend(None)?;
     for layer in 1..search.walks.layers {
         for class in 0..search.classes.len() {
@@ -103,7 +106,11 @@ impl Search<'_, '_> {
     /// Least value of what continues by the cheapest completion of a stage, from where each chunk is `reached`: where
     /// no stage longer than the part before allows is passed, one is to come, and walks before it and from it on are
     /// both paths of the chain; where one is, there may be another long one or not.
-    fn least(&self, table: &[Vec<i128>], at: usize, reached: &[i128], turned: bool) -> i128 {
+    fn least(&self, table: &[Vec<i128>], (layer, at): (usize, usize), reached: &[i128], turned: bool) -> i128 {
+        if let Some(shares) = self.shares {
+            let three = [0, self.walks.followed, self.walks.chunks - 1].map(|chunk| reached[chunk]);
+            return shares.mean(layer, three).saturating_add(table[0][at]);
+        }
         let value = |phase: usize| reached[self.walks.chunk_of(phase)].saturating_add(table[phase][at]);
         match (self.walks.phases(), turned) {
             (1, _) => value(0),
@@ -137,7 +144,7 @@ impl Search<'_, '_> {
                 }
             };
             let at = (level * (layers + 1) + layer) * n + device;
-            if self.least(&self.completions.from, at, &arrived, turned) >= cutoff {
+            if self.least(&self.completions.from, (layer, at), &arrived, turned) >= cutoff {
                 continue;
             }
             for end in layer + 1..=self.walks.reach[device][layer] {
@@ -156,7 +163,7 @@ impl Search<'_, '_> {
                 let turned = turned || all > self.between.0;
                 let pay = self.walks.pay(self.prices, device, layer, end);
                 let at = (below * (layers + 1) + end) * n + device;
-                let least = self.least(&self.completions.after, at, &done, turned);
+                let least = self.least(&self.completions.after, (end, at), &done, turned);
                 if least.saturating_add(pay) >= cutoff {
                     continue;
                 }

@@ -19,6 +19,8 @@
 //! stages with that one. A shorter chunk after it waits behind it for as long as stages are long: the path passes the
 //! last long one with both, and stages after it with the shorter one alone.
 //!
+//! Or walks are charged a mean over paths instead, by the [shares](super::shares) that a part states.
+//!
 //! What the cheapest walk leaves open is searched by [`super::beginnings`].
 //!
 //! Times are whole multiples of 2^-80 s, rounded down. A price is taken as the whole number it rounds to, the same
@@ -28,6 +30,7 @@ use super::beginnings;
 use super::certificate::BoundFault;
 use super::enumeration::{BITS, rounded_down};
 use super::holds;
+use super::shares::{self, Shares};
 use crate::cost::StepShape;
 use crate::exact::{Exact, agreement, exact, nearest, whole};
 use crate::ids::{DeviceId, Layers};
@@ -60,6 +63,12 @@ pub enum WalkFault {
     /// The parts leave chains out, or are in disorder.
     #[error("the greatest stage times of the parts must be finite and rise, and the last part have none")]
     Parts,
+    /// Shares that no paths can have.
+    #[error(
+        "shares of paths must rise from 0 to 65536 over the boundaries between layers, those at the last chunk be no \
+         more than those that have left the first, and be given for just the chunks that paths can turn to; no more than 64 usable devices are used once"
+    )]
+    Shares,
     /// A price of something that is not there, or that no price can be.
     #[error(
         "the price of {of:?} is {price}; prices are of usable devices and shared memories of this problem, in all at \
@@ -307,11 +316,16 @@ impl<'a> Walks<'a> {
         too_large(self.work, WALK_WORK_MAX)
     }
 
+    /// The position of a device that may hold layers.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.problem.graph.find(name).and_then(|id| self.devices.binary_search(&id).ok())
+    }
+
     fn priced(&self, part: &WalkPart) -> Result<Prices, BoundFault> {
         let refuse = |of: &str, price: f64| BoundFault::Walk(WalkFault::Price { of: of.to_owned(), price });
         let mut prices = Prices { device: vec![0; self.devices.len()], byte: vec![0; self.memories.len()], sum: 0 };
         for (name, &price) in &part.devices {
-            let known = self.problem.graph.find(name).and_then(|id| self.devices.binary_search(&id).ok());
+            let known = self.find(name);
             let sign = |device: &usize| price >= 0.0 || self.pinned[*device];
             let (Some(device), Some(units)) = (known.filter(sign), fixed(price, PRICE_MAX)) else {
                 return Err(refuse(name, price));
@@ -345,20 +359,26 @@ impl<'a> Walks<'a> {
 
     /// A chain of this part that takes less than the target; none where there is none.
     fn part(&mut self, part: &WalkPart, between: (i128, i128), target: i128) -> Result<Found, BoundFault> {
+        let shares = part.shares.as_ref().map(|shares| Shares::new(self, shares)).transpose()?;
         let prices = self.priced(part)?;
         // A rule on stages makes tables larger; often the bound holds without it.
-        let free = self.completions(&prices, between, None)?;
+        let free = self.completions(&prices, shares.as_ref(), between, None)?;
         if self.cheapest(&free).saturating_sub(prices.sum) >= target {
             return Ok(None);
         }
+        if let Some(shares) = &shares
+            && !shares::quicker_walk(self, &prices, shares, &free, between.1, target)?
+        {
+            return Ok(None);
+        }
         let ruled = match self.rule {
-            Some(_) => self.completions(&prices, between, self.rule)?,
+            Some(_) => self.completions(&prices, shares.as_ref(), between, self.rule)?,
             None => free,
         };
         if self.cheapest(&ruled).saturating_sub(prices.sum) >= target {
             return Ok(None);
         }
-        beginnings::search(self, &prices, &ruled, between, target)
+        beginnings::search(self, (&prices, shares.as_ref()), &ruled, between, target)
     }
 
     fn cheapest(&self, completions: &Completions) -> i128 {
@@ -370,13 +390,14 @@ impl<'a> Walks<'a> {
     fn completions(
         &mut self,
         prices: &Prices,
+        shares: Option<&Shares>,
         (longer_than, most): (i128, i128),
         rule: Option<(usize, usize)>,
     ) -> Result<Completions, BoundFault> {
         let (n, layers) = (self.devices.len(), self.layers);
         let top = rule.map_or(0, |(_, most)| most);
         let levels = (top as u64).saturating_add(1);
-        let phases = self.phases();
+        let phases = if shares.is_some() { 1 } else { self.phases() };
         let many = phases as u64;
         too_large(levels.saturating_mul(2 * many * ((layers + 1) * n) as u64), TABLE_MAX)?;
         self.look(levels.saturating_mul(many * (n * layers * (n + layers / 2 + 1)) as u64) / 4)?;
@@ -408,6 +429,10 @@ impl<'a> Walks<'a> {
                             let cost = table.after[next][at].saturating_add(pay).saturating_add(time);
                             best[phase] = best[phase].min(cost);
                         };
+                        if let Some(shares) = shares {
+                            may(0, 0, shares.stage(self, device, start, end));
+                            continue;
+                        }
                         let [first, mid, last, rest] = [0, self.followed, self.chunks - 1, self.chunks + 1]
                             .map(|chunk| self.step(device, chunk, start, end));
                         if phases > 1 && long {
@@ -430,6 +455,14 @@ impl<'a> Walks<'a> {
                     for (from, best) in table.from.iter_mut().zip(best) {
                         from[row(start) + device] = best.min(NEVER);
                     }
+                }
+                if let Some(shares) = shares.filter(|shares| start > 0 && shares.turns_last(start)) {
+                    let from = &table.from[0][row(start)..][..n];
+                    for device in 0..n {
+                        let ways = from.iter().enumerate().map(|(to, from)| shares.way(self, start, device, to) + from);
+                        table.after[0][row(start) + device] = ways.fold(NEVER, i128::min);
+                    }
+                    continue;
                 }
                 for phase in (0..phases).filter(|_| start > 0) {
                     let hops = &self.hops[self.message_of[self.chunk_of(phase)]];

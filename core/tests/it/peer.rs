@@ -12,7 +12,7 @@ use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, SharedCapacity};
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::{Offload, Store};
-use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, Plan, Status, WalkPart};
+use isotherm_core::plan::{BatchEvidence, BoundKind, Case, EndWeights, Evidence, PathShares, Plan, Status, WalkPart};
 use isotherm_core::power::PowerPoint;
 use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds, TokensPerSecond, Watts};
@@ -431,6 +431,12 @@ fn both_checkers_refuse_the_same_mutants() {
         ..WalkPart::default()
     };
     certify(&mut first, value, Evidence::WalkPrices { parts: vec![part(Some(12.0), 0.25), part(None, 0.5)] });
+    assert!(first.violations(&prompt).is_empty(), "{:?}", first.violations(&prompt));
+    mutate(&prompt, &first, 1);
+    let mut mean = part(None, 0.5);
+    let (followed, last, once) = (vec![9_000, 30_000, 60_000], vec![0, 20_000, 50_000], vec!["slow".to_owned()]);
+    mean.shares = Some(PathShares { followed, last, once });
+    certify(&mut first, value, Evidence::WalkPrices { parts: vec![mean] });
     assert!(first.violations(&prompt).is_empty(), "{:?}", first.violations(&prompt));
     mutate(&prompt, &first, 1);
     let flow = problem(fork(Objective::Throughput));

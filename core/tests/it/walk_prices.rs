@@ -4,7 +4,7 @@ use crate::build::*;
 use crate::peer::{agreement, draw_plan, draw_problem};
 use isotherm_core::cost::StepShape;
 use isotherm_core::ids::Layers;
-use isotherm_core::plan::{Evidence, Plan, Status, WalkPart};
+use isotherm_core::plan::{Evidence, PathShares, Plan, Status, WalkPart};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::workload::Length;
 
@@ -30,9 +30,35 @@ fn draw_parts(draw: &mut Draw, problem: &PlacementProblem) -> Vec<WalkPart> {
         if problem.graph.devices().iter().filter(shares).count() > 1 && draw.one_in(2) {
             part.pools.insert("ram".into(), draw.between(0.0, 1e-3));
         }
+        if draw.one_in(2) {
+            part.shares = draw_shares(draw, problem);
+        }
         parts.push(part);
     }
     parts
+}
+
+/// Shares of paths without sense, for a prompt of several chunks.
+fn draw_shares(draw: &mut Draw, problem: &PlacementProblem) -> Option<PathShares> {
+    let chunks: Vec<u32> = problem.prefill_chunks().map(|chunk| chunk.tokens()).collect();
+    if problem.objective != Objective::Ttft || chunks.len() < 2 {
+        return None;
+    }
+    let shorter_last = chunks.first() != chunks.last();
+    let inner = problem.layers() as usize - 1;
+    let mut rising = |wanted: bool| {
+        let mut shares: Vec<u32> = (0..if wanted { inner } else { 0 }).map(|_| draw.below(65_537) as u32).collect();
+        shares.sort_unstable();
+        shares
+    };
+    let followed = rising(chunks.len() > 2 || !shorter_last);
+    let mut last = rising(shorter_last);
+    last.iter_mut().zip(&followed).for_each(|(last, followed)| *last = (*last).min(*followed));
+    let usable = |name: &String| problem.usable(problem.graph.find(name).expect("there"));
+    let names = problem.graph.devices().iter().map(|device| device.name.clone());
+    let profiled = |name: &String| problem.profile(problem.graph.find(name).expect("there")).is_some();
+    let once = names.filter(|name| usable(name) && profiled(name) && draw.one_in(3)).collect();
+    Some(PathShares { followed, last, once })
 }
 
 /// A latency problem with any rule, and a plan for it.
@@ -89,7 +115,13 @@ fn both_checkers_judge_prices_alike() {
         if draw.one_in(6) {
             let spoiled = draw.below(parts.len());
             let part = &mut parts[spoiled];
-            match draw.below(4) {
+            match draw.below(5) {
+                4 => match &mut part.shares {
+                    Some(shares) if draw.one_in(3) => shares.last.push(65_536),
+                    Some(shares) if draw.one_in(2) => shares.followed.reverse(),
+                    Some(shares) => shares.once.push("nobody".to_owned()),
+                    none => *none = Some(PathShares::default()),
+                },
                 0 => part.stage_seconds_max = Some(1.0),
                 1 => part.devices.extend([("nobody".to_owned(), 0.5)]),
                 2 => part.devices.extend([(problem.graph.devices()[0].name.clone(), -0.5)]),
@@ -141,6 +173,45 @@ fn prices_that_prove_nothing_are_refused_by_name() {
     let plan = chain(&throughput, &[("fast", 0, 3), ("slow", 3, 4)]);
     let text = refusal(&bounded(&plan, 1e9, prices(vec![WalkPart::default()])), &throughput);
     assert!(text.contains("walk_prices proves no bound on throughput"), "{text}");
+}
+
+#[test]
+fn shares_that_no_paths_can_have_are_refused_and_any_others_prove_the_bound() {
+    let prompt = |tokens: u32| {
+        let mut parts = two_devices(Objective::Ttft);
+        parts.workload.prompt_tokens = Length::fixed(tokens);
+        problem(parts)
+    };
+    // Three chunks, the last of them shorter; two, the last shorter; two of one length; one.
+    let kinds = [(5, 3, true, true), (3, 2, false, true), (4, 2, true, false), (2, 1, false, false)];
+    for (tokens, chunks, turns, ends) in kinds {
+        let problem = prompt(tokens);
+        assert_eq!(problem.prefill_chunks().count(), chunks);
+        let (stages, value) = all_chains(&problem).swap_remove(0);
+        let stages: Vec<(&str, u32, u32)> = stages.iter().map(|(name, s, e)| (name.as_str(), *s, *e)).collect();
+        let best = chain(&problem, &stages);
+        let faults = |followed: &[u32], last: &[u32], once: &[&str]| {
+            let once = once.iter().map(|&name| name.to_owned()).collect();
+            let shares = Some(PathShares { followed: followed.to_vec(), last: last.to_vec(), once });
+            let evidence = Evidence::WalkPrices { parts: vec![WalkPart { shares, ..WalkPart::default() }] };
+            bounded(&best, value, evidence).violations(&problem).len()
+        };
+        let whole = |wanted: bool, shares: [u32; 3]| if wanted { shares.to_vec() } else { Vec::new() };
+        for shares in [[0, 0, 0], [100, 20_000, 65_536], [65_536; 3]] {
+            let stated = (whole(turns, shares), whole(ends, shares));
+            assert_eq!(faults(&stated.0, &stated.1, &["slow"]), usize::from(chunks < 2), "{tokens} tokens: {stated:?}");
+        }
+        let (followed, last) = (whole(turns, [0, 9, 9]), whole(ends, [0, 0, 9]));
+        assert_eq!(faults(&followed, &last, &["nobody"]), 1, "{tokens} tokens");
+        assert_eq!(faults(&followed, &last, &["fast"; 65]), 1, "{tokens} tokens");
+        assert_eq!(faults(&[0, 9, 9, 9], &last, &[]), 1, "{tokens} tokens");
+        assert_eq!(faults(&followed, &[0; 4], &[]), 1, "{tokens} tokens");
+        assert_eq!(faults(&whole(turns, [9, 0, 9]), &last, &[]), usize::from(turns || chunks < 2), "{tokens} tokens");
+        assert_eq!(faults(&followed, &whole(ends, [0, 0, 65_537]), &[]), usize::from(ends || chunks < 2));
+        if turns && ends {
+            assert_eq!(faults(&[0, 9, 9], &[0, 9, 10], &[]), 1, "more have gone on than have left the first");
+        }
+    }
 }
 
 #[test]
@@ -218,7 +289,7 @@ fn all_chains(problem: &PlacementProblem) -> Vec<(Stages, f64)> {
 
 #[test]
 fn no_bound_above_the_quickest_chain_is_proved_wherever_its_long_stages_stand() {
-    let mut draw = Draw(0x7a11_3fa5_e501_90cd);
+    let (mut draw, mut apart) = (Draw(0x7a11_3fa5_e501_90cd), Draw(0x51a2_e5b3_0c4d_97f6));
     let (mut cases, mut wanted) = (Vec::new(), Vec::new());
     // By how many stages are long (three or more alike), and whether the first and the last stage are.
     let mut seen = std::collections::BTreeMap::<(usize, bool, bool), usize>::new();
@@ -250,8 +321,12 @@ fn no_bound_above_the_quickest_chain_is_proved_wherever_its_long_stages_stand() 
             let priced: Vec<&String> = best.iter().map(|stage| &stage.0).filter(|_| draw.one_in(3)).collect();
             priced.into_iter().map(|name| (name.clone(), draw.between(0.0, 1.0))).collect()
         };
-        let part =
-            |edge: Option<f64>| WalkPart { stage_seconds_max: edge, devices: prices(&mut draw), ..WalkPart::default() };
+        let part = |edge: Option<f64>| WalkPart {
+            stage_seconds_max: edge,
+            devices: prices(&mut draw),
+            shares: if apart.one_in(2) { draw_shares(&mut apart, &problem) } else { None },
+            ..WalkPart::default()
+        };
         let evidence = Evidence::WalkPrices { parts: edges.into_iter().map(part).collect() };
         let of = |stages: &[(String, u32, u32)], bound: f64| {
             let stages: Vec<(&str, u32, u32)> = stages.iter().map(|(n, s, e)| (n.as_str(), *s, *e)).collect();

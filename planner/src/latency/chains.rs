@@ -1,6 +1,7 @@
 //! The chain problem: who may follow whom, at what times and prices, under which rule on the number of stages.
 
 use super::costs::{Costs, Steps};
+use super::shares::{PathSteps, Shares};
 use crate::tables::{Kind, Tables};
 
 /// How many stages a chain may have.
@@ -58,13 +59,23 @@ impl StageCount {
     }
 }
 
-/// Prices in seconds: of using a device of a class, and of a byte of a pool.
+/// Prices in seconds: of using a device of a class, and of a byte of a pool. They and the shares are what a bound is
+/// made of.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Prices {
     /// By class.
     pub class: Vec<f64>,
     /// By pool.
     pub byte: Vec<f64>,
+    /// Which mean of paths a walk takes; absent where it takes the one path of its band.
+    pub shares: Option<Shares>,
+}
+
+impl Prices {
+    /// The chunks that a walk follows one after another.
+    pub fn phases(&self, costs: &Costs) -> usize {
+        if self.shares.is_some() { 1 } else { costs.phases() }
+    }
 }
 
 /// A stage of a chain: candidate, first layer, one past the last.
@@ -100,6 +111,8 @@ pub(crate) struct Band {
     pub most: f64,
     /// Times by kind.
     pub steps: Vec<BandSteps>,
+    /// Times by kind as means of paths; only of all chains, in several chunks.
+    pub paths: Vec<PathSteps>,
 }
 
 /// Times of a kind's stages in a band.
@@ -112,6 +125,18 @@ pub(crate) struct BandSteps {
 }
 
 impl Band {
+    /// What a stage of a kind may be in a phase of a walk: the phase that follows, and the time.
+    pub fn options(
+        &self,
+        prices: &Prices,
+        (kind, phase): (usize, usize),
+        (start, end): (usize, usize),
+    ) -> impl Iterator<Item = (usize, f64)> {
+        let mean = prices.shares.as_ref().map(|shares| (0, self.paths[kind].mean(shares, start, end)));
+        let moves = if mean.is_some() { &[] } else { &self.steps[kind].moves[phase][..] };
+        mean.into_iter().chain(moves.iter().map(move |(next, times)| (*next, times.at(start, end))))
+    }
+
     /// The band between two times.
     pub fn new(costs: &Costs, over: f64, most: f64) -> Self {
         let steps = |kind: usize| {
@@ -136,12 +161,17 @@ impl Band {
             };
             BandSteps { moves, all }
         };
-        Self { over, most, steps: (0..costs.stage.len()).map(steps).collect() }
+        Self { over, most, steps: (0..costs.stage.len()).map(steps).collect(), paths: Vec::new() }
     }
 
     /// The band of all chains.
     pub fn all(costs: &Costs) -> Self {
-        Self::new(costs, -1.0, f64::INFINITY)
+        let mut band = Self::new(costs, -1.0, f64::INFINITY);
+        if costs.chunks > 1 {
+            let paths = band.steps.iter().enumerate().map(|(kind, steps)| PathSteps::new(costs, kind, &steps.all));
+            band.paths = paths.collect();
+        }
+        band
     }
 }
 
@@ -186,6 +216,17 @@ impl<'a> Chains<'a> {
         Self { tables, costs, count, classes, ways }
     }
 
+    /// Time from one class to another before a layer, in a phase of a walk or as a mean over paths.
+    pub fn way(&self, prices: &Prices, phase: usize, layer: usize, from: usize, to: usize) -> f64 {
+        let way = from * self.classes.len() + to;
+        match (&prices.shares, self.ways.get(2)) {
+            (Some(shares), Some(last)) if shares.last[layer] > 0.0 => {
+                (1.0 - shares.last[layer]) * self.ways[0][way] + shares.last[layer] * last[way]
+            }
+            _ => self.ways[phase][way],
+        }
+    }
+
     /// The same with another rule on stages.
     pub fn with_rule(&self, count: StageCount) -> Self {
         Self { count, ..self.clone() }
@@ -218,7 +259,7 @@ impl<'a> Chains<'a> {
 
     /// No prices.
     pub fn no_prices(&self) -> Prices {
-        Prices { class: vec![0.0; self.classes.len()], byte: vec![0.0; self.tables.pools.len()] }
+        Prices { class: vec![0.0; self.classes.len()], byte: vec![0.0; self.tables.pools.len()], shares: None }
     }
 
     /// What a chain may have paid at most.

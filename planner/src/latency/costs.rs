@@ -63,6 +63,12 @@ impl Steps {
         Self { layers: self.layers, values: self.values.iter().map(|&value| change(value)).collect() }
     }
 
+    /// Each value and another's made one.
+    pub fn with(&self, other: &Self, join: impl Fn(f64, f64) -> f64) -> Self {
+        let values = self.values.iter().zip(&other.values).map(|(&a, &b)| join(a, b)).collect();
+        Self { layers: self.layers, values }
+    }
+
     /// The values where another's satisfy a condition; infinite elsewhere.
     pub fn masked(&self, other: &Self, condition: impl Fn(f64) -> bool) -> Self {
         let kept = |(&value, &other): (&f64, &f64)| if condition(other) { value } else { f64::INFINITY };
@@ -223,7 +229,7 @@ impl Costs {
     }
 
     /// Passes all chunks through one more stage: `done` holds when each left the last.
-    fn advance(&self, done: &mut [f64], from: Option<usize>, to: usize, kind: usize, start: usize, end: usize) {
+    pub fn advance(&self, done: &mut [f64], from: Option<usize>, to: usize, kind: usize, start: usize, end: usize) {
         let mut free = 0.0_f64;
         for (chunk, done) in done.iter_mut().enumerate() {
             let arrives = from.map_or(0.0, |from| *done + self.way(chunk, from, to));

@@ -13,8 +13,9 @@ use crate::budget::Budget;
 
 /// Classes from which on few are looked at first.
 const CLASSES_MIN: usize = 48;
-/// Classes looked at first.
+/// Classes looked at first, and where steps are of one phase.
 const FEW: usize = 24;
+const FEW_OF_SHARES: usize = 36;
 /// Classes that may join at once, as a divisor of those there are.
 const JOIN: usize = 2;
 /// Labels of a layer that a glance at a chain of the few takes up.
@@ -97,7 +98,11 @@ pub(crate) fn search(
             }
         }
         let few = chains.with_classes(kept);
-        let own = Prices { class: kept.iter().map(|&class| prices.class[class]).collect(), byte: prices.byte.clone() };
+        let own = Prices {
+            class: kept.iter().map(|&class| prices.class[class]).collect(),
+            byte: prices.byte.clone(),
+            shares: prices.shares.clone(),
+        };
         let mut offer = |chain: Option<(Vec<Link>, f64)>| {
             if let Some(chain) = chain.filter(|chain| chain.1 < upper) {
                 upper = chain.1;
@@ -117,6 +122,7 @@ pub(crate) fn search(
         proved = better.bound;
         kept.iter().zip(&better.prices.class).for_each(|(&class, price)| prices.class[class] = *price);
         prices.byte.clone_from(&better.prices.byte);
+        prices.shares.clone_from(&better.prices.shares);
         let limit = offer(better.best);
         if proved < limit * enough {
             offer(glanced(&better.prices, limit));
@@ -143,7 +149,8 @@ fn join(
     let least = chains.at_least_with(band, prices);
     let mut others: Vec<usize> = (0..all).filter(|class| !kept.contains(class) && least[*class] < upper).collect();
     others.sort_by(|&a, &b| least[a].total_cmp(&least[b]).then(a.cmp(&b)));
-    let at_once = if before == 0 { FEW } else { before / JOIN };
+    let few = if prices.shares.is_some() { FEW_OF_SHARES } else { FEW };
+    let at_once = if before == 0 { few } else { before / JOIN };
     let joins = |(i, class): (usize, usize)| (i < at_once || walk.iter().any(|link| link.0 == class)).then_some(class);
     kept.extend(others.into_iter().enumerate().filter_map(joins));
     kept.sort_unstable();

@@ -94,6 +94,18 @@ pub(crate) struct Ground<'a> {
     pub completions: &'a Completions,
 }
 
+impl Ground<'_> {
+    /// The least value of a chain that has been followed up to a layer, where chunks have come at `reached`, the
+    /// cheapest walk taking the `rest`.
+    fn least(&self, turned: bool, layer: usize, reached: impl Fn(usize) -> f64, rest: impl Fn(usize) -> f64) -> f64 {
+        let costs = self.chains.costs;
+        match &self.prices.shares {
+            Some(shares) => shares.mean(layer, [0, costs.followed(), costs.chunks - 1].map(reached)) + rest(0),
+            None => costs.least_to_come(turned, |phase| reached(costs.chunk_of(phase)) + rest(phase)),
+        }
+    }
+}
+
 /// Where labels end, and the devices they have used.
 type Place = (usize, Box<[(usize, usize)]>);
 
@@ -220,9 +232,8 @@ impl Search<'_> {
                 Some(l) => self.labels[l].done[chunk] + message(self.labels[l].device, device, chunk),
                 None => costs.entry[device],
             };
-            let least = costs.least_to_come(turned, |phase| {
-                reach_at(costs.chunk_of(phase)) + completions.from(phase, level, layer, class)
-            });
+            let rest = |phase: usize| completions.from(phase, level, layer, class);
+            let least = self.ground.least(turned, layer, reach_at, rest);
             let cutoff = self.cutoff() + unpaid;
             if least >= cutoff || !least.is_finite() {
                 continue;
@@ -246,9 +257,8 @@ impl Search<'_> {
                 }
                 let turned = turned || all > band.over;
                 let pay = chains.pay(prices, (class, layer, end));
-                let mut bound = costs.least_to_come(turned, |phase| {
-                    self.left[costs.chunk_of(phase)] + completions.after(phase, below, end, class)
-                });
+                let rest = |phase: usize| completions.after(phase, below, end, class);
+                let mut bound = self.ground.least(turned, end, |chunk| self.left[chunk], rest);
                 if end == costs.layers {
                     bound = bound.max(free + costs.exit[device]);
                 }

@@ -6,17 +6,21 @@
 pub(crate) mod chains;
 pub(crate) mod costs;
 pub(crate) mod few;
+mod fronts;
 pub(crate) mod labels;
+mod polish;
 pub(crate) mod prices;
 #[cfg(test)]
 mod scale;
+mod several;
+pub(crate) mod shares;
 pub(crate) mod walk;
 
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::formulation::chain::ChainProgram;
 use crate::formulation::solve::{HIGHS, SolverFault, Verdict, solve};
 use chains::{Band, Chains, Link, Prices, StageCount};
-use isotherm_core::plan::WalkPart;
+use isotherm_core::plan::{PathShares, WalkPart};
 use labels::Ground;
 use std::collections::BTreeMap;
 
@@ -54,6 +58,10 @@ pub(crate) struct Part {
     pub bound: f64,
     /// The same by the prices alone, without a search.
     priced: f64,
+    /// The same by the prices and the beginnings of walks.
+    walked: f64,
+    /// The classes of which a beginning of a walk uses each once; all of one device.
+    once: Vec<usize>,
     /// The classes that its prices are improved with, where there are very many.
     few: Vec<usize>,
 }
@@ -107,7 +115,7 @@ fn unsearched(chains: &Chains<'_>) -> BestChain {
     BestChain {
         chain: None,
         bound,
-        parts: vec![Part { band, prices, bound, priced: bound, few: Vec::new() }],
+        parts: vec![Part { band, prices, bound, priced: bound, walked: bound, once: Vec::new(), few: Vec::new() }],
         method: "device prices",
         solver: None,
         nodes: 0,
@@ -120,35 +128,54 @@ fn find(chains: &Chains<'_>, budget: &Budget<'_>) -> Result<BestChain, SolverFau
     if best.bound == f64::INFINITY {
         return Ok(best);
     }
-    if !chains.many() {
-        glance(chains, &mut best, budget);
+    if chains.costs.chunks == 1 || chains.count.is_rule() {
+        by_parts(chains, &mut best, budget)?;
+    } else {
+        several::find(chains, &mut best, budget);
+        // Parts by the longest stage leave less open where chains have few stages.
+        if !closed(&best, budget) && !chains.many() && budget.exhausted().is_none() {
+            let mut parted = BestChain { chain: best.chain.clone(), ..unsearched(chains) };
+            by_parts(chains, &mut parted, budget)?;
+            offer(&mut best, parted.chain.take());
+            let nodes = best.nodes + parted.nodes;
+            best = if parted.bound > best.bound { BestChain { chain: best.chain, ..parted } } else { best };
+            best.nodes = nodes;
+        }
     }
-    improve(chains, &mut best, budget, if chains.costs.chunks > 1 { 4 } else { 1 });
-    glance(chains, &mut best, budget);
+    fewest_stages(chains, &mut best, budget);
+    Ok(best)
+}
+
+/// Chains in parts by their longest stage, where there are several chunks.
+fn by_parts(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) -> Result<(), SolverFault> {
+    if !chains.many() {
+        glance(chains, best, budget);
+    }
+    improve(chains, best, budget, if chains.costs.chunks > 1 { 4 } else { 1 });
+    glance(chains, best, budget);
     if chains.costs.chunks > 1 {
         for count in SPLITS {
-            if !closed(&best, budget) && budget.exhausted().is_none() {
-                split(chains, &mut best, budget, count);
+            if !closed(best, budget) && budget.exhausted().is_none() {
+                split(chains, best, budget, count);
             }
         }
     }
     let labels = budget.nodes_max.saturating_mul(LABELS_PER_NODE);
     if chains.costs.chunks > 1 {
-        search(chains, &mut best, budget, labels);
+        search(chains, best, budget, labels);
     } else {
-        search(chains, &mut best, budget, labels.min(LABELS_FIRST));
-        if !closed(&best, budget) && best.stopped == Some(Limit::Nodes) {
-            program(chains, &mut best, budget)?;
+        search(chains, best, budget, labels.min(LABELS_FIRST));
+        if !closed(best, budget) && best.stopped == Some(Limit::Nodes) {
+            program(chains, best, budget)?;
         }
-        if !closed(&best, budget) && best.stopped == Some(Limit::Nodes) {
-            search(chains, &mut best, budget, labels);
+        if !closed(best, budget) && best.stopped == Some(Limit::Nodes) {
+            search(chains, best, budget, labels);
         }
     }
     for part in best.parts.iter_mut().filter(|part| part.priced == f64::NEG_INFINITY) {
         part.priced = chains.bound(&part.prices, &chains.completions(&part.band, &part.prices));
     }
-    fewest_stages(chains, &mut best, budget);
-    Ok(best)
+    Ok(())
 }
 
 /// Share of a value that a bound has to reach.
@@ -255,7 +282,16 @@ fn split(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>, count: 
             let band = Band::new(chains.costs, over, most);
             let (prices, few) = (part.prices.clone(), part.few.clone());
             // Other stages are long in it, so that the same prices may prove less.
-            best.parts.push(Part { band, prices, bound: part.bound, priced: f64::NEG_INFINITY, few });
+            let unknown = f64::NEG_INFINITY;
+            best.parts.push(Part {
+                band,
+                prices,
+                bound: part.bound,
+                priced: unknown,
+                walked: unknown,
+                once: Vec::new(),
+                few,
+            });
             over = most;
         }
     }
@@ -387,9 +423,11 @@ fn fewest_stages(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>)
 }
 
 impl BestChain {
-    /// The bound by prices alone, which any checker sees at once.
-    pub fn priced(&self) -> f64 {
-        self.parts.iter().map(|part| part.priced).fold(value(self), f64::min)
+    /// Bounds that are weaker, and of less work to a checker: by prices and the beginnings of walks, and by prices
+    /// alone, which any checker sees at once.
+    pub fn weaker(&self) -> [f64; 2] {
+        let least = |of: fn(&Part) -> f64| self.parts.iter().map(of).fold(value(self), f64::min);
+        [least(|part| part.walked), least(|part| part.priced)]
     }
 
     /// The prices as a plan states them.
@@ -408,6 +446,10 @@ impl BestChain {
                 stage_seconds_max: Some(part.band.most).filter(|most| most.is_finite()),
                 devices: priced.flat_map(of_class).collect(),
                 pools: part.prices.byte.iter().zip(&tables.pools).filter_map(pool).collect::<BTreeMap<_, _>>(),
+                shares: part.prices.shares.as_ref().map(|shares| {
+                    let once = part.once.iter().map(|&class| tables.name(chains.classes[class][0]).to_owned());
+                    PathShares { once: once.collect(), ..shares.stated(chains.costs) }
+                }),
             }
         };
         self.parts.iter().map(part).collect()

@@ -4,14 +4,22 @@
 use super::chains::{Band, Chains, ClassLink, Link, Prices};
 use crate::budget::Budget;
 
-/// Steps without a better bound after which the step length is shortened.
-const PATIENCE: usize = 6;
-/// What is left of a step length then.
-const SHORTER: f64 = 0.6;
-/// Steps over which a bound must gain [`GAIN_MIN`], or the search ends.
+/// Steps over which a bound must gain something, or the search ends.
 const WINDOW: usize = 40;
-/// Least gain of a window, in shares of the distance to the known chain.
-const GAIN_MIN: f64 = 0.003;
+
+/// When steps become shorter, and when they end.
+struct Patience {
+    /// Steps without a better bound after which the step length is shortened.
+    steps: usize,
+    /// What is left of a step length then.
+    shorter: f64,
+    /// Least gain of a window, in shares of the distance to the known chain.
+    gain_min: f64,
+}
+
+const OF_PRICES: Patience = Patience { steps: 6, shorter: 0.6, gain_min: 0.003 };
+/// Prices and shares pull at each other, so that more steps fail.
+const OF_SHARES: Patience = Patience { steps: 12, shorter: 0.75, gain_min: 0.001 };
 
 /// What the prices found.
 pub(crate) struct Priced {
@@ -36,6 +44,7 @@ pub(crate) fn search(
     let mut found = Priced { prices: start.clone(), bound: f64::NEG_INFINITY, best: None };
     let (mut prices, mut length, mut waited, mut upper) = (start, 1.0, 0, known);
     let mut before = f64::NEG_INFINITY;
+    let patience = if prices.shares.is_some() { OF_SHARES } else { OF_PRICES };
     for count in 0..steps {
         if budget.exhausted().is_some() {
             break;
@@ -48,8 +57,8 @@ pub(crate) fn search(
             waited = 0;
         } else {
             waited += 1;
-            if waited >= PATIENCE {
-                (length, waited) = (length * SHORTER, 0);
+            if waited >= patience.steps {
+                (length, waited) = (length * patience.shorter, 0);
                 prices.clone_from(&found.prices);
             }
         }
@@ -61,14 +70,19 @@ pub(crate) fn search(
             }
         }
         if count % WINDOW == WINDOW - 1 {
-            if found.bound - before < GAIN_MIN * (upper - found.bound) {
+            if found.bound - before < patience.gain_min * (upper - found.bound) {
                 break;
             }
             before = found.bound;
         }
-        if found.bound >= upper * enough || !step(chains, &mut prices, &walk, (upper, bound), length) {
+        if found.bound >= upper * enough {
             break;
         }
+        let shares = prices.shares.as_ref().map(|shares| shares.step(chains, &band.paths, &walk, length / bound));
+        if !step(chains, &mut prices, &walk, (upper, bound), length) && shares.is_none() {
+            break;
+        }
+        prices.shares = shares;
     }
     found
 }

@@ -53,12 +53,22 @@ fn least_sum(a: &[f64], b: &[f64]) -> f64 {
     least.into_iter().fold(rest, less)
 }
 
+/// Least sum of a row and of what lies between two others, entry by entry.
+fn least_mean(first: &[f64], last: &[f64], share: f64, row: &[f64]) -> f64 {
+    let mut least = f64::INFINITY;
+    for ((first, last), x) in first.iter().zip(last).zip(row) {
+        let sum = (1.0 - share) * first + share * last + x;
+        least = if sum < least { sum } else { least };
+    }
+    least
+}
+
 impl Chains<'_> {
     /// Cheapest completions of walks of a band under these prices.
     pub fn completions(&self, band: &Band, prices: &Prices) -> Completions {
         let (n, layers, top) = (self.classes.len(), self.costs.layers, self.count.levels());
         let size = (top + 1) * (layers + 1) * n;
-        let phases = self.costs.phases();
+        let phases = prices.phases(self.costs);
         let empty = || vec![vec![f64::INFINITY; size]; phases];
         let mut table = Completions { classes: n, layers, after: empty(), from: empty(), top };
         for level in (0..=top).filter(|&level| self.count.may_end(level)) {
@@ -79,10 +89,14 @@ impl Chains<'_> {
                 }
                 for phase in (0..phases).filter(|_| start > 0) {
                     let from = &table.from[phase][(level * (layers + 1) + start) * n..][..n];
-                    let ways = &self.ways[phase];
+                    let mean = prices.shares.as_ref().map_or(0.0, |shares| shares.last[start]);
                     for class in 0..n {
-                        table.after[phase][(level * n + class) * (layers + 1) + start] =
-                            least_sum(&ways[class * n..][..n], from);
+                        let ways = &self.ways[phase][class * n..][..n];
+                        let least = match self.ways.get(2).filter(|_| mean > 0.0) {
+                            None => least_sum(ways, from),
+                            Some(last) => least_mean(ways, &last[class * n..][..n], mean, from),
+                        };
+                        table.after[phase][(level * n + class) * (layers + 1) + start] = least;
                     }
                 }
             }
@@ -100,18 +114,27 @@ impl Chains<'_> {
         phase: usize,
     ) -> f64 {
         let (n, layers) = (self.classes.len(), self.costs.layers);
-        let (reach, moves) = (self.kind(class).reach[start], &band.steps[self.kind_of(class)].moves[phase]);
+        let (reach, kind) = (self.kind(class).reach[start], self.kind_of(class));
         let base = (below * n + class) * (layers + 1);
         let mut best = f64::INFINITY;
         if self.byte_price(prices, class) > 0.0 {
             for end in start + 1..=reach {
                 let pay = self.pay(prices, (class, start, end));
-                for (next, times) in moves {
-                    best = best.min(times.at(start, end) + pay + table.after[*next][base + end]);
+                for (next, time) in band.options(prices, (kind, phase), (start, end)) {
+                    best = best.min(time + pay + table.after[next][base + end]);
                 }
             }
             return best;
         }
+        if let Some(shares) = &prices.shares {
+            let (paths, after) = (&band.paths[kind], &table.after[0][base..][..layers + 1]);
+            best = paths.least(shares, start, reach.min(layers - 1).saturating_sub(start), after);
+            if reach == layers {
+                best = best.min(paths.mean(shares, start, layers) + after[layers]);
+            }
+            return best + prices.class[class];
+        }
+        let moves = &band.steps[kind].moves[phase];
         let ends = 2 * usize::from(start == 0);
         let inner = reach.min(layers - 1).saturating_sub(start);
         for (next, times) in moves {
@@ -139,7 +162,7 @@ impl Chains<'_> {
         let mut walk = Vec::new();
         while start < self.costs.layers {
             let arrive = |class: usize| match before {
-                Some(before) => self.ways[phase][before * n + class],
+                Some(before) => self.way(prices, phase, start, before, class),
                 None => self.costs.entry[self.classes[class][0]],
             };
             let cost = |class: usize| arrive(class) + completions.from(phase, level, start, class);
@@ -148,14 +171,14 @@ impl Chains<'_> {
                 return None;
             }
             level = self.count.after(level)?;
-            let moves = &band.steps[self.kind_of(class)].moves[phase];
+            let kind = self.kind_of(class);
             let mut best = (f64::INFINITY, start, phase);
             for end in start + 1..=self.kind(class).reach[start] {
                 let pay = self.pay(prices, (class, start, end));
-                for (next, times) in moves {
-                    let cost = times.at(start, end) + pay + completions.after(*next, level, end, class);
+                for (next, time) in band.options(prices, (kind, phase), (start, end)) {
+                    let cost = time + pay + completions.after(next, level, end, class);
                     if cost < best.0 {
-                        best = (cost, end, *next);
+                        best = (cost, end, next);
                     }
                 }
             }
@@ -188,7 +211,7 @@ impl Chains<'_> {
         let (n, layers) = (self.classes.len(), self.costs.layers);
         let total = self.price_sum(prices);
         // Cheapest cost of reaching the start of a stage, and of reaching the end of one, by phase.
-        let phases = self.costs.phases();
+        let phases = prices.phases(self.costs);
         let fresh = || vec![vec![f64::INFINITY; (layers + 1) * n]; phases];
         let (mut arrive, mut leave) = (fresh(), fresh());
         for (at, members) in arrive[0].iter_mut().zip(&self.classes) {
@@ -199,23 +222,23 @@ impl Chains<'_> {
                 for from in 0..n {
                     let here = leave[phase][start * n + from];
                     if here.is_finite() {
-                        let at = arrive[phase][start * n..][..n].iter_mut();
-                        let ways = &self.ways[phase][from * n..][..n];
-                        at.zip(ways).for_each(|(at, way)| *at = if here + way < *at { here + way } else { *at });
+                        let at = arrive[phase][start * n..][..n].iter_mut().enumerate();
+                        let way = |class: usize| here + self.way(prices, phase, start, from, class);
+                        at.for_each(|(class, at)| *at = if way(class) < *at { way(class) } else { *at });
                     }
                 }
             }
             for class in 0..n {
-                let moves = &band.steps[self.kind_of(class)].moves;
+                let kind = self.kind_of(class);
                 for end in start + 1..=self.kind(class).reach[start] {
                     let pay = self.pay(prices, (class, start, end));
                     let mut bound = f64::INFINITY;
-                    for (phase, moves) in moves.iter().enumerate() {
-                        let before = arrive[phase][start * n + class] + pay;
-                        for (next, times) in moves {
-                            let time = before + times.at(start, end);
-                            bound = bound.min(time + completions.after(*next, 0, end, class));
-                            let at = &mut leave[*next][end * n + class];
+                    for (phase, arrive) in arrive.iter().enumerate() {
+                        let before = arrive[start * n + class] + pay;
+                        for (next, time) in band.options(prices, (kind, phase), (start, end)) {
+                            let time = before + time;
+                            bound = bound.min(time + completions.after(next, 0, end, class));
+                            let at = &mut leave[next][end * n + class];
                             *at = at.min(time);
                         }
                     }
