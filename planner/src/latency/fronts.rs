@@ -10,7 +10,7 @@
 
 use super::chains::ClassLink;
 use super::labels::Ground;
-use crate::budget::{Budget, Limit};
+use crate::budget::Budget;
 
 /// Most devices that may be used once.
 pub(crate) const ONCE_MAX: usize = 64;
@@ -30,7 +30,7 @@ pub(crate) enum Sought {
     /// The least value of a walk, which is less than the target, and the walk.
     Walk(f64, Vec<ClassLink>),
     /// The limit came first.
-    Stopped(Limit),
+    Stopped,
 }
 
 /// When the first, the followed and the last chunk leave, prices added, and which beginning it is.
@@ -76,14 +76,12 @@ pub(crate) fn search(ground: Ground<'_>, once: &[usize], target: f64, kept_max: 
     let mut bits = vec![0; n];
     once.iter().enumerate().for_each(|(i, &class)| bits[class] = 1 << i);
     let mut search = Search { ground, bits, fronts, steps: Vec::new(), compared: 0, cutoff: target + sum, best: None };
-    let mut stopped = None;
+    let mut stopped = false;
     'all: for layer in 0..layers {
-        stopped = budget.exhausted();
+        stopped = budget.exhausted().is_some();
         for class in 0..n {
-            if search.steps.len() as u64 > kept_max || search.compared > kept_max.saturating_mul(COMPARED) {
-                stopped = Some(Limit::Nodes);
-            }
-            if stopped.is_some() {
+            stopped |= search.steps.len() as u64 > kept_max || search.compared > kept_max.saturating_mul(COMPARED);
+            if stopped {
                 break 'all;
             }
             search.extend(layer, class);
@@ -91,9 +89,9 @@ pub(crate) fn search(ground: Ground<'_>, once: &[usize], target: f64, kept_max: 
         search.fronts[layer * n..][..n].iter_mut().for_each(|front| *front = Vec::new());
     }
     let sought = match (stopped, search.best) {
-        (Some(limit), _) => Sought::Stopped(limit),
-        (None, None) => Sought::Nothing,
-        (None, Some((cost, end))) => Sought::Walk(cost - sum, search.walk(end)),
+        (true, _) => Sought::Stopped,
+        (false, None) => Sought::Nothing,
+        (false, Some((cost, end))) => Sought::Walk(cost - sum, search.walk(end)),
     };
     Look { sought, kept: search.steps.len() as u64 }
 }
@@ -198,5 +196,59 @@ impl Search<'_> {
         }
         walk.reverse();
         walk
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chains::{Band, Chains, StageCount};
+    use super::super::costs::Costs;
+    use super::super::labels::glance;
+    use super::super::prices;
+    use super::super::scale::mesh::{Ways, problem};
+    use super::super::shares::Shares;
+    use super::*;
+    use crate::tables::Tables;
+    use isotherm_core::problem::Objective;
+
+    #[test]
+    fn the_least_walk_is_found_and_using_devices_once_only_raises_it() {
+        let mut raised = 0;
+        for seed in 0..3 {
+            let problem = problem(seed, 24, Ways::Any, Objective::Ttft);
+            let tables = Tables::new(&problem, true);
+            let costs = Costs::prefill(&tables);
+            let chains = Chains::new(&tables, &costs, StageCount::Any);
+            let (band, mut prices) = (Band::all(&costs), chains.no_prices());
+            let budget = Budget::default();
+            prices.shares = Some(Shares::even(&costs));
+            let completions = chains.completions(&band, &prices);
+            let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
+            let (_, known) = glance(ground, f64::INFINITY, 64, &budget).expect("a chain");
+            let prices = prices::search(&chains, &band, prices.clone(), (known, 1.0), 800, &budget).prices;
+            let completions = chains.completions(&band, &prices);
+            let ground = Ground { chains: &chains, band: &band, prices: &prices, completions: &completions };
+            let bound = chains.bound(&prices, &completions);
+            let look = |once: &[usize], target: f64| search(ground, once, target, 1_000_000, &budget).sought;
+            // The nearer the target, the fewer beginnings.
+            let walk = |once: &[usize]| {
+                let mut looks = (1..100).map(|i| look(once, bound * (1.0 + 0.002 * f64::from(i))));
+                match looks.find(|sought| !matches!(sought, Sought::Nothing)) {
+                    Some(Sought::Walk(value, walk)) => (value, walk),
+                    _ => panic!("seed {seed}: no walk"),
+                }
+            };
+            let times = |walk: &[ClassLink], class: usize| walk.iter().filter(|link| link.0 == class).count();
+            let (free, links) = walk(&[]);
+            let again: Vec<usize> = (0..chains.classes.len()).filter(|&class| times(&links, class) > 1).collect();
+            let (once, links) = walk(&again);
+            assert!(again.iter().all(|&class| times(&links, class) < 2), "seed {seed}: {links:?}");
+            assert!(bound <= free * (1.0 + 1e-12) && free <= once * (1.0 + 1e-12), "seed {seed}");
+            raised += usize::from(once > free * (1.0 + 1e-6));
+            assert!(matches!(look(&again, once * (1.0 - 1e-9)), Sought::Nothing), "seed {seed}: below the least");
+            let few = search(ground, &[], known, 3, &budget).sought;
+            assert!(matches!(few, Sought::Stopped), "seed {seed}");
+        }
+        assert!(raised > 0, "{raised}");
     }
 }

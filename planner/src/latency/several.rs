@@ -5,12 +5,14 @@ use super::chains::Chains;
 use super::labels::Ground;
 use super::shares::Shares;
 use super::{BestChain, LABELS_PER_NODE, closed, enough, fronts, glance, improve, join, offer, polish, search, value};
-use crate::budget::Budget;
+use crate::budget::{Budget, Limit};
 
 /// Beginnings of walks kept in all, per node of the budget, and at one time: each takes a checker about two
 /// microseconds.
 const BEGINNINGS_PER_NODE: u64 = 15;
 const BEGINNINGS_MAX: u64 = 120_000;
+/// Times as many at one time where more seconds than these are left.
+const PATIENT: (u64, f64) = (3, 5.0);
 /// What may be left open, as a share of what prices leave open: another look at beginnings costs more.
 const NEAR: f64 = 0.02;
 /// Share of the steps towards better prices, as a divisor.
@@ -29,9 +31,11 @@ pub(super) fn find(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_
     glance(chains, best, budget);
     better(chains, best, budget);
     walked(chains, best, budget);
-    // Exact, but out of reach where there are many devices: left to those who have time.
-    if !closed(best, budget) && (!chains.many() || budget.nodes_max == u64::MAX) {
+    // Exact, but out of reach where there are many devices: there it is for finding a chain at all.
+    if !closed(best, budget) && (!chains.many() || best.chain.is_none()) {
         search(chains, best, budget, (budget.nodes_max / 2).saturating_mul(LABELS_PER_NODE));
+    } else if !closed(best, budget) {
+        best.stopped = budget.exhausted().or(Some(Limit::Nodes));
     }
 }
 
@@ -73,7 +77,8 @@ fn walked(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
         if target - proved < NEAR * (goal - priced) {
             break;
         }
-        let most = left.min(BEGINNINGS_MAX);
+        let patient = budget.remaining.is_some_and(|left| left().value() > PATIENT.1);
+        let most = left.min(if patient { PATIENT.0 * BEGINNINGS_MAX } else { BEGINNINGS_MAX });
         let look = fronts::search(ground, &once, target, most, budget);
         best.nodes += look.kept;
         left = left.saturating_sub(look.kept);
@@ -104,10 +109,7 @@ fn walked(chains: &Chains<'_>, best: &mut BestChain, budget: &Budget<'_>) {
                 }
                 once.extend(more);
             }
-            fronts::Sought::Stopped(limit) => {
-                best.stopped = Some(limit);
-                reach *= 0.5;
-            }
+            fronts::Sought::Stopped => reach *= 0.5,
         }
         let part = &mut best.parts[0];
         part.walked = part.walked.max(proved);

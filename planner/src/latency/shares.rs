@@ -185,3 +185,71 @@ impl PathSteps {
         [first, followed, last]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chains::{Band, StageCount};
+    use super::super::scale::mesh::{Ways, problem};
+    use super::*;
+    use crate::tables::Tables;
+    use isotherm_core::problem::{Objective, PlacementProblem, ProblemParts};
+    use isotherm_core::workload::Length;
+
+    /// The problem with another prompt.
+    fn prompt(problem: &PlacementProblem, tokens: u32) -> PlacementProblem {
+        let mut parts = ProblemParts {
+            name: problem.name.clone(),
+            model: problem.model.clone(),
+            graph: problem.graph.clone(),
+            workload: problem.workload.clone(),
+            serving: problem.serving,
+            objective: problem.objective,
+            limits: problem.limits.clone(),
+            ambient: problem.ambient,
+            inputs: Vec::new(),
+        };
+        parts.workload.prompt_tokens = Length::fixed(tokens);
+        PlacementProblem::new(parts).expect("as well formed as before")
+    }
+
+    #[test]
+    fn no_mean_of_paths_is_longer_than_a_chain_and_steps_make_it_longer() {
+        // Four chunks, the last shorter; four alike; two, the last shorter; two alike.
+        for tokens in [2000, 2048, 600, 1024] {
+            let problem = prompt(&problem(5, 24, Ways::Any, Objective::Ttft), tokens);
+            let tables = Tables::new(&problem, true);
+            let costs = Costs::prefill(&tables);
+            let chains = Chains::new(&tables, &costs, StageCount::Any);
+            let (band, mut prices) = (Band::all(&costs), chains.no_prices());
+            // The largest devices one after another, the last taking what is left.
+            let mut walk: Vec<ClassLink> = Vec::new();
+            for class in (0..chains.classes.len()).filter(|class| class % 6 == 0).chain(1..24) {
+                let start = walk.last().map_or(0, |link| link.2);
+                if start < costs.layers && walk.iter().all(|link| link.0 != class) {
+                    walk.push((class, start, chains.kind(class).reach[start]));
+                }
+            }
+            let chain = chains.chain(&walk).expect("each device once");
+            let value = chains.value(&chain);
+            let mut shares = Shares::even(&costs);
+            let mut means = Vec::new();
+            for _ in 0..200 {
+                prices.shares = Some(shares.clone());
+                let mut mean = costs.entry[chain[0].0] + costs.exit[chain[chain.len() - 1].0];
+                for (i, &(class, start, end)) in walk.iter().enumerate() {
+                    mean += band.paths[chains.kind_of(class)].mean(&shares, start, end);
+                    if i > 0 {
+                        mean += chains.way(&prices, 0, start, walk[i - 1].0, class);
+                    }
+                }
+                assert!(mean <= value * (1.0 + 1e-12), "{tokens} tokens: {mean}, {value}");
+                assert!(shares.followed.is_sorted() && shares.last.is_sorted(), "{tokens} tokens");
+                assert!(shares.last.iter().zip(&shares.followed).all(|(last, followed)| last <= followed));
+                means.push(mean);
+                shares = shares.step(&chains, &band.paths, &walk, 1.0);
+            }
+            let last = means[means.len() - 1];
+            assert!(last >= means[0] && last > 0.97 * value, "{tokens} tokens: {} to {last} of {value}", means[0]);
+        }
+    }
+}
