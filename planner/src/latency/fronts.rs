@@ -1,5 +1,5 @@
-//! Beginnings of walks, where walks are charged a mean over paths: what the cheapest walk leaves open is mostly one that
-//! would take longer by another path.
+//! Beginnings of walks, where walks are charged a mean over paths: what the cheapest walk leaves open is mostly one
+//! that would take longer by another path.
 //!
 //! A beginning is told by when three chunks leave its last stage, the prices that it has paid added to each: the first,
 //! the followed one, and the last. Of two that end on one class and layer, one that is nowhere earlier is dropped: what
