@@ -718,7 +718,7 @@ def form(plan):
         for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
             need(evidence.get("kind") in ("clip_bound", "in_flight", "enumeration", "device_worths", "weighed_worths", "walk_prices",
-                                          "cases", "bridges", "batches"), "evidence.kind")
+                                          "layer_by_layer", "cases", "bridges", "batches"), "evidence.kind")
             if evidence["kind"] == "bridges":
                 sites, cases = evidence.get("sites"), evidence.get("cases")
                 need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "evidence.sites")
@@ -738,7 +738,7 @@ def form(plan):
                 ends = evidence.get("ends", {"first": 0, "last": 0})
                 need(isinstance(ends, dict), "evidence.ends"), number(evidence.get("price"), "evidence.price")
                 number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
-            if evidence["kind"] in ("device_worths", "weighed_worths"):
+            if evidence["kind"] in ("device_worths", "weighed_worths", "layer_by_layer"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
                     number(worth, "worths")
@@ -1327,6 +1327,131 @@ def worths_prove(problem, bound, worths, first=0, last=0, sites=(), batch=None):
     return wrong
 
 
+def layers_prove(problem, bound, worths, batch=None):
+    """Worths leave so little to waste that no devices hold one layer after another up to the last. In parts of 2^-50."""
+    above, one, shift = Q(bound) * (1 + AGREE), 1 << 50, 38
+    if any(d not in problem.devices or not 0 <= w < 2048 for d, w in worths.items()):
+        return ["a worth is negative, too large or of no device"]
+    if above <= 0:
+        return ["no positive bound"]
+    if problem.limits.get("partial", False):
+        return ["evidence says nothing of stages that are entered in the middle"]
+    batches = open_batches(problem, above) if batch is None else [batch]
+    kinds = {}
+    for d in problem.devices:
+        table = greatest_rates(problem, d, batches)
+        if table:
+            # Those that hold few layers where they pass most come first.
+            most = max(table, key=lambda k: (k * min(table[k], above), k))
+            key = (most, Q(worths.get(d, 0)), tuple(sorted(table.items())))
+            kinds[key] = kinds.get(key, 0) + 1
+    if len(kinds) > 16 or max(kinds.values(), default=0) > 255:
+        return ["too many kinds of devices, or too many of a kind"]
+    order = sorted(kinds)
+    count, worth = [kinds[key] for key in order], [math.ceil(key[1] * one) for key in order]
+    slack = sum(n * u for n, u in zip(count, worth)) - problem.layers * one
+    # (layers held, kind, rate, what is paid for a layer)
+    ways = [(k, kind, math.ceil(min(r, above) / above * one), worth[kind] // k)
+            for kind, (_, _, table) in enumerate(order) for k, r in table]
+    ways.sort(key=lambda way: (-way[0], way[2]))
+    slots = [[(Q(p), Q(r)) for _, of, r, p in ways if of == kind] for kind, n in enumerate(count) for _ in range(n)]
+    if cheap_cover(slots, Q(one), Q(one), False):
+        return ["a cover costs less than 1"]
+    if slack < 0:
+        return []
+    least = [0]
+    for need in range(1, 4097):
+        least.append(min([one] + [p + least[max(0, need - -(-r >> shift))] for _, _, r, p in ways]))
+
+    def to_come(holding):
+        """What is wasted at least while those hold on that hold the next layer: (layers left, may pass, price), longest
+        first."""
+        passed = price = waste = 0
+        for (left, passes, p), (after, _, _) in zip(holding, holding[1:] + [(0, 0, 0)]):
+            passed, price = passed + passes, price + p
+            if left > after:
+                waste += max(0, price + least[max(0, one - passed) >> shift] - one) * (left - after)
+        return waste
+
+    looked = [0]
+
+    def sets(usable, holding, used, passed, need, handed, most, chosen=()):
+        """Sets of ways that begin together where so much is handed over and so much is needed."""
+        looked[0] += 1
+        if chosen and min(passed, handed) >= need:
+            yield chosen
+        fit = []
+        for way in usable:
+            k, kind, r, p = way
+            if used[kind] < count[kind]:
+                more = sorted(holding + [(k, min(r, handed), p)], reverse=True)
+                if to_come(more) <= most:
+                    fit.append((way, more))
+        for i, (way, more) in enumerate(fit):
+            then = list(used)
+            then[way[1]] += 1
+            rest = [w for w, _ in fit[i:]]
+            yield from sets(rest, more, then, passed + min(way[2], handed), need, handed, most, chosen + (way,))
+
+    def may_pass(active):
+        """What all of these may pass: (way, layers left, may pass, what all may pass that began with it)."""
+        together = {}
+        for _, _, passes, group in active:
+            together[group] = together.get(group, 0) + passes
+        return sum(passed if group is None else min(passed, group[1]) for group, passed in together.items())
+
+    # Beginnings by layer: the first kind of the stretch, whether it has come, what is handed over, who has layers left.
+    waiting, border = [{} for _ in range(problem.layers)], (False, one, ())
+    waiting[0][(0, *border)] = [tuple([0] * len(count))]
+    for at in range(problem.layers):
+        for (first, has, handed, open_), all_used in waiting[at].items():
+            holding = sorted(((left, passes, way[3]) for way, left, passes, _ in open_), reverse=True)
+            still, room = sum(left * p for left, _, p in holding), [way for way in ways if way[0] <= problem.layers - at]
+            for before, kind in ((u, k) for u in all_used for k in (range(first, len(count)) if not open_ else [first])):
+                if not open_ and before[kind] == count[kind]:
+                    continue
+                used = tuple(count[:kind]) + before[kind:]
+                wasted = sum(n * u for n, u in zip(used, worth)) - still - at * one
+                if wasted > slack:
+                    continue
+                for begun in sets(room, holding, used, 0, one - may_pass(open_), handed, slack - wasted):
+                    if looked[0] > 15_000_000:
+                        return ["too many sets of devices to look at"]
+                    now = list(used)
+                    for way in begun:
+                        now[way[1]] += 1
+                    alone = sum(min(way[2], handed) for way in begun) <= handed
+                    active = list(open_) + [(way, way[0], min(way[2], handed), None if alone else (at, handed))
+                                            for way in begun]
+                    end = at + min(left for _, left, _, _ in active)
+                    active = [(way, left - (end - at), passes, group) for way, left, passes, group in active]
+                    if sum(n * u for n, u in zip(now, worth)) - sum(l * w[3] for w, l, _, _ in active) - end * one > slack:
+                        continue
+                    came = has or any(way[1] == kind for way in begun)
+                    if end == problem.layers:
+                        if came:
+                            return ["devices hold all layers and waste no more than they may"]
+                        continue
+                    over = min(one, may_pass([device for device in active if device[1] == 0]))
+                    active = [device for device in active if device[1] > 0]
+                    # Limits of groups that matter, by what they are and who is in them.
+                    together = {}
+                    for _, _, passes, group in active:
+                        together[group] = together.get(group, 0) + passes
+                    active = [(way, left, passes, None if group is None or together[group] <= group[1] else group)
+                              for way, left, passes, group in active]
+                    if not active and not came:
+                        continue
+                    active.sort(key=lambda device: (device[:3], device[3] or (-1, 0)))
+                    key = (kind, came, over, tuple(active)) if active else (kind, *border)
+                    known = waiting[end].setdefault(key, [])
+                    if not any(all(a <= b for a, b in zip(other, now)) for other in known):
+                        known[:] = [other for other in known if not all(a <= b for a, b in zip(now, other))]
+                        known.append(tuple(now))
+        waiting[at] = {}
+    return []
+
+
 def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
     """Each division of plans is followed by both its cases, and each case that is not divided is proved by worths."""
     above, first, last = Q(bound) * (1 + AGREE), Q(ends.get("first", 0)), Q(ends.get("last", 0))
@@ -1589,6 +1714,8 @@ def rate_proves(problem, bound, evidence, batch=None):
         ends = evidence.get("ends", {})
         return worths_prove(problem, bound, evidence["worths"], ends.get("first", 0), ends.get("last", 0),
                             evidence.get("sites", ()), batch)
+    if evidence["kind"] == "layer_by_layer":
+        return layers_prove(problem, bound, evidence["worths"], batch)
     if evidence["kind"] == "cases":
         return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch, evidence.get("crossing"))
     if evidence["kind"] == "bridges":
@@ -2023,7 +2150,8 @@ def certificate_faults(problem, plan):
             evidence = evidence["whole"]
         c = dict(c, evidence=evidence)
         kind = evidence["kind"]
-        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "cases", "bridges", "batches")):
+        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "layer_by_layer", "cases",
+                                 "bridges", "batches")):
             wrong.append("evidence of the wrong kind")
         elif problem.may_group():
             wrong.append("evidence says nothing of devices that hold a stage together")

@@ -1,6 +1,6 @@
 //! The independent checker. It shares no code with any planner but the coefficients of [`crate::cost`] and
-//! [`crate::problem`], the definition of the figures in [`crate::objective`] and the search in [`bridges::search`], reads
-//! floats as the exact rationals they are, reports every violation at once, and verifies certified bounds itself.
+//! [`crate::problem`], the definition of the figures in [`crate::objective`] and the searches of [`bridges::search`] and
+//! [`layered`], reads floats as the exact rationals they are, reports every violation at once, and verifies certified bounds itself.
 //!
 //! What it promises of a [`FeasiblePlan`]: every layer is passed once and in order on every route; every stage fits
 //! its device's memory and its pool's; devices, links and times are known; the user's pins, bans and limits hold; the
@@ -17,6 +17,8 @@ mod divided;
 mod enumeration;
 mod floors;
 mod in_flight;
+mod layered;
+mod laying;
 mod long_run;
 mod priced;
 mod record;
@@ -32,6 +34,7 @@ pub use crossing::crossing_rates;
 pub use divided::DIVISIONS_MAX;
 pub use enumeration::ENUMERATED_MAX;
 pub use in_flight::WAYS_DEVICES_MAX;
+pub use layered::{Alike, LAYERED_KINDS_MAX, LAYERED_MAX, Layered, layered};
 pub use record::{PROBLEM_SCHEMA, ProblemRecord};
 pub use violation::Violation;
 pub use walk::{WALK_WORK_MAX, WalkFault};

@@ -98,6 +98,12 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         sites: Vec<Vec<String>>,
     },
+    /// Throughput: worths of each device leave so little to waste that the checker looks at all ways to do it, layer by
+    /// layer: none comes to the last.
+    LayerByLayer {
+        /// Worth of one device, in layers, by device name.
+        worths: BTreeMap<String, f64>,
+    },
     /// Throughput: all plans are divided into cases by how they use devices, and each case has worths of its own.
     Cases {
         /// What the ends of the model weigh.

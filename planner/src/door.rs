@@ -254,6 +254,7 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
             | Proof::InFlight(_)
             | Proof::Worths(_)
             | Proof::Crossing(..)
+            | Proof::Layered(_)
             | Proof::Cases(_)
             | Proof::Bridges(_) => None,
         },
@@ -261,8 +262,8 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         stopped: stopped(best.stopped, gap, budget),
         batch: Some(batch).filter(|_| tables.problem.knows_times()),
     };
-    let by_cases = |proof: &Proof| matches!(proof, Proof::Cases(_) | Proof::Bridges(_));
-    let hard = by_cases(&best.proof) || proofs.iter().any(|of| by_cases(&of.proof));
+    let searched = |proof: &Proof| matches!(proof, Proof::Layered(_) | Proof::Cases(_) | Proof::Bridges(_));
+    let hard = searched(&best.proof) || proofs.iter().any(|of| searched(&of.proof));
     let weaker = if hard { weaker(tables, &best, &proofs) } else { Vec::new() };
     assemble_or(tables, parts, weaker)
 }
@@ -352,6 +353,7 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             let sites = sites.members.iter().map(names).collect();
             vec![Evidence::WeighedWorths { worths: named(found), ends, sites }]
         }
+        Proof::Layered(found) => vec![Evidence::LayerByLayer { worths: named(found) }],
         Proof::Cases(found) => {
             let ends = EndWeights { first: found.weights.first, last: found.weights.last };
             let mut cases = Vec::new();

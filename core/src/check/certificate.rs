@@ -2,10 +2,10 @@
 //!
 //! A certified bound `B` is verified with one tolerance, [`crate::check`]'s `1e-9`: a verified throughput bound means
 //! that no plan of this problem reaches `B * (1 + 1e-9)`, a verified latency bound that none goes below
-//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`], [`super::bridges`],
-//! [`super::enumeration`] and [`super::walk`].
+//! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
+//! [`super::layered`], [`super::bridges`], [`super::enumeration`] and [`super::walk`].
 
-use super::{bridges, cases, cover, divided, enumeration, priced, spending, walk, worths};
+use super::{bridges, cases, cover, divided, enumeration, layered, priced, spending, walk, worths};
 use super::{bridges::BridgeFault, cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
@@ -202,6 +202,12 @@ pub enum BoundFault {
         /// Device and layers it holds, of each.
         cover: Vec<String>,
     },
+    /// Devices that hold all layers and waste no more than they may.
+    #[error("{} carry the bound on each layer, and waste no more than worths leave; not proved impossible", laid.join(", "))]
+    Laid {
+        /// Devices and layers they hold.
+        laid: Vec<String>,
+    },
     /// Cases that are no division of all plans, or one that is not proved.
     #[error(transparent)]
     Case(#[from] CaseFault),
@@ -382,6 +388,7 @@ fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evi
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Cases { .. } => wrong("cases"),
         Evidence::Bridges { .. } => wrong("bridges"),
+        Evidence::LayerByLayer { .. } => wrong("layer_by_layer"),
         Evidence::Enumeration if throughput => wrong("enumeration"),
         Evidence::Enumeration if problem.formats().len() > 1 => {
             vec![BoundFault::Choices { evidence: "enumeration", what: "other formats" }]
@@ -440,6 +447,7 @@ fn rate(
         Evidence::Bridges { sites, cases } => {
             return Some(bridges::prove(problem, above, &bridges::Claim { sites, cases, batch }));
         }
+        Evidence::LayerByLayer { worths } => return Some(layered::prove(problem, above, worths, batch)),
         Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },
         Evidence::WeighedWorths { worths, ends, sites } => worths::Claim { worths, ends: *ends, sites, batch },
         _ => return None,

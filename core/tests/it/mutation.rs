@@ -146,6 +146,45 @@ fn no_change_to_a_certificate_of_worths_goes_unnoticed() {
     }
 }
 
+#[test]
+fn no_change_to_a_certificate_layer_by_layer_goes_unnoticed() {
+    // Up to 6 on both layers, or 10 on one of them.
+    let model = model(2);
+    let mut flow = [device("a", &model, 1.0, 0), device("b", &model, 1.0, 0)];
+    for device in &mut flow {
+        let rate = isotherm_core::units::TokensPerSecond::of;
+        device.profiles.clear();
+        device.rates = vec![(1, rate(10.0)), (2, rate(3.0))];
+    }
+    let file = devices_file(flow.to_vec(), vec![flow_link("a", "b", 1e9)]);
+    let mut problem = problem(parts(model, file, Objective::Throughput));
+    let mut plan = chain(&problem, &[("a", 0, 1), ("b", 1, 2)]);
+    let of = |a: f64, b: f64| BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]);
+    let mut holds = |problem: &PlacementProblem, bound: f64, worths: BTreeMap<String, f64>| {
+        plan.status = isotherm_core::plan::Status::Feasible;
+        certify(&mut plan, bound, Evidence::LayerByLayer { worths });
+        plan.clone().check(problem).is_ok()
+    };
+    assert!(holds(&problem, 10.0, of(1.0, 1.0)), "two devices are needed on each layer, of which one has no other");
+    assert!(holds(&problem, 10.0, of(5.0, 1.5)), "all that they waste is looked at");
+    assert!(holds(&problem, 12.0, of(0.7, 0.7)), "less than all layers are worth");
+    assert!(!holds(&problem, 10.0, of(0.4, 0.4)), "two of them carry a layer for too little");
+    assert!(!holds(&problem, 9.9, of(1.0, 1.0)), "the plan beats it");
+    for (name, worth) in [("a", -1.0), ("b", f64::NAN), ("a", f64::INFINITY), ("b", 2048.0), ("z", 1.0)] {
+        let mut changed = of(1.0, 1.0);
+        changed.insert(name.into(), worth);
+        assert!(!holds(&problem, 10.0, changed), "{name} = {worth}");
+    }
+    problem.limits.partial = true;
+    assert!(!holds(&problem, 10.0, of(1.0, 1.0)), "of stages entered in the middle nothing is said");
+    problem.limits.partial = false;
+    // At a rate that both can hold a layer at, they do.
+    certify(&mut plan, 9.0, Evidence::LayerByLayer { worths: of(1.0, 1.0) });
+    let found = plan.check(&problem).expect_err("refused");
+    let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert!(found.concat().contains("a from 0 to 1, b from 1 to 2 carry the bound on each layer"), "{found:?}");
+}
+
 /// Two sites of one device, each of which holds half of the model at 10; the way between them carries 6.
 pub fn two_sites() -> (PlacementProblem, Plan) {
     let model = model(4);

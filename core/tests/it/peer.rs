@@ -298,6 +298,10 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
                 }
                 Evidence::WeighedWorths { worths, ends, sites }
             };
+            let evidence = match evidence {
+                Evidence::DeviceWorths { worths } if draw.one_in(2) => Evidence::LayerByLayer { worths },
+                evidence => evidence,
+            };
             let evidence = if draw.one_in(8) { draw_cases(draw, problem, layers) } else { evidence };
             let evidence = if draw.one_in(3) {
                 // At the whole of this price, requests in flight pay for all layers by themselves.

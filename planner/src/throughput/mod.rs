@@ -9,6 +9,7 @@ pub(crate) mod clip;
 mod covers;
 pub(crate) mod dive;
 pub(crate) mod groups;
+mod layered;
 mod lean;
 mod mixed;
 pub(crate) mod network;
@@ -39,6 +40,7 @@ use bridges::Bridges;
 use cases::Division;
 use clip::{Span, Weights};
 use isotherm_core::units::Seconds;
+use layered::ByLayer;
 use network::Network;
 use plans::{Manner, Memory, plans};
 use priced::Priced;
@@ -99,6 +101,8 @@ pub(crate) enum Proof {
     Worths(Worths),
     /// Worths of devices, and sites between which no way carries the bound.
     Crossing(Worths, Sites),
+    /// Worths of devices, and a search layer by layer of what they leave to waste.
+    Layered(Worths),
     /// Worths of devices for each of several cases.
     Cases(cases::Proved),
     /// Worths of devices and what bridges between sites waste.
@@ -149,7 +153,9 @@ impl BestFlow {
 
     /// The last bound that no cases prove.
     pub fn without_cases(&self) -> (f64, &Proof) {
-        let plain = |proof: &Proof| !matches!(proof, Proof::Cases(_) | Proof::Bridges(_) | Proof::Solver(_));
+        let plain = |proof: &Proof| {
+            !matches!(proof, Proof::Layered(_) | Proof::Cases(_) | Proof::Bridges(_) | Proof::Solver(_))
+        };
         if plain(&self.proof) {
             return (self.bound, &self.proof);
         }
@@ -382,6 +388,11 @@ pub(crate) fn best_flow(
         best.report(budget);
         Ok(())
     };
+    // Where all devices are at one site, all that may be wasted is soon looked at if it is little.
+    let mut by_layer = ByLayer::new(&counts, &spans);
+    if proving && !apart && !best.enough(budget) {
+        by_layer.early(flows, &mut best, &first)?;
+    }
     cross(&mut best)?;
     if !one_chain {
         if let Some(even) = network.evened(best.bound).filter(|_| !tables.problem.limits.partial) {
@@ -400,6 +411,9 @@ pub(crate) fn best_flow(
     }
     if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
+        if !apart {
+            by_layer.lower(flows, &mut best, &second)?;
+        }
         let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
         by_cases(flows, &spans, &mut best, looks, &second)?;
     }
@@ -410,6 +424,7 @@ pub(crate) fn best_flow(
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &third)?;
         // A better plan may itself be the best.
         if again && best.rate() > before && !best.enough(budget) {
+            by_layer.lower(flows, &mut best, budget)?;
             let looks = Looks { cases: CASES, halvings: HALVINGS, near: NEAR, joined: false };
             by_cases(flows, &spans, &mut best, looks, budget)?;
         }

@@ -41,7 +41,7 @@ fn no_other_planner_beats_the_optimum() {
 }
 
 /// Devices `a`, `b` ... by table of rates, every link of the same capacity.
-fn mesh(layers: usize, tables: &[&[f64]], capacity: f64, partial: bool) -> PlacementProblem {
+pub fn mesh(layers: usize, tables: &[&[f64]], capacity: f64, partial: bool) -> PlacementProblem {
     let names: Vec<String> = (0..tables.len()).map(|i| format!("d{i}")).collect();
     let link = |from: &str, to: &str| Link {
         from: from.to_owned(),

@@ -1,7 +1,8 @@
-//! The figures that are known, on instances that others published.
+//! The figures that are known, on instances that others published and on one that anybody can add up.
 
 use crate::helix;
-use isotherm_core::plan::BoundKind;
+use crate::world::closed;
+use isotherm_core::plan::{BoundKind, Evidence};
 use isotherm_planner::{Budget, Outcome, plan};
 
 fn certified(instance: &str, expected: f64) {
@@ -28,4 +29,21 @@ fn l30b_a100_is_1044_533_and_certified() {
 #[test]
 fn quality10_is_286_587_and_certified() {
     certified("quality10", 286.587);
+}
+
+#[test]
+fn what_whole_devices_cannot_share_is_seen_layer_by_layer() {
+    // At 10, three devices of two layers are worth three layers, two of which they can hold.
+    let tables: [&[f64]; 3] = [&[6.0, 5.0], &[6.0, 5.0], &[6.0, 5.0]];
+    let optimum = |partial: bool| {
+        let problem = crate::baselines::mesh(3, &tables, 1e9, partial);
+        let outcome = plan(&problem, &Budget::default()).expect("plans");
+        let found = closed(&outcome).unwrap_or_else(|| panic!("{outcome:?}")).plan().clone();
+        (found.objective_value, found.certificate.and_then(|certificate| certificate.evidence))
+    };
+    let (value, evidence) = optimum(false);
+    assert_eq!(value, Some(6.0));
+    assert!(matches!(evidence, Some(Evidence::LayerByLayer { .. })), "{evidence:?}");
+    let (_, evidence) = optimum(true);
+    assert!(!matches!(evidence, Some(Evidence::LayerByLayer { .. })), "{evidence:?}");
 }
