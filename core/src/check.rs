@@ -1,6 +1,7 @@
 //! The independent checker. It shares no code with any planner but the coefficients of [`crate::cost`] and
 //! [`crate::problem`], the definition of the figures in [`crate::objective`] and the searches of [`bridges::search`] and
-//! [`layered`], reads floats as the exact rationals they are, reports every violation at once, and verifies certified bounds itself.
+//! [`layered`]; it reads floats as the exact rationals they are, reports every violation at once, and verifies certified
+//! bounds itself.
 //!
 //! What it promises of a [`FeasiblePlan`]: every layer is passed once and in order on every route; every stage fits
 //! its device's memory and its pool's; devices, links and times are known; the user's pins, bans and limits hold; the
