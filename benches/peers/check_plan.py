@@ -1557,7 +1557,10 @@ UNIT = 1 << 50
 def cheapest_bridge(groups, between, start, goal, below):
     """The least that layers pay beyond 1 each, in parts of UNIT, between one that a device of site `start` passes alone and
     the next that one of `goal` does; with no goal, up to and with the first stretch without devices of `start`. None where
-    every bridge wastes `below` or more. Groups: (site, how many devices, [(layers, rate, price)])."""
+    every bridge wastes `below` or more. Groups: (site, how many devices, [(layers, rate, price)]). It takes as long as it
+    takes: the other checker refuses what takes it too many steps."""
+    if below <= 0:
+        return None
     ways = [(g, site, k, rate, price) for g, (site, _, slots) in enumerate(groups) for k, rate, price in slots]
     passes = lambda a, b: UNIT if a == b else between[a][b]
     first = ((-1, start, 0, UNIT),)
@@ -1620,6 +1623,8 @@ def bridges_prove(problem, bound, sites, cases, batch=None):
     above = Q(bound) * (1 + AGREE)
     if problem.limits["partial"] or above <= 0:
         return ["bridges speak of devices that pass all their layers"]
+    if len(sites) > 64 or not all(sites):
+        return ["there are too many sites, or one without devices"]
     batches = open_batches(problem, above) if batch is None else [batch]
     tables = {d: t for d, t in ((d, shapes(problem, d, batches)) for d in problem.devices) if t}
     site_of = {}
@@ -1674,7 +1679,7 @@ def bridges_prove(problem, bound, sites, cases, batch=None):
         for bridge in case.get("bridges", []):
             start, goal, waste = bridge["from"], bridge.get("to"), bridge["waste"]
             pair = frozenset((start, goal))
-            if start not in alone or start == goal or (goal is not None and goal not in alone) or not 0 <= waste < 1024:
+            if start not in alone or start == goal or (goal is not None and goal not in alone) or not 0 <= waste <= min(problem.layers, 1023):
                 return ["a bridge joins no two sites of its case, or wastes less than nothing or too much"]
             if pair in wastes:
                 return ["two bridges join the same sites"]

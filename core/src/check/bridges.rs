@@ -11,7 +11,8 @@
 //! pay no more than all worths.
 //!
 //! *Bridges.* With partial inference forbidden, each device that begins gets all its tokens from devices that end at its
-//! first layer. Let devices of `a` and `b` in `S` pass layers alone, and look at two such layers between which nothing passes
+//! first layer. So where the last of some layers that one device passes alone is followed by others, that device ends
+//! there, and one that is first to pass a layer alone begins at it. Let devices of `a` and `b` in `S` pass layers alone, and look at two such layers between which nothing passes
 //! a layer alone: the layers between them are a bridge from `a` to `b`. Where ways are slow a bridge wastes something: a
 //! search over what may be active side by side tells how little ([`search`]). Bridges of a plan have no layer in common and
 //! join all of `S`. So all layers waste at least what a spanning tree of least sum does. Where `S` is one site whose devices
@@ -30,7 +31,7 @@ use super::cover::classes;
 use super::worths::{Besides, COVERS_MAX, Figures, SLOTS_MAX, Search, Set};
 use crate::exact::{Exact, exact, whole};
 use crate::ids::DeviceId;
-use crate::plan::{Bridge, BridgeCase};
+use crate::plan::BridgeCase;
 use crate::problem::PlacementProblem;
 use num_traits::{Signed, ToPrimitive};
 use search::{BridgeSet, BridgeWay, Ground, UNIT};
@@ -39,7 +40,12 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most sites whose devices may pass layers alone.
 const SITES_MAX: usize = 8;
 /// Most steps of all searches for bridges together.
-pub const BRIDGE_STEPS_MAX: u64 = 40_000_000;
+pub const BRIDGE_STEPS_MAX: u64 = 200_000_000;
+/// Most partial covers looked at for all cases together.
+const WORK_MAX: u64 = 10 * COVERS_MAX;
+/// Most sites, and most devices: a search goes as deep as there are devices.
+const SITES_ALL_MAX: usize = 64;
+const DEVICES_MAX: usize = 1024;
 /// Worths and wastes from here on are refused: numbers of a fixed size would not hold what they add to.
 const VALUE_MAX: f64 = 1024.0;
 
@@ -49,6 +55,15 @@ pub enum BridgeFault {
     /// The argument is about devices that pass all tokens on at their ends.
     #[error("bridges prove nothing where requests may enter and leave a device's layers in the middle")]
     Partial,
+    /// A bound that is none.
+    #[error("bridges prove nothing for a bound of 0 or less")]
+    Bound,
+    /// A site without devices.
+    #[error("site {site} of the bridges has no devices; leave it out")]
+    Empty {
+        /// Position of the site.
+        site: usize,
+    },
     /// A case that is none.
     #[error("case {case} of the bridges is wrong: {what}")]
     Case {
@@ -125,8 +140,12 @@ struct Verification<'a> {
     between: Vec<Vec<u64>>,
     /// Sites of which some device may pass a layer alone, in rising order.
     able: Vec<usize>,
+    work: u64,
     steps: u64,
 }
+
+/// Where a bridge begins and ends, and what it wastes, in parts.
+type Claimed = (usize, Option<usize>, u64);
 
 /// A value of 0 or more in parts of [`UNIT`], rounded down; none where it is no such value or too large.
 fn parts(value: f64) -> Option<u64> {
@@ -153,8 +172,18 @@ pub(super) fn prove(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>
 }
 
 fn proved(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Result<(), BoundFault> {
-    if problem.limits.partial || !above.is_positive() {
+    if problem.limits.partial {
         return Err(BridgeFault::Partial.into());
+    }
+    if !above.is_positive() {
+        return Err(BridgeFault::Bound.into());
+    }
+    let count = claim.sites.len();
+    if count > SITES_ALL_MAX {
+        return Err(BoundFault::TooLarge { what: "sites", count: count as u128, max: SITES_ALL_MAX as u128 });
+    }
+    if let Some(site) = claim.sites.iter().position(Vec::is_empty) {
+        return Err(BridgeFault::Empty { site }.into());
     }
     let mut site_of: BTreeMap<DeviceId, usize> = BTreeMap::new();
     for (site, names) in claim.sites.iter().enumerate() {
@@ -179,15 +208,19 @@ fn proved(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Resul
         }
         groups.extend(by_site.into_iter().map(|(site, devices)| Group { site, devices, ways: ways.clone() }));
     }
-    let alone = |group: &&Group| group.ways.iter().any(|(_, rate)| *rate >= UNIT);
-    let able: BTreeSet<usize> = groups.iter().filter(alone).map(|group| group.site).collect();
+    let count: usize = groups.iter().map(|group| group.devices.len()).sum();
+    if count > DEVICES_MAX {
+        return Err(BoundFault::TooLarge { what: "devices", count: count as u128, max: DEVICES_MAX as u128 });
+    }
+    let enough = |group: &&Group| group.ways.iter().any(|(_, rate)| *rate >= UNIT);
+    let able: BTreeSet<usize> = groups.iter().filter(enough).map(|group| group.site).collect();
     if able.len() > SITES_MAX {
         let (what, count, max) = ("sites whose devices may pass layers alone", able.len() as u128, SITES_MAX as u128);
         return Err(BoundFault::TooLarge { what, count, max });
     }
     let between = between(problem, above, &groups, claim.sites.len());
     let able = able.into_iter().collect();
-    let mut verification = Verification { problem, groups, between, able, steps: 0 };
+    let mut verification = Verification { problem, groups, between, able, work: 0, steps: 0 };
     verification.cases(claim.cases)
 }
 
@@ -252,14 +285,15 @@ impl Verification<'_> {
             alike.extend(worths.map(|(worth, devices)| Alike { group, worth, devices }));
         }
         let ground = self.ground(&alike);
-        self.covers(position, alone, (&alike, &ground))?;
-        let wasted = self.bridges((position, case), alone, &ground)?;
+        let (claims, wasted) = self.claims((position, case), alone)?;
         let least = (u128::from(self.problem.layers()) << UNIT.trailing_zeros()) + wasted;
         if sum >= least {
             let (sum, least) = (as_float(sum), as_float(least));
             return Err(BridgeFault::Sum { case: position, sum, least }.into());
         }
-        Ok(())
+        // Searches last, for they take longest.
+        self.covers(position, alone, (&alike, &ground))?;
+        self.bridges(position, &claims, &ground)
     }
 
     /// What devices pass and pay.
@@ -275,7 +309,7 @@ impl Verification<'_> {
 
     /// That all devices that pass a layer pay at least 1, but for one device of a site that passes none alone.
     fn covers(
-        &self,
+        &mut self,
         case: usize,
         alone: &BTreeSet<usize>,
         (alike, ground): (&[Alike], &Ground),
@@ -316,46 +350,55 @@ impl Verification<'_> {
             besides: Besides::Nothing,
         };
         let sets = ground.sets.iter().map(|set| Set { free: set.free as u64, part: None }).collect();
-        let found = Search::new(slots.iter().map(|slot| slot.0).collect(), sets, figures, COVERS_MAX).cheap_cover()?;
-        let Some(chosen) = found else { return Ok(()) };
+        let limit = COVERS_MAX.min(WORK_MAX.saturating_sub(self.work));
+        let mut search = Search::new(slots.iter().map(|slot| slot.0).collect(), sets, figures, limit);
+        let found = search.cheap_cover();
+        self.work += search.looked;
+        let Some(chosen) = found? else { return Ok(()) };
         let used = slots.iter().zip(chosen).filter(|(_, count)| *count > 0);
         cheap(used.map(|(&slot, count)| format!("{count} x {}", name(slot))).collect())
     }
 
-    /// What the bridges of a case waste together at least, in parts.
-    fn bridges(
-        &mut self,
+    /// The bridges of a case, with what each is said to waste, in parts; and what that makes of all together.
+    fn claims(
+        &self,
         (position, case): (usize, &BridgeCase),
         alone: &BTreeSet<usize>,
-        ground: &Ground,
-    ) -> Result<u128, BoundFault> {
-        let mut wastes: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-        let mut single = 0;
-        let reversed = ground.reversed();
-        for (number, bridge) in case.bridges.iter().enumerate() {
+    ) -> Result<(Vec<Claimed>, u128), BoundFault> {
+        let mut claims: Vec<Claimed> = Vec::new();
+        let mut wastes: BTreeMap<(usize, Option<usize>), u64> = BTreeMap::new();
+        for bridge in &case.bridges {
             let fault = |what| BoundFault::from(BridgeFault::Case { case: position, what });
-            let Bridge { from, to, waste } = *bridge;
-            let (from, to) = (from as usize, to.map(|to| to as usize));
-            let waste = parts(waste).ok_or_else(|| fault("a bridge wastes 0 or more, and less than 1024"))?;
+            let (from, to) = (bridge.from as usize, bridge.to.map(|to| to as usize));
+            let waste = parts(bridge.waste).filter(|_| bridge.waste <= f64::from(self.problem.layers()));
+            let waste = waste.ok_or_else(|| fault("a bridge must waste 0 or more, and no more than all layers"))?;
             if !alone.contains(&from) || to.is_some_and(|to| to == from || !alone.contains(&to)) {
-                return Err(fault("a bridge joins two of its sites"));
+                return Err(fault("a bridge must join two of its sites"));
             }
-            match to {
-                Some(to) if wastes.insert((from.min(to), from.max(to)), waste).is_some() => {
-                    return Err(fault("two bridges join the same sites"));
-                }
-                Some(_) => {}
-                None if alone.len() > 1 || self.held(from) >= self.problem.layers() => {
-                    return Err(fault(
-                        "a bridge leads nowhere only from the one site of a case, if that cannot hold all layers",
-                    ));
-                }
-                None => single = waste,
+            if to.is_none() && (alone.len() > 1 || self.held(from) >= self.problem.layers()) {
+                return Err(fault("a bridge may lead nowhere only from the one site, if that cannot hold all layers"));
             }
-            let grounds = if *ground == reversed { vec![ground] } else { vec![ground, &reversed] };
-            for ground in grounds {
-                let found =
-                    ground.cheapest_bridge((from, to), waste, BRIDGE_STEPS_MAX.saturating_sub(self.steps), &|| false);
+            let joined = to.map_or((from, None), |to| (from.min(to), Some(from.max(to))));
+            if wastes.insert(joined, waste).is_some() {
+                return Err(fault("two bridges join the same sites"));
+            }
+            claims.push((from, to, waste));
+        }
+        let sum = if alone.len() > 1 {
+            spanning(alone, &wastes)
+        } else {
+            wastes.values().map(|&waste| u128::from(waste)).sum()
+        };
+        Ok((claims, sum))
+    }
+
+    /// That no bridge wastes less than is said.
+    fn bridges(&mut self, case: usize, claims: &[Claimed], ground: &Ground) -> Result<(), BoundFault> {
+        let reversed = Some(ground.reversed()).filter(|reversed| reversed != ground);
+        for (bridge, &(from, to, waste)) in claims.iter().enumerate() {
+            for ground in std::iter::once(ground).chain(&reversed) {
+                let left = BRIDGE_STEPS_MAX.saturating_sub(self.steps);
+                let found = ground.cheapest_bridge((from, to), waste, left, &|| false);
                 self.steps += found.looked;
                 if !found.complete {
                     let (count, max) = (self.steps.into(), BRIDGE_STEPS_MAX.into());
@@ -363,11 +406,11 @@ impl Verification<'_> {
                 }
                 if found.least < waste {
                     let (stated, found) = (as_float(waste.into()), as_float(found.least.into()));
-                    return Err(BridgeFault::Waste { case: position, bridge: number, stated, found }.into());
+                    return Err(BridgeFault::Waste { case, bridge, stated, found }.into());
                 }
             }
         }
-        Ok(if alone.len() > 1 { spanning(alone, &wastes) } else { single.into() })
+        Ok(())
     }
 
     /// Layers that all devices of a site hold together at most.
@@ -379,8 +422,8 @@ impl Verification<'_> {
 }
 
 /// The least sum of what joins all sites.
-fn spanning(sites: &BTreeSet<usize>, wastes: &BTreeMap<(usize, usize), u64>) -> u128 {
-    let between = |a: usize, b: usize| wastes.get(&(a.min(b), a.max(b))).copied().unwrap_or(0);
+fn spanning(sites: &BTreeSet<usize>, wastes: &BTreeMap<(usize, Option<usize>), u64>) -> u128 {
+    let between = |a: usize, b: usize| wastes.get(&(a.min(b), Some(a.max(b)))).copied().unwrap_or(0);
     let mut left = sites.clone();
     let mut joined: Vec<usize> = left.pop_first().into_iter().collect();
     let mut sum = 0;
@@ -402,9 +445,9 @@ mod tests {
     #[test]
     fn a_spanning_tree_takes_the_cheapest_ways_that_join_all() {
         let sites = BTreeSet::from([0, 2, 5]);
-        let wastes = BTreeMap::from([((0, 2), 7), ((2, 5), 4), ((0, 5), 9)]);
+        let wastes = BTreeMap::from([((0, Some(2)), 7), ((2, Some(5)), 4), ((0, Some(5)), 9)]);
         assert_eq!(spanning(&sites, &wastes), 11);
         // Nothing is known of a bridge that is not named.
-        assert_eq!(spanning(&sites, &BTreeMap::from([((0, 2), 7), ((2, 5), 4)])), 4);
+        assert_eq!(spanning(&sites, &BTreeMap::from([((0, Some(2)), 7), ((2, Some(5)), 4)])), 4);
     }
 }

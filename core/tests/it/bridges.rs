@@ -1,6 +1,8 @@
 //! Bounds by bridges between sites: what proves them, and what does not.
 
 use crate::build::*;
+use isotherm_core::device::Device;
+use isotherm_core::graph::DeviceGraph;
 use isotherm_core::plan::{Bridge, BridgeCase, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::TokensPerSecond;
@@ -66,60 +68,128 @@ pub fn by_bridges() -> (PlacementProblem, Plan) {
     (problem, plan)
 }
 
-fn holds(
-    problem: &PlacementProblem,
-    bound: f64,
-    sites: Vec<Vec<String>>,
-    cases: Vec<BridgeCase>,
-) -> Result<(), String> {
-    let (_, mut plan) = by_bridges();
+/// Site 1 has two devices that pass half of what those of site 0 do, and never a layer alone.
+fn halves(way: f64) -> PlacementProblem {
+    let mut problem = apart(way, way);
+    let mut file = problem.graph.file().clone();
+    let five = TokensPerSecond::of(5.0);
+    let mut twin = file.devices.pop().expect("b");
+    twin.rates = vec![(1, five), (2, five)];
+    file.devices.extend(["b", "c"].map(|name| Device { name: name.into(), ..twin.clone() }));
+    for to in ["a", "p", "q", "b"] {
+        let rate = if to == "b" { 1e9 } else { way };
+        file.links.extend([flow_link("c", to, rate), flow_link(to, "c", rate)]);
+    }
+    problem.graph = DeviceGraph::new(file).expect("valid");
+    problem
+}
+
+/// Six layers, the last two halved, through two ways of 4: the best there is. That `p` and `q` stand side by side before `b`
+/// and `c` wastes a layer.
+pub fn by_a_bridge_to_nowhere() -> (PlacementProblem, Plan) {
+    let problem = halves(4.0);
+    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
+    let mut plan = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    certify(&mut plan, 8.0, Evidence::Bridges { sites: halved(), cases: nowhere(&[(0, None, 1.0)]) });
+    (problem, plan)
+}
+
+fn halved() -> Vec<Vec<String>> {
+    let mut sites = sites();
+    sites[1].push("c".into());
+    sites
+}
+
+fn nowhere(bridges: &[(u32, Option<u32>, f64)]) -> Vec<BridgeCase> {
+    let mut cases = vec![case(&[], [1.0, 0.5, 0.5, 1.0], &[]), case(&[0], [2.0, 1.0, 1.0, 1.2], bridges)];
+    for case in &mut cases {
+        let worth = case.worths["b"];
+        case.worths.insert("c".into(), worth);
+    }
+    cases
+}
+
+fn tried(plan: &Plan, problem: &PlacementProblem, sites: Vec<Vec<String>>, cases: Vec<BridgeCase>) -> String {
+    let mut plan = plan.clone();
+    let bound = plan.certificate.as_ref().and_then(|certificate| certificate.bound).expect("stated");
     certify(&mut plan, bound, Evidence::Bridges { sites, cases });
     plan.status = Status::Feasible;
-    plan.check(problem).map(|_| ()).map_err(|violations| format!("{violations:?}"))
+    plan.check(problem).map_or_else(|violations| format!("{violations:?}"), |_| "holds".into())
 }
 
 #[test]
 fn bridges_prove_that_a_slow_way_binds_and_no_change_goes_unnoticed() {
     let (problem, plan) = by_bridges();
     assert_eq!(plan.objective_value, Some(5.0));
-    plan.check(&problem).expect("proved");
-    let tried = |cases: Vec<BridgeCase>| holds(&problem, 5.0, sites(), cases);
-    assert_eq!(tried(cases()), Ok(()));
+    plan.clone().check(&problem).expect("proved");
+    let judged = |cases: Vec<BridgeCase>| tried(&plan, &problem, sites(), cases);
+    assert_eq!(judged(cases()), "holds");
     let with = |position: usize, case: BridgeCase| {
         let mut cases = cases();
         cases[position] = case;
-        tried(cases)
+        judged(cases)
     };
     // Where a bridge begins does not matter, for ways are alike in both directions.
-    assert_eq!(with(2, case(&[0, 1], [2.0, 1.0, 1.0, 2.9], &[(1, Some(0), 1.0)])), Ok(()));
-    let both = [2.0, 1.0, 1.0, 2.9];
+    let (both, tight) = ([2.0, 1.0, 1.0, 2.9], [2.0, 1.0, 1.0, 1.9]);
+    assert_eq!(with(2, case(&[0, 1], both, &[(1, Some(0), 1.0)])), "holds");
+    let elsewhere = |sites: Vec<Vec<String>>| tried(&plan, &problem, sites, cases());
+    // On other ways, the same plan and what it carries there.
+    let on = |way: f64, back: f64| {
+        let problem = apart(way, back);
+        let mut plan = chain(&problem, &[("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6)]);
+        certify(&mut plan, way, Evidence::ClipBound);
+        tried(&plan, &problem, sites(), cases())
+    };
     let refused = [
-        ("it wastes less", with(2, case(&[0, 1], both, &[(0, Some(1), 1.001)]))),
-        ("its waste does not make up for the worths", with(2, case(&[0, 1], both, &[(0, Some(1), 0.899)]))),
-        ("no bridge", with(2, case(&[0, 1], both, &[]))),
-        ("the worths leave room", with(2, case(&[0, 1], [2.0, 1.0, 1.0, 3.0], &[(0, Some(1), 1.0)]))),
-        ("a device alone is cheap", with(2, case(&[0, 1], [1.9, 1.0, 1.0, 2.9], &[(0, Some(1), 1.0)]))),
-        ("two devices are cheap", with(1, case(&[1], [1.0, 0.4, 0.5, 2.0], &[]))),
-        ("a bridge to its own site", with(2, case(&[0, 1], both, &[(0, Some(0), 1.0)]))),
-        ("a bridge to nowhere", with(2, case(&[0, 1], both, &[(0, None, 1.0)]))),
-        ("two bridges between two sites", with(2, case(&[0, 1], both, &[(0, Some(1), 1.0), (1, Some(0), 1.0)]))),
-        ("a bridge of another case", with(1, case(&[1], [1.0, 0.5, 0.5, 2.0], &[(0, Some(1), 1.0)]))),
-        ("no such site", with(2, case(&[0, 2], both, &[(0, Some(2), 1.0)]))),
-        ("a site twice", with(2, case(&[0, 1, 1], both, &[(0, Some(1), 1.0)]))),
-        ("a case twice", with(1, case(&[0], [2.0, 1.0, 1.0, 0.0], &[]))),
-        ("a negative worth", with(0, case(&[0], [2.0, 1.0, 1.0, -1.0], &[]))),
-        ("a waste that is none", with(2, case(&[0, 1], both, &[(0, Some(1), f64::NAN)]))),
-        ("a case is missing", tried(cases().split_off(1))),
-        ("a lower bound", holds(&problem, 4.9, sites(), cases())),
-        ("a device at no site", holds(&problem, 5.0, vec![sites()[0].clone()], cases())),
-        ("a faster way", holds(&apart(6.0, 6.0), 5.0, sites(), cases())),
-        ("a faster way back", holds(&apart(5.0, 6.0), 5.0, sites(), cases())),
+        ("Waste", with(2, case(&[0, 1], both, &[(0, Some(1), 1.001)]))),
+        ("Sum", with(2, case(&[0, 1], both, &[(0, Some(1), 0.899)]))),
+        ("Sum", with(2, case(&[0, 1], both, &[]))),
+        ("Sum", with(2, case(&[0, 1], [2.0, 1.0, 1.0, 3.0], &[(0, Some(1), 1.0)]))),
+        ("Cheap", with(2, case(&[0, 1], [1.9, 1.0, 1.0, 2.9], &[(0, Some(1), 1.0)]))),
+        ("Cheap", with(1, case(&[1], [1.0, 0.4, 0.5, 2.0], &[]))),
+        ("Cheap", with(0, case(&[0], [2.0, 0.9, 1.0, 0.0], &[]))),
+        ("must join two", with(2, case(&[0, 1], tight, &[(0, Some(0), 1.0)]))),
+        ("must join two", with(1, case(&[1], [1.0, 0.5, 0.5, 2.0], &[(0, Some(1), 1.0)]))),
+        ("nowhere only", with(2, case(&[0, 1], tight, &[(0, None, 1.0)]))),
+        ("join the same", with(2, case(&[0, 1], both, &[(0, Some(1), 1.0), (1, Some(0), 1.0)]))),
+        ("each once", with(2, case(&[0, 2], both, &[(0, Some(2), 1.0)]))),
+        ("each once", with(2, case(&[0, 1, 1], both, &[(0, Some(1), 1.0)]))),
+        ("before it", with(1, case(&[0], [2.0, 1.0, 1.0, 0.0], &[]))),
+        ("Worth", with(0, case(&[0], [2.0, 1.0, 1.0, -1.0], &[]))),
+        ("0 or more", with(2, case(&[0, 1], both, &[(0, Some(1), f64::NAN)]))),
+        ("no more than all", with(2, case(&[0, 1], both, &[(0, Some(1), 6.5)]))),
+        ("Missing", judged(cases().split_off(1))),
+        ("Site", elsewhere(vec![sites()[0].clone()])),
+        ("Empty", elsewhere([sites(), vec![Vec::new()]].concat())),
+        ("TooLarge", elsewhere([sites(), vec![Vec::new(); 100_000]].concat())),
+        // Faster back than forth: read backwards, nothing needs a bridge.
+        ("Waste", on(5.0, 6.0)),
     ];
     for (what, found) in refused {
-        assert!(found.is_err(), "{what}");
+        assert!(found.contains(what), "{what}: {found}");
     }
+    // A way back that is slower still changes nothing.
+    assert_eq!(on(5.0, 4.0), "holds");
     let mut partial = problem.clone();
     partial.limits.partial = true;
-    assert!(holds(&partial, 5.0, sites(), cases()).is_err(), "requests may leave in the middle");
-    assert!(problem.objective == Objective::Throughput);
+    assert!(tried(&plan, &partial, sites(), cases()).contains("Partial"), "requests may leave in the middle");
+}
+
+#[test]
+fn a_bridge_from_the_only_site_with_layers_passed_alone_leads_to_where_none_of_it_is_used() {
+    let (problem, plan) = by_a_bridge_to_nowhere();
+    assert_eq!(plan.objective_value, Some(8.0));
+    plan.clone().check(&problem).expect("proved");
+    let judged = |bridges: &[(u32, Option<u32>, f64)]| tried(&plan, &problem, halved(), nowhere(bridges));
+    assert_eq!(judged(&[(0, None, 1.0)]), "holds");
+    for (what, bridges) in [
+        ("Sum", &[][..]),
+        ("Waste", &[(0, None, 1.3)]),
+        ("must join two", &[(1, None, 1.0)]),
+        ("must join two", &[(0, Some(1), 1.0)]),
+        ("join the same", &[(0, None, 0.5), (0, None, 1.0)]),
+    ] {
+        let found = judged(bridges);
+        assert!(found.contains(what), "{what}: {found}");
+    }
 }

@@ -35,9 +35,9 @@ const WAYS_MAX: usize = 400;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
 /// Steps of one search for a bridge.
-const STEPS: u64 = 4_000_000;
+const STEPS: u64 = 20_000_000;
 /// Steps of the searches by which it is decided where the one for a bridge begins.
-const STEPS_TRIED: u64 = 100_000;
+const STEPS_TRIED: u64 = 500_000;
 /// Work of a thousand steps.
 const STEPS_WORK: u64 = 2_000;
 /// Waste of the cheapest bridges, in layers, that are looked for first, and how much further each look goes.
@@ -142,13 +142,21 @@ impl Bridges {
         (count <= WAYS_MAX).then_some(Self { classes, sites, fastest, layers: network.layers, known, begins, steps: 0 })
     }
 
+    /// Sites of which some device passes a rate alone.
+    fn able(&self, rate: f64) -> BTreeSet<usize> {
+        self.classes.iter().filter(|class| class.ways.iter().any(|way| way.1 >= rate)).map(|class| class.site).collect()
+    }
+
+    /// Whether bridges may prove something of a rate.
+    pub fn useful(&self, rate: f64) -> bool {
+        (1..=SITES_MAX).contains(&self.able(rate).len())
+    }
+
     /// Cases that prove a rate impossible; none where that was not found.
     pub fn impossible(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Option<Proved>, SolverFault> {
         // The checker asks a billionth above the bound stated.
         let at = rate * (1.0 + 1e-9);
-        let able: BTreeSet<usize> =
-            self.classes.iter().filter(|c| c.ways.iter().any(|w| w.1 >= at)).map(|c| c.site).collect();
-        if able.is_empty() || able.len() > SITES_MAX {
+        if !self.useful(at) {
             return Ok(None);
         }
         for (c, class) in self.classes.iter().enumerate() {
@@ -161,7 +169,7 @@ impl Bridges {
             }
         }
         self.steps = 0;
-        let able: Vec<usize> = able.into_iter().collect();
+        let able: Vec<usize> = self.able(at).into_iter().collect();
         let sets = 0..1_usize << able.len();
         let mut sets: Vec<Vec<usize>> =
             sets.map(|set| (0..able.len()).filter(|i| set >> i & 1 == 1).map(|i| able[i]).collect()).collect();
@@ -263,9 +271,10 @@ impl Bridges {
             let scale = (1.0 + ROUNDING) / least.min(1.0);
             let worths: Vec<f64> = worths.iter().map(|u| u * scale).collect();
             let mut bridges = Vec::new();
-            let (before, mut missed) = (rows.len(), false);
+            let (before, mut missed, mut steps) = (rows.len(), false, 0);
             for (edge, &waste) in wastes.iter().enumerate().filter(|(_, waste)| **waste > WASTE_LEAST) {
                 let (begin, found) = self.cheapest_bridge(rate, edges[edge], &worths, waste, budget);
+                steps += found.looked;
                 match found.bridge {
                     Some(bridge) => rows.push((edge, bridge)),
                     None if !found.complete => {
@@ -276,6 +285,7 @@ impl Bridges {
                 }
             }
             if rows.len() == before && !missed {
+                self.steps += steps;
                 let proved: Vec<f64> = wastes
                     .iter()
                     .map(|waste| if *waste > WASTE_LEAST { waste * (1.0 - MARGIN) } else { 0.0 })
@@ -415,27 +425,25 @@ impl Bridges {
         let ground = self.ground(rate, worths);
         let reversed = Some(ground.reversed()).filter(|reversed| *reversed != ground);
         let below = (waste * UNIT as f64) as u64;
-        let search = |(from, to): Edge, steps: u64| -> (Bridging, u64) {
+        let stop = || budget.exhausted().is_some();
+        let search = |ends: Edge, steps: u64| -> (Bridging, u64) {
             let (mut layers, mut proved, mut looked) = (WASTE_FIRST, 0, 0);
             loop {
                 let limit = below.min((layers * UNIT as f64) as u64);
-                let mut least = Bridging { bridge: None, least: limit, complete: true, looked: 0 };
-                for ground in std::iter::once(&ground).chain(&reversed) {
-                    let found = ground.cheapest_bridge((from, to), limit, steps, &|| budget.exhausted().is_some());
-                    looked += found.looked;
-                    let (complete, taken) = (least.complete && found.complete, least.looked + found.looked);
-                    if found.least < least.least || !found.complete {
-                        least = found;
+                let mut least = ground.cheapest_bridge(ends, limit, steps, &stop);
+                looked += least.looked;
+                if let Some(reversed) = &reversed {
+                    // Only what is cheaper still is of interest. A bridge that was found stays one.
+                    let other = reversed.cheapest_bridge(ends, least.least, steps, &stop);
+                    looked += other.looked;
+                    if other.bridge.is_some() || least.bridge.is_none() && !other.complete {
+                        least = Bridging { looked: least.looked + other.looked, ..other };
+                    } else {
+                        least.looked += other.looked;
                     }
-                    (least.complete, least.looked) = (complete, taken);
                 }
-                let ended = least.bridge.is_some() || !least.complete || limit >= below || budget.exhausted().is_some();
-                if ended {
-                    least.complete = least.complete && (least.bridge.is_some() || limit >= below);
+                if least.bridge.is_some() || !least.complete || limit >= below {
                     least.least = least.least.max(proved);
-                    if !least.complete {
-                        least.bridge = None;
-                    }
                     return (least, looked);
                 }
                 (proved, layers) = (limit, layers * WASTE_MORE);
@@ -444,7 +452,7 @@ impl Bridges {
         let begin = if let (&(a, Some(b)), None) = (&edge, self.begins.get(&edge)) {
             let ways = [edge, (b, Some(a))];
             let tried = ways.map(|way| search(way, STEPS_TRIED));
-            budget.did(tried.iter().map(|(_, looked)| looked).sum::<u64>() / 1000 * STEPS_WORK);
+            budget.did(tried.iter().map(|(_, looked)| looked).sum::<u64>() * STEPS_WORK / 1000);
             let better = tried[1].0.least > tried[0].0.least;
             let begin = ways[usize::from(better)];
             self.begins.insert(edge, begin);
@@ -453,10 +461,7 @@ impl Bridges {
             self.begins.get(&edge).copied().unwrap_or(edge)
         };
         let (found, looked) = search(begin, STEPS);
-        budget.did(looked / 1000 * STEPS_WORK);
-        if found.complete && found.bridge.is_none() {
-            self.steps += found.looked;
-        }
+        budget.did(looked * STEPS_WORK / 1000);
         (begin, found)
     }
 }

@@ -359,8 +359,9 @@ pub(crate) fn best_flow(
     // sites are slow, plans gain more by time, least so where what the sites share tells how far they may get.
     let sites = Sites::apart(network, best.bound);
     let apart = sites.members.len() > 1;
-    // Bridges between few sites of few devices take time and prove much.
-    let bridged = apart && Bridges::new((tables, network), sites, &spans).is_some();
+    // Bridges between sites where devices pass everything alone take time and prove much.
+    let bridges = Bridges::new((tables, network), sites, &spans);
+    let bridged = bridges.is_some_and(|search| search.useful(best.reach().max(best.bound / 2.0)));
     let kept = match (apart, network.shared.is_empty() && !bridged) {
         (false, _) => 0.5,
         (true, true) => 0.15,

@@ -81,6 +81,11 @@ struct Node {
     over: bool,
 }
 
+/// Most sets of devices that a search keeps.
+const KEPT_MAX: usize = 500_000;
+/// Steps between two looks at whether to stop.
+const STEPS_BETWEEN: u64 = 1 << 16;
+
 /// Slot of the device that begins a bridge, which belongs to no set.
 const FIRST: u32 = u32::MAX;
 
@@ -117,8 +122,10 @@ impl Ground {
             known: HashMap::new(),
             looked: 0,
             steps_max,
+            stop,
+            ended: false,
         };
-        search.run(stop)
+        search.run()
     }
 }
 
@@ -133,6 +140,9 @@ struct Search<'a> {
     known: HashMap<Vec<Active>, u64>,
     looked: u64,
     steps_max: u64,
+    stop: &'a dyn Fn() -> bool,
+    /// Whether a limit was reached.
+    ended: bool,
 }
 
 /// A device that may begin at a border, and the rate that it gets there.
@@ -156,6 +166,11 @@ struct Choice<'a> {
     room: u64,
     looked: &'a mut u64,
     steps_max: u64,
+    /// How many more may be found.
+    most: usize,
+    stop: &'a dyn Fn() -> bool,
+    /// Whether a limit was reached, or somebody said stop.
+    ended: bool,
     /// Devices that begin, and the layers up to the next border.
     found: Vec<(Vec<usize>, u64, u32)>,
 }
@@ -168,10 +183,13 @@ impl Choice<'_> {
                 self.found.push((self.chosen.clone(), waste, shortest));
             }
         }
-        *self.looked += 1;
         for position in at..self.options.len() {
             let option = self.options[position];
-            if *self.looked > self.steps_max {
+            *self.looked += 1;
+            self.ended |= *self.looked > self.steps_max
+                || self.found.len() > self.most
+                || self.looked.is_multiple_of(STEPS_BETWEEN) && (self.stop)();
+            if self.ended {
                 return;
             }
             // Even in fractions what is needed costs so much, for one layer at least.
@@ -193,7 +211,7 @@ impl Choice<'_> {
 }
 
 impl Search<'_> {
-    fn run(mut self, stop: &dyn Fn() -> bool) -> Bridging {
+    fn run(mut self) -> Bridging {
         let site = u32::try_from(self.ends.0).unwrap_or(u32::MAX);
         self.note(vec![Active { slot: FIRST, site, left: 0, rate: UNIT }], 0, (usize::MAX, 0, false));
         while let Some(Reverse((waste, at))) = self.heap.pop() {
@@ -205,7 +223,7 @@ impl Search<'_> {
                 continue;
             }
             self.expand(at, waste);
-            if self.looked > self.steps_max || stop() {
+            if self.ended || self.nodes.len() > KEPT_MAX || (self.stop)() {
                 return Bridging { bridge: None, least: waste, complete: false, looked: self.looked };
             }
         }
@@ -291,9 +309,11 @@ impl Search<'_> {
         }
         let (chosen, room) = (Vec::new(), self.below.saturating_sub(waste + 1));
         let (found, steps_max, mut looked) = (Vec::new(), self.steps_max, self.looked);
-        let mut choice = Choice { options, free, chosen, room, looked: &mut looked, steps_max, found };
+        let (most, stop) = (KEPT_MAX.saturating_sub(self.nodes.len()), self.stop);
+        let mut choice =
+            Choice { options, free, chosen, room, looked: &mut looked, steps_max, most, stop, ended: false, found };
         choice.choose(0, need, paid, shortest);
-        let Choice { options, found, .. } = choice;
+        let Choice { options, found, ended: given_up, .. } = choice;
         let mut after = Vec::new();
         for (chosen, wasted, layers) in found {
             let begun: Vec<Entrant> = chosen.iter().map(|&position| options[position]).collect();
@@ -314,6 +334,7 @@ impl Search<'_> {
             after.push((active, waste.saturating_add(wasted), (at, layers, over)));
         }
         self.looked = looked;
+        self.ended |= given_up;
         if over {
             self.note(Vec::new(), waste, (at, 0, true));
         }
@@ -361,6 +382,14 @@ mod tests {
         // With a hundredth from each to each nothing leads over.
         let none = found(0.01, Some(1));
         assert_eq!((none.bridge, none.least, none.complete), (None, 8 * UNIT, true));
+    }
+
+    #[test]
+    fn a_search_with_millions_of_choices_at_one_border_gives_up() {
+        let small = (0..26).map(|i| set(0, 1, &[(1, 0.07 + 0.0001 * f64::from(i), 0.07)]));
+        let sets = two(0.25).sets.into_iter().chain(small).collect();
+        let found = Ground { sets, ..two(0.25) }.cheapest_bridge((0, Some(1)), 8 * UNIT, u64::MAX, &|| false);
+        assert!(!found.complete && found.bridge.is_none() && found.looked < 1 << 28, "{found:?}");
     }
 
     #[test]
