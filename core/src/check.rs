@@ -1,7 +1,7 @@
 //! The independent checker. It shares no code with any planner but the coefficients of [`crate::cost`] and
-//! [`crate::problem`], the definition of the figures in [`crate::objective`] and the searches of [`bridges::search`] and
-//! [`layered`]; it reads floats as the exact rationals they are, reports every violation at once, and verifies certified
-//! bounds itself.
+//! [`crate::problem`], the definition of the figures in [`crate::objective`] and the searches for bridges ([`Ground`])
+//! and layer by layer ([`layered`]); it reads floats as the exact rationals they are, reports every violation at once, and
+//! verifies certified bounds itself.
 //!
 //! What it promises of a [`FeasiblePlan`]: every layer is passed once and in order on every route; every stage fits
 //! its device's memory and its pool's; devices, links and times are known; the user's pins, bans and limits hold; the
@@ -9,7 +9,7 @@
 //! calls itself certified, proved here.
 
 mod beginnings;
-pub mod bridges;
+mod bridges;
 mod cases;
 mod certificate;
 mod cover;
@@ -30,6 +30,8 @@ mod violation;
 mod walk;
 mod worths;
 
+pub use bridges::BRIDGE_STEPS_MAX;
+pub use bridges::search::{BridgeSet, BridgeWay, Bridging, Ground, Stretch, UNIT};
 pub use certificate::{BoundFault, GAP_OPTIMAL_MAX, open_batches};
 pub use crossing::crossing_rates;
 pub use divided::DIVISIONS_MAX;

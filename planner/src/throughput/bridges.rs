@@ -24,8 +24,7 @@ use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
 use crate::tables::Tables;
-use isotherm_core::check::bridges::BRIDGE_STEPS_MAX;
-use isotherm_core::check::bridges::search::{BridgeSet, BridgeWay, Bridging, Ground, Stretch, UNIT};
+use isotherm_core::check::{BRIDGE_STEPS_MAX, BridgeSet, BridgeWay, Bridging, Ground, Stretch, UNIT};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most sites whose devices may pass layers alone.
