@@ -20,6 +20,7 @@ use super::covers::{Cheap, Cover, Item, cheap_covers};
 use super::network::Network;
 use super::sites::Sites;
 use super::within::Shares;
+use super::{BestFlow, Flows, NEAR, OWN, Proof};
 use crate::budget::Budget;
 use crate::formulation::program::{Program, Relation};
 use crate::formulation::solve::{SolverFault, Verdict, solve};
@@ -31,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet};
 const SITES_MAX: usize = 4;
 /// Most ways to use devices: with more, one look at a border takes too long.
 const WAYS_MAX: usize = 400;
+/// Rates looked at after the plan's own.
+const HALVINGS: usize = 6;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
 /// Steps of one search for a bridge.
@@ -463,6 +466,36 @@ impl Bridges {
         budget.did(looked * STEPS_WORK / 1000);
         (begin, found)
     }
+}
+
+/// Lowers the bound by bridges between sites.
+pub(super) fn lower(
+    flows: &Flows<'_>,
+    spans: &[Vec<Span>],
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let mut low = best.reach();
+    let sites = Sites::apart(flows.network, low.max(best.bound * 1e-3) * (1.0 + 1e-9));
+    let Some(mut search) = Bridges::new((flows.tables, flows.network), sites, spans) else { return Ok(()) };
+    let mut target = low;
+    for _ in 0..=HALVINGS {
+        if target <= 0.0 || budget.exhausted().is_some() || best.bound - low <= NEAR * low {
+            break;
+        }
+        // At the plan's own rate a look is worth much, but not all the time.
+        let own = target <= best.reach();
+        let share = if own { OWN } else { 1.0 };
+        match budget.share(share, |budget| search.impossible(target, budget))? {
+            Some(found) => {
+                best.lower(target, Proof::Bridges(found));
+                best.report(budget);
+            }
+            None => low = target,
+        }
+        target = f64::midpoint(low, best.bound);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

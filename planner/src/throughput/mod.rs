@@ -86,9 +86,8 @@ const EARLY: f64 = 0.15;
 const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
-/// The same for bridges between sites, and rates looked at by them.
+/// The same for bridges between sites.
 const BRIDGES: f64 = 0.7;
-const BRIDGES_HALVINGS: usize = 6;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -408,7 +407,7 @@ pub(crate) fn best_flow(
     }
     cross(&mut best)?;
     if proving && bridged && !best.enough(budget) {
-        budget.share(BRIDGES, |budget| by_bridges(flows, &spans, &mut best, budget))?;
+        budget.share(BRIDGES, |budget| bridges::lower(flows, &spans, &mut best, budget))?;
     }
     if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };
@@ -532,36 +531,6 @@ fn by_cases(
         }
         target = if missed { f64::midpoint(low, best.bound) } else { stride(best, low) };
         steps += 1;
-    }
-    Ok(())
-}
-
-/// Lowers the bound by bridges between sites.
-fn by_bridges(
-    flows: &Flows<'_>,
-    spans: &[Vec<Span>],
-    best: &mut BestFlow,
-    budget: &Budget<'_>,
-) -> Result<(), SolverFault> {
-    let mut low = best.reach();
-    let sites = Sites::apart(flows.network, low.max(best.bound * 1e-3) * (1.0 + 1e-9));
-    let Some(mut search) = Bridges::new((flows.tables, flows.network), sites, spans) else { return Ok(()) };
-    let mut target = low;
-    for _ in 0..=BRIDGES_HALVINGS {
-        if target <= 0.0 || budget.exhausted().is_some() || best.bound - low <= NEAR * low {
-            break;
-        }
-        // At the plan's own rate a look is worth much, but not all the time.
-        let own = target <= best.reach();
-        let share = if own { OWN } else { 1.0 };
-        match budget.share(share, |budget| search.impossible(target, budget))? {
-            Some(found) => {
-                best.lower(target, Proof::Bridges(found));
-                best.report(budget);
-            }
-            None => low = target,
-        }
-        target = f64::midpoint(low, best.bound);
     }
     Ok(())
 }
