@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Most sites whose devices may pass layers alone.
 const SITES_MAX: usize = 8;
 /// Most steps of all searches for bridges together.
-pub const BRIDGE_STEPS_MAX: u64 = 200_000_000;
+pub const BRIDGE_STEPS_MAX: u64 = 1_000_000_000;
 /// Most partial covers looked at for all cases together.
 const WORK_MAX: u64 = 10 * COVERS_MAX;
 /// Most sites, and most devices: a search goes as deep as there are devices.

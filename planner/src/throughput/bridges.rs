@@ -37,11 +37,11 @@ const HALVINGS: usize = 6;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
 /// Steps of one search for a bridge.
-const STEPS: u64 = 20_000_000;
+const STEPS: u64 = 150_000_000;
 /// Steps of the searches by which it is decided where the one for a bridge begins.
-const STEPS_TRIED: u64 = 500_000;
+const STEPS_TRIED: u64 = 2_000_000;
 /// Work of a thousand steps.
-const STEPS_WORK: u64 = 2_000;
+const STEPS_WORK: u64 = 400;
 /// Waste of the cheapest bridges, in layers, that are looked for first, and how much further each look goes.
 const WASTE_FIRST: f64 = 0.25;
 const WASTE_MORE: f64 = 1.6;
@@ -189,7 +189,7 @@ impl Bridges {
             cases.push(case);
         }
         // A part of what the checker takes: it makes the same searches, but rounds differently, and is to be quick.
-        if self.steps > BRIDGE_STEPS_MAX / 4 {
+        if self.steps > BRIDGE_STEPS_MAX / 3 {
             return Ok(None);
         }
         let (sites, classes) = (self.sites.members.clone(), self.classes.clone());
