@@ -26,6 +26,8 @@ const STRIDE: f64 = 0.02;
 const LONG: usize = 3;
 /// Sets of devices that one search may look at before plans are searched for.
 const EARLY: u64 = 60_000;
+/// Sets of devices that a search may look at for each second that is left: fewer than it does.
+const SETS_A_SECOND: f64 = 1e6;
 /// Work of looking at one set of devices.
 const SET_WORK: u64 = 20;
 /// Share by which worths make up for what the checker rounds down.
@@ -85,6 +87,8 @@ impl<'a> ByLayer<'a> {
                 rates: rates.clone(),
             };
             let devices: Vec<Alike> = counts.iter().zip(&worth).zip(&rates).map(of_kind).collect();
+            // A search asks no clock.
+            let most = budget.seconds_left().map_or(most, |left| most.min((left * SETS_A_SECOND) as u64));
             let (found, looked) = layered(&devices, all, target, most);
             budget.did(looked * SET_WORK);
             long = if matches!(found, Layered::Cheap(_) | Layered::Long) { long + 1 } else { 0 };
