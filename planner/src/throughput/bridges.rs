@@ -189,7 +189,7 @@ impl Bridges {
             cases.push(case);
         }
         // A part of what the checker takes: it makes the same searches, but rounds differently, and is to be quick.
-        if self.steps > BRIDGE_STEPS_MAX / 6 {
+        if self.steps > BRIDGE_STEPS_MAX / 8 {
             return Ok(None);
         }
         let (sites, classes) = (self.sites.members.clone(), self.classes.clone());
