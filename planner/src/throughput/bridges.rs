@@ -17,6 +17,7 @@
 
 use super::clip::Span;
 use super::covers::{Cheap, Cover, Item, cheap_covers};
+use super::layered::greatest;
 use super::network::Network;
 use super::sites::Sites;
 use super::within::Shares;
@@ -123,12 +124,7 @@ impl Bridges {
                     class.members.push(device);
                     continue;
                 }
-                let mut fastest: BTreeMap<usize, f64> = BTreeMap::new();
-                for span in &spans[kind] {
-                    let rate = fastest.entry(span.held).or_default();
-                    *rate = rate.max(span.rate);
-                }
-                let ways = fastest.into_iter().rev().collect();
+                let ways = greatest(&spans[kind]).into_iter().rev().map(|(held, rate)| (held as usize, rate)).collect();
                 classes.push((kind, Class { site, members: vec![device], ways }));
             }
         }

@@ -110,8 +110,8 @@ impl<'a> ByLayer<'a> {
     }
 }
 
-/// By number of layers.
-fn greatest(spans: &[Span]) -> Vec<(u32, f64)> {
+/// The greatest rate by number of layers held.
+pub(super) fn greatest(spans: &[Span]) -> Vec<(u32, f64)> {
     let mut rates: BTreeMap<u32, f64> = BTreeMap::new();
     for span in spans {
         if let Ok(held) = u32::try_from(span.held) {
