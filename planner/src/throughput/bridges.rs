@@ -37,8 +37,9 @@ const WAYS_MAX: usize = 400;
 const HALVINGS: usize = 6;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
-/// Steps of one search for a bridge.
-const STEPS: u64 = 150_000_000;
+/// Steps of one search for a bridge, and of all that the checker has to make again: a part of what it takes, for it rounds
+/// differently and is to be quick.
+const STEPS: u64 = BRIDGE_STEPS_MAX / 8;
 /// Steps of the searches by which it is decided where the one for a bridge begins.
 const STEPS_TRIED: u64 = 2_000_000;
 /// Work of a thousand steps.
@@ -184,8 +185,7 @@ impl Bridges {
             let Some(case) = case else { return Ok(None) };
             cases.push(case);
         }
-        // A part of what the checker takes: it makes the same searches, but rounds differently, and is to be quick.
-        if self.steps > BRIDGE_STEPS_MAX / 8 {
+        if self.steps > STEPS {
             return Ok(None);
         }
         let (sites, classes) = (self.sites.members.clone(), self.classes.clone());
