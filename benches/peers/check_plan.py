@@ -1554,72 +1554,117 @@ def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
 UNIT = 1 << 50
 
 
-def cheapest_bridge(groups, between, start, goal, below):
-    """The least that layers pay beyond 1 each, in parts of UNIT, between one that a device of site `start` passes alone and
-    the next that one of `goal` does; with no goal, up to and with the first stretch without devices of `start`. None where
-    every bridge wastes `below` or more. Groups: (site, how many devices, [(layers, rate, price)]). It takes as long as it
-    takes: the other checker refuses what takes it too many steps."""
+def paid_beside(ways, main):
+    """What devices are paid at least, in parts of UNIT, for passing so much: by 4096ths of UNIT, and never less than one is."""
+    step = UNIT // 4096
+    offers = {(-(-min(rate, main) // step), price) for *_, rate, price in ways if rate > 0}
+    if not offers:
+        return lambda much: 0 if much <= 0 else 2**64
+    least, one = [0], min(price for _, price in offers)
+    for at in range(1, 4097):
+        least.append(min(least[max(0, at - parts)] + price for parts, price in offers))
+    return lambda much: 0 if much <= 0 else max(least[min(4096, much // step)], one)
+
+
+def cheapest_bridge(groups, between, main, start, goal, below):
+    """The least that layers pay beyond 1 each, in parts of UNIT, between a main device of site `start`, one that passes more
+    than `main`, and the next main one, of `goal`; with no goal, as long as devices last that hold layers up to the first
+    stretch without devices of `start`. None where every bridge wastes `below` or more. Groups: (site, how many devices,
+    [(layers, rate, price)]). Devices that may stand beside the main one at the end pass little; all others come to their ends
+    before it begins, so what their layers waste counts once they begin. Where little is next to nothing, requests that
+    such devices pass are left out. It takes as long as it takes: the other checker refuses what takes it too many steps."""
     if below <= 0:
         return None
     ways = [(g, site, k, rate, price) for g, (site, _, slots) in enumerate(groups) for k, rate, price in slots]
     passes = lambda a, b: UNIT if a == b else between[a][b]
-    first = ((-1, start, 0, UNIT),)
-    known, queue, tick = {first: 0}, [(0, 0, first)], 1
+    pays, little = paid_beside(ways, main), UNIT - main
+    left_out = little * sum(count for _, count, _ in groups)
+    left_out = left_out if left_out <= UNIT >> 24 else 0
+    layer = main - left_out
+    each = lambda devices: max(0, sum(d[2] for d in devices) + pays(UNIT - sum(d[1] for d in devices)) - UNIT)
+
+    def wastes(devices, first):
+        """Of devices (layers, rate, price, big): what they waste as long as big ones last, and on the first layers."""
+        until = max([first] + [left for left, *_, big in devices if big])
+        ends = sorted({min(left, until) for left, *_ in devices})
+        return sum((b - a) * each([d for d in devices if d[0] >= b]) for a, b in zip([0] + ends, ends))
+
+    def choices(options, need, devices, free, room, chosen=()):
+        """All sets of options that pass what is needed and waste no more than there is room for."""
+        if need <= 0 and chosen:
+            layers = min(left for left, *_ in devices)
+            ahead = wastes(devices, layers)
+            if ahead <= room:
+                yield chosen, layers, layers * each(devices), ahead
+        options = [o for o in options if free[ways[o[0]][0]] > 0 and wastes(devices + [o[2]], 1) <= room]
+        # The cheapest that might pass it, whole groups at a time.
+        offers = {}
+        for way, rate, (_, _, price, _) in options:
+            most, least = offers.get(ways[way][0], (0, None))
+            offers[ways[way][0]] = max(most, rate), Q(price, rate) if least is None else min(least, Q(price, rate))
+        rest, paid = need, sum(d[2] for d in devices)
+        for group, (most, least) in sorted(offers.items(), key=lambda offer: offer[1][1]):
+            much = min(max(rest, 0), most * free[group])
+            rest, paid = rest - much, paid + math.floor(much * least)
+        if rest > 0 or paid - UNIT > room:
+            return
+        for i, option in enumerate(options):
+            way, rate, device = option
+            fewer = [count - (g == ways[way][0]) for g, count in enumerate(free)]
+            yield from choices(options[i:], need - rate, devices + [device], fewer, room, chosen + (option,))
+
+    first = ((-1, start, 0, UNIT, True),)
+    known, queue, tick = {first: 0}, [(0, 0, 0, first)], 1
     while queue:
-        waste, _, active = heapq.heappop(queue)
+        least, _, waste, active = heapq.heappop(queue)
         if active is None:
-            return waste
+            return least
         if known[active] < waste:
             continue
-        ended = [(site, rate) for _, site, left, rate in active if left == 0]
+        ended = [(site, rate) for _, site, left, rate, _ in active if left == 0]
         going = [entry for entry in active if entry[2] > 0]
-        need = max(0, UNIT - sum(entry[3] for entry in going))
+        need = max(0, layer - sum(entry[3] for entry in going))
         free = [count for _, count, _ in groups]
-        for way, _, _, _ in going:
+        for way, *_ in going:
             free[ways[way][0]] -= 1
         handed = [sum(min(rate, passes(a, b)) for a, rate in ended) for b in range(len(between))]
-        begins = [(i, min(way[3], handed[way[1]])) for i, way in enumerate(ways) if handed[way[1]] > 0 and way[3] > 0]
-        begins.sort(key=lambda begin: Q(ways[begin[0]][4], begin[1]))
-        takes = lambda begun: sum(min(rate, sum(min(passes(a, b), got) for b, got in begun)) for a, rate in ended)
-        # The layer that a device of the other site passes alone is no part of the bridge.
-        if not going and any(ways[way][1] == goal and rate >= UNIT and takes([(goal, rate)]) >= UNIT for way, rate in begins):
-            heapq.heappush(queue, (waste, tick, None))
+        held = lambda way, left, big: (left, min(ways[way][3], main if big else little), ways[way][4], big)
+        options = []
+        for way, (_, site, k, rate, _) in enumerate(ways):
+            for big in (False, True):
+                # Beside a main device; one that passes no more than little may always.
+                stands = goal is not None and not left_out
+                if (stands and (not big or rate > little)) or (not stands and big):
+                    device = held(way, k, big)
+                    if min(device[1], handed[site]) > 0:
+                        options.append((way, min(device[1], handed[site]), device))
+        options.sort(key=lambda option: -option[2][0])
+        arrives = any(site == goal and rate > main and min(rate, handed[site]) >= layer - little for _, site, _, rate, _ in ways)
+        if arrives and not any(big for *_, big in going):
+            heapq.heappush(queue, (waste, tick, waste, None))
             tick += 1
-        paid = sum(ways[way][4] for way, _, _, _ in going)
-        shortest = min((left for _, _, left, _ in going), default=None)
-        found, stack = [], [(0, need, paid, shortest, ())]
-        while stack:
-            at, need_, paid_, shortest_, chosen = stack.pop()
-            if need_ == 0 and chosen and waste + max(0, paid_ - UNIT) * shortest_ < below:
-                found.append((chosen, max(0, paid_ - UNIT) * shortest_, shortest_))
-            for position in range(at, len(begins)):
-                way, rate = begins[position]
-                group, _, k, _, price = ways[way]
-                if waste + max(0, paid_ + need_ * price // rate - UNIT) >= below:
-                    break
-                used = sum(ways[begins[other][0]][0] == group for other in chosen)
-                if used < free[group] and waste + max(0, paid_ + price - UNIT) < below:
-                    least = k if shortest_ is None else min(shortest_, k)
-                    stack.append((position, max(0, need_ - rate), paid_ + price, least, chosen + (position,)))
-        for chosen, wasted, layers in found:
-            begun = [(begins[i][0], ways[begins[i][0]][1], ways[begins[i][0]][2], begins[i][1]) for i in chosen]
-            if takes([(b, got) for _, b, _, got in begun]) < need or (not going and len(begun) == 1):
+        devices = [held(way, left, big) for way, _, left, _, big in going]
+        for chosen, layers, wasted, ahead in choices(options, need, devices, free, below - 1 - waste):
+            begun = [(way, ways[way][1], ways[way][2], rate, device[3]) for way, rate, device in chosen]
+            takes = lambda a: sum(min(passes(a, b), got) for _, b, _, got, _ in begun)
+            main_one = not going and len(begun) == 1 and not left_out
+            if main_one or sum(min(rate, takes(a)) for a, rate in ended) < need:
                 continue
-            after = [(way, site, left - layers, rate) for way, site, left, rate in [*going, *begun]]
-            over, total = goal is None and all(site != start for _, site, _, _ in after), waste + wasted
+            after = [(way, site, left - layers, rate, big) for way, site, left, rate, big in [*going, *begun]]
+            over = goal is None and all(site != start for _, site, *_ in after)
             after = None if over else tuple(sorted(after))
-            if total >= below or (after is not None and known.get(after, below) <= total):
-                continue
             if after is not None:
-                known[after] = total
-            heapq.heappush(queue, (total, tick, after))
+                if known.get(after, below) <= waste + wasted:
+                    continue
+                known[after] = waste + wasted
+            heapq.heappush(queue, (waste + ahead, tick, waste + wasted, after))
             tick += 1
     return None
 
 
-def bridges_prove(problem, bound, sites, cases, batch=None):
-    """Every set of sites whose devices may pass layers alone has a case, or is part of one without bridges. In each, all
-    worths are less than all layers and what bridges between its sites waste."""
+def bridges_prove(problem, bound, sites, main, cases, batch=None):
+    """Every set of sites that may have main devices, which pass more than a share `main` of the rate, has a case, or is part
+    of one without bridges. In each, all worths are less than all layers and what bridges between its sites waste."""
     above = Q(bound) * (1 + AGREE)
     if problem.limits["partial"] or above <= 0:
         return ["bridges speak of devices that pass all their layers"]
@@ -1649,56 +1694,54 @@ def bridges_prove(problem, bound, sites, cases, batch=None):
                 if rate is not None:
                     to = between[site_of[a]]
                     to[site_of[b]] = max(to[site_of[b]], share(rate))
-    able = sorted({site_of[d] for d, ways in held.items() if any(rate >= UNIT for _, rate in ways)})
     parts = lambda value: math.floor(Q(value) * UNIT)
+    if not 0.5 < main < 1 or not UNIT // 2 < parts(main) < UNIT:
+        return ["main devices pass more than half of the rate, and less than all"]
+    main = parts(main)
+    able = sorted({site_of[d] for d, ways in held.items() if any(rate > main for _, rate in ways)})
     turned = [list(row) for row in zip(*between)]
     named = []
     for case in cases:
-        alone, worths = case["alone"], case["worths"]
-        if len(set(alone)) < len(alone) or not set(alone) <= set(able) or any(set(alone) == of for of, _ in named):
+        mains, worths = case["mains"], case["worths"]
+        if len(set(mains)) < len(mains) or not set(mains) <= set(able) or any(set(mains) == of for of, _ in named):
             return ["a case is of no set of sites, or there twice"]
         if any(d not in problem.devices or not 0 <= w < 1024 for d, w in worths.items()):
             return ["a worth of a case is negative, too large or of no device"]
         worth = {d: parts(worths.get(d, 0)) for d in tables}
-        slots = {d: [(k, rate, worth[d] // k) for k, rate in ways] for d, ways in held.items()}
-        # One device of a site that passes no layer alone has another beside it.
-        beside = {d: [s for s in of if s[1] >= UNIT and site_of[d] not in alone] for d, of in slots.items()}
-        for d, of in beside.items():
-            others = [price for e in slots if e != d for _, _, price in slots[e]]
-            if others and any(price + min(others) < UNIT for _, _, price in of):
-                return ["two devices carry a layer for too little"]
-        choices = [[(Q(price), Q(rate)) for k, rate, price in of if (k, rate, price) not in beside[d]] for d, of in slots.items()]
+        # Elsewhere no device passes more than main ones pass at least.
+        clipped = {d: tuple((k, rate if site_of[d] in mains else min(rate, main)) for k, rate in ways) for d, ways in held.items()}
+        choices = [[(Q(worth[d] // k), Q(rate)) for k, rate in ways] for d, ways in clipped.items()]
         if cheap_cover([of for of in choices if of], Q(UNIT), Q(UNIT), False):
             return ["a cover costs less than 1"]
         groups = {}
         for d in tables:
-            key = (site_of[d], worth[d], held[d])
+            key = (site_of[d], worth[d], clipped[d])
             groups[key] = groups.get(key, 0) + 1
         groups = [(site, count, [(k, rate, w // k) for k, rate in ways]) for (site, w, ways), count in groups.items()]
         wastes, one = {}, 0
         for bridge in case.get("bridges", []):
             start, goal, waste = bridge["from"], bridge.get("to"), bridge["waste"]
             pair = frozenset((start, goal))
-            if start not in alone or start == goal or (goal is not None and goal not in alone) or not 0 <= waste <= min(problem.layers, 1023):
+            if start not in mains or start == goal or (goal is not None and goal not in mains) or not 0 <= waste <= min(problem.layers, 1023):
                 return ["a bridge joins no two sites of its case, or wastes less than nothing or too much"]
             if pair in wastes:
                 return ["two bridges join the same sites"]
             most = sum(held[d][-1][0] for d in tables if site_of[d] == start)
-            if goal is None and (len(alone) > 1 or most >= problem.layers):
+            if goal is None and (len(mains) > 1 or most >= problem.layers):
                 return ["a bridge leads nowhere"]
             wastes[pair] = parts(waste)
             for ways in [between] if between == turned else [between, turned]:
-                if cheapest_bridge(groups, ways, start, goal, parts(waste)) is not None:
+                if cheapest_bridge(groups, ways, main, start, goal, parts(waste)) is not None:
                     return ["a bridge wastes less than is said"]
             one = parts(waste) if goal is None else one
-        if len(alone) > 1:
-            joined, left, one = {alone[0]}, set(alone[1:]), 0
+        if len(mains) > 1:
+            joined, left, one = {mains[0]}, set(mains[1:]), 0
             while left:
                 least, nearest = min((min(wastes.get(frozenset((a, b)), 0) for b in joined), a) for a in left)
                 one, joined, left = one + least, joined | {nearest}, left - {nearest}
         if sum(worth.values()) + len(worth) >= problem.layers * UNIT + one:
             return ["the worths of a case are not less than its layers and bridges"]
-        named.append((set(alone), not case.get("bridges")))
+        named.append((set(mains), not case.get("bridges")))
     for n in range(len(able) + 1):
         for some in itertools.combinations(able, n):
             if not any(set(some) == of or (plain and set(some) <= of) for of, plain in named):
@@ -1724,7 +1767,7 @@ def rate_proves(problem, bound, evidence, batch=None):
     if evidence["kind"] == "cases":
         return cases_prove(problem, bound, evidence.get("ends", {}), evidence["cases"], batch, evidence.get("crossing"))
     if evidence["kind"] == "bridges":
-        return bridges_prove(problem, bound, evidence["sites"], evidence["cases"], batch)
+        return bridges_prove(problem, bound, evidence["sites"], evidence["main"], evidence["cases"], batch)
     return ["evidence for a batch does not speak of throughput"]
 
 

@@ -116,11 +116,14 @@ pub enum Evidence {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         crossing: Option<Crossing>,
     },
-    /// Throughput: where devices of several sites pass layers alone, the layers between cost more than worths leave.
+    /// Throughput: between layers of which devices of different sites pass nearly everything lie others that cost more than
+    /// worths leave.
     Bridges {
         /// Names of the devices of each site; each device that may hold a stage is in one of them.
         sites: Vec<Vec<String>>,
-        /// Which sites have devices that pass layers alone, every possibility.
+        /// A device that passes more than this share of the rate, from a half to 1, is a main one.
+        main: f64,
+        /// Which sites have main devices, every possibility.
         cases: Vec<BridgeCase>,
     },
     /// Throughput: evidence for each batch in which requests may go round; none for those that Little's law rules out at
@@ -239,11 +242,11 @@ pub enum Case {
     },
 }
 
-/// Worths and bridges for the plans in which devices of certain sites, and of no others, pass some layer alone.
+/// Worths and bridges for the plans in which certain sites, and no others, have main devices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BridgeCase {
     /// Positions of these sites.
-    pub alone: Vec<u32>,
+    pub mains: Vec<u32>,
     /// Worth of one device, in layers, by device name.
     pub worths: BTreeMap<String, f64>,
     /// What it takes to get from one of these sites to another; without any, the case speaks for all smaller sets too.
@@ -251,7 +254,7 @@ pub struct BridgeCase {
     pub bridges: Vec<Bridge>,
 }
 
-/// The layers between two that devices of different sites pass alone.
+/// The layers between main devices of different sites.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bridge {
     /// Position of a site.

@@ -377,7 +377,7 @@ fn bridged(tables: &Tables<'_>, found: &bridges::Proved) -> Evidence {
         of_class.flat_map(|(class, &worth)| class.members.iter().map(move |device| (name(device), worth))).collect()
     };
     let case = |case: &bridges::Case| BridgeCase {
-        alone: case.alone.iter().map(|&site| position(site)).collect(),
+        mains: case.mains.iter().map(|&site| position(site)).collect(),
         worths: worths(case),
         bridges: case
             .bridges
@@ -387,6 +387,7 @@ fn bridged(tables: &Tables<'_>, found: &bridges::Proved) -> Evidence {
     };
     Evidence::Bridges {
         sites: found.sites.iter().map(|site| site.iter().map(name).collect()).collect(),
+        main: found.main,
         cases: found.cases.iter().map(case).collect(),
     }
 }

@@ -1,29 +1,28 @@
 //! Throughput bounds from bridges between sites.
 //!
 //! A plan is slowed to the rate `F0` in question. Devices are divided into sites; what one device hands over to one of
-//! another site is at most what the fastest way between the two sites carries. A device passes a layer *alone* where no
-//! other passes tokens of it.
+//! another site is at most what the fastest way between the two sites carries. A *main* device passes more than a share `m` of
+//! the rate, more than half of it: no layer has two.
 //!
-//! All plans are divided by the sites whose devices pass some layer alone: a case for each set `S` of sites. As in
-//! [`super::worths`], a device of worth `u >= 0` that holds `k` layers pays `u / k` on each of them. In a case (a) all devices
-//! that pass a layer pay at least 1 on it, whatever they are, unless it is one device of a site that is not in `S`: there is
-//! no such layer. What they pay beyond 1 is *wasted*. Then all layers collect their number and what is wasted, while devices
-//! pay no more than all worths.
+//! All plans are divided by the sites that have main devices: a case for each set `S` of sites. As in [`super::worths`], a
+//! device of worth `u >= 0` that holds `k` layers pays `u / k` on each of them. In a case, where devices of sites that are not in
+//! `S` pass no more than `m F0`, (a) all devices that pass a layer pay at least 1 on it. What they pay beyond 1 is *wasted*. Then
+//! all layers collect their number and what is wasted, while devices pay no more than all worths.
 //!
-//! *Bridges.* With partial inference forbidden, each device that begins gets all its tokens from devices that end at its
-//! first layer. So where the last of some layers that one device passes alone is followed by others, that device ends
-//! there, and one that is first to pass a layer alone begins at it. Let devices of `a` and `b` in `S` pass layers alone, and look at two such layers between which nothing passes
-//! a layer alone: the layers between them are a bridge from `a` to `b`. Where ways are slow a bridge wastes something: a
-//! search over what may be active side by side tells how little ([`search`]). Bridges of a plan have no layer in common and
-//! join all of `S`. So all layers waste at least what a spanning tree of least sum does. Where `S` is one site whose devices
-//! together hold fewer layers than there are, there is a layer without any of them, and so a bridge to such a layer. Where
-//! (b) all worths add to less than the number of layers and that sum, no plan of the case reaches `F0`.
+//! *Bridges.* Let devices of `a` and `b` in `S` be main ones, and none between them: the layers between are a bridge from `a` to
+//! `b`. With partial inference forbidden, each device that begins gets all its requests from devices that end at its first
+//! layer. Where ways are slow a bridge wastes something: a search over what may be active side by side tells how little
+//! ([`search`]). Bridges of a plan have no layer in common and join all of `S`. So all layers waste at least what a spanning
+//! tree of least sum does. Where `S` is one site whose devices together hold fewer layers than there are, there is a layer without
+//! any of them, and so a bridge to such a layer. Where (b) all worths add to less than the number of layers and that sum, no
+//! plan of the case reaches `F0`.
 //!
 //! A plan read backwards is one on reversed ways. So one end of each bridge is named as where the search begins, and where
 //! ways differ by direction it is made for both.
 //!
 //! A case without bridges proves its set and every smaller one: (a) asks for more the larger the set.
 
+mod choice;
 pub mod search;
 
 use super::certificate::BoundFault;
@@ -37,10 +36,10 @@ use num_traits::{Signed, ToPrimitive};
 use search::{BridgeSet, BridgeWay, Ground, UNIT};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most sites whose devices may pass layers alone.
+/// Most sites that may have main devices.
 const SITES_MAX: usize = 8;
 /// Most steps of all searches for bridges together.
-pub const BRIDGE_STEPS_MAX: u64 = 1_000_000_000;
+pub const BRIDGE_STEPS_MAX: u64 = 60_000_000;
 /// Most partial covers looked at for all cases together.
 const WORK_MAX: u64 = 10 * COVERS_MAX;
 /// Most sites, and most devices: a search goes as deep as there are devices.
@@ -58,6 +57,12 @@ pub enum BridgeFault {
     /// A bound that is none.
     #[error("bridges prove nothing for a bound of 0 or less")]
     Bound,
+    /// A share that is none, or that two devices of a layer may have.
+    #[error("main devices are said to pass more than {main} of the rate; it must be more than a half and less than 1")]
+    Main {
+        /// The share.
+        main: f64,
+    },
     /// A site without devices.
     #[error("site {site} of the bridges has no devices; leave it out")]
     Empty {
@@ -73,7 +78,7 @@ pub enum BridgeFault {
         what: &'static str,
     },
     /// Some plans belong to no case.
-    #[error("no case speaks of plans in which devices of the sites {sites:?}, and of no others, pass layers alone")]
+    #[error("no case speaks of plans in which the sites {sites:?}, and no others, have main devices")]
     Missing {
         /// Positions of the sites.
         sites: Vec<usize>,
@@ -114,6 +119,8 @@ pub enum BridgeFault {
 pub(super) struct Claim<'a> {
     /// Names of the devices of each site.
     pub sites: &'a [Vec<String>],
+    /// Share of the rate that main devices pass more than.
+    pub main: f64,
     /// The cases.
     pub cases: &'a [BridgeCase],
     /// The batch that it speaks of; all where none is named.
@@ -138,7 +145,9 @@ struct Verification<'a> {
     problem: &'a PlacementProblem,
     groups: Vec<Group>,
     between: Vec<Vec<u64>>,
-    /// Sites of which some device may pass a layer alone, in rising order.
+    /// What main devices pass more than, in parts of the rate.
+    main: u64,
+    /// Sites of which some device may be a main one, in rising order.
     able: Vec<usize>,
     work: u64,
     steps: u64,
@@ -178,6 +187,8 @@ fn proved(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Resul
     if !above.is_positive() {
         return Err(BridgeFault::Bound.into());
     }
+    let main = parts(claim.main).filter(|&main| UNIT / 2 < main && main < UNIT);
+    let main = main.ok_or(BridgeFault::Main { main: claim.main })?;
     let count = claim.sites.len();
     if count > SITES_ALL_MAX {
         return Err(BoundFault::TooLarge { what: "sites", count: count as u128, max: SITES_ALL_MAX as u128 });
@@ -212,15 +223,15 @@ fn proved(problem: &PlacementProblem, above: &Exact, claim: &Claim<'_>) -> Resul
     if count > DEVICES_MAX {
         return Err(BoundFault::TooLarge { what: "devices", count: count as u128, max: DEVICES_MAX as u128 });
     }
-    let enough = |group: &&Group| group.ways.iter().any(|(_, rate)| *rate >= UNIT);
+    let enough = |group: &&Group| group.ways.iter().any(|(_, rate)| *rate > main);
     let able: BTreeSet<usize> = groups.iter().filter(enough).map(|group| group.site).collect();
     if able.len() > SITES_MAX {
-        let (what, count, max) = ("sites whose devices may pass layers alone", able.len() as u128, SITES_MAX as u128);
+        let (what, count, max) = ("sites that may have main devices", able.len() as u128, SITES_MAX as u128);
         return Err(BoundFault::TooLarge { what, count, max });
     }
     let between = between(problem, above, &groups, claim.sites.len());
     let able = able.into_iter().collect();
-    let mut verification = Verification { problem, groups, between, able, work: 0, steps: 0 };
+    let mut verification = Verification { problem, groups, between, main, able, work: 0, steps: 0 };
     verification.cases(claim.cases)
 }
 
@@ -244,9 +255,9 @@ impl Verification<'_> {
         let mut named: Vec<(BTreeSet<usize>, bool)> = Vec::new();
         for (position, case) in cases.iter().enumerate() {
             let fault = |what| BoundFault::from(BridgeFault::Case { case: position, what });
-            let sites: BTreeSet<usize> = case.alone.iter().map(|&site| site as usize).collect();
-            if sites.len() < case.alone.len() || !sites.iter().all(|site| self.able.contains(site)) {
-                return Err(fault("it must name sites whose devices can pass a layer alone, each once"));
+            let sites: BTreeSet<usize> = case.mains.iter().map(|&site| site as usize).collect();
+            if sites.len() < case.mains.len() || !sites.iter().all(|site| self.able.contains(site)) {
+                return Err(fault("it must name sites that can have main devices, each once"));
             }
             if named.iter().any(|(known, _)| *known == sites) {
                 return Err(fault("there is a case of the same sites before it"));
@@ -265,7 +276,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    fn case(&mut self, position: usize, case: &BridgeCase, alone: &BTreeSet<usize>) -> Result<(), BoundFault> {
+    fn case(&mut self, position: usize, case: &BridgeCase, mains: &BTreeSet<usize>) -> Result<(), BoundFault> {
         let mut worth_of: BTreeMap<DeviceId, f64> = BTreeMap::new();
         for (name, &worth) in &case.worths {
             let device = self.problem.graph.find(name).filter(|_| parts(worth).is_some());
@@ -284,44 +295,44 @@ impl Verification<'_> {
             let worths = by_worth.into_iter().map(|(bits, devices)| (f64::from_bits(bits), devices));
             alike.extend(worths.map(|(worth, devices)| Alike { group, worth, devices }));
         }
-        let ground = self.ground(&alike);
-        let (claims, wasted) = self.claims((position, case), alone)?;
+        let ground = self.ground(&alike, mains);
+        let (claims, wasted) = self.claims((position, case), mains)?;
         let least = (u128::from(self.problem.layers()) << UNIT.trailing_zeros()) + wasted;
         if sum >= least {
             let (sum, least) = (as_float(sum), as_float(least));
             return Err(BridgeFault::Sum { case: position, sum, least }.into());
         }
         // Searches last, for they take longest.
-        self.covers(position, alone, (&alike, &ground))?;
+        self.covers(position, (&alike, &ground))?;
         self.bridges(position, &claims, &ground)
     }
 
-    /// What devices pass and pay.
-    fn ground(&self, alike: &[Alike]) -> Ground {
+    /// What devices pass and pay where certain sites have main devices, and no others.
+    fn ground(&self, alike: &[Alike], mains: &BTreeSet<usize>) -> Ground {
         let set = |Alike { group, worth, devices }: &Alike| {
             let Group { site, ref ways, .. } = self.groups[*group];
             let worth = parts(*worth).unwrap_or(0);
-            let way = |&(layers, rate): &(u32, u64)| BridgeWay { layers, rate, price: worth / u64::from(layers) };
+            let most = if mains.contains(&site) { UNIT } else { self.main };
+            let way = |&(layers, rate): &(u32, u64)| BridgeWay {
+                layers,
+                rate: rate.min(most),
+                price: worth / u64::from(layers),
+            };
             BridgeSet { site, free: devices.len(), ways: ways.iter().map(way).collect() }
         };
-        Ground { sets: alike.iter().map(set).collect(), between: self.between.clone() }
+        Ground { main: self.main, sets: alike.iter().map(set).collect(), between: self.between.clone() }
     }
 
-    /// That all devices that pass a layer pay at least 1, but for one device of a site that passes none alone.
-    fn covers(
-        &mut self,
-        case: usize,
-        alone: &BTreeSet<usize>,
-        (alike, ground): (&[Alike], &Ground),
-    ) -> Result<(), BoundFault> {
-        let every: Vec<(usize, usize)> = ground
+    /// That all devices that pass a layer pay at least 1.
+    fn covers(&mut self, case: usize, (alike, ground): (&[Alike], &Ground)) -> Result<(), BoundFault> {
+        let slots: Vec<(usize, usize)> = ground
             .sets
             .iter()
             .enumerate()
             .flat_map(|(set, of)| (0..of.ways.len()).map(move |way| (set, way)))
             .collect();
-        if every.len() > SLOTS_MAX {
-            let (what, count, max) = ("ways to use devices on a layer", every.len() as u128, SLOTS_MAX as u128);
+        if slots.len() > SLOTS_MAX {
+            let (what, count, max) = ("ways to use devices on a layer", slots.len() as u128, SLOTS_MAX as u128);
             return Err(BoundFault::TooLarge { what, count, max });
         }
         let of = |(set, way): (usize, usize)| ground.sets[set].ways[way];
@@ -329,19 +340,6 @@ impl Verification<'_> {
             let device = &self.problem.graph.device(alike[set].devices[0]).name;
             format!("{device} with {} layers", of((set, way)).layers)
         };
-        let cheap = |cover: Vec<String>| Err(BridgeFault::Cheap { case, cover }.into());
-        // Devices that can pass everything and never do so alone have another beside them.
-        let beside =
-            |&(set, way): &(usize, usize)| of((set, way)).rate >= UNIT && !alone.contains(&ground.sets[set].site);
-        let (held, slots): (Vec<_>, Vec<_>) = every.iter().copied().partition(beside);
-        for slot in held {
-            let others = every.iter().copied().filter(|other| other.0 != slot.0 || ground.sets[slot.0].free > 1);
-            if let Some(other) = others.min_by_key(|&other| of(other).price)
-                && of(slot).price.saturating_add(of(other).price) < UNIT
-            {
-                return cheap(vec![name(slot), name(other)]);
-            }
-        }
         let figures = Figures {
             rates: slots.iter().map(|&slot| u128::from(of(slot).rate)).collect(),
             prices: slots.iter().map(|&slot| u128::from(of(slot).price)).collect(),
@@ -356,14 +354,15 @@ impl Verification<'_> {
         self.work += search.looked;
         let Some(chosen) = found? else { return Ok(()) };
         let used = slots.iter().zip(chosen).filter(|(_, count)| *count > 0);
-        cheap(used.map(|(&slot, count)| format!("{count} x {}", name(slot))).collect())
+        let cover = used.map(|(&slot, count)| format!("{count} x {}", name(slot))).collect();
+        Err(BridgeFault::Cheap { case, cover }.into())
     }
 
     /// The bridges of a case, with what each is said to waste, in parts; and what that makes of all together.
     fn claims(
         &self,
         (position, case): (usize, &BridgeCase),
-        alone: &BTreeSet<usize>,
+        mains: &BTreeSet<usize>,
     ) -> Result<(Vec<Claimed>, u128), BoundFault> {
         let mut claims: Vec<Claimed> = Vec::new();
         let mut wastes: BTreeMap<(usize, Option<usize>), u64> = BTreeMap::new();
@@ -372,10 +371,10 @@ impl Verification<'_> {
             let (from, to) = (bridge.from as usize, bridge.to.map(|to| to as usize));
             let waste = parts(bridge.waste).filter(|_| bridge.waste <= f64::from(self.problem.layers()));
             let waste = waste.ok_or_else(|| fault("a bridge must waste 0 or more, and no more than all layers"))?;
-            if !alone.contains(&from) || to.is_some_and(|to| to == from || !alone.contains(&to)) {
+            if !mains.contains(&from) || to.is_some_and(|to| to == from || !mains.contains(&to)) {
                 return Err(fault("a bridge must join two of its sites"));
             }
-            if to.is_none() && (alone.len() > 1 || self.held(from) >= self.problem.layers()) {
+            if to.is_none() && (mains.len() > 1 || self.held(from) >= self.problem.layers()) {
                 return Err(fault("a bridge may lead nowhere only from the one site, if that cannot hold all layers"));
             }
             let joined = to.map_or((from, None), |to| (from.min(to), Some(from.max(to))));
@@ -384,8 +383,8 @@ impl Verification<'_> {
             }
             claims.push((from, to, waste));
         }
-        let sum = if alone.len() > 1 {
-            spanning(alone, &wastes)
+        let sum = if mains.len() > 1 {
+            spanning(mains, &wastes)
         } else {
             wastes.values().map(|&waste| u128::from(waste)).sum()
         };

@@ -444,8 +444,8 @@ fn rate(
         Evidence::Cases { ends, cases, crossing } => {
             return Some(cases::prove(problem, above, &cases::Claim { ends: *ends, cases, crossing, batch }));
         }
-        Evidence::Bridges { sites, cases } => {
-            return Some(bridges::prove(problem, above, &bridges::Claim { sites, cases, batch }));
+        Evidence::Bridges { sites, main, cases } => {
+            return Some(bridges::prove(problem, above, &bridges::Claim { sites, main: *main, cases, batch }));
         }
         Evidence::LayerByLayer { worths } => return Some(layered::prove(problem, above, worths, batch)),
         Evidence::DeviceWorths { worths } => worths::Claim { worths, ends: EndWeights::default(), sites: &[], batch },

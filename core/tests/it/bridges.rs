@@ -5,6 +5,9 @@ use isotherm_core::plan::{Bridge, BridgeCase, Evidence, Plan, Status};
 use isotherm_core::problem::{Objective, PlacementProblem};
 use isotherm_core::units::TokensPerSecond;
 
+/// Main devices pass nearly everything.
+const MAIN: f64 = 1.0 - 1.0 / (1_u64 << 36) as f64;
+
 /// Six layers, and devices that hold so many at most at a rate; the way from one to another carries so much.
 fn cluster(held: &[(&str, u32, f64)], way: &dyn Fn(&str, &str) -> f64) -> PlacementProblem {
     let model = model(6);
@@ -33,17 +36,17 @@ fn apart(way: f64, back: f64) -> PlacementProblem {
     cluster(&[("a", 2, 10.0), ("p", 1, 10.0), ("q", 1, 10.0), ("b", 2, 10.0)], &between)
 }
 
-fn case(alone: &[u32], [a, p, q, b]: [f64; 4], bridges: &[(u32, Option<u32>, f64)]) -> BridgeCase {
+fn case(mains: &[u32], [a, p, q, b]: [f64; 4], bridges: &[(u32, Option<u32>, f64)]) -> BridgeCase {
     let named = [("a", a), ("p", p), ("q", q), ("b", b)];
     let bridge = |&(from, to, waste): &(u32, Option<u32>, f64)| Bridge { from, to, waste };
     BridgeCase {
-        alone: alone.to_vec(),
+        mains: mains.to_vec(),
         worths: named.map(|(name, worth)| (name.to_owned(), worth)).into(),
         bridges: bridges.iter().map(bridge).collect(),
     }
 }
 
-/// Where `b` passes no layer alone its worth is not needed, nor where none of site 0 does most of theirs. Where both sites do,
+/// Where `b` is no main device its worth is not needed, nor where none of site 0 is most of theirs. Where both sites have some,
 /// `p` and `q` stand side by side between them: that wastes a layer.
 fn cases() -> Vec<BridgeCase> {
     vec![
@@ -61,7 +64,7 @@ fn sites() -> Vec<Vec<String>> {
 pub fn by_bridges() -> (PlacementProblem, Plan) {
     let problem = apart(5.0, 5.0);
     let mut plan = chain(&problem, &[("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6)]);
-    certify(&mut plan, 5.0, Evidence::Bridges { sites: sites(), cases: cases() });
+    certify(&mut plan, 5.0, Evidence::Bridges { sites: sites(), main: MAIN, cases: cases() });
     (problem, plan)
 }
 
@@ -78,7 +81,7 @@ pub fn by_a_bridge_to_nowhere() -> (PlacementProblem, Plan) {
     let problem = halves(4.0);
     let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
     let mut plan = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
-    certify(&mut plan, 8.0, Evidence::Bridges { sites: halved(), cases: nowhere(&[(0, None, 1.0)]) });
+    certify(&mut plan, 8.0, Evidence::Bridges { sites: halved(), main: MAIN, cases: nowhere(&[(0, None, 1.0)]) });
     (problem, plan)
 }
 
@@ -100,7 +103,7 @@ fn nowhere(bridges: &[(u32, Option<u32>, f64)]) -> Vec<BridgeCase> {
 fn tried(plan: &Plan, problem: &PlacementProblem, sites: Vec<Vec<String>>, cases: Vec<BridgeCase>) -> String {
     let mut plan = plan.clone();
     let bound = plan.certificate.as_ref().and_then(|certificate| certificate.bound).expect("stated");
-    certify(&mut plan, bound, Evidence::Bridges { sites, cases });
+    certify(&mut plan, bound, Evidence::Bridges { sites, main: MAIN, cases });
     plan.status = Status::Feasible;
     plan.check(problem).map_or_else(|violations| format!("{violations:?}"), |_| "holds".into())
 }
@@ -156,6 +159,17 @@ fn bridges_prove_that_a_slow_way_binds_and_no_change_goes_unnoticed() {
     for (what, found) in refused {
         assert!(found.contains(what), "{what}: {found}");
     }
+    for main in [0.5, 1.0, 1.5, f64::NAN] {
+        let mut plan = plan.clone();
+        certify(&mut plan, 5.0, Evidence::Bridges { sites: sites(), main, cases: cases() });
+        let found = format!("{:?}", plan.check(&problem).expect_err("no share of main devices"));
+        assert!(found.contains("Main"), "{found}");
+    }
+    // Where main devices pass a little less, the way carries what one has to hand over.
+    let mut less = plan.clone();
+    certify(&mut less, 5.0, Evidence::Bridges { sites: sites(), main: 0.9, cases: cases() });
+    let found = format!("{:?}", less.check(&problem).expect_err("no bridge is needed"));
+    assert!(found.contains("Waste"), "{found}");
     // A way back that is slower still changes nothing.
     assert_eq!(on(5.0, 4.0), "holds");
     let mut partial = problem.clone();
@@ -164,7 +178,7 @@ fn bridges_prove_that_a_slow_way_binds_and_no_change_goes_unnoticed() {
 }
 
 #[test]
-fn a_bridge_from_the_only_site_with_layers_passed_alone_leads_to_where_none_of_it_is_used() {
+fn a_bridge_from_the_only_site_with_main_devices_leads_to_where_none_of_it_is_used() {
     let (problem, plan) = by_a_bridge_to_nowhere();
     assert_eq!(plan.objective_value, Some(8.0));
     plan.clone().check(&problem).expect("proved");

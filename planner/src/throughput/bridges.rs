@@ -1,9 +1,10 @@
-//! Bounds by bridges: between layers that devices of different sites pass alone lie others that cost more.
+//! Bounds by bridges: between layers of which devices of different sites pass nearly all requests lie others that cost more.
 //!
 //! Where ways between sites are slow, no device can hand everything over to one of another site: several must stand side by
 //! side before the border, or after it, or both, and side by side devices hold less for their worth. Plain worths know
-//! nothing of that. Here plans are divided by which sites have devices that pass layers alone (see the checker's `bridges`
-//! for the proof), and in each case worths and wastes `z` of the bridges between those sites are found together:
+//! nothing of that. Here plans are divided by which sites have main devices, which pass more than some share of the rate (see the
+//! checker's `bridges` for the proof), and in each case worths and wastes `z` of the bridges between those sites are found
+//! together:
 //!
 //! ```text
 //! max  t - sum of u_c N_c
@@ -29,19 +30,23 @@ use crate::tables::Tables;
 use isotherm_core::check::{BRIDGE_STEPS_MAX, BridgeSet, BridgeWay, Bridging, Ground, Stretch, UNIT};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Most sites whose devices may pass layers alone.
+/// Most sites that may have main devices.
 const SITES_MAX: usize = 4;
 /// Most ways to use devices: with more, one look at a border takes too long.
 const WAYS_MAX: usize = 400;
+/// Share of the time left that is for one rate.
+const TARGET: f64 = 0.4;
 /// Rates looked at after the plan's own.
 const HALVINGS: usize = 6;
 /// Most rounds of one case.
 const ROUNDS_MAX: usize = 200;
 /// Steps of one search for a bridge, and of all that the checker has to make again: a part of what it takes, for it rounds
 /// differently and is to be quick.
-const STEPS: u64 = BRIDGE_STEPS_MAX / 8;
+const STEPS: u64 = BRIDGE_STEPS_MAX / 3;
+/// Steps of one search, few at first, and the share of the time left for such searches.
+const LIMITS: [(u64, f64); 2] = [(STEPS / 20, 0.5), (STEPS, 1.0)];
 /// Steps of the searches by which it is decided where the one for a bridge begins.
-const STEPS_TRIED: u64 = 2_000_000;
+const STEPS_TRIED: u64 = 200_000;
 /// Work of a thousand steps.
 const STEPS_WORK: u64 = 400;
 /// Waste of the cheapest bridges, in layers, that are looked for first, and how much further each look goes.
@@ -56,9 +61,11 @@ const DEAR: f64 = 1e-6;
 /// The share that suffices.
 const MARGIN: f64 = 1e-9;
 /// What makes up for rounding.
-const ROUNDING: f64 = 1e-11;
+const ROUNDING: f64 = 1e-12;
 /// Parts of a rate that make up for it.
 const PARTS: u64 = 8;
+/// Shares of the rate that main devices may be said to pass more than.
+const MAIN: [f64; 3] = [1.0 - 1.0 / (1_u64 << 36) as f64, 0.9, 0.8];
 
 /// Devices of one kind at one site.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,11 +77,11 @@ pub(crate) struct Class {
     ways: Vec<(usize, f64)>,
 }
 
-/// What proves a case: the sites whose devices pass layers alone, worths by class, and bridges.
+/// What proves a case: the sites that have main devices, worths by class, and bridges.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Case {
     /// Positions of the sites.
-    pub alone: Vec<usize>,
+    pub mains: Vec<usize>,
     /// By class.
     pub worths: Vec<f64>,
     /// Where a bridge begins and ends, and the layers that it wastes at least.
@@ -92,8 +99,12 @@ pub(crate) struct Proved {
     pub classes: Vec<Class>,
     /// The cases.
     pub cases: Vec<Case>,
+    /// Share of the rate that a main device passes more than.
+    pub main: f64,
 }
 
+/// What each class pays, and how much of that is no waste.
+type Row = (BTreeMap<usize, f64>, f64);
 /// Two sites, or one and nowhere.
 type Edge = (usize, Option<usize>);
 
@@ -104,11 +115,15 @@ pub(crate) struct Bridges {
     /// Fastest way from one site to another.
     fastest: Vec<Vec<f64>>,
     layers: usize,
+    /// Share of the rate that a main device passes more than; one of [`MAIN`].
+    main: f64,
     known: Vec<Cover>,
-    /// Where the search for a bridge begins, by what it joins.
+    /// Where the search for a bridge begins, by what it joins, for this share.
     begins: BTreeMap<Edge, Edge>,
     /// Steps that the checker needs for what is proved.
     steps: u64,
+    /// Steps of one search, at most.
+    limit: u64,
 }
 
 impl Bridges {
@@ -138,12 +153,23 @@ impl Bridges {
         };
         let fastest = sites.members.iter().map(|a| sites.members.iter().map(|b| between(a, b)).collect()).collect();
         let (known, begins) = (Vec::new(), BTreeMap::new());
-        (count <= WAYS_MAX).then_some(Self { classes, sites, fastest, layers: network.layers, known, begins, steps: 0 })
+        (count <= WAYS_MAX).then_some(Self {
+            classes,
+            sites,
+            fastest,
+            layers: network.layers,
+            main: MAIN[0],
+            known,
+            begins,
+            steps: 0,
+            limit: STEPS,
+        })
     }
 
-    /// Sites of which some device passes a rate alone.
+    /// Sites of which some device may be a main one.
     fn able(&self, rate: f64) -> BTreeSet<usize> {
-        self.classes.iter().filter(|class| class.ways.iter().any(|way| way.1 >= rate)).map(|class| class.site).collect()
+        let main = rate * self.main * (1.0 - ROUNDING);
+        self.classes.iter().filter(|class| class.ways.iter().any(|way| way.1 >= main)).map(|class| class.site).collect()
     }
 
     /// Whether bridges may prove something of a rate.
@@ -151,8 +177,18 @@ impl Bridges {
         (1..=SITES_MAX).contains(&self.able(rate).len())
     }
 
-    /// Cases that prove a rate impossible; none where that was not found.
-    pub fn impossible(&mut self, rate: f64, budget: &Budget<'_>) -> Result<Option<Proved>, SolverFault> {
+    /// Cases that prove a rate impossible, main devices being those that pass more than some share of it; none where that was
+    /// not found, by searches of so many steps each.
+    pub fn impossible(
+        &mut self,
+        rate: f64,
+        (main, limit): (f64, u64),
+        budget: &Budget<'_>,
+    ) -> Result<Option<Proved>, SolverFault> {
+        if main != self.main {
+            (self.main, self.begins) = (main, BTreeMap::new());
+        }
+        self.limit = limit;
         // The checker asks a billionth above the bound stated.
         let at = rate * (1.0 + 1e-9);
         if !self.useful(at) {
@@ -160,10 +196,12 @@ impl Bridges {
         }
         for (c, class) in self.classes.iter().enumerate() {
             for (way, &(_, rate)) in class.ways.iter().enumerate() {
-                let needed = (at / rate.min(at)).ceil() as usize;
-                let cover = Cover::from([((c, way), needed)]);
-                if needed <= class.members.len() && !self.known.contains(&cover) {
-                    self.known.push(cover);
+                for top in [at, at * self.main] {
+                    let needed = (at / rate.min(top)).ceil() as usize;
+                    let cover = Cover::from([((c, way), needed)]);
+                    if needed <= class.members.len() && !self.known.contains(&cover) {
+                        self.known.push(cover);
+                    }
                 }
             }
         }
@@ -175,13 +213,13 @@ impl Bridges {
         // What no bridge helps with first, then the hardest.
         sets.sort_by_key(|set| (!set.is_empty(), std::cmp::Reverse(set.len())));
         let mut cases: Vec<Case> = Vec::new();
-        for alone in sets {
-            let part_of = |case: &Case| case.bridges.is_empty() && alone.iter().all(|site| case.alone.contains(site));
+        for mains in sets {
+            let part_of = |case: &Case| case.bridges.is_empty() && mains.iter().all(|site| case.mains.contains(site));
             if cases.iter().any(part_of) {
                 continue;
             }
-            let plain = self.case(at, &alone, false, budget)?;
-            let case = if plain.is_none() && !alone.is_empty() { self.case(at, &alone, true, budget)? } else { plain };
+            let plain = self.case(at, &mains, false, budget)?;
+            let case = if plain.is_none() && !mains.is_empty() { self.case(at, &mains, true, budget)? } else { plain };
             let Some(case) = case else { return Ok(None) };
             cases.push(case);
         }
@@ -189,21 +227,40 @@ impl Bridges {
             return Ok(None);
         }
         let (sites, classes) = (self.sites.members.clone(), self.classes.clone());
-        Ok(Some(Proved { bound: rate, sites, classes, cases }))
+        Ok(Some(Proved { bound: rate, sites, classes, cases, main: self.main }))
+    }
+
+    /// Cases that prove a rate impossible, by one of these shares of main devices; what proves it comes first then.
+    fn tried(
+        &mut self,
+        rate: f64,
+        mains: &mut [f64],
+        limit: u64,
+        budget: &Budget<'_>,
+    ) -> Result<Option<Proved>, SolverFault> {
+        for i in 0..mains.len() {
+            let share = if i + 1 < mains.len() { 0.5 } else { 1.0 };
+            let found = budget.share(share, |budget| self.impossible(rate, (mains[i], limit), budget))?;
+            if found.is_some() {
+                mains[..=i].rotate_right(1);
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 
     /// What may be joined in a case, and the spanning trees, by position.
-    fn edges(&self, alone: &[usize]) -> (Vec<Edge>, Vec<Vec<usize>>) {
-        if let [site] = *alone {
+    fn edges(&self, mains: &[usize]) -> (Vec<Edge>, Vec<Vec<usize>>) {
+        if let [site] = *mains {
             let of_site = self.classes.iter().filter(|class| class.site == site);
             let held: usize = of_site.map(|class| class.members.len() * class.ways[0].0).sum();
             return if held < self.layers { (vec![(site, None)], vec![vec![0]]) } else { (Vec::new(), Vec::new()) };
         }
-        let pairs = alone.iter().enumerate().flat_map(|(i, &a)| alone[i + 1..].iter().map(move |&b| (a, Some(b))));
+        let pairs = mains.iter().enumerate().flat_map(|(i, &a)| mains[i + 1..].iter().map(move |&b| (a, Some(b))));
         let edges: Vec<Edge> = pairs.collect();
         let trees = (0..1_usize << edges.len()).map(|set| (0..edges.len()).filter(|i| set >> i & 1 == 1).collect());
         let spans = |tree: &Vec<usize>| {
-            let mut joined = vec![alone[0]];
+            let mut joined = vec![mains[0]];
             for _ in tree {
                 for &edge in tree {
                     let (a, Some(b)) = edges[edge] else { continue };
@@ -214,29 +271,33 @@ impl Bridges {
                     }
                 }
             }
-            tree.len() + 1 == alone.len() && joined.len() == alone.len()
+            tree.len() + 1 == mains.len() && joined.len() == mains.len()
         };
         let trees = trees.filter(spans).collect();
         (edges, trees)
     }
 
     /// Whether a known cover is one at a rate in a case.
-    fn covers(&self, cover: &Cover, rate: f64, alone: &[usize]) -> bool {
-        let rates = cover.iter().map(|(&(c, way), &n)| self.classes[c].ways[way].1.min(rate) * n as f64);
-        let single = cover.values().sum::<usize>() == 1;
-        let allowed = !single || cover.keys().all(|(c, _)| alone.contains(&self.classes[*c].site));
-        allowed && rates.sum::<f64>() >= rate * (1.0 - ROUNDING)
+    fn covers(&self, cover: &Cover, rate: f64, mains: &[usize]) -> bool {
+        let rates = cover.iter().map(|(&(c, way), &n)| self.passes(rate, mains, (c, way)) * n as f64);
+        rates.sum::<f64>() >= rate * (1.0 - ROUNDING)
+    }
+
+    /// What a device passes in a case.
+    fn passes(&self, rate: f64, mains: &[usize], (c, way): (usize, usize)) -> f64 {
+        let class = &self.classes[c];
+        class.ways[way].1.min(if mains.contains(&class.site) { rate } else { rate * self.main })
     }
 
     /// Worths and bridges of one case; none where they were not found.
     fn case(
         &mut self,
         rate: f64,
-        alone: &[usize],
+        mains: &[usize],
         bridged: bool,
         budget: &Budget<'_>,
     ) -> Result<Option<Case>, SolverFault> {
-        let (edges, trees) = if bridged { self.edges(alone) } else { (Vec::new(), Vec::new()) };
+        let (edges, trees) = if bridged { self.edges(mains) } else { (Vec::new(), Vec::new()) };
         if bridged && trees.is_empty() {
             return Ok(None);
         }
@@ -245,12 +306,12 @@ impl Bridges {
         let counts: Vec<f64> = self.classes.iter().map(|class| class.members.len() as f64).collect();
         let sum = |worths: &[f64]| -> f64 { counts.iter().zip(worths).map(|(n, u)| n * u).sum() };
         let mut most = vec![layers; edges.len()];
-        let mut rows: Vec<(usize, Vec<Stretch>)> = Vec::new();
+        let mut rows: Vec<(usize, Row)> = Vec::new();
         for _ in 0..ROUNDS_MAX {
             if budget.exhausted().is_some() {
                 return Ok(None);
             }
-            let Some(at) = self.worths(rate, alone, (&most, &rows, &trees), budget)? else { return Ok(None) };
+            let Some(at) = self.worths(rate, mains, (&most, &rows, &trees), budget)? else { return Ok(None) };
             let (worths, wastes) = (&at[..count], &at[count..]);
             let total = |wastes: &[f64]| {
                 let sums = trees.iter().map(|tree| tree.iter().map(|&edge| wastes[edge]).sum::<f64>());
@@ -261,7 +322,7 @@ impl Bridges {
                 return Ok(None);
             }
             let (worths, wastes) = (worths.to_vec(), wastes.to_vec());
-            let Some((least, new)) = self.cheapest_covers(rate, alone, &worths, budget) else { return Ok(None) };
+            let Some((least, new)) = self.cheapest_covers(rate, mains, &worths, budget) else { return Ok(None) };
             if !new.is_empty() {
                 self.known.extend(new);
                 continue;
@@ -271,10 +332,10 @@ impl Bridges {
             let mut bridges = Vec::new();
             let (before, mut missed, mut steps) = (rows.len(), false, 0);
             for (edge, &waste) in wastes.iter().enumerate().filter(|(_, waste)| **waste > WASTE_LEAST) {
-                let (begin, found) = self.cheapest_bridge(rate, edges[edge], &worths, waste, budget);
+                let (begin, found) = self.cheapest_bridge((rate, mains), edges[edge], &worths, waste, budget);
                 steps += found.looked;
                 match found.bridge {
-                    Some(bridge) => rows.push((edge, bridge)),
+                    Some(bridge) => rows.push((edge, self.row((rate, mains), &worths, &bridge))),
                     None if !found.complete => {
                         most[edge] = (found.least as f64 / UNIT as f64) * (1.0 - MARGIN);
                         missed = true;
@@ -288,10 +349,36 @@ impl Bridges {
                     .iter()
                     .map(|waste| if *waste > WASTE_LEAST { waste * (1.0 - MARGIN) } else { 0.0 })
                     .collect();
-                return Ok(below(&worths, &proved).then(|| Case { alone: alone.to_vec(), worths, bridges }));
+                return Ok(below(&worths, &proved).then(|| Case { mains: mains.to_vec(), worths, bridges }));
             }
         }
         Ok(None)
+    }
+
+    /// What a bridge wastes, as a sum of worths and what is to be subtracted: its devices pay, and what others pay for the rest
+    /// of the rate is said to be paid by the cheapest at these worths.
+    fn row(&self, (rate, mains): (f64, &[usize]), worths: &[f64], bridge: &[Stretch]) -> Row {
+        let (mut shares, mut length): Row = (BTreeMap::new(), 0.0);
+        let all = self.classes.iter().enumerate().flat_map(|(c, of)| (0..of.ways.len()).map(move |way| (c, way)));
+        let price = |(c, way): (usize, usize)| worths[c] / self.classes[c].ways[way].0 as f64;
+        let ratio = |slot: (usize, usize)| price(slot) / self.passes(rate, mains, slot);
+        let priced = all.filter(|&slot| price(slot) > 0.0);
+        let rest = priced.min_by(|&a, &b| ratio(a).total_cmp(&ratio(b)));
+        for stretch in bridge {
+            let beside = stretch.beside as f64 / UNIT as f64;
+            let paid: f64 = stretch.devices.iter().map(|&slot| price(slot)).sum();
+            // All that pass a layer pay 1 at least.
+            if paid + beside <= 1.0 {
+                continue;
+            }
+            length += f64::from(stretch.layers);
+            let rest = rest.map(|rest| (rest, beside / price(rest)));
+            for ((c, way), count) in stretch.devices.iter().map(|&slot| (slot, 1.0)).chain(rest) {
+                let share = count * f64::from(stretch.layers) / self.classes[c].ways[way].0 as f64;
+                *shares.entry(c).or_insert(0.0) += share;
+            }
+        }
+        (shares, length)
     }
 
     /// Worths by class and wastes by edge of the program so far; none where it has no solution.
@@ -299,8 +386,8 @@ impl Bridges {
     fn worths(
         &self,
         rate: f64,
-        alone: &[usize],
-        (most, rows, trees): (&[f64], &[(usize, Vec<Stretch>)], &[Vec<usize>]),
+        mains: &[usize],
+        (most, rows, trees): (&[f64], &[(usize, Row)], &[Vec<usize>]),
         budget: &Budget<'_>,
     ) -> Result<Option<Vec<f64>>, SolverFault> {
         let (count, layers) = (self.classes.len(), self.layers as f64);
@@ -313,24 +400,16 @@ impl Bridges {
             program.column(DEAR, 0.0, most, false);
         }
         let total = program.column(-1.0, 0.0, if trees.is_empty() { 0.0 } else { layers }, false);
-        for cover in self.known.iter().filter(|cover| self.covers(cover, rate, alone)) {
+        for cover in self.known.iter().filter(|cover| self.covers(cover, rate, mains)) {
             let mut terms: BTreeMap<usize, f64> = BTreeMap::new();
             for (&(c, way), &n) in cover {
                 *terms.entry(c).or_insert(0.0) += n as f64 / self.classes[c].ways[way].0 as f64;
             }
             program.row(terms.into_iter().collect(), Relation::AtLeast, 1.0);
         }
-        for (edge, bridge) in rows {
-            let mut terms: BTreeMap<usize, f64> = BTreeMap::from([(count + edge, -1.0)]);
-            let mut length = 0.0;
-            for stretch in bridge {
-                length += f64::from(stretch.layers);
-                for &(c, way) in &stretch.devices {
-                    let share = f64::from(stretch.layers) / self.classes[c].ways[way].0 as f64;
-                    *terms.entry(c).or_insert(0.0) += share;
-                }
-            }
-            program.row(terms.into_iter().collect(), Relation::AtLeast, length);
+        for (edge, (shares, length)) in rows {
+            let terms = shares.iter().map(|(&c, &share)| (c, share)).chain([(count + edge, -1.0)]);
+            program.row(terms.collect(), Relation::AtLeast, *length);
         }
         for tree in trees {
             let terms = tree.iter().map(|&edge| (count + edge, 1.0)).chain([(total, -1.0)]).collect();
@@ -347,34 +426,23 @@ impl Bridges {
     fn cheapest_covers(
         &self,
         rate: f64,
-        alone: &[usize],
+        mains: &[usize],
         worths: &[f64],
         budget: &Budget<'_>,
     ) -> Option<(f64, Vec<Cover>)> {
-        let (mut items, mut beside): (Vec<Item>, Vec<Item>) = (Vec::new(), Vec::new());
+        let mut items: Vec<Item> = Vec::new();
         for (c, class) in self.classes.iter().enumerate() {
-            for (way, &(held, of)) in class.ways.iter().enumerate() {
-                let price = worths[c] / held as f64;
-                let item = Item { key: (c, way), site: class.site, price, rate: of.min(rate), set: c };
-                let list = if of >= rate && !alone.contains(&class.site) { &mut beside } else { &mut items };
-                list.push(item);
+            for (way, &(held, _)) in class.ways.iter().enumerate() {
+                let (price, rate) = (worths[c] / held as f64, self.passes(rate, mains, (c, way)));
+                items.push(Item { key: (c, way), site: class.site, price, rate, set: c });
             }
         }
         items.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(a.key.cmp(&b.key)));
         let free: Vec<usize> = self.classes.iter().map(|class| class.members.len()).collect();
         let shares = Shares::unknown(self.sites.members.len());
-        let Cheap { mut covers, complete } = cheap_covers(&items, &free, rate, &shares, (false, 1.0), budget);
+        let Cheap { covers, complete } = cheap_covers(&items, &free, rate, &shares, (false, 1.0), budget);
         if !complete {
             return None;
-        }
-        // One that could pass everything and does not: with the cheapest other device.
-        for held in &beside {
-            let others = items.iter().chain(&beside).filter(|other| other.set != held.set || free[held.set] > 1);
-            if let Some(other) = others.min_by(|a, b| a.price.total_cmp(&b.price).then(a.key.cmp(&b.key))) {
-                let mut cover = Cover::from([(held.key, 1)]);
-                *cover.entry(other.key).or_insert(0) += 1;
-                covers.push((held.price + other.price, cover));
-            }
         }
         let least = covers.iter().map(|(price, _)| *price).fold(1.0, f64::min);
         if least <= 0.0 {
@@ -394,33 +462,35 @@ impl Bridges {
     }
 
     /// Devices, what they pay, and what passes between sites.
-    fn ground(&self, rate: f64, worths: &[f64]) -> Ground {
+    fn ground(&self, rate: f64, mains: &[usize], worths: &[f64]) -> Ground {
         let share = |of: f64| {
             let share = (of / rate).min(1.0) * UNIT as f64;
             if share > 0.0 { (share.ceil() as u64 + PARTS).min(UNIT) } else { 0 }
         };
+        let main = (self.main * UNIT as f64) as u64;
         let set = |(class, worth): (&Class, &f64)| {
             let worth = (worth * UNIT as f64).floor() as u64;
+            let most = if mains.contains(&class.site) { UNIT } else { main };
             let way = |&(held, of): &(usize, f64)| {
                 let layers = u32::try_from(held).unwrap_or(u32::MAX);
-                BridgeWay { layers, rate: share(of), price: worth / u64::from(layers) }
+                BridgeWay { layers, rate: share(of).min(most), price: worth / u64::from(layers) }
             };
             BridgeSet { site: class.site, free: class.members.len(), ways: class.ways.iter().map(way).collect() }
         };
         let between = self.fastest.iter().map(|row| row.iter().map(|&of| share(of)).collect()).collect();
-        Ground { sets: self.classes.iter().zip(worths).map(set).collect(), between }
+        Ground { main, sets: self.classes.iter().zip(worths).map(set).collect(), between }
     }
 
     /// The cheapest bridge that wastes less than `waste` layers, and where the search for it begins.
     fn cheapest_bridge(
         &mut self,
-        rate: f64,
+        (rate, mains): (f64, &[usize]),
         edge: Edge,
         worths: &[f64],
         waste: f64,
         budget: &Budget<'_>,
     ) -> (Edge, Bridging) {
-        let ground = self.ground(rate, worths);
+        let ground = self.ground(rate, mains, worths);
         let reversed = Some(ground.reversed()).filter(|reversed| *reversed != ground);
         let below = (waste * UNIT as f64) as u64;
         let stop = || budget.exhausted().is_some();
@@ -458,31 +528,49 @@ impl Bridges {
         } else {
             self.begins.get(&edge).copied().unwrap_or(edge)
         };
-        let (found, looked) = search(begin, STEPS);
+        let (found, looked) = search(begin, self.limit);
         budget.did(looked * STEPS_WORK / 1000);
         (begin, found)
     }
 }
 
-/// Lowers the bound by bridges between sites.
+/// Lowers the bound by bridges between sites; a brief look takes short searches of one kind only.
 pub(super) fn lower(
     flows: &Flows<'_>,
     spans: &[Vec<Span>],
     best: &mut BestFlow,
+    brief: bool,
     budget: &Budget<'_>,
 ) -> Result<(), SolverFault> {
-    let mut low = best.reach();
+    let low = best.reach();
     let sites = Sites::apart(flows.network, low.max(best.bound * 1e-3) * (1.0 + 1e-9));
     let Some(mut search) = Bridges::new((flows.tables, flows.network), sites, spans) else { return Ok(()) };
-    let mut target = low;
+    // What proved something comes first. Short searches find by halving where longer ones begin.
+    let mut mains = MAIN;
+    if brief {
+        return halved(&mut search, (&mut mains[..1], LIMITS[0].0), best, budget);
+    }
+    for (limit, share) in LIMITS {
+        budget.share(share, |budget| halved(&mut search, (&mut mains, limit), best, budget))?;
+    }
+    Ok(())
+}
+
+/// Looks at the plan's own rate first, then halves, by searches of so many steps each.
+fn halved(
+    search: &mut Bridges,
+    (mains, limit): (&mut [f64], u64),
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let (mut low, mut target) = (best.reach(), best.reach());
     for _ in 0..=HALVINGS {
         if target <= 0.0 || budget.exhausted().is_some() || best.bound - low <= NEAR * low {
             break;
         }
-        // At the plan's own rate a look is worth much, but not all the time.
-        let own = target <= best.reach();
-        let share = if own { OWN } else { 1.0 };
-        match budget.share(share, |budget| search.impossible(target, budget))? {
+        // At that rate a look is worth much, but not all the time.
+        let share = if target <= best.reach() { OWN } else { TARGET };
+        match budget.share(share, |budget| search.tried(target, mains, limit, budget))? {
             Some(found) => {
                 best.lower(target, Proof::Bridges(found));
                 best.report(budget);

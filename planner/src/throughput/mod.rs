@@ -87,7 +87,10 @@ const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
 /// The same for bridges between sites.
-const BRIDGES: f64 = 0.7;
+const BRIDGES: f64 = 0.6;
+/// Shares of the time for plans after each of which bridges are glanced at, and the share of what is left that a glance takes.
+const GLANCES: [f64; 2] = [0.15, 0.3];
+const GLANCE: f64 = 0.08;
 
 /// What vouches for a bound on the rate.
 #[derive(Debug, Clone, PartialEq)]
@@ -364,7 +367,7 @@ pub(crate) fn best_flow(
     let kept = match (apart, network.shared.is_empty() && !bridged) {
         (false, _) => 0.5,
         (true, true) => 0.15,
-        (true, false) => 0.3,
+        (true, false) => 0.4,
     };
     let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
     let all = left();
@@ -403,11 +406,23 @@ pub(crate) fn best_flow(
             };
             first.share(EVEN, look)?;
         }
+        // What bridges prove at once ends the search for plans early.
+        if proving && bridged && timed {
+            for share in GLANCES {
+                let mut look = |budget: &Budget<'_>| {
+                    plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), budget)
+                };
+                first.share(share, &mut look)?;
+                if !best.enough(budget) {
+                    first.share(GLANCE, |budget| bridges::lower(flows, &spans, &mut best, true, budget))?;
+                }
+            }
+        }
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &first)?;
     }
     cross(&mut best)?;
     if proving && bridged && !best.enough(budget) {
-        budget.share(BRIDGES, |budget| bridges::lower(flows, &spans, &mut best, budget))?;
+        budget.share(BRIDGES, |budget| bridges::lower(flows, &spans, &mut best, false, budget))?;
     }
     if proving && !best.enough(budget) {
         let second = if timed { Budget { remaining: Some(&most), ..*budget } } else { *budget };

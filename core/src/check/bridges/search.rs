@@ -1,9 +1,19 @@
 //! The cheapest bridge: a search over the sets of devices that pass layers side by side.
 //!
+//! A main device passes more than a share of the rate, more than a half. A bridge lies between the layers of two, none being
+//! between them. Looked at are the requests that the first of them passes, and the devices that hand those on. The main device
+//! where the bridge ends passes all but a rest of them; what stands beside it passes little itself, and passes no more on its
+//! other layers. So each device is either *small*, or comes to its end before the bridge does. Where main devices pass nearly
+//! everything, requests that small ones pass are left out instead.
+//!
 //! What is searched is looser than plans: nothing is said of where in the model a bridge lies, or of devices used up before.
 //! A device that begins gets at most what the devices that end there hand over to it, and what has to go on must find its
-//! way. All figures are whole parts, rates rounded up and prices down, so that what is not found is not there.
+//! way. On each layer other devices are paid for what these do not pass, the least that devices are paid for that (from a
+//! table). All layers that big devices hold belong to the bridge, so what those waste counts as soon as they begin; that only
+//! grows as more devices begin, and sets that waste too much are given up while they are put together. All figures are whole
+//! parts, rates rounded up and prices down, so that what is not found is not there.
 
+use super::choice::{Begun, Choice, Entrant, Held, Rest};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
@@ -35,6 +45,9 @@ pub struct BridgeSet {
 /// Devices, and what passes between their sites.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ground {
+    /// A device that passes more parts of the rate than this is a main one: more than half of [`UNIT`], so that no layer
+    /// has two.
+    pub main: u64,
     /// The devices.
     pub sets: Vec<BridgeSet>,
     /// What a device of one site may hand over to one of another, in parts of the rate; `between[from][to]`.
@@ -48,6 +61,8 @@ pub struct Stretch {
     pub layers: u32,
     /// The devices: positions of set and way.
     pub devices: Vec<(usize, usize)>,
+    /// What others are paid at least on each layer for what these do not pass, in parts.
+    pub beside: u64,
 }
 
 /// What a search found.
@@ -70,6 +85,8 @@ struct Active {
     site: u32,
     left: u32,
     rate: u64,
+    /// Whether it may pass more than stands beside a main device.
+    big: bool,
 }
 
 /// What is known after a stretch.
@@ -77,14 +94,16 @@ struct Node {
     active: Vec<Active>,
     before: usize,
     layers: u32,
+    /// What has been wasted.
+    waste: u64,
     /// Whether the bridge is crossed.
     over: bool,
 }
 
 /// Most sets of devices that a search keeps.
 const KEPT_MAX: usize = 500_000;
-/// Steps between two looks at whether to stop.
-const STEPS_BETWEEN: u64 = 1 << 16;
+/// Small devices are left out where all together pass no more than one of so many parts of the rate.
+const LEFT_OUT: u64 = 1 << 24;
 
 /// Slot of the device that begins a bridge, which belongs to no set.
 const FIRST: u32 = u32::MAX;
@@ -95,13 +114,13 @@ impl Ground {
     pub fn reversed(&self) -> Self {
         let sites = self.between.len();
         let between = (0..sites).map(|a| (0..sites).map(|b| self.between[b][a]).collect()).collect();
-        Self { sets: self.sets.clone(), between }
+        Self { main: self.main, sets: self.sets.clone(), between }
     }
 
-    /// The least that layers waste between one that a device of site `from` passes alone and the next that a device of `to`
-    /// does; or, where `to` is none, up to and with the first stretch without devices of `from`, no other site having devices
-    /// that pass layers alone. Only bridges that waste less than `below` are looked for, and so many steps are taken at most, fewer
-    /// where somebody says stop.
+    /// The least that layers waste between a main device of site `from` and the next main one, of site `to`; or, where `to` is
+    /// none, as long as devices last that hold layers up to the first stretch without devices of `from`, no other site having
+    /// main ones. Only bridges that waste less than `below` are looked for, and so many steps are taken at most, fewer where
+    /// somebody says stop.
     #[must_use]
     pub fn cheapest_bridge(
         &self,
@@ -115,6 +134,8 @@ impl Ground {
         let search = Search {
             ground: self,
             slots,
+            rest: self.rest(),
+            asked: self.asked(),
             ends: (from, to),
             below,
             nodes: Vec::new(),
@@ -127,11 +148,37 @@ impl Ground {
         };
         search.run()
     }
+
+    /// What passes each layer, and what arrives.
+    fn asked(&self) -> Asked {
+        let small = UNIT.saturating_sub(self.main);
+        let devices: usize = self.sets.iter().map(|set| set.free).sum();
+        // So much small devices pass together, where each passes next to nothing.
+        let left_out = Some(small.saturating_mul(devices as u64)).filter(|&all| all <= UNIT / LEFT_OUT);
+        let layer = self.main.saturating_sub(left_out.unwrap_or(0));
+        Asked { layer, end: layer.saturating_sub(small), small: left_out.is_none().then_some(small) }
+    }
+
+    /// What devices are paid at least for what others do not pass.
+    fn rest(&self) -> Rest {
+        let ways = self.sets.iter().flat_map(|set| set.ways.iter()).filter(|way| way.rate > 0);
+        Rest::new(&ways.map(|way| (way.rate.min(self.main), way.price)).collect::<Vec<_>>())
+    }
+}
+
+/// Of the requests that cross, the parts of the rate that pass each layer and arrive; and what a small device passes at most,
+/// where there are any.
+struct Asked {
+    layer: u64,
+    end: u64,
+    small: Option<u64>,
 }
 
 struct Search<'a> {
     ground: &'a Ground,
     slots: Vec<(usize, usize)>,
+    rest: Rest,
+    asked: Asked,
     ends: (usize, Option<usize>),
     below: u64,
     nodes: Vec<Node>,
@@ -145,98 +192,48 @@ struct Search<'a> {
     ended: bool,
 }
 
-/// A device that may begin at a border, and the rate that it gets there.
-#[derive(Clone, Copy)]
-struct Entrant {
-    slot: u32,
-    set: usize,
-    site: usize,
-    layers: u32,
-    rate: u64,
-    price: u64,
-}
-
-/// The choice of devices that begin at one border.
-struct Choice<'a> {
-    options: Vec<Entrant>,
-    /// Devices of each set that are still free.
-    free: Vec<usize>,
-    chosen: Vec<usize>,
-    /// What may be wasted.
-    room: u64,
-    looked: &'a mut u64,
-    steps_max: u64,
-    /// How many more may be found.
-    most: usize,
-    stop: &'a dyn Fn() -> bool,
-    /// Whether a limit was reached, or somebody said stop.
-    ended: bool,
-    /// Devices that begin, and the layers up to the next border.
-    found: Vec<(Vec<usize>, u64, u32)>,
-}
-
-impl Choice<'_> {
-    fn choose(&mut self, at: usize, need: u64, paid: u64, shortest: u32) {
-        if need == 0 && !self.chosen.is_empty() {
-            let waste = paid.saturating_sub(UNIT).saturating_mul(shortest.into());
-            if waste <= self.room {
-                self.found.push((self.chosen.clone(), waste, shortest));
-            }
-        }
-        for position in at..self.options.len() {
-            let option = self.options[position];
-            *self.looked += 1;
-            self.ended |= *self.looked > self.steps_max
-                || self.found.len() > self.most
-                || self.looked.is_multiple_of(STEPS_BETWEEN) && (self.stop)();
-            if self.ended {
-                return;
-            }
-            // Even in fractions what is needed costs so much, for one layer at least.
-            let rest = u128::from(need) * u128::from(option.price) / u128::from(option.rate);
-            if (u128::from(paid) + rest).saturating_sub(UNIT.into()) > self.room.into() {
-                return;
-            }
-            let paid = paid.saturating_add(option.price);
-            if self.free[option.set] == 0 || paid.saturating_sub(UNIT) > self.room {
-                continue;
-            }
-            self.free[option.set] -= 1;
-            self.chosen.push(position);
-            self.choose(position, need.saturating_sub(option.rate), paid, shortest.min(option.layers));
-            self.chosen.pop();
-            self.free[option.set] += 1;
-        }
-    }
-}
-
 impl Search<'_> {
     fn run(mut self) -> Bridging {
         let site = u32::try_from(self.ends.0).unwrap_or(u32::MAX);
-        self.note(vec![Active { slot: FIRST, site, left: 0, rate: UNIT }], 0, (usize::MAX, 0, false));
-        while let Some(Reverse((waste, at))) = self.heap.pop() {
-            if self.nodes[at].over {
+        let active = vec![Active { slot: FIRST, site, left: 0, rate: UNIT, big: true }];
+        self.note(Node { active, before: usize::MAX, layers: 0, waste: 0, over: false }, 0);
+        while let Some(Reverse((least, at))) = self.heap.pop() {
+            let Node { ref active, waste, over, .. } = self.nodes[at];
+            if over {
                 let bridge = Some(self.stretches(at));
-                return Bridging { bridge, least: waste, complete: true, looked: self.looked };
+                return Bridging { bridge, least, complete: true, looked: self.looked };
             }
-            if self.known.get(&self.nodes[at].active).is_some_and(|&least| least < waste) {
+            if self.known.get(active).is_some_and(|&least| least < waste) {
                 continue;
             }
-            self.expand(at, waste);
+            self.expand(at);
             if self.ended || self.nodes.len() > KEPT_MAX || (self.stop)() {
-                return Bridging { bridge: None, least: waste, complete: false, looked: self.looked };
+                return Bridging { bridge: None, least, complete: false, looked: self.looked };
             }
         }
         Bridging { bridge: None, least: self.below, complete: true, looked: self.looked }
     }
 
     fn stretches(&self, mut at: usize) -> Vec<Stretch> {
+        let stretch = |layers: u32, active: &[Active]| {
+            let whole = active.iter().map(|active| self.whole(active)).fold(0, u64::saturating_add);
+            let devices = active.iter().map(|active| self.slots[active.slot as usize]).collect();
+            Stretch { layers, devices, beside: self.rest.pays(UNIT.saturating_sub(whole)) }
+        };
         let mut stretches = Vec::new();
+        // Devices that hold layers of the last stretch hold some of those that follow.
+        let mut left: Vec<Active> = self.nodes[at].active.iter().copied().filter(|active| active.left > 0).collect();
+        left.sort_unstable_by_key(|active| active.left);
+        for (i, active) in left.iter().enumerate().rev() {
+            let layers = active.left - i.checked_sub(1).map_or(0, |before| left[before].left);
+            if layers > 0 {
+                stretches.push(stretch(layers, &left[i..]));
+            }
+        }
         while at != usize::MAX {
             let node = &self.nodes[at];
             if node.layers > 0 {
-                let devices = node.active.iter().map(|active| self.slots[active.slot as usize]).collect();
-                stretches.push(Stretch { layers: node.layers, devices });
+                stretches.push(stretch(node.layers, &node.active));
             }
             at = node.before;
         }
@@ -244,19 +241,27 @@ impl Search<'_> {
         stretches
     }
 
-    fn note(&mut self, mut active: Vec<Active>, waste: u64, (before, layers, over): (usize, u32, bool)) {
-        if waste >= self.below {
+    /// What a device passes of all requests, at most.
+    fn whole(&self, active: &Active) -> u64 {
+        let (set, way) = self.slots[active.slot as usize];
+        let main = self.ground.main;
+        self.ground.sets[set].ways[way].rate.min(if active.big { main } else { UNIT - main })
+    }
+
+    /// Keeps a node from which so much at least is wasted in all.
+    fn note(&mut self, mut node: Node, least: u64) {
+        if least >= self.below {
             return;
         }
-        active.sort_unstable();
-        if !over {
-            if self.known.get(&active).is_some_and(|&least| least <= waste) {
+        node.active.sort_unstable();
+        if !node.over {
+            if self.known.get(&node.active).is_some_and(|&least| least <= node.waste) {
                 return;
             }
-            self.known.insert(active.clone(), waste);
+            self.known.insert(node.active.clone(), node.waste);
         }
-        self.heap.push(Reverse((waste, self.nodes.len())));
-        self.nodes.push(Node { active, before, layers, over });
+        self.heap.push(Reverse((least, self.nodes.len())));
+        self.nodes.push(node);
     }
 
     /// What a device of a site hands over at most to each of another.
@@ -264,27 +269,48 @@ impl Search<'_> {
         if from == to { UNIT } else { self.ground.between[from][to] }
     }
 
-    fn expand(&mut self, at: usize, waste: u64) {
-        let (ended, going): (Vec<Active>, Vec<Active>) =
-            self.nodes[at].active.iter().copied().partition(|active| active.left == 0);
-        let passed: u64 = going.iter().map(|active| active.rate).sum();
-        let need = UNIT.saturating_sub(passed);
+    /// Devices that may begin where others end, the longest first; and whether one of them is the main one of the other side.
+    fn entrants(&self, ended: &[Active]) -> (Vec<Entrant>, bool) {
+        let main = self.ground.main;
         let sites = self.ground.between.len();
         let handed: Vec<u64> = (0..sites)
             .map(|to| ended.iter().map(|active| active.rate.min(self.passes(active.site as usize, to))).sum())
             .collect();
-        let mut options: Vec<Entrant> = Vec::new();
+        let (_, to) = self.ends;
+        // Where no main device follows, all come to their ends.
+        let small = self.asked.small.filter(|_| to.is_some());
+        let (mut options, mut over): (Vec<Entrant>, bool) = (Vec::new(), false);
         for (slot, &(set, way)) in self.slots.iter().enumerate() {
             let BridgeSet { site, ref ways, .. } = self.ground.sets[set];
             let BridgeWay { layers, rate, price } = ways[way];
-            let rate = rate.min(handed[site]);
-            if rate > 0 {
-                let slot = u32::try_from(slot).unwrap_or(FIRST);
-                options.push(Entrant { slot, set, site, layers, rate, price });
+            over |= to == Some(site) && rate > main && rate.min(handed[site]) >= self.asked.end;
+            let slot = u32::try_from(slot).unwrap_or(FIRST);
+            let mut option = |most: u64, big: bool| {
+                let whole = rate.min(most);
+                let rate = whole.min(handed[site]);
+                if rate > 0 {
+                    let follow = (price, rate);
+                    options.push(Entrant { slot, set, site, layers, rate, whole, price, big, follow });
+                }
+            };
+            if let Some(small) = small {
+                option(small, false);
+            }
+            if small.is_none_or(|small| rate > small) {
+                option(main, true);
             }
         }
-        let product = |a: u64, b: u64| u128::from(a) * u128::from(b);
-        options.sort_by(|a, b| product(a.price, b.rate).cmp(&product(b.price, a.rate)).then(a.slot.cmp(&b.slot)));
+        options.sort_by_key(|option| (Reverse(option.layers), option.slot, option.big));
+        (options, over)
+    }
+
+    fn expand(&mut self, at: usize) {
+        let waste = self.nodes[at].waste;
+        let (ended, going): (Vec<Active>, Vec<Active>) =
+            self.nodes[at].active.iter().copied().partition(|active| active.left == 0);
+        let passed: u64 = going.iter().map(|active| active.rate).sum();
+        let need = self.asked.layer.saturating_sub(passed);
+        let (options, over) = self.entrants(&ended);
         // What ends finds its way to what begins.
         let leaves = |begun: &[Entrant]| -> u64 {
             let leaves = |active: &Active| {
@@ -293,53 +319,66 @@ impl Search<'_> {
             };
             ended.iter().map(leaves).sum()
         };
-        let (from, to) = self.ends;
-        // The layer that a device of the other site passes alone is no part of the bridge.
-        let reached = |option: &&Entrant| {
-            going.is_empty() && to == Some(option.site) && option.rate >= UNIT && leaves(&[**option]) >= UNIT
-        };
-        let over = options.iter().any(|option| reached(&option));
+        // The layers of the other site's main device are no part of the bridge; beside it stand small ones alone.
+        let over = over && going.iter().all(|active| !active.big);
         let mut free: Vec<usize> = self.ground.sets.iter().map(|set| set.free).collect();
-        let (mut paid, mut shortest) = (0_u64, u32::MAX);
+        let (mut held, mut paid) = (Vec::new(), 0_u64);
         for active in &going {
             let (set, way) = self.slots[active.slot as usize];
             free[set] = free[set].saturating_sub(1);
-            paid = paid.saturating_add(self.ground.sets[set].ways[way].price);
-            shortest = shortest.min(active.left);
+            let way = self.ground.sets[set].ways[way];
+            paid = paid.saturating_add(way.price);
+            held.push(Held { left: active.left, whole: self.whole(active), price: way.price, big: active.big });
         }
-        let (chosen, room) = (Vec::new(), self.below.saturating_sub(waste + 1));
-        let (found, steps_max, mut looked) = (Vec::new(), self.steps_max, self.looked);
-        let (most, stop) = (KEPT_MAX.saturating_sub(self.nodes.len()), self.stop);
-        let mut choice =
-            Choice { options, free, chosen, room, looked: &mut looked, steps_max, most, stop, ended: false, found };
-        choice.choose(0, need, paid, shortest);
-        let Choice { options, found, ended: given_up, .. } = choice;
+        held.sort_by_key(|held| Reverse(held.left));
+        let (mut looked, count) = (self.looked, options.len());
+        let mut choice = Choice {
+            rest: &self.rest,
+            free,
+            options,
+            chosen: Vec::new(),
+            held,
+            offers: Vec::new(),
+            room: self.below.saturating_sub(waste + 1),
+            looked: &mut looked,
+            steps_max: self.steps_max,
+            most: KEPT_MAX.saturating_sub(self.nodes.len()),
+            stop: self.stop,
+            ended: false,
+            found: Vec::new(),
+        };
+        choice.choose((0, count), need, paid);
+        let Choice { found, ended: given_up, .. } = choice;
+        let (from, to) = self.ends;
         let mut after = Vec::new();
-        for (chosen, wasted, layers) in found {
-            let begun: Vec<Entrant> = chosen.iter().map(|&position| options[position]).collect();
-            // A device alone ends this bridge, and may begin another.
-            if (going.is_empty() && begun.len() == 1) || leaves(&begun) < need {
+        for Begun { devices, layers, waste: wasted, ahead } in found {
+            // A device that passes all that crosses is a main one, unless some of it was left out.
+            let main = going.is_empty() && devices.len() == 1 && self.asked.small.is_some();
+            if main || leaves(&devices) < need {
                 continue;
             }
-            let here = going.iter().map(|active| active.site as usize).chain(begun.iter().map(|option| option.site));
-            let over = to.is_none() && here.clone().all(|site| site != from);
+            let mut here =
+                going.iter().map(|active| active.site as usize).chain(devices.iter().map(|option| option.site));
+            let over = to.is_none() && here.all(|site| site != from);
             let active = |option: &Entrant| Active {
                 slot: option.slot,
                 site: u32::try_from(option.site).unwrap_or(u32::MAX),
                 left: option.layers - layers,
                 rate: option.rate,
+                big: option.big,
             };
             let still = going.iter().map(|active| Active { left: active.left - layers, ..*active });
-            let active: Vec<Active> = still.chain(begun.iter().map(active)).collect();
-            after.push((active, waste.saturating_add(wasted), (at, layers, over)));
+            let active: Vec<Active> = still.chain(devices.iter().map(active)).collect();
+            let node = Node { active, before: at, layers, waste: waste.saturating_add(wasted), over };
+            after.push((node, waste.saturating_add(ahead)));
         }
         self.looked = looked;
         self.ended |= given_up;
         if over {
-            self.note(Vec::new(), waste, (at, 0, true));
+            self.note(Node { active: Vec::new(), before: at, layers: 0, waste, over }, waste);
         }
-        for (active, waste, how) in after {
-            self.note(active, waste, how);
+        for (node, least) in after {
+            self.note(node, least);
         }
     }
 }
@@ -364,7 +403,7 @@ mod tests {
             set(1, 4, &[(2, 0.5, 0.75)]),
         ];
         let way = (way * UNIT as f64) as u64;
-        Ground { sets, between: vec![vec![UNIT, way], vec![way, UNIT]] }
+        Ground { main: UNIT - (1 << 14), sets, between: vec![vec![UNIT, way], vec![way, UNIT]] }
     }
 
     #[test]
@@ -375,7 +414,7 @@ mod tests {
         let half = found(0.5, Some(1));
         assert_eq!((half.least, half.complete), (UNIT / 2, true));
         let devices = vec![(1, 0), (1, 0)];
-        assert_eq!(half.bridge, Some(vec![Stretch { layers: 2, devices }]));
+        assert_eq!(half.bridge, Some(vec![Stretch { layers: 2, devices, beside: 0 }]));
         // Two of each site where a way carries a quarter.
         assert_eq!(found(0.25, Some(1)).least, UNIT / 2 + UNIT);
         assert_eq!(found(0.25, None).least, UNIT / 2 + UNIT);
