@@ -88,8 +88,8 @@ const EVEN: f64 = 0.7;
 const CROSSING: f64 = 0.05;
 /// The same for bridges between sites.
 const BRIDGES: f64 = 0.6;
-/// Shares of the time for plans after each of which bridges are glanced at, and the share of what is left that a glance takes.
-const GLANCES: [f64; 2] = [0.15, 0.3];
+/// Share of the time for plans after which bridges are glanced at, and of what is left for a glance.
+const SOON: f64 = 0.15;
 const GLANCE: f64 = 0.08;
 
 /// What vouches for a bound on the rate.
@@ -406,16 +406,15 @@ pub(crate) fn best_flow(
             };
             first.share(EVEN, look)?;
         }
-        // What bridges prove at once ends the search for plans early.
+        // Plans that are soon found may be the best: bridges prove it at once, or leave it open.
         if proving && bridged && timed {
-            for share in GLANCES {
-                let mut look = |budget: &Budget<'_>| {
-                    plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), budget)
-                };
-                first.share(share, &mut look)?;
-                if !best.enough(budget) {
-                    first.share(GLANCE, |budget| bridges::lower(flows, &spans, &mut best, true, budget))?;
-                }
+            let look = |budget: &Budget<'_>| {
+                plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), budget)
+            };
+            first.share(SOON, look)?;
+            memory.turns += 1;
+            if !best.enough(budget) {
+                first.share(GLANCE, |budget| bridges::lower(flows, &spans, &mut best, true, budget))?;
             }
         }
         plans((flows, None), &spans, &mut covers, &mut best, (manner, &mut memory), &first)?;

@@ -56,7 +56,8 @@ const SETTLING: f64 = 0.2;
 pub(super) struct Memory {
     /// Stretches that were grown, and how often they were.
     grown: Grown,
-    turns: u64,
+    /// Searches before, each of which draws other numbers.
+    pub turns: u64,
 }
 
 /// How plans are searched for.
