@@ -630,8 +630,8 @@ def form(plan):
             count(case.get("layers_max"), U32, "case")
 
     def well_formed_bridges(case):
-        need(isinstance(case, dict) and isinstance(case.get("alone"), list), "case")
-        for site in case["alone"]:
+        need(isinstance(case, dict) and isinstance(case.get("mains"), list), "case")
+        for site in case["mains"]:
             count(site, U32, "case")
         need(isinstance(case.get("worths"), dict) and isinstance(case.get("bridges", []), list), "case")
         for worth in case["worths"].values():
@@ -724,6 +724,7 @@ def form(plan):
                 need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "evidence.sites")
                 need(all(isinstance(name, str) for site in sites for name in site), "evidence.sites")
                 need(isinstance(cases, list), "evidence.cases")
+                number(evidence.get("main"), "evidence.main")
                 for case in cases:
                     well_formed_bridges(case)
             if evidence["kind"] == "cases":

@@ -3,6 +3,9 @@
 use super::*;
 use crate::throughput::random::Random;
 
+/// First layer that a device holds, and the first that it does not any more.
+type Held = Option<(usize, usize)>;
+
 /// A cluster of some sites: devices with their rates by layers, and the ways from site to site.
 struct Small {
     layers: usize,
@@ -21,12 +24,10 @@ impl Small {
         let devices = at.iter().map(|&site| device(site, draws)).collect();
         let sites = at.iter().max().map_or(0, |last| last + 1);
         let mut ways = vec![vec![f64::INFINITY; sites]; sites];
-        for a in 0..sites {
-            for b in a + 1..sites {
-                let way = 1.0 + (draws.real() * 6.0).floor();
-                // Now and then a way back that is slower.
-                (ways[a][b], ways[b][a]) = (way, if draws.real() < 0.3 { 1.0 } else { way });
-            }
+        for (a, b) in (0..sites).flat_map(|a| (a + 1..sites).map(move |b| (a, b))) {
+            let way = 1.0 + (draws.real() * 6.0).floor();
+            // Now and then a way back that is slower.
+            (ways[a][b], ways[b][a]) = (way, if draws.real() < 0.3 { 1.0 } else { way });
         }
         Self { layers: 4, devices, ways }
     }
@@ -53,7 +54,7 @@ impl Small {
     }
 
     /// What a placement carries: the greatest flow, found by ways on which some is left; in all, and through each device.
-    fn carried(&self, held: &[Option<(usize, usize)>]) -> (f64, Vec<f64>) {
+    fn carried(&self, held: &[Held]) -> (f64, Vec<f64>) {
         let (count, rate) = (held.len(), |d: usize| held[d].map_or(0.0, |(s, e)| self.devices[d].1[e - s - 1]));
         // Each device has two ends; then the source and the sink.
         let (source, sink) = (2 * count, 2 * count + 1);
@@ -97,8 +98,8 @@ impl Small {
     }
 
     /// Looks at every placement.
-    fn each(&self, look: &mut dyn FnMut(&[Option<(usize, usize)>])) {
-        fn go(small: &Small, held: &mut Vec<Option<(usize, usize)>>, look: &mut dyn FnMut(&[Option<(usize, usize)>])) {
+    fn each(&self, look: &mut dyn FnMut(&[Held])) {
+        fn go(small: &Small, held: &mut Vec<Held>, look: &mut dyn FnMut(&[Held])) {
             let Some((_, rates)) = small.devices.get(held.len()) else { return look(held) };
             let most = rates.len();
             held.push(None);
