@@ -1555,10 +1555,11 @@ def cases_prove(problem, bound, ends, cases, batch=None, crossing=None):
 UNIT = 1 << 50
 
 
-def paid_beside(ways, main):
-    """What devices are paid at least, in parts of UNIT, for passing so much: by 4096ths of UNIT, and never less than one is."""
+def paid_beside(ways, most):
+    """What devices, of which none passes more than `most`, are paid at least, in parts of UNIT, for passing so much: by 4096ths
+    of UNIT, and never less than one is."""
     step = UNIT // 4096
-    offers = {(-(-min(rate, main) // step), price) for *_, rate, price in ways if rate > 0}
+    offers = {(-(-min(rate, most) // step), price) for *_, rate, price in ways if rate > 0}
     if not offers:
         return lambda much: 0 if much <= 0 else 2**64
     least, one = [0], min(price for _, price in offers)
@@ -1578,7 +1579,8 @@ def cheapest_bridge(groups, between, main, start, goal, below):
         return None
     ways = [(g, site, k, rate, price) for g, (site, _, slots) in enumerate(groups) for k, rate, price in slots]
     passes = lambda a, b: UNIT if a == b else between[a][b]
-    pays, little = paid_beside(ways, main), UNIT - main
+    # Without a main device at the end, others may follow while devices last.
+    pays, little = paid_beside(ways, main if goal is not None else UNIT), UNIT - main
     left_out = little * sum(count for _, count, _ in groups)
     left_out = left_out if left_out <= UNIT >> 24 else 0
     layer = main - left_out
@@ -1723,7 +1725,8 @@ def bridges_prove(problem, bound, sites, main, cases, batch=None):
         for bridge in case.get("bridges", []):
             start, goal, waste = bridge["from"], bridge.get("to"), bridge["waste"]
             pair = frozenset((start, goal))
-            if start not in mains or start == goal or (goal is not None and goal not in mains) or not 0 <= waste <= min(problem.layers, 1023):
+            joins = start in mains and start != goal and (goal is None or goal in mains)
+            if not joins or not 0 <= waste <= problem.layers or waste >= 1024:
                 return ["a bridge joins no two sites of its case, or wastes less than nothing or too much"]
             if pair in wastes:
                 return ["two bridges join the same sites"]

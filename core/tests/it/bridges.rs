@@ -195,3 +195,43 @@ fn a_bridge_from_the_only_site_with_main_devices_leads_to_where_none_of_it_is_us
         assert!(found.contains(what), "{what}: {found}");
     }
 }
+
+/// Where main devices pass more than four fifths, ways that carry less than three fifths need a bridge, and small devices may
+/// stand beside what it leads to.
+#[test]
+fn bridges_between_devices_that_pass_most_are_proved_to_waste_as_much_as_they_do_and_no_more() {
+    let judged = |problem: &PlacementProblem, plan: &Plan, bound: f64, sites: Vec<Vec<String>>, cases| {
+        let mut plan = plan.clone();
+        certify(&mut plan, bound, Evidence::Bridges { sites, main: 0.8, cases });
+        plan.status = Status::Feasible;
+        plan.check(problem).map_or_else(|violations| format!("{violations:?}"), |_| "holds".into())
+    };
+    let problem = apart(5.0, 5.0);
+    let row = chain(&problem, &[("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6)]);
+    let with = |bound: f64, waste: f64| {
+        let mut cases = cases();
+        cases[2].bridges[0].waste = waste;
+        judged(&problem, &row, bound, sites(), cases)
+    };
+    assert_eq!(with(8.4, 1.0), "holds");
+    assert!(with(8.4, 1.001).contains("Waste"), "{}", with(8.4, 1.001));
+    // Three fifths of less cross the way.
+    assert!(with(8.3, 1.0).contains("Waste"), "{}", with(8.3, 1.0));
+    // To `b` and `c`, which no single device hands enough over to: `p` and `q` before them, and those two waste two fifths.
+    let problem = halves(3.0);
+    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
+    let forked = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    let with = |waste: f64| judged(&problem, &forked, 8.4, halved(), nowhere(&[(0, None, waste)]));
+    assert_eq!(with(1.3999), "holds");
+    assert!(with(1.4001).contains("Waste"), "{}", with(1.4001));
+}
+
+/// The bridge to nowhere of the test above, as both checkers are asked.
+pub fn by_a_bridge_of_most() -> (PlacementProblem, Plan) {
+    let problem = halves(3.0);
+    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
+    let mut plan = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    certify(&mut plan, 8.4, Evidence::Bridges { sites: halved(), main: 0.8, cases: nowhere(&[(0, None, 1.3999)]) });
+    plan.status = Status::Feasible;
+    (problem, plan)
+}

@@ -32,8 +32,11 @@ impl Rest {
 
     /// What devices are paid that pass so much.
     pub(super) fn pays(&self, of: u64) -> u64 {
+        if of == 0 {
+            return 0;
+        }
         let parts = usize::try_from(of / (UNIT / REST_PARTS as u64)).unwrap_or(REST_PARTS);
-        if of == 0 { 0 } else { self.least[parts.min(REST_PARTS)].max(self.one) }
+        self.least[parts.min(REST_PARTS)].max(self.one)
     }
 }
 
@@ -90,7 +93,8 @@ pub(super) struct Choice<'a> {
     pub(super) room: u64,
     pub(super) looked: &'a mut u64,
     pub(super) steps_max: u64,
-    /// How many more may be found.
+    /// Devices in all that was found, and how many there may be.
+    pub(super) devices: usize,
     pub(super) most: usize,
     pub(super) stop: &'a dyn Fn() -> bool,
     /// Whether a limit was reached, or somebody said stop.
@@ -154,21 +158,27 @@ impl Choice<'_> {
 
     /// Chooses from a part of the options, so much being needed still.
     pub(super) fn choose(&mut self, (from, to): (usize, usize), need: u64, paid: u64) {
+        if self.ended {
+            return;
+        }
         if need == 0 && !self.chosen.is_empty() {
             let layers = self.held.last().map_or(0, |held| held.left);
             let (ahead, whole) =
                 (self.waste(layers), self.held.iter().map(|held| held.whole).fold(0, u64::saturating_add));
             if ahead <= self.room {
                 let waste = self.each(paid, whole).saturating_mul(layers.into());
+                self.devices += self.held.len();
                 self.found.push(Begun { devices: self.chosen.clone(), layers, waste, ahead });
             }
         }
         let begin = self.options.len();
         for position in from..to {
-            *self.looked += 1;
+            let before = *self.looked;
+            // Many devices side by side take longer.
+            *self.looked += 1 + self.held.len() as u64 / 16;
             self.ended |= *self.looked > self.steps_max
-                || self.found.len() > self.most
-                || self.looked.is_multiple_of(STEPS_BETWEEN) && (self.stop)();
+                || self.devices > self.most
+                || before / STEPS_BETWEEN != *self.looked / STEPS_BETWEEN && (self.stop)();
             if self.ended {
                 self.options.truncate(begin);
                 return;

@@ -4,7 +4,8 @@
 //! between them. Looked at are the requests that the first of them passes, and the devices that hand those on. The main device
 //! where the bridge ends passes all but a rest of them; what stands beside it passes little itself, and passes no more on its
 //! other layers. So each device is either *small*, or comes to its end before the bridge does. Where main devices pass nearly
-//! everything, requests that small ones pass are left out instead.
+//! everything, requests that small ones pass are left out instead. Where no main device ends the bridge, all devices are
+//! followed to their ends.
 //!
 //! What is searched is looser than plans: nothing is said of where in the model a bridge lies, or of devices used up before.
 //! A device that begins gets at most what the devices that end there hand over to it, and what has to go on must find its
@@ -100,8 +101,9 @@ struct Node {
     over: bool,
 }
 
-/// Most sets of devices that a search keeps.
+/// Most sets of devices that a search keeps, and most devices in all of them.
 const KEPT_MAX: usize = 500_000;
+const DEVICES_KEPT_MAX: usize = 2_000_000;
 /// Small devices are left out where all together pass no more than one of so many parts of the rate.
 const LEFT_OUT: u64 = 1 << 24;
 
@@ -134,11 +136,13 @@ impl Ground {
         let search = Search {
             ground: self,
             slots,
-            rest: self.rest(),
+            // Where no main device ends the bridge, others may follow while its devices last.
+            rest: self.rest(if to.is_some() { self.main } else { UNIT }),
             asked: self.asked(),
             ends: (from, to),
             below,
             nodes: Vec::new(),
+            kept: 0,
             heap: BinaryHeap::new(),
             known: HashMap::new(),
             looked: 0,
@@ -153,25 +157,28 @@ impl Ground {
     fn asked(&self) -> Asked {
         let small = UNIT.saturating_sub(self.main);
         let devices: usize = self.sets.iter().map(|set| set.free).sum();
-        // So much small devices pass together, where each passes next to nothing.
-        let left_out = Some(small.saturating_mul(devices as u64)).filter(|&all| all <= UNIT / LEFT_OUT);
-        let layer = self.main.saturating_sub(left_out.unwrap_or(0));
-        Asked { layer, end: layer.saturating_sub(small), small: left_out.is_none().then_some(small) }
+        // So much small devices pass together; it matters little where each passes next to nothing.
+        let all = small.saturating_mul(devices as u64);
+        let left_out = all <= UNIT / LEFT_OUT;
+        let layer = self.main.saturating_sub(if left_out { all } else { 0 });
+        Asked { layer, end: layer.saturating_sub(small), small, left_out }
     }
 
-    /// What devices are paid at least for what others do not pass.
-    fn rest(&self) -> Rest {
+    /// What devices are paid at least for what others do not pass: on a bridge none is a main one.
+    fn rest(&self, most: u64) -> Rest {
         let ways = self.sets.iter().flat_map(|set| set.ways.iter()).filter(|way| way.rate > 0);
-        Rest::new(&ways.map(|way| (way.rate.min(self.main), way.price)).collect::<Vec<_>>())
+        Rest::new(&ways.map(|way| (way.rate.min(most), way.price)).collect::<Vec<_>>())
     }
 }
 
-/// Of the requests that cross, the parts of the rate that pass each layer and arrive; and what a small device passes at most,
-/// where there are any.
+/// Of the requests that cross, the parts of the rate that pass each layer and arrive.
 struct Asked {
     layer: u64,
     end: u64,
-    small: Option<u64>,
+    /// What a small device passes at most.
+    small: u64,
+    /// Whether requests that small devices pass are left out.
+    left_out: bool,
 }
 
 struct Search<'a> {
@@ -182,6 +189,8 @@ struct Search<'a> {
     ends: (usize, Option<usize>),
     below: u64,
     nodes: Vec<Node>,
+    /// Devices in all of them.
+    kept: usize,
     heap: BinaryHeap<Reverse<(u64, usize)>>,
     /// The least waste by what is active.
     known: HashMap<Vec<Active>, u64>,
@@ -207,7 +216,7 @@ impl Search<'_> {
                 continue;
             }
             self.expand(at);
-            if self.ended || self.nodes.len() > KEPT_MAX || (self.stop)() {
+            if self.ended || self.nodes.len() > KEPT_MAX || self.kept > DEVICES_KEPT_MAX || (self.stop)() {
                 return Bridging { bridge: None, least, complete: false, looked: self.looked };
             }
         }
@@ -260,6 +269,7 @@ impl Search<'_> {
             }
             self.known.insert(node.active.clone(), node.waste);
         }
+        self.kept += node.active.len();
         self.heap.push(Reverse((least, self.nodes.len())));
         self.nodes.push(node);
     }
@@ -277,8 +287,8 @@ impl Search<'_> {
             .map(|to| ended.iter().map(|active| active.rate.min(self.passes(active.site as usize, to))).sum())
             .collect();
         let (_, to) = self.ends;
-        // Where no main device follows, all come to their ends.
-        let small = self.asked.small.filter(|_| to.is_some());
+        // Small ones may stand beside the main device at the end; without one, all are followed to their ends.
+        let small = Some(self.asked.small).filter(|_| to.is_some() && !self.asked.left_out);
         let (mut options, mut over): (Vec<Entrant>, bool) = (Vec::new(), false);
         for (slot, &(set, way)) in self.slots.iter().enumerate() {
             let BridgeSet { site, ref ways, .. } = self.ground.sets[set];
@@ -342,7 +352,8 @@ impl Search<'_> {
             room: self.below.saturating_sub(waste + 1),
             looked: &mut looked,
             steps_max: self.steps_max,
-            most: KEPT_MAX.saturating_sub(self.nodes.len()),
+            devices: 0,
+            most: DEVICES_KEPT_MAX.saturating_sub(self.kept),
             stop: self.stop,
             ended: false,
             found: Vec::new(),
@@ -353,7 +364,7 @@ impl Search<'_> {
         let mut after = Vec::new();
         for Begun { devices, layers, waste: wasted, ahead } in found {
             // A device that passes all that crosses is a main one, unless some of it was left out.
-            let main = going.is_empty() && devices.len() == 1 && self.asked.small.is_some();
+            let main = going.is_empty() && devices.len() == 1 && !self.asked.left_out;
             if main || leaves(&devices) < need {
                 continue;
             }

@@ -14,11 +14,11 @@ struct Small {
 }
 
 impl Small {
-    /// Devices at these sites, of these speeds.
-    fn draw(draws: &mut Random, at: &[usize], speeds: &[f64]) -> Self {
+    /// Devices at these sites, of these speeds, that hold so many layers at most.
+    fn draw(draws: &mut Random, at: &[usize], speeds: &[f64], longest: usize) -> Self {
         let device = |site: usize, draws: &mut Random| {
             let speed = speeds[(draws.real() * speeds.len() as f64) as usize];
-            let most = 1 + (draws.real() * 2.0) as usize;
+            let most = 1 + (draws.real() * longest as f64) as usize;
             (site, (1..=most).map(|k| speed / k as f64).collect())
         };
         let devices = at.iter().map(|&site| device(site, draws)).collect();
@@ -138,7 +138,7 @@ impl Small {
 fn no_rate_that_some_placement_reaches_is_called_impossible_and_bridges_prove_what_worths_leave_open() {
     let (mut proved, mut bridged, mut draws) = (0, 0, Random::new(11));
     for _ in 0..60 {
-        let small = Small::draw(&mut draws, &[0, 0, 0, 1, 1], &[6.0, 8.0, 12.0]);
+        let small = Small::draw(&mut draws, &[0, 0, 0, 1, 1], &[6.0, 8.0, 12.0], 2);
         let best = small.best();
         let slow = small.ways.iter().flatten().all(|way| *way < best * 0.999 || way.is_infinite());
         if best <= 0.0 || !slow {
@@ -158,10 +158,11 @@ fn no_rate_that_some_placement_reaches_is_called_impossible_and_bridges_prove_wh
     assert!(proved > 20 && bridged > 5, "{proved} proved, {bridged} of them by bridges");
 }
 
-/// Where main devices of different sites follow one another in a placement, and what lies between.
+/// Where main devices of different sites follow one another in a placement, or the only site that has some is left; and the
+/// layers of which the search speaks.
 struct Seen {
     ends: Edge,
-    /// Layers' numbers.
+    back: bool,
     between: std::ops::Range<usize>,
 }
 
@@ -172,7 +173,7 @@ fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
     for round in 0..24 {
         // Small devices beside great ones, and ways that carry a little or nearly all.
         let at: &[usize] = if round % 3 == 0 { &[0, 0, 1, 1, 2] } else { &[0, 0, 0, 1, 1] };
-        let small = Small::draw(&mut draws, at, &[1.0, 5.0, 6.0, 6.5]);
+        let small = Small::draw(&mut draws, at, &[1.0, 5.0, 6.0, 6.5], 3);
         let mut search = small.search();
         let main = MAIN[round / 3 % MAIN.len()];
         search.main = main;
@@ -181,7 +182,7 @@ fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
             search.classes.iter().position(|class| class.members.contains(&device)).expect("in a class")
         };
         let worth: Vec<f64> = (0..small.devices.len()).map(|device| worths[class_of(device)]).collect();
-        let mut known: BTreeMap<(u64, Vec<usize>, Edge), (f64, f64)> = BTreeMap::new();
+        let mut known: BTreeMap<(u64, Vec<usize>, Edge, bool), (f64, f64)> = BTreeMap::new();
         small.each(&mut |held| {
             let (rate, through) = small.carried(held);
             if rate < 1.5 {
@@ -201,19 +202,24 @@ fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
             let mut all: Vec<Seen> = mains
                 .windows(2)
                 .filter(|pair| site(pair[0]) != site(pair[1]))
-                .map(|pair| Seen {
-                    ends: (site(pair[0]), Some(site(pair[1]))),
-                    between: span(pair[0]).1..span(pair[1]).0,
+                .flat_map(|pair| {
+                    let ([a, b], between) = ([site(pair[0]), site(pair[1])], span(pair[0]).1..span(pair[1]).0);
+                    let seen = |ends, back| Seen { ends, back, between: between.clone() };
+                    [seen((a, Some(b)), false), seen((b, Some(a)), true)]
                 })
                 .collect();
             let without = |layer: usize| {
                 !(0..held.len()).filter(holds(layer)).any(|device| site(device) == sites[0] && share(device) > 1e-9)
             };
-            if sites.len() == 1 && (0..small.layers).any(without) {
-                all.push(Seen { ends: (sites[0], None), between: 0..small.layers });
+            if let [site] = *sites {
+                let after = mains.iter().map(|&d| span(d).1).filter(|&end| (end..small.layers).any(without)).max();
+                let before = mains.iter().map(|&d| span(d).0).filter(|&start| (0..start).any(without)).min();
+                let seen = |back, between| Seen { ends: (site, None), back, between };
+                all.extend(after.map(|end| seen(false, end..small.layers)));
+                all.extend(before.map(|start| seen(true, 0..start)));
             }
-            for Seen { ends, between } in all {
-                let key = (rate.to_bits(), sites.clone(), ends);
+            for Seen { ends, back, between } in all {
+                let key = (rate.to_bits(), sites.clone(), ends, back);
                 let (least, scale) = *known.entry(key).or_insert_with(|| {
                     let passes = |device: usize, k: usize| {
                         let most = if sites.contains(&site(device)) { rate } else { rate * main };
@@ -223,17 +229,10 @@ fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
                     let scale = 1.0 / cheapest;
                     let scaled: Vec<f64> = worths.iter().map(|worth| worth * scale).collect();
                     let ground = search.ground(rate, &sites, &scaled);
-                    let found = ground.cheapest_bridge(ends, 8 * UNIT, 1 << 24, &|| false);
-                    // A plan to nowhere may lead there backwards as well.
-                    let back = ground.reversed().cheapest_bridge(
-                        ends.1.map_or(ends, |to| (to, Some(ends.0))),
-                        8 * UNIT,
-                        1 << 24,
-                        &|| false,
-                    );
-                    assert!(found.complete && back.complete);
-                    let both = if ends.1.is_none() { found.least.min(back.least) } else { found.least.max(back.least) };
-                    (both as f64 / UNIT as f64, scale)
+                    let ground = if back { ground.reversed() } else { ground };
+                    let found = ground.cheapest_bridge(ends, 16 * UNIT, 1 << 24, &|| false);
+                    assert!(found.complete);
+                    (found.least as f64 / UNIT as f64, scale)
                 });
                 let paid = |layer: usize| -> f64 {
                     let here = (0..held.len()).filter(holds(layer)).filter(|&device| share(device) > 1e-9);
