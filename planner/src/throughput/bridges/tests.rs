@@ -166,6 +166,9 @@ struct Seen {
     between: std::ops::Range<usize>,
 }
 
+/// What a search depends on: rate, sites with main devices, where the bridge leads, and whether on reversed ways.
+type Asked = (u64, Vec<usize>, Edge, bool);
+
 #[test]
 fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
     let mut draws = Random::new(5);
@@ -182,7 +185,7 @@ fn no_placement_wastes_less_between_main_devices_than_the_search_says() {
             search.classes.iter().position(|class| class.members.contains(&device)).expect("in a class")
         };
         let worth: Vec<f64> = (0..small.devices.len()).map(|device| worths[class_of(device)]).collect();
-        let mut known: BTreeMap<(u64, Vec<usize>, Edge, bool), (f64, f64)> = BTreeMap::new();
+        let mut known: BTreeMap<Asked, (f64, f64)> = BTreeMap::new();
         small.each(&mut |held| {
             let (rate, through) = small.carried(held);
             if rate < 1.5 {
