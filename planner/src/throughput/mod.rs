@@ -87,9 +87,9 @@ const EVEN: f64 = 0.7;
 /// The same for a look at what crosses slow ways, while other searches wait.
 const CROSSING: f64 = 0.05;
 /// The same for bridges between sites.
-const BRIDGES: f64 = 0.6;
+const BRIDGES: f64 = 0.5;
 /// Share of the time for plans after which bridges are glanced at, and of what is left for a glance.
-const SOON: f64 = 0.15;
+const SOON: f64 = 0.12;
 const GLANCE: f64 = 0.08;
 
 /// What vouches for a bound on the rate.
@@ -367,7 +367,7 @@ pub(crate) fn best_flow(
     let kept = match (apart, network.shared.is_empty() && !bridged) {
         (false, _) => 0.5,
         (true, true) => 0.15,
-        (true, false) => 0.4,
+        (true, false) => 0.35,
     };
     let left = || budget.remaining.map_or(f64::INFINITY, |left| left().value());
     let all = left();
