@@ -75,12 +75,17 @@ fn halves(way: f64) -> PlacementProblem {
     cluster(&[("a", 2, 10.0), ("p", 1, 10.0), ("q", 1, 10.0), ("b", 2, 5.0), ("c", 2, 5.0)], &between)
 }
 
+/// Six layers, the last two halved.
+fn forked(problem: &PlacementProblem) -> Plan {
+    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
+    plan(problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)])
+}
+
 /// Six layers, the last two halved, through two ways of 4: the best there is. That `p` and `q` stand side by side before `b`
 /// and `c` wastes a layer.
 pub fn by_a_bridge_to_nowhere() -> (PlacementProblem, Plan) {
     let problem = halves(4.0);
-    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
-    let mut plan = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    let mut plan = forked(&problem);
     certify(&mut plan, 8.0, Evidence::Bridges { sites: halved(), main: MAIN, cases: nowhere(&[(0, None, 1.0)]) });
     (problem, plan)
 }
@@ -218,9 +223,7 @@ fn bridges_between_devices_that_pass_most_are_proved_to_waste_as_much_as_they_do
     // Three fifths of less cross the way.
     assert!(with(8.3, 1.0).contains("Waste"), "{}", with(8.3, 1.0));
     // To `b` and `c`, which no single device hands enough over to: `p` and `q` before them, and those two waste two fifths.
-    let problem = halves(3.0);
-    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
-    let forked = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    let (problem, forked) = by_a_bridge_of_most();
     let with = |waste: f64| judged(&problem, &forked, 8.4, halved(), nowhere(&[(0, None, waste)]));
     assert_eq!(with(1.3999), "holds");
     assert!(with(1.4001).contains("Waste"), "{}", with(1.4001));
@@ -229,8 +232,7 @@ fn bridges_between_devices_that_pass_most_are_proved_to_waste_as_much_as_they_do
 /// The bridge to nowhere of the test above, as both checkers are asked.
 pub fn by_a_bridge_of_most() -> (PlacementProblem, Plan) {
     let problem = halves(3.0);
-    let stages = [("a", 0, 2), ("p", 2, 3), ("q", 3, 4), ("b", 4, 6), ("c", 4, 6)];
-    let mut plan = plan(&problem, &stages, &[(&[0, 1, 2, 3], 0.5), (&[0, 1, 2, 4], 0.5)]);
+    let mut plan = forked(&problem);
     certify(&mut plan, 8.4, Evidence::Bridges { sites: halved(), main: 0.8, cases: nowhere(&[(0, None, 1.3999)]) });
     plan.status = Status::Feasible;
     (problem, plan)

@@ -355,8 +355,8 @@ impl Bridges {
         Ok(None)
     }
 
-    /// What a bridge wastes, as a sum of worths and what is to be subtracted: its devices pay, and what others pay for the rest
-    /// of the rate is said to be paid by the cheapest at these worths.
+    /// What a bridge wastes, as a sum of worths and what is to be subtracted. What others pay for the rest of the rate is put
+    /// down to the way that asks least for what it passes at these worths, where both come to the same.
     fn row(&self, (rate, mains): (f64, &[usize]), worths: &[f64], bridge: &[Stretch]) -> Row {
         let (mut shares, mut length): Row = (BTreeMap::new(), 0.0);
         let all = self.classes.iter().enumerate().flat_map(|(c, of)| (0..of.ways.len()).map(move |way| (c, way)));
