@@ -166,11 +166,22 @@ struct Sweep<'a> {
     alike: Option<usize>,
 }
 
+/// A way that is of use where devices begin: its position, the type, what it is paid, what it passes of what is handed
+/// over, and the price per rate of all of it.
+#[derive(Clone, Copy)]
+struct Use {
+    at: usize,
+    of: usize,
+    price: f64,
+    rate: f64,
+    each: f64,
+}
+
 /// A search for sets of devices that begin together.
 struct Sets<'a> {
     sweep: &'a Sweep<'a>,
-    /// Positions of the ways that are of use, and what each passes of what is handed over.
-    ways: Vec<(usize, f64)>,
+    /// The ways that are of use.
+    ways: Vec<Use>,
     /// What they may be paid, at most.
     most: f64,
     free: Vec<u16>,
@@ -191,21 +202,20 @@ impl Sets<'_> {
             return;
         }
         for position in from..self.ways.len() {
-            let (at, rate) = self.ways[position];
-            let way = self.sweep.ways[at];
-            if self.left == 0 || paid + need * way.price / way.rate > self.most {
+            let Use { at, of, price, rate, each } = self.ways[position];
+            if self.left == 0 || paid + need * each > self.most {
                 return;
             }
             let others = TOGETHER - 1 - self.chosen.len();
-            if self.free[way.of] == 0 || paid + way.price + self.sweep.least(need - rate, others) > self.most {
+            if self.free[of] == 0 || paid + price + self.sweep.least(need - rate, others) > self.most {
                 continue;
             }
             self.left -= 1;
-            self.free[way.of] -= 1;
+            self.free[of] -= 1;
             self.chosen.push(at);
-            self.add(position, need - rate, paid + way.price);
+            self.add(position, need - rate, paid + price);
             self.chosen.pop();
-            self.free[way.of] += 1;
+            self.free[of] += 1;
         }
     }
 }
@@ -255,7 +265,8 @@ impl<'a> Sweep<'a> {
 
     /// What at most so many devices that pass so much are paid, at least.
     fn least(&self, need: f64, devices: usize) -> f64 {
-        let parts = (need / self.rate - ROUNDING).max(0.0) * PARTS as f64;
+        // What is less than nothing is none of the parts.
+        let parts = (need / self.rate - ROUNDING) * PARTS as f64;
         self.least[devices][(parts as usize).min(PARTS)]
     }
 
@@ -313,7 +324,10 @@ impl<'a> Sweep<'a> {
             let way = self.ways[position];
             way.held <= room && beginning.free[way.of] > 0 && handed[self.site(position)] > dust
         };
-        let passes = |position: usize| (position, self.ways[position].rate.min(handed[self.site(position)]));
+        let passes = |at: usize| {
+            let Way { of, rate, price, .. } = self.ways[at];
+            Use { at, of, price, rate: rate.min(handed[self.site(at)]), each: price / rate }
+        };
         let mut sets = Sets {
             sweep: self,
             ways: (0..self.ways.len()).filter(of_use).map(passes).collect(),

@@ -59,6 +59,8 @@ struct Way {
     held: usize,
     rate: f64,
     price: f64,
+    /// Price per rate.
+    each: f64,
 }
 
 /// Ways that begin together, and how many devices each.
@@ -129,7 +131,7 @@ impl Sets<'_> {
         }
         for position in from..self.ways.len() {
             let way = self.ways[position];
-            if self.left == 0 || paid + need * way.price / way.rate > self.most {
+            if self.left == 0 || paid + need * way.each > self.most {
                 return;
             }
             let free = self.free[way.of];
@@ -251,11 +253,12 @@ pub(super) fn grow(ground: &Ground<'_>, known: &mut Known, random: &mut Random, 
         for held in 1..=ground.longest {
             let passes = yard.rate_of(of, held).min(rate);
             if passes > 0.0 {
-                ways.push(Way { of, held, rate: passes, price: worth / held as f64 });
+                let price = worth / held as f64;
+                ways.push(Way { of, held, rate: passes, price, each: price / passes });
             }
         }
     }
-    ways.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(b.held.cmp(&a.held)));
+    ways.sort_by(|a, b| a.each.total_cmp(&b.each).then(b.held.cmp(&a.held)));
     ways.truncate(usize::from(u16::MAX));
     let mut growth = Growth { ground, ways, kept: Vec::new(), looked: 0 };
     growth.kept.push(Beginning { step: None, start: 0, free: ground.free.to_vec(), active: Vec::new(), waste: 0.0 });
