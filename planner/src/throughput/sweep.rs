@@ -79,13 +79,15 @@ const ROUNDING: f64 = 1e-9;
 /// Intervals: type of the device, first layer, end.
 type Laid = Vec<(usize, usize, usize)>;
 
-/// A way to use a device: its type, how many layers it holds, at what rate, and what it is paid for each.
+/// A way to use a device: its type, how many layers it holds, at what rate, and what it is paid for each of them.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     of: usize,
     held: usize,
     rate: f64,
     price: f64,
+    /// Price per rate.
+    by_rate: f64,
 }
 
 /// The beginning of a plan.
@@ -167,21 +169,21 @@ struct Sweep<'a> {
 }
 
 /// A way that is of use where devices begin: its position, the type, what it is paid, what it passes of what is handed
-/// over, and the price per rate of all of it.
+/// over, and the price per rate of all that it may pass.
 #[derive(Clone, Copy)]
-struct Use {
+struct Useful {
     at: usize,
     of: usize,
     price: f64,
     rate: f64,
-    each: f64,
+    by_rate: f64,
 }
 
 /// A search for sets of devices that begin together.
 struct Sets<'a> {
     sweep: &'a Sweep<'a>,
     /// The ways that are of use.
-    ways: Vec<Use>,
+    ways: Vec<Useful>,
     /// What they may be paid, at most.
     most: f64,
     free: Vec<u16>,
@@ -202,8 +204,8 @@ impl Sets<'_> {
             return;
         }
         for position in from..self.ways.len() {
-            let Use { at, of, price, rate, each } = self.ways[position];
-            if self.left == 0 || paid + need * each > self.most {
+            let Useful { at, of, price, rate, by_rate } = self.ways[position];
+            if self.left == 0 || paid + need * by_rate > self.most {
                 return;
             }
             let others = TOGETHER - 1 - self.chosen.len();
@@ -229,11 +231,12 @@ impl<'a> Sweep<'a> {
             for held in 1..=yard.layers {
                 let rate = yard.rate_of(of, held).min(whole);
                 if rate > 0.0 {
-                    ways.push(Way { of, held, rate, price: worth / held as f64 });
+                    let price = worth / held as f64;
+                    ways.push(Way { of, held, rate, price, by_rate: price / rate });
                 }
             }
         }
-        ways.sort_by(|a, b| (a.price / a.rate).total_cmp(&(b.price / b.rate)).then(b.held.cmp(&a.held)));
+        ways.sort_by(|a, b| a.by_rate.total_cmp(&b.by_rate).then(b.held.cmp(&a.held)));
         let all: f64 = yard.types.iter().zip(worths).map(|(t, worth)| t.count as f64 * worth).sum();
         let slack = all - yard.layers as f64;
         ways.truncate(usize::from(u16::MAX));
@@ -265,7 +268,7 @@ impl<'a> Sweep<'a> {
 
     /// What at most so many devices that pass so much are paid, at least.
     fn least(&self, need: f64, devices: usize) -> f64 {
-        // What is less than nothing is none of the parts.
+        // As a whole number, what is less than nothing is 0.
         let parts = (need / self.rate - ROUNDING) * PARTS as f64;
         self.least[devices][(parts as usize).min(PARTS)]
     }
@@ -325,8 +328,8 @@ impl<'a> Sweep<'a> {
             way.held <= room && beginning.free[way.of] > 0 && handed[self.site(position)] > dust
         };
         let passes = |at: usize| {
-            let Way { of, rate, price, .. } = self.ways[at];
-            Use { at, of, price, rate: rate.min(handed[self.site(at)]), each: price / rate }
+            let Way { of, rate, price, by_rate, .. } = self.ways[at];
+            Useful { at, of, price, rate: rate.min(handed[self.site(at)]), by_rate }
         };
         let mut sets = Sets {
             sweep: self,

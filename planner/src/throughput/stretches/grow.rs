@@ -52,7 +52,7 @@ pub(super) struct Ground<'a> {
     pub luck: f64,
 }
 
-/// A way to use a device: its type, how many layers it holds, at what rate, and what it is paid for each.
+/// A way to use a device: its type, how many layers it holds, at what rate, and what it is paid for each of them.
 #[derive(Debug, Clone, Copy)]
 struct Way {
     of: usize,
@@ -60,7 +60,7 @@ struct Way {
     rate: f64,
     price: f64,
     /// Price per rate.
-    each: f64,
+    by_rate: f64,
 }
 
 /// Ways that begin together, and how many devices each.
@@ -131,7 +131,7 @@ impl Sets<'_> {
         }
         for position in from..self.ways.len() {
             let way = self.ways[position];
-            if self.left == 0 || paid + need * way.each > self.most {
+            if self.left == 0 || paid + need * way.by_rate > self.most {
                 return;
             }
             let free = self.free[way.of];
@@ -254,11 +254,11 @@ pub(super) fn grow(ground: &Ground<'_>, known: &mut Known, random: &mut Random, 
             let passes = yard.rate_of(of, held).min(rate);
             if passes > 0.0 {
                 let price = worth / held as f64;
-                ways.push(Way { of, held, rate: passes, price, each: price / passes });
+                ways.push(Way { of, held, rate: passes, price, by_rate: price / passes });
             }
         }
     }
-    ways.sort_by(|a, b| a.each.total_cmp(&b.each).then(b.held.cmp(&a.held)));
+    ways.sort_by(|a, b| a.by_rate.total_cmp(&b.by_rate).then(b.held.cmp(&a.held)));
     ways.truncate(usize::from(u16::MAX));
     let mut growth = Growth { ground, ways, kept: Vec::new(), looked: 0 };
     growth.kept.push(Beginning { step: None, start: 0, free: ground.free.to_vec(), active: Vec::new(), waste: 0.0 });
