@@ -168,22 +168,11 @@ struct Sweep<'a> {
     alike: Option<usize>,
 }
 
-/// A way that is of use where devices begin: its position, the type, what it is paid, what it passes of what is handed
-/// over, and the price per rate of all that it may pass.
-#[derive(Clone, Copy)]
-struct Useful {
-    at: usize,
-    of: usize,
-    price: f64,
-    rate: f64,
-    by_rate: f64,
-}
-
 /// A search for sets of devices that begin together.
 struct Sets<'a> {
     sweep: &'a Sweep<'a>,
-    /// The ways that are of use.
-    ways: Vec<Useful>,
+    /// Positions of the ways that are of use, and the ways, each at the rate of what is handed over to it.
+    ways: Vec<(usize, Way)>,
     /// What they may be paid, at most.
     most: f64,
     free: Vec<u16>,
@@ -204,7 +193,7 @@ impl Sets<'_> {
             return;
         }
         for position in from..self.ways.len() {
-            let Useful { at, of, price, rate, by_rate } = self.ways[position];
+            let (at, Way { of, rate, price, by_rate, .. }) = self.ways[position];
             if self.left == 0 || paid + need * by_rate > self.most {
                 return;
             }
@@ -328,8 +317,8 @@ impl<'a> Sweep<'a> {
             way.held <= room && beginning.free[way.of] > 0 && handed[self.site(position)] > dust
         };
         let passes = |at: usize| {
-            let Way { of, rate, price, by_rate, .. } = self.ways[at];
-            Useful { at, of, price, rate: rate.min(handed[self.site(at)]), by_rate }
+            let way = self.ways[at];
+            (at, Way { rate: way.rate.min(handed[self.site(at)]), ..way })
         };
         let mut sets = Sets {
             sweep: self,
