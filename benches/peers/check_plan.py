@@ -717,8 +717,8 @@ def form(plan):
                 entries.append(entry["evidence"])
         for evidence in entries:
             need(isinstance(evidence, dict), "evidence")
-            need(evidence.get("kind") in ("clip_bound", "in_flight", "enumeration", "device_worths", "weighed_worths", "walk_prices",
-                                          "layer_by_layer", "cases", "bridges", "batches"), "evidence.kind")
+            need(evidence.get("kind") in ("clip_bound", "in_flight", "routes", "enumeration", "device_worths", "weighed_worths",
+                                          "walk_prices", "layer_by_layer", "cases", "bridges", "batches"), "evidence.kind")
             if evidence["kind"] == "bridges":
                 sites, cases = evidence.get("sites"), evidence.get("cases")
                 need(isinstance(sites, list) and all(isinstance(site, list) for site in sites), "evidence.sites")
@@ -739,7 +739,9 @@ def form(plan):
                 ends = evidence.get("ends", {"first": 0, "last": 0})
                 need(isinstance(ends, dict), "evidence.ends"), number(evidence.get("price"), "evidence.price")
                 number(ends.get("first"), "evidence.ends"), number(ends.get("last"), "evidence.ends")
-            if evidence["kind"] in ("device_worths", "weighed_worths", "layer_by_layer"):
+            if evidence["kind"] == "routes":
+                number(evidence.get("price"), "evidence.price")
+            if evidence["kind"] in ("routes", "device_worths", "weighed_worths", "layer_by_layer"):
                 need(isinstance(evidence.get("worths"), dict), "worths")
                 for worth in evidence["worths"].values():
                     number(worth, "worths")
@@ -937,7 +939,13 @@ def open_batches(problem, above):
 
 
 def least_stay(problem, life, waits):
-    """A shortest path over (layers passed, device), or infinity; 0 where a device states rates alone."""
+    """The least time of any route, or infinity; 0 where a device states rates alone."""
+    return cheapest_route(problem, life, waits, lambda device, start, end, stay: stay, Q(1))
+
+
+def cheapest_route(problem, life, waits, paid, second):
+    """A shortest path over (layers passed, device) by what is paid for a stage and for a second on the way, or infinity; 0
+    where a device states rates alone."""
     count, tokens, sampled = problem.life_totals(life)
     holders = []
     for format in problem.variants():
@@ -949,7 +957,9 @@ def least_stay(problem, life, waits):
                 for end in range(start + 1, problem.layers + 1):
                     if not problem.fits(device, start, end):
                         break
-                    stays.setdefault(start, []).append((end, problem.residence(device, start, end, waits)))
+                    stage = paid(device, start, end, problem.residence(device, start, end, waits))
+                    if stage is not None:
+                        stays.setdefault(start, []).append((end, stage))
             holders.append((device, stays))
     far = len(holders) > 64  # then ways are left aside
 
@@ -957,7 +967,9 @@ def least_stay(problem, life, waits):
         if far:
             return Q(0)
         time = problem.spent(start, goal, size, count, moved)
-        return Q(0) if time is None and size > 4 and problem.stated(start, goal) is not None else time
+        if time is None:
+            return Q(0) if size > 4 and problem.stated(start, goal) is not None else None
+        return second * time
 
     row, center = problem.row_bytes(), problem.coordinator
     passed = [{} for _ in range(problem.layers + 1)]
@@ -1084,6 +1096,30 @@ def in_flight_price(problem, bound, price, first=0, last=0, batch=None):
             covered += max(gains)
         if covered >= whole * above:
             return ["the clip bound with a price on requests in flight is not binding"]
+    return []
+
+
+def routes_prove(problem, bound, price, worths, batch=None):
+    """Requests that pay for seconds in flight and for work of devices pay more by the cheapest route than all may pay."""
+    above, price = Q(bound) * (1 + AGREE), Q(price)
+    if above <= 0 or price < 0 or any(Q(worth) < 0 for worth in worths.values()) or set(worths) - set(problem.devices):
+        return ["a price or worth is negative or of no device, or the bound is not above zero"]
+    most = sum(map(Q, worths.values())) + price * problem.serving["requests_max"] * mean(problem.workload["output_tokens"])
+    for size in open_batches(problem, above) if batch is None else [batch]:
+        known = {}
+
+        def paid(device, start, end, stay):
+            shape = (device, problem.format.get(device), end - start, start == 0, end == problem.layers)
+            if shape not in known:
+                rate = problem.rate(device, start, end, size)
+                cost = price * stay + Q(worths.get(device, 0)) / min(rate, above) if rate and rate > 0 else None
+                # Rounded down, so that sums stay short.
+                known[shape] = None if cost is None else Q(math.floor(cost * 2**100), 2**100)
+            return known[shape]
+
+        least = cheapest_route(problem, problem.life(size), problem.waits(size), paid, price)
+        if above * least <= most:
+            return ["the cheapest route does not prove the bound"]
     return []
 
 
@@ -1760,6 +1796,8 @@ def rate_proves(problem, bound, evidence, batch=None):
     if evidence["kind"] == "in_flight":
         ends = evidence.get("ends", {})
         return in_flight_price(problem, bound, evidence["price"], ends.get("first", 0), ends.get("last", 0), batch)
+    if evidence["kind"] == "routes":
+        return routes_prove(problem, bound, evidence["price"], evidence["worths"], batch)
     if evidence["kind"] == "device_worths":
         return worths_prove(problem, bound, evidence["worths"], batch=batch)
     if evidence["kind"] == "weighed_worths":
@@ -2202,8 +2240,8 @@ def certificate_faults(problem, plan):
             evidence = evidence["whole"]
         c = dict(c, evidence=evidence)
         kind = evidence["kind"]
-        if maximise != (kind in ("clip_bound", "in_flight", "device_worths", "weighed_worths", "layer_by_layer", "cases",
-                                 "bridges", "batches")):
+        if maximise != (kind in ("clip_bound", "in_flight", "routes", "device_worths", "weighed_worths", "layer_by_layer",
+                                 "cases", "bridges", "batches")):
             wrong.append("evidence of the wrong kind")
         elif problem.may_group():
             wrong.append("evidence says nothing of devices that hold a stage together")

@@ -17,7 +17,9 @@ pub use batch::{
     Batch, BatchCommand, BatchEmit, BatchEngine, BatchExtract, BatchHow, BatchMerge, QueryArgs, SHARDS_MAX, Shard,
 };
 pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchProbe, BenchTargets};
-pub use exchange::{Advise, AlgorithmName, BenchPlanner, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow};
+pub use exchange::{
+    Advise, AlgorithmName, BenchPlanner, Check, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow,
+};
 pub use heat::{FitThermal, PowerSource};
 pub use run::{ArithmeticName, BenchRuntime, Run};
 pub use service::{BenchCuda, BenchSim, Router, Service};
@@ -86,7 +88,7 @@ pub enum Command {
     /// Solve the placement of a scenario's model and prove how good the answer is.
     Plan(Plan),
     /// Check a plan and its certificate independently of the planner.
-    Check(PlanAndScenario),
+    Check(Check),
     /// Say why a plan is as it is: what binds, what each device is worth, what would help.
     Explain(Explain),
     /// Predict a plan's behaviour in time and temperature.
@@ -391,7 +393,7 @@ impl From<ObjectiveName> for Objective {
     }
 }
 
-/// Arguments of `isotherm check`.
+/// A plan and what it answers.
 #[derive(Debug, Args)]
 pub struct PlanAndScenario {
     /// The plan.

@@ -23,6 +23,7 @@ mod laying;
 mod long_run;
 mod priced;
 mod record;
+mod routes;
 mod shares;
 mod spending;
 mod tabled;

@@ -79,6 +79,14 @@ pub enum Evidence {
         #[serde(default)]
         ends: EndWeights,
     },
+    /// Throughput: requests pay for the time that they stay and that devices work for them. By the cheapest route through all
+    /// layers they pay more than what all devices take at most and what all requests in flight pay.
+    Routes {
+        /// What a token pays for each second in flight.
+        price: f64,
+        /// What it pays for each second of a device's work, by device name.
+        worths: BTreeMap<String, f64>,
+    },
     /// Every placement was enumerated by the checker's own procedure; only for problems it calls small.
     Enumeration,
     /// Dual worths of each device: throughput above the bound would need layers worth more than all devices.

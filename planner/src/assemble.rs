@@ -108,6 +108,26 @@ pub(crate) fn restated(
     certify(problem, plan, found)
 }
 
+/// States again why candidates hold nothing, where a plan was chosen by more than what its search knew.
+pub(crate) fn restate_unused(problem: &PlacementProblem, plan: &mut Plan, bound: Option<f64>) {
+    let Some(value) = plan.objective_value else { return };
+    let tables = Tables::new(problem, !problem.objective.serves());
+    let unit = problem.objective.unit();
+    let closed = bound.is_some_and(|bound| relative_gap(value, bound) <= GAP_NONE);
+    let reason = match bound.filter(|bound| bound.is_finite()) {
+        Some(_) if closed => format!("no gain: no plan, with it or without, is better than {value:.3} {unit}"),
+        Some(bound) => format!(
+            "no plan with it that is better than {value:.3} {unit} was found; the bound on all plans is {bound:.3}"
+        ),
+        None => format!("no plan with it that is better than {value:.3} {unit} was found"),
+    };
+    for unused in &mut plan.unused {
+        if (0..tables.candidates.len()).any(|candidate| tables.name(candidate) == unused.device) {
+            unused.reason.clone_from(&reason);
+        }
+    }
+}
+
 /// Values a plan, states what is known of it and has it checked.
 pub(crate) fn certify(problem: &PlacementProblem, plan: Plan, found: Found) -> Result<Outcome, PlanError> {
     certify_or(problem, plan, found, Vec::new())

@@ -55,6 +55,8 @@ pub enum Limit {
     Gap,
     /// Both sides of a division have plans, and those that were found do not go together.
     Sides,
+    /// All searches ended, and none found a plan or proved that there is none.
+    Searches,
 }
 
 impl Limit {
@@ -63,6 +65,7 @@ impl Limit {
     pub fn before(self, what: &str) -> String {
         match self {
             Self::Sides => "the plans found for prompts and for answers do not go together".to_owned(),
+            Self::Searches => format!("all searches ended before {what}, and none proved that there is none"),
             limit => format!("{limit} came before {what}"),
         }
     }
@@ -76,6 +79,7 @@ impl std::fmt::Display for Limit {
             Self::Interrupt => "an interrupt",
             Self::Gap => "the gap asked for",
             Self::Sides => "sides whose plans do not go together",
+            Self::Searches => "the end of all searches",
         })
     }
 }
@@ -107,11 +111,21 @@ pub struct Budget<'a> {
     pub interrupt: Option<&'a AtomicBool>,
     /// Told of every improvement.
     pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
+    /// Raised where the clock ended any search, also one that had but a part of the time: another run may find another plan.
+    pub clocked: Option<&'a AtomicBool>,
 }
 
 impl Default for Budget<'_> {
     fn default() -> Self {
-        Self { remaining: None, nodes_max: 20_000, work: None, gap_target: GAP_NONE, interrupt: None, progress: None }
+        Self {
+            remaining: None,
+            nodes_max: 20_000,
+            work: None,
+            gap_target: GAP_NONE,
+            interrupt: None,
+            progress: None,
+            clocked: None,
+        }
     }
 }
 
@@ -135,7 +149,11 @@ impl Budget<'_> {
         if self.work.is_some_and(|work| work.left() == 0) {
             return Some(Limit::Nodes);
         }
-        self.remaining.filter(|left| left().value() <= 0.0).map(|_| Limit::Time)
+        self.remaining.filter(|left| left().value() <= 0.0)?;
+        if let Some(clocked) = self.clocked {
+            clocked.store(true, Ordering::Relaxed);
+        }
+        Some(Limit::Time)
     }
 
     /// Runs a call whose work is counted, unless a clock ends it or it is part of one that counts.

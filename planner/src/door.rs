@@ -18,6 +18,7 @@ use crate::throughput::cases::{self, Counted, Proved};
 use crate::throughput::clip::Weights;
 use crate::throughput::network::Network;
 use crate::throughput::replay::Carried;
+use crate::throughput::routes::{self, Routed};
 use crate::throughput::worths::Worths;
 use crate::throughput::{Before, BestFlow, Depth, Flows, Proof, best_flow};
 use isotherm_core::check::open_batches;
@@ -31,6 +32,9 @@ const ENUMERATED_MAX: u128 = 200_000;
 
 /// Most bounds that are tried where the checker cannot verify the least.
 const WEAKER_MAX: usize = 3;
+
+/// By how much more a bound that the checker verifies may exceed a search's word to be stated instead.
+const WORD_GAP: f64 = 0.01;
 
 /// Finds the best plan for a problem, within the limits of `budget`.
 ///
@@ -172,11 +176,14 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         networks.push(networks.first().map_or_else(|| Network::new(tables, &life), |known| known.again(tables, &life)));
     }
     if let ([network], [batch]) = (networks.as_slice(), problem.batches().as_slice()) {
-        return Ok((
-            best_flow(&Flows::new(tables, network), Before::default(), Depth::Full, budget)?,
-            *batch,
-            Vec::new(),
-        ));
+        let mut best = best_flow(&Flows::new(tables, network), Before::default(), Depth::Full, budget)?;
+        if matches!(best.proof, Proof::Chain)
+            && let Some(found) = by_routes(tables, network, (best.without_cases().0, best.bound), budget)?
+        {
+            let proof = Proof::Routes(found.clone());
+            if found.bound <= best.bound { best.proof = proof } else { best.weaker.push((found.bound, proof)) }
+        }
+        return Ok((best, *batch, Vec::new()));
     }
     // What is quickly found for each batch; then the most promising first: what it reaches rules out others.
     let quick = |network: &Network| best_flow(&Flows::new(tables, network), Before::default(), Depth::Quick, budget);
@@ -217,7 +224,32 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
         });
     }
     let (flow, batch) = found.expect("there is at least one batch");
+    let open = open_batches(problem, flow.bound);
+    for (known, network) in problem.batches().into_iter().zip(&networks).filter(|(batch, _)| open.contains(batch)) {
+        let words = proofs.iter_mut().filter(|of| of.batch == known && matches!(of.proof, Proof::Chain));
+        for of in words {
+            if let Some(found) = by_routes(tables, network, (of.plain.0, flow.bound), budget)? {
+                of.plain = (found.bound, Proof::Routes(found));
+                if of.plain.0 <= flow.bound {
+                    of.proof = of.plain.1.clone();
+                }
+            }
+        }
+    }
     Ok((flow, batch, proofs))
+}
+
+/// The bound by the cheapest route, no plan being faster than `above`, where a search for one chain says that none is faster
+/// than `most`; none where it is much greater. It takes a moment, also where time is up.
+fn by_routes(
+    tables: &Tables<'_>,
+    network: &Network,
+    (above, most): (f64, f64),
+    budget: &Budget<'_>,
+) -> Result<Option<Routed>, PlanError> {
+    let Some(stay) = &network.stay else { return Ok(None) };
+    let found = routes::bound(tables, network, stay, (above, most), &Budget { remaining: None, ..*budget })?;
+    Ok(found.filter(|found| found.bound <= most * (1.0 + WORD_GAP)))
 }
 
 /// The better of two, under a bound on both.
@@ -251,7 +283,9 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
         solver: match best.proof {
             Proof::Solver(name) => Some(name.to_owned()),
             Proof::Clip
+            | Proof::Chain
             | Proof::InFlight(_)
+            | Proof::Routes(_)
             | Proof::Worths(_)
             | Proof::Crossing(..)
             | Proof::Layered(_)
@@ -264,8 +298,9 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
     };
     let searched = |proof: &Proof| matches!(proof, Proof::Layered(_) | Proof::Cases(_) | Proof::Bridges(_));
     let hard = searched(&best.proof) || proofs.iter().any(|of| searched(&of.proof));
-    let weaker = if hard { weaker(tables, &best, &proofs) } else { Vec::new() };
-    assemble_or(tables, parts, weaker)
+    let mut others = if hard { weaker(tables, &best, &proofs) } else { Vec::new() };
+    others.extend(routed(tables, &best, &proofs));
+    assemble_or(tables, parts, others)
 }
 
 /// Bounds that are not as good and easier to verify, with what proves them, to be tried in order.
@@ -281,6 +316,27 @@ fn weaker(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Vec<(f
     let (bound, proof) = (greatest.plain.0, &greatest.plain.1);
     let all = by_batch(tables, bound, &plain).map(|found| (bound, found));
     all.into_iter().chain(of((bound, proof))).collect()
+}
+
+/// A bound a little above what a search for one chain says, where prices of routes prove it.
+fn routed(tables: &Tables<'_>, best: &BestFlow, proofs: &[BatchProof]) -> Option<(f64, Evidence)> {
+    // A search that left nothing says more.
+    if relative_gap(best.rate(), best.bound) <= GAP_NONE {
+        return None;
+    }
+    if proofs.is_empty() {
+        let known = best.weaker.last().filter(|_| matches!(best.proof, Proof::Chain));
+        let (bound, proof) = known.filter(|(_, proof)| matches!(proof, Proof::Routes(_)))?;
+        return Some((*bound, evidence(tables, proof).pop()?));
+    }
+    let open = open_batches(tables.problem, best.bound);
+    let (mut bound, mut plain) = (best.bound, proofs.to_vec());
+    for of in plain.iter_mut().filter(|of| matches!(of.proof, Proof::Chain) && open.contains(&of.batch)) {
+        bound = bound.max(of.plain.0);
+        of.proof.clone_from(&of.plain.1);
+    }
+    let little = bound > best.bound && bound <= best.bound * (1.0 + WORD_GAP);
+    Some((bound, by_batch(tables, bound, &plain).filter(|_| little)?))
 }
 
 /// The stages that anything passes, and the ways through them with their rates.
@@ -339,6 +395,11 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             let ends = EndWeights { first: found.weights.first, last: found.weights.last };
             vec![Evidence::InFlight { price: found.price, ends }]
         }
+        Proof::Routes(found) => {
+            let worth = |i: usize| (tables.name(i).to_owned(), found.worth[tables.candidates[i].kind]);
+            let worths = (0..tables.candidates.len()).map(worth).collect();
+            vec![Evidence::Routes { price: found.price, worths }]
+        }
         Proof::Worths(found) if found.weights == Weights::PLAIN => {
             // With a bound by Little's law, no worths may be needed.
             vec![Evidence::DeviceWorths { worths: named(found) }, Evidence::ClipBound]
@@ -364,7 +425,7 @@ fn evidence(tables: &Tables<'_>, proof: &Proof) -> Vec<Evidence> {
             vec![Evidence::Cases { ends, cases, crossing }]
         }
         Proof::Bridges(found) => vec![bridged(tables, found)],
-        Proof::Solver(_) => Vec::new(),
+        Proof::Chain | Proof::Solver(_) => Vec::new(),
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Worth {
     pub objective: Option<f64>,
     /// By what share the objective changes, above zero for the better; none like the objective.
     pub gain: Option<f64>,
+    /// Whether nothing better is possible then: else a longer search may find more.
+    pub proven: bool,
 }
 
 /// Why a plan is as it is.
@@ -58,6 +60,8 @@ pub struct Explanation {
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
     pub one_more: Vec<Worth>,
+    /// Devices and classes of which there was no time to ask.
+    pub unasked: Vec<String>,
 }
 
 /// The best plans with and without devices that only prefill and others that only decode.
@@ -73,9 +77,11 @@ pub struct DivisionWorth {
 
 /// Most devices and classes for which a problem is solved again.
 pub const RESOLVED_MAX: usize = 64;
+/// As how many problems it counts to look where splitting the model pays.
+const SPLIT_PARTS: usize = 4;
 
-/// Explains a plan for its problem. `budget` holds for each problem that is solved again; nothing is solved once it is
-/// exhausted.
+/// Explains a plan for its problem. `budget` holds for all problems that are solved again; each may take an equal part of
+/// what is left.
 ///
 /// # Errors
 /// The solver failed.
@@ -93,10 +99,20 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         goals.push((goal, solve(&other, budget)?.plan().and_then(|found| found.plan().objective_value)));
     }
     let mut without = Vec::new();
-    let used = plan.stages.iter().flat_map(|stage| &stage.devices);
-    for device in used.take(RESOLVED_MAX) {
+    let used: Vec<&String> = plan.stages.iter().flat_map(|stage| &stage.devices).take(RESOLVED_MAX).collect();
+    let more: Vec<(String, DeviceId)> = classes(problem).into_iter().take(RESOLVED_MAX).collect();
+    // Whether to split the model comes last, and is many questions.
+    let mut open = used.len() + more.len() + SPLIT_PARTS;
+    let mut unasked = Vec::new();
+    let mut asked = |problem: &PlacementProblem| {
+        let share = 1.0 / open as f64;
+        open -= 1;
+        budget.part(share, |budget| solve(problem, budget))
+    };
+    for device in used {
         if budget.exhausted().is_some() {
-            break;
+            unasked.push(device.clone());
+            continue;
         }
         let limits = Limits {
             banned: problem.limits.banned.iter().cloned().chain([device.clone()]).collect(),
@@ -104,13 +120,14 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
             ..problem.limits.clone()
         };
         if let Some(other) = changed(problem, problem.graph.clone(), limits) {
-            without.push(worth(problem, device, value, &solve(&other, budget)?));
+            without.push(worth(problem, device, value, &asked(&other)?));
         }
     }
     let mut one_more = Vec::new();
-    for (class, twin) in classes(problem).into_iter().take(RESOLVED_MAX) {
+    for (class, twin) in more {
         if budget.exhausted().is_some() {
-            break;
+            unasked.push(format!("one more {class}"));
+            continue;
         }
         let Some(graph) = with_one_more(problem, twin) else { continue };
         if let Some(mut other) = changed(problem, graph, problem.limits.clone()) {
@@ -124,7 +141,12 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
             for chassis in other.conditions.chassis.iter_mut().filter(|chassis| chassis.devices.contains(first)) {
                 chassis.devices.push(format!("{first}+1"));
             }
-            one_more.push(worth(problem, &class, value, &solve(&other, budget)?));
+            let mut found = worth(problem, &class, value, &asked(&other)?);
+            // The plan itself is one: the device may stay unused.
+            if found.gain.is_none_or(|gain| gain < 0.0) && value.is_some() {
+                (found.objective, found.gain) = (value, Some(0.0));
+            }
+            one_more.push(found);
         }
     }
     Ok(Explanation {
@@ -136,6 +158,7 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
         goals,
         without,
         one_more,
+        unasked,
     })
 }
 
@@ -168,7 +191,12 @@ fn worth(problem: &PlacementProblem, name: &str, value: Option<f64>, outcome: &O
         .zip(objective)
         .filter(|(before, _)| *before > 0.0)
         .map(|(before, after)| if problem.objective.maximises() { after / before - 1.0 } else { 1.0 - after / before });
-    Worth { name: name.to_owned(), objective, gain }
+    Worth {
+        name: name.to_owned(),
+        objective,
+        gain,
+        proven: matches!(outcome, Outcome::Optimal(_) | Outcome::Infeasible(_)),
+    }
 }
 
 /// One device of each class, the first, in order of class.

@@ -12,10 +12,12 @@
 mod candidates;
 mod prices;
 
-use crate::assemble::{Found, certify};
+use crate::assemble::{Found, certify, restate_unused};
 use crate::budget::{Budget, GAP_NONE, Limit};
 use crate::door;
+use crate::infeasible::certain;
 use crate::outcome::{Outcome, PlanError, Reason, Reasons};
+use crate::tables::Tables;
 use candidates::{Best, Search};
 use isotherm_core::plan::{BoundKind, Certificate, Evidence};
 use isotherm_core::problem::{Division, Goal, Objective, PlacementProblem};
@@ -25,6 +27,8 @@ const CERTIFIED_GAP: f64 = 0.01;
 
 /// Share of the time for the best plan by throughput.
 const FIRST: f64 = 0.4;
+/// Share of the rest for the best plan by the figure of a goal.
+const OTHERS: f64 = 0.3;
 
 /// Whether a problem is answered here.
 pub(crate) fn concerns(problem: &PlacementProblem) -> bool {
@@ -40,8 +44,20 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
     if let Some(reasons) = beyond(problem, certificate.as_ref()) {
         return Ok(Outcome::Infeasible(reasons));
     }
+    if let Some(reasons) = unpriced(problem, &free) {
+        return Ok(Outcome::Infeasible(reasons));
+    }
     let mut best = Best::new(problem);
     best.offer(found.clone());
+    // The best by a goal's figure reaches it, if any plan does.
+    for goal in problem.limits.goals.iter().filter(|goal| !goal.figure.spends() && goal.figure != free.objective) {
+        if !best.holds() {
+            let by_goal = budget.part(OTHERS, |budget| door::plan(&freed(problem, goal.figure), budget))?;
+            by_goal.plan().into_iter().for_each(|found| {
+                best.offer(found.plan().clone());
+            });
+        }
+    }
     // What bounds all plans bounds those that reach goals.
     let of_all = certificate.clone().filter(|_| !problem.objective.spends());
     if let Some(certificate) = of_all.as_ref().filter(|c| best.holds() && c.gap.is_some_and(|gap| gap <= GAP_NONE)) {
@@ -50,6 +66,33 @@ pub(crate) fn plan(problem: &PlacementProblem, budget: &Budget<'_>) -> Result<Ou
     let search = Search { problem, budget, most: certificate.as_ref().and_then(|c| c.bound) };
     let solver = search.run(&free, &mut best)?;
     finished(problem, best, &Bounds { solver, given: of_all }, budget.exhausted())
+}
+
+/// Why no plan can be valued: too few devices of which power and prices are known that the objective or a goal asks for.
+fn unpriced(problem: &PlacementProblem, free: &PlacementProblem) -> Option<Reasons> {
+    let goals = problem.limits.goals.iter().map(|goal| goal.figure);
+    let figures: Vec<Objective> = goals.chain([problem.objective]).filter(|figure| figure.spends()).collect();
+    let mut known = free.clone();
+    let mut reasons = Vec::new();
+    for candidate in Tables::new(free, !free.objective.serves()).candidates {
+        let Some(figure) = figures.iter().find(|&&figure| free.cost(candidate.id, figure).is_none()) else { continue };
+        let device = free.graph.device(candidate.id).name.clone();
+        known.limits.banned.push(device.clone());
+        let what = match figure {
+            Objective::MoneyPerHour => "its price by the hour",
+            Objective::Money => "its price by the hour, or its power and the price of energy,",
+            _ => "its power",
+        };
+        let why = format!("{what} is not known, and {} is asked for; state it in the scenario", figure.name());
+        reasons.push(Reason::LeftOut { device, why });
+    }
+    if reasons.is_empty() {
+        return None;
+    }
+    let rest = certain(&Tables::new(&known, !known.objective.serves()));
+    let short = !rest.is_empty();
+    reasons.extend(rest.into_iter().filter(|reason| matches!(reason, Reason::TooLarge { .. })));
+    short.then_some(Reasons(reasons))
 }
 
 /// The problem without goals, by another objective.
@@ -105,8 +148,8 @@ fn finished(
     bounds: &Bounds,
     stopped: Option<Limit>,
 ) -> Result<Outcome, PlanError> {
-    let Some((plan, value, how)) = best.into_plan() else {
-        return Ok(Outcome::Unknown { stopped_by: stopped.unwrap_or(Limit::Nodes) });
+    let Some((mut plan, value, how)) = best.into_plan() else {
+        return Ok(Outcome::Unknown { stopped_by: stopped.unwrap_or(Limit::Searches) });
     };
     let spends = problem.objective.spends();
     let (proved, evidence) = if spends {
@@ -136,6 +179,7 @@ fn finished(
         nodes: None,
         stopped,
     };
+    restate_unused(problem, &mut plan, found.bound);
     certify(problem, plan, found)
 }
 

@@ -26,23 +26,25 @@ pub(crate) fn at_once(tables: &Tables<'_>) -> Option<Reasons> {
     if reasons.is_empty() {
         return None;
     }
-    reasons.extend(conflict(tables.problem).map(Reason::Together));
+    reasons.extend(conflict(tables.problem));
     reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
     Some(Reasons(reasons))
 }
 
 /// Reasons after a search that looked everywhere.
 pub(crate) fn searched(tables: &Tables<'_>) -> Reasons {
-    let mut reasons = vec![Reason::Conflict];
-    if !joined(tables) {
-        reasons.insert(0, Reason::NoWay);
-    }
-    reasons.extend(conflict(tables.problem).map(Reason::Together));
+    let mut reasons = match few_rates(tables) {
+        Some(few) => vec![few],
+        None if !joined(tables) => vec![Reason::NoWay, Reason::Conflict],
+        None => vec![Reason::Conflict],
+    };
+    reasons.extend(conflict(tables.problem));
     reasons.extend(nearest(tables.problem).into_iter().map(Reason::Nearest));
     Reasons(reasons)
 }
 
-fn certain(tables: &Tables<'_>) -> Vec<Reason> {
+/// What needs no search.
+pub(crate) fn certain(tables: &Tables<'_>) -> Vec<Reason> {
     let problem = tables.problem;
     let mut reasons = Vec::new();
     let name = |id| problem.graph.device(id).name.clone();
@@ -101,6 +103,22 @@ fn too_large(tables: &Tables<'_>) -> Option<Reason> {
         layers_fit: narrow(most),
         layers: narrow(tables.layers),
     })
+}
+
+/// Whether tables of rates speak of too few layers, though memory would hold more.
+fn few_rates(tables: &Tables<'_>) -> Option<Reason> {
+    if !tables.problem.objective.serves() {
+        return None;
+    }
+    let network = Network::new(tables, &tables.problem.life(1));
+    let longest = |kind: usize| {
+        let intervals = (0..tables.layers).flat_map(|s| (s + 1..=tables.layers).map(move |e| (s, e)));
+        let held = intervals.filter(|&(s, e)| network.stage[kind].at(s, e) > 0.0);
+        held.map(|(s, e)| e - s).max().unwrap_or(0)
+    };
+    let longest: Vec<usize> = (0..tables.kinds.len()).map(longest).collect();
+    let most: usize = tables.candidates.iter().map(|candidate| longest[candidate.kind]).sum();
+    (most < tables.layers).then(|| Reason::Tables { layers_fit: narrow(most), layers: narrow(tables.layers) })
 }
 
 /// Whether the ways join enough devices: with all memory and no rule, is there a placement?
@@ -247,7 +265,7 @@ fn demands(problem: &PlacementProblem) -> Vec<Demand> {
 
 /// A set of demands that leave no plan together, of which none can be left out: each is dropped in turn, and taken back
 /// where there is a plan without it. None where there is no plan without all of them, or a search was too long.
-fn conflict(problem: &PlacementProblem) -> Option<Vec<String>> {
+fn conflict(problem: &PlacementProblem) -> Option<Reason> {
     let all = demands(problem);
     let without = |dropped: &[usize]| {
         let mut changed = problem.clone();
@@ -264,8 +282,9 @@ fn conflict(problem: &PlacementProblem) -> Option<Vec<String>> {
             dropped.pop();
         }
     }
-    let kept = (0..all.len()).filter(|demand| !dropped.contains(demand));
-    Some(kept.map(|demand| all[demand].0.clone()).collect())
+    let kept = || (0..all.len()).filter(|demand| !dropped.contains(demand));
+    let any = kept().all(|demand| without(&[demand]) == Some(true));
+    Some(Reason::Together { demands: kept().map(|demand| all[demand].0.clone()).collect(), any })
 }
 
 fn without_rules(problem: &PlacementProblem) -> Vec<Nearest> {

@@ -104,6 +104,13 @@ pub enum Reason {
     Undividable(String),
     /// No chain of ways joins devices that hold all layers together.
     NoWay,
+    /// Tables of rates speak of too few layers.
+    Tables {
+        /// Most layers that fit.
+        layers_fit: u32,
+        /// Layers of the model.
+        layers: u32,
+    },
     /// The number of stages asked for cannot be had.
     Stages {
         /// What was asked for.
@@ -113,8 +120,13 @@ pub enum Reason {
     },
     /// The search over all placements found none, for no single reason.
     Conflict,
-    /// Rules and demands that cannot hold together with what the devices are; without any one of them there is a plan.
-    Together(Vec<String>),
+    /// Rules and demands that cannot hold together with what the devices are.
+    Together {
+        /// What is asked, in words.
+        demands: Vec<String>,
+        /// Whether there is a plan where any one of them is lifted and all else stays.
+        any: bool,
+    },
     /// A goal that no plan reaches, and what bounds all plans.
     Goal {
         /// The goal.
@@ -191,16 +203,25 @@ impl fmt::Display for Reason {
             Self::NoWay => {
                 write!(f, "no known ways join devices that hold all layers together; measure or state links")
             }
+            Self::Tables { layers_fit, layers } => write!(
+                f,
+                "at most {layers_fit} of its {layers} layers fit: a device holds no more than its table of rates or its \
+                 memory says, and all of them together hold no more than that"
+            ),
             Self::Stages { asked, most } => write!(f, "{asked} stages were asked for; at most {most} can be had"),
             Self::Conflict => write!(f, "no placement holds: every one breaks the memory of a device, a way or a rule"),
-            Self::Together(demands) => write!(
+            Self::Together { demands, any } => write!(
                 f,
                 "in conflict: {}; {}",
                 demands.join(", "),
-                if demands.len() > 1 {
-                    "without any one of them there is a plan"
-                } else {
-                    "without it there is a plan"
+                match (any, demands.len()) {
+                    (true, 1) => "without it there is a plan",
+                    (true, _) => "without any one of them there is a plan",
+                    (false, 1) => "it leaves no plan by itself, and without it what else is asked still leaves none",
+                    (false, _) => {
+                        "they leave no plan even if nothing else were asked; with all else as it is, lifting one of them \
+                         need not be enough"
+                    }
                 }
             ),
             Self::Goal { goal, bound } => {

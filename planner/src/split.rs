@@ -1,7 +1,7 @@
 //! Whether it pays to split the model over devices, and how quick links would have to be.
 //!
 //! A plan of routes of one stage each uses no way between devices. Splitting pays where the best plan of all is better
-//! than the best of those. The verdict is asked again with the latency of every link changed, or the bandwidth: splits
+//! than the best of those. The verdict is asked again with the latency of every way changed, or the bandwidth: splits
 //! suffer more from slower links than anything else does, so the change at which the verdict turns is found by halving.
 
 use crate::budget::Budget;
@@ -11,6 +11,7 @@ use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DeviceGraph, DevicesFile};
 use isotherm_core::problem::PlacementProblem;
 use isotherm_core::units::{BytesPerSecond, Seconds};
+use std::collections::BTreeSet;
 
 /// Most devices of a problem that is solved so often.
 const DEVICES_MAX: usize = 12;
@@ -26,7 +27,7 @@ const BETTER: f64 = 1e-6;
 /// Where the verdict turns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BreakEven<T> {
-    /// At this figure of every link.
+    /// At this figure of every way between two devices.
     At(T),
     /// A split pays with any figure looked at.
     Always,
@@ -41,7 +42,7 @@ pub struct SplitVerdict {
     pub pays: bool,
     /// The best objective without a split; none where no device holds the model.
     pub whole: Option<f64>,
-    /// Latency of every link below which a split pays, bandwidths as they are.
+    /// Latency of every way between two devices below which a split pays, bandwidths as they are.
     pub latency: BreakEven<Seconds>,
     /// Bandwidth of every link above which a split pays, latencies as they are.
     pub bandwidth: BreakEven<BytesPerSecond>,
@@ -125,12 +126,15 @@ fn turn(
     Ok(Some(BreakEven::At(paying.exp())))
 }
 
-/// The problem with this latency or bandwidth on every link that states one.
+/// The problem with this bandwidth on every link that states one, or this latency on every way: half of it between a device
+/// and a junction, where a way has its two ends, and nothing between junctions.
 fn changed(problem: &PlacementProblem, latency: Option<f64>, bandwidth: Option<f64>) -> Option<PlacementProblem> {
     let mut file: DevicesFile = problem.graph.file().clone();
+    let junctions: BTreeSet<String> = file.junctions.iter().cloned().collect();
     for link in &mut file.links {
         if let (Some(known), Some(at)) = (&mut link.latency_seconds, latency) {
-            *known = Figure::declared(Seconds::new(at).ok()?, "what if");
+            let ends = [&link.from, &link.to].into_iter().filter(|end| !junctions.contains(*end)).count();
+            *known = Figure::declared(Seconds::new(at * ends as f64 / 2.0).ok()?, "what if");
         }
         if let (Some(known), Some(at)) = (&mut link.bandwidth_bytes_per_second, bandwidth) {
             *known = Figure::declared(BytesPerSecond::new(at).ok()?, "what if");

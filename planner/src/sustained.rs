@@ -10,7 +10,7 @@
 
 mod relief;
 
-use crate::assemble::{Found, certify};
+use crate::assemble::{Found, certify, restate_unused};
 use crate::budget::{Budget, GAP_NONE, Limit, relative_gap};
 use crate::door::unlimited;
 use crate::outcome::{Outcome, PlanError};
@@ -127,6 +127,8 @@ impl<'a> Search<'a> {
             nodes: certificate.as_ref().and_then(|c| c.nodes),
             stopped: self.stopped,
         };
+        let mut plan = plan;
+        restate_unused(self.problem, &mut plan, found.bound);
         certify(self.problem, plan, found)
     }
 

@@ -1,4 +1,4 @@
-//! Arguments of the commands that exchange with others: import, export, advise, and the comparison of planners.
+//! Arguments of the commands that exchange with others: import, export, check, advise, and the comparison of planners.
 
 use clap::{Args, Subcommand, ValueEnum};
 use isotherm_core::units::{BytesPerSecond, Seconds};
@@ -15,6 +15,17 @@ pub enum ImportCommand {
     /// Operator times of a model on a device, as LLMServingSim's profiler takes them out of vLLM.
     #[command(name = "llmservingsim")]
     LlmServingSim(super::ImportLlmServingSim),
+}
+
+/// Arguments of `isotherm check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The plan and what it answers.
+    #[command(flatten)]
+    pub question: super::PlanAndScenario,
+    /// Also write the inputs of the problem, which a second checker reads: `benches/peers/check_plan.py PLAN FILE`.
+    #[arg(long, value_name = "FILE")]
+    pub problem: Option<PathBuf>,
 }
 
 /// Arguments of `isotherm import helix-flow`.

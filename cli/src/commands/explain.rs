@@ -28,6 +28,8 @@ struct Answer<'a> {
     goals: Vec<Lifted>,
     without: Vec<Value<'a>>,
     one_more: Vec<Value<'a>>,
+    /// Devices and classes of which there was no time to ask.
+    unasked: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,8 @@ struct Value<'a> {
     name: &'a str,
     objective_value: Option<f64>,
     gain: Option<f64>,
+    /// Whether nothing better is possible then.
+    proven: bool,
 }
 
 /// Runs the command.
@@ -135,6 +139,7 @@ pub fn run(ui: &Ui, args: &Explain) -> Done {
             .collect(),
         without: found.without.iter().map(value).collect(),
         one_more: found.one_more.iter().map(value).collect(),
+        unasked: &found.unasked,
     };
     ui.result(&answer, || describe(&stored, &found))
 }
@@ -154,9 +159,9 @@ fn split_words(plan: &Plan, split: &SplitVerdict) -> String {
     };
     let verdict = if split.pays { "splitting the model pays" } else { "do not split the model" };
     let turns = |what: &str, side: &str, turn: BreakEven<String>| match turn {
-        BreakEven::At(figure) => format!("it pays where every link has a {what} {side} {figure}"),
-        BreakEven::Always => format!("no {what} of the links changes that it pays"),
-        BreakEven::Never => format!("no {what} of the links would make it pay"),
+        BreakEven::At(figure) => format!("it pays where every way between two devices has a {what} {side} {figure}"),
+        BreakEven::Always => format!("no {what} of the ways changes that it pays"),
+        BreakEven::Never => format!("no {what} of the ways would make it pay"),
     };
     format!(
         "  {verdict}: {whole};\n  {}, {}\n",
@@ -189,7 +194,7 @@ fn shown<T: std::fmt::Display>(turn: BreakEven<T>) -> BreakEven<String> {
 }
 
 fn value(worth: &Worth) -> Value<'_> {
-    Value { name: &worth.name, objective_value: worth.objective, gain: worth.gain }
+    Value { name: &worth.name, objective_value: worth.objective, gain: worth.gain, proven: worth.proven }
 }
 
 fn describe(plan: &Plan, found: &Explanation) -> String {
@@ -226,6 +231,19 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
             text.push('\n');
             text.push_str(&worth_table(plan, title, worths));
         }
+    }
+    if found.without.iter().chain(&found.one_more).any(|worth| !worth.proven) {
+        text.push_str("\n  ~ the best that was found in the time: a longer search may find better (--time-limit)\n");
+    }
+    let better = found.without.iter().filter(|worth| worth.gain.is_some_and(|gain| gain >= 5e-4));
+    if let Some(worth) = better.max_by(|a, b| a.gain.partial_cmp(&b.gain).unwrap_or(std::cmp::Ordering::Equal)) {
+        text.push_str(&format!(
+            "  this plan is not the best: without {} a better one was found; plan again\n",
+            worth.name
+        ));
+    }
+    if !found.unasked.is_empty() {
+        text.push_str(&format!("\n  not asked for want of time (raise --time-limit): {}\n", found.unasked.join(", ")));
     }
     text
 }
@@ -296,7 +314,8 @@ fn worth_table(plan: &Plan, title: &str, worths: &[Worth]) -> String {
     rows.extend(worths.iter().map(|worth| {
         let objective = match worth.objective {
             None => "no plan".to_owned(),
-            Some(value) => plan::quantity(value, &plan.unit),
+            Some(value) if worth.proven => plan::quantity(value, &plan.unit),
+            Some(value) => format!("~ {}", plan::quantity(value, &plan.unit)),
         };
         let change = worth.gain.map_or_else(String::new, |gain| match gain {
             g if g.abs() < 5e-4 => "none".to_owned(),

@@ -8,13 +8,13 @@ mod robust;
 mod survive;
 pub mod trials;
 
-use crate::args::{Plan as PlanArgs, PlanAndScenario};
+use crate::args::{Check as CheckArgs, Plan as PlanArgs, PlanAndScenario};
 use crate::failure::{Code, Done, Failure};
 use crate::question::{self, Question};
 use crate::ui::{Ui, table};
 use crate::{files, interrupt, trust};
 use isotherm_audit::log::{EventKind, Severity};
-use isotherm_core::check::FeasiblePlan;
+use isotherm_core::check::{FeasiblePlan, ProblemRecord};
 use isotherm_core::objective::evaluate;
 use isotherm_core::offload::Store;
 use isotherm_core::plan::{BoundKind, PLAN_SCHEMA, Plan, Provenance, Stage, Status};
@@ -25,6 +25,7 @@ use isotherm_planner::baselines::Baseline;
 use isotherm_planner::{Budget, Limit, Outcome};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Runs `isotherm plan`.
@@ -108,6 +109,10 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
                           --disaggregate never";
             Err(Failure::new(Code::Limit, what).remedy(remedy))
         }
+        Outcome::Unknown { stopped_by: stopped_by @ Limit::Searches } => {
+            let remedy = "loosen a goal, or ask for one figure alone to see what can be had";
+            Err(Failure::new(Code::Limit, stopped_by.before("any plan")).remedy(remedy))
+        }
         Outcome::Unknown { stopped_by } => {
             Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy("raise --time-limit"))
         }
@@ -154,11 +159,13 @@ fn within(
         let gap = progress.gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.4} %", gap * 100.0));
         ui.note(format!("  best {}  bound {}  gap {gap}", shown(progress.incumbent), shown(progress.bound)));
     };
+    let clocked = AtomicBool::new(false);
     let budget = Budget {
         remaining: Some(&remaining),
         gap_target: gap,
         interrupt: Some(interrupt::flag()),
         progress: Some(&told),
+        clocked: Some(&clocked),
         ..Budget::default()
     };
     let outcome =
@@ -167,20 +174,32 @@ fn within(
     plan.provenance = Provenance {
         solve_seconds: Some(begin.elapsed().as_secs_f64()),
         machine: Some(trust::host_id()),
+        time_limited: plan.provenance.time_limited || clocked.into_inner(),
         ..plan.provenance
     };
     Ok((outcome, plan))
 }
 
 /// Runs `isotherm check`.
-pub fn check(ui: &Ui, args: &PlanAndScenario) -> Done {
+pub fn check(ui: &Ui, args: &CheckArgs) -> Done {
+    let CheckArgs { question: args, problem } = args;
     let (plan, question) = load_plan(ui, args)?;
+    if let Some(path) = problem {
+        files::write_json(path, &ProblemRecord::of(&question.problem))?;
+    }
     let violations: Vec<String> = plan.violations(&question.problem).iter().map(ToString::to_string).collect();
     judged(&plan, violations.first().map(String::as_str))?;
     let kind = plan.certificate.as_ref().map_or(BoundKind::None, |c| c.bound_kind);
     let verdict = Verdict { holds: violations.is_empty(), status: plan.status, bound_kind: kind, violations };
-    ui.result(&verdict, || {
-        if verdict.holds { format!("the plan holds: {}\n", certificate_words(&plan)) } else { String::new() }
+    ui.result(&verdict, || match (verdict.holds, plan.status.has_plan()) {
+        (true, true) => format!("the plan holds: {}\n", certificate_words(&plan)),
+        (true, false) => {
+            let status = format!("{:?}", plan.status).to_lowercase();
+            format!(
+                "there is no plan to check: its status is {status}, on the word of who made it; nothing proves that\n"
+            )
+        }
+        (false, _) => String::new(),
     })?;
     if verdict.holds {
         Ok(())

@@ -5,7 +5,7 @@
 //! `B * (1 - 1e-9)`. Which inequality proves it is said at [`super::cover`], [`super::worths`], [`super::cases`],
 //! [`super::layered`], [`super::bridges`], [`super::enumeration`] and [`super::walk`].
 
-use super::{bridges, cases, cover, divided, enumeration, layered, priced, spending, walk, worths};
+use super::{bridges, cases, cover, divided, enumeration, layered, priced, routes, spending, walk, worths};
 use super::{bridges::BridgeFault, cases::CaseFault, in_flight, walk::WalkFault};
 use crate::exact::{Exact, agree, agreement, exact, nearest, whole};
 use crate::plan::{BatchEvidence, BoundKind, Certificate, EndWeights, Evidence, Plan, Status};
@@ -120,6 +120,24 @@ pub enum BoundFault {
         /// Weight of all layers.
         whole: f64,
     },
+    /// The cheapest route does not prove the bound.
+    #[error(
+        "just above the bound {bound} tok/s, in batches of {batch}, requests by the cheapest route pay {paid} a second, and \
+             {most} is what all of them may pay: not proved impossible"
+    )]
+    RoutesNotBinding {
+        /// The batch.
+        batch: u32,
+        /// The bound.
+        bound: f64,
+        /// What all pay at least.
+        paid: f64,
+        /// What all pay at most.
+        most: f64,
+    },
+    /// Evidence by routes where a device has rates alone.
+    #[error("evidence by routes needs step times of every device; one has rates alone")]
+    Untimed,
     /// A worth of a device that is not there, or is negative or not finite.
     #[error("the worth of {device:?} is {worth}; worths are finite, not negative, of devices of this problem")]
     Worth {
@@ -384,6 +402,7 @@ fn verify(problem: &PlacementProblem, goals: &[Goal], bound: f64, evidence: &Evi
         Evidence::Batches { .. } => wrong("batches"),
         Evidence::ClipBound => wrong("clip_bound"),
         Evidence::InFlight { .. } => wrong("in_flight"),
+        Evidence::Routes { .. } => wrong("routes"),
         Evidence::DeviceWorths { .. } => wrong("device_worths"),
         Evidence::WeighedWorths { .. } => wrong("weighed_worths"),
         Evidence::Cases { .. } => wrong("cases"),
@@ -440,6 +459,10 @@ fn rate(
         Evidence::InFlight { price, ends } => {
             let claim = priced::Claim { price: *price, ends: *ends, batch };
             return Some(priced::prove(problem, bound, above, &claim));
+        }
+        Evidence::Routes { price, worths } => {
+            let claim = routes::Claim { price: *price, worths, batch };
+            return Some(routes::prove(problem, bound, above, &claim));
         }
         Evidence::Cases { ends, cases, crossing } => {
             return Some(cases::prove(problem, above, &cases::Claim { ends: *ends, cases, crossing, batch }));

@@ -282,9 +282,13 @@ fn links(data: &Data, nodes: &[(String, Rates)], place: &str) -> Result<(Links, 
             links.insert((from, to), rate);
         }
     }
-    if links.is_empty() {
-        let must = "at least 1".to_owned();
-        return Err(out_of_range(format!("the number of links of {place} that carry anything"), 0, must));
+    let carries = [
+        ("that carry anything".to_owned(), !links.is_empty()),
+        (format!("from {SOURCE:?} that carry anything"), links.keys().any(|&(from, _)| from == source)),
+        (format!("to {SINK:?} that carry anything"), links.keys().any(|&(_, to)| to == sink)),
+    ];
+    if let Some((which, _)) = carries.iter().find(|(_, some)| !some) {
+        return Err(out_of_range(format!("the number of links of {place} {which}"), 0, "at least 1"));
     }
     Ok((links, useless))
 }

@@ -311,6 +311,15 @@ pub fn draw_plan(draw: &mut Draw, problem: &PlacementProblem) -> Plan {
             } else {
                 evidence
             };
+            let evidence = if draw.one_in(4) {
+                // At a price of 1, what requests in flight pay.
+                let each = problem.tokens_in_flight() / problem.graph.devices().len() as f64;
+                let names = problem.graph.devices().iter().map(|device| device.name.clone());
+                let worths = names.map(|name| (name, draw.between(-0.01, 1.0) * each)).collect();
+                Evidence::Routes { price: draw.between(-0.05, 1.0), worths }
+            } else {
+                evidence
+            };
             let of_batch = |batch| BatchEvidence { batch, evidence: evidence.clone() };
             let batches: Vec<BatchEvidence> = problem.batches().into_iter().map(of_batch).collect();
             let evidence = if draw.one_in(3) { Evidence::Batches { batches } } else { evidence };

@@ -6,12 +6,14 @@
 //! after any of its layers, for a stage that holds the next one.
 
 use super::program::{Program, Relation};
-use super::solve::{SolverFault, Verdict, solve};
-use crate::budget::Budget;
+use super::solve::{SolverFault, Verdict, solve_once};
+use crate::budget::{Budget, Limit};
 use crate::latency::chains::Link;
 use crate::tables::Tables;
 use crate::throughput::network::Network;
-use crate::throughput::replay::{Carried, Path};
+use crate::throughput::replay::{Carried, Path, replay};
+use crate::throughput::stay::Stay;
+use isotherm_core::units::Seconds;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -22,13 +24,17 @@ type Step = (Option<State>, Option<State>);
 
 /// Share of the whole below which a flow is the solver's rounding.
 const DUST: f64 = 1e-9;
+/// Time that a program of routes has at least, in seconds, and steps of routes for which a second is enough, about.
+const SECONDS_MIN: f64 = 0.1;
+const STEPS_PER_SECOND: f64 = 50_000.0;
 
-/// The best routes through a placement, each of at most `stages_max` stages.
+/// The best routes through a placement, each of at most `stages_max` stages. Where the time left is too short for them,
+/// requests stay on each stage to its end, if nothing but rates of stages and ways binds then; else nothing is carried.
 pub(crate) fn route(
     tables: &Tables<'_>,
     network: &Network,
     placement: &[Link],
-    stages_max: Option<usize>,
+    (stages_max, until): (Option<usize>, Option<&(dyn Fn() -> Seconds + Sync)>),
 ) -> Result<Carried, SolverFault> {
     let rates: Vec<f64> =
         placement.iter().map(|&(d, s, e)| network.stage[tables.candidates[d].kind].at(s, e)).collect();
@@ -36,7 +42,17 @@ pub(crate) fn route(
     if most <= 0.0 {
         return Ok(Carried::default());
     }
+    let short = || {
+        let carried = replay(tables, network, placement);
+        let free = stages_max.is_none() && network.shared.is_empty();
+        let held = |stay: &Stay| stay.exceeded(tables, placement, &carried);
+        if free && !network.stay.as_ref().is_some_and(held) { carried } else { Carried::default() }
+    };
+    let left = || until.map(|left| left().value().max(SECONDS_MIN));
     let steps = steps(tables, network, placement, stages_max);
+    if left().is_some_and(|left| steps.len() as f64 > STEPS_PER_SECOND * left) {
+        return Ok(short());
+    }
     let mut program = Program { maximise: true, ..Program::default() };
     let mut balance: BTreeMap<State, Vec<(usize, f64)>> = BTreeMap::new();
     let mut stages: Vec<Vec<(usize, f64)>> = vec![Vec::new(); placement.len()];
@@ -104,7 +120,13 @@ pub(crate) fn route(
         let terms = steps.iter().enumerate().map(|(column, step)| (column, share(spent(step))));
         program.row(terms.collect(), Relation::AtMost, 1.0);
     }
-    let answer = solve(&program, None, 0.0, &Budget::default())?;
+    let remaining = || Seconds::of(left().unwrap_or(f64::MAX));
+    let begun = left();
+    let budget = Budget { remaining: begun.map(|_| &remaining as _), ..Budget::default() };
+    let answer = solve_once(&program, None, 0.0, &budget)?;
+    if answer.verdict == Verdict::Stopped(Limit::Time) {
+        return Ok(short());
+    }
     let Some(at) = answer.assignment.filter(|_| answer.verdict == Verdict::Optimal) else {
         return Ok(Carried::default());
     };

@@ -20,6 +20,7 @@ mod programs;
 pub(crate) mod rails;
 pub(crate) mod random;
 pub(crate) mod replay;
+pub(crate) mod routes;
 pub(crate) mod series;
 pub(crate) mod settle;
 pub(crate) mod sharpen;
@@ -47,6 +48,7 @@ use priced::Priced;
 use programs::program;
 pub(crate) use programs::twins;
 use replay::{Carried, Path, replay};
+use routes::Routed;
 use settle::Seen;
 use sites::Sites;
 use worths::{Covers, Worths};
@@ -97,8 +99,12 @@ const GLANCE: f64 = 0.08;
 pub(crate) enum Proof {
     /// The clip bound.
     Clip,
+    /// The word of the search for the chain of least residence.
+    Chain,
     /// The clip bound with a price on requests in flight.
     InFlight(Priced),
+    /// The cheapest route, with prices on work and on requests in flight.
+    Routes(Routed),
     /// Worths of devices.
     Worths(Worths),
     /// Worths of devices, and sites between which no way carries the bound.
@@ -133,6 +139,8 @@ pub(crate) struct BestFlow {
     pub beaten: f64,
     /// The bound with a price on requests in flight, where it was looked for.
     pub priced: Option<Priced>,
+    /// The same for the bound by the cheapest route.
+    pub routed: Option<Routed>,
 }
 
 impl BestFlow {
@@ -156,7 +164,7 @@ impl BestFlow {
     /// The last bound that no cases prove.
     pub fn without_cases(&self) -> (f64, &Proof) {
         let plain = |proof: &Proof| {
-            !matches!(proof, Proof::Layered(_) | Proof::Cases(_) | Proof::Bridges(_) | Proof::Solver(_))
+            !matches!(proof, Proof::Chain | Proof::Layered(_) | Proof::Cases(_) | Proof::Bridges(_) | Proof::Solver(_))
         };
         if plain(&self.proof) {
             return (self.bound, &self.proof);
@@ -206,6 +214,8 @@ pub(crate) struct Flows<'a> {
     pub hops: Option<usize>,
     /// Where placements are noted that are looked at; none where nobody asks for them.
     pub seen: Option<&'a Seen>,
+    /// Time left, where it matters: routing many stages with partial inference is a large program.
+    pub until: Option<&'a (dyn Fn() -> Seconds + Sync)>,
 }
 
 impl<'a> Flows<'a> {
@@ -213,14 +223,14 @@ impl<'a> Flows<'a> {
     pub fn new(tables: &'a Tables<'a>, network: &'a Network) -> Self {
         let longest = tables.candidates.len().min(tables.layers);
         let hops = tables.problem.limits.stages_max.map(|most| most as usize).filter(|&most| most < longest);
-        Self { tables, network, hops, seen: None }
+        Self { tables, network, hops, seen: None, until: None }
     }
 
     /// What a placement carries on the true links; nothing where a pinned device is out of the way.
     pub fn carried(&self, placement: &[Link]) -> Result<Carried, SolverFault> {
         let partial = self.tables.problem.limits.partial;
         let simple = self.hops.is_none() && self.network.shared.is_empty() && !(partial && self.network.binds());
-        let routed = || route(self.tables, self.network, placement, self.hops);
+        let routed = || route(self.tables, self.network, placement, (self.hops, self.until));
         let mut carried = if simple { replay(self.tables, self.network, placement) } else { routed()? };
         // A maximum flow need not be the one of least residence.
         let stay = self.network.stay.as_ref().filter(|_| simple);
@@ -290,6 +300,7 @@ pub(crate) fn best_flow(
     depth: Depth,
     budget: &Budget<'_>,
 ) -> Result<BestFlow, SolverFault> {
+    let flows = &Flows { until: budget.remaining, ..*flows };
     let (tables, network) = (flows.tables, flows.network);
     let (counts, spans) = (clip::counts(tables), clip::spans(tables, network));
     let bound = clip::bound(&counts, &spans, network.layers, Weights::PLAIN);
@@ -303,6 +314,7 @@ pub(crate) fn best_flow(
         stopped: None,
         beaten: before.rate,
         priced: before.quickly.and_then(|found| found.priced),
+        routed: before.quickly.and_then(|found| found.routed.clone()),
     };
     if bound <= 0.0 {
         return Ok(best);
@@ -316,7 +328,7 @@ pub(crate) fn best_flow(
     } else {
         *budget
     };
-    in_flight(flows, &counts, &mut best, &chains)?;
+    stay::in_flight(flows, &counts, &mut best, &chains)?;
     let one_chain = tables.problem.limits.stages_exact.is_some();
     let devices: Vec<usize> = (0..tables.candidates.len()).collect();
     if !one_chain
@@ -452,28 +464,6 @@ pub(crate) fn best_flow(
         program(flows, &mut best, budget)?;
     }
     Ok(best)
-}
-
-/// Lowers the bound by Little's law, and offers the chain of least residence.
-fn in_flight(flows: &Flows<'_>, counts: &[usize], best: &mut BestFlow, budget: &Budget<'_>) -> Result<(), SolverFault> {
-    let Some(stay) = &flows.network.stay else { return Ok(()) };
-    let (chain, most) = stay.quickest(flows.tables, flows.network, budget)?;
-    best.bound = best.bound.min(most).min(stay.most(flows.tables, flows.network));
-    // With partial inference a chain may have too few or too many stages to be the one asked for.
-    let asked = flows.tables.problem.limits.stages_exact;
-    let chain = chain.filter(|chain| asked.is_none_or(|asked| chain.len() == asked as usize));
-    if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
-        let carried = flows.carried(&chain)?;
-        best.offer(chain, carried, "chain of least residence");
-    }
-    if best.closed() {
-        return Ok(());
-    }
-    best.priced = best.priced.or_else(|| priced::bound(flows.tables, flows.network, stay, counts));
-    if let Some(found) = best.priced.filter(|found| found.bound < best.bound * (1.0 - GAP_NONE)) {
-        best.lower(found.bound, Proof::InFlight(found));
-    }
-    Ok(())
 }
 
 /// How far to look by cases.

@@ -2,7 +2,8 @@
 //! flight, so rate times residence cannot exceed them. It is one row, linear in what flows where.
 
 use super::replay::{self, Carried};
-use crate::budget::Budget;
+use super::{BestFlow, Flows, Proof, priced, routes};
+use crate::budget::{Budget, GAP_NONE};
 use crate::formulation::solve::SolverFault;
 use crate::latency::chains::{Band, Chains, Link, StageCount};
 use crate::latency::costs::{Costs, Steps};
@@ -172,6 +173,45 @@ impl Stay {
             exit: ends((&network.sink, &self.sink)),
         }
     }
+}
+
+/// Lowers the bound by Little's law, and offers the chain of least residence.
+pub(super) fn in_flight(
+    flows: &Flows<'_>,
+    counts: &[usize],
+    best: &mut BestFlow,
+    budget: &Budget<'_>,
+) -> Result<(), SolverFault> {
+    let Some(stay) = &flows.network.stay else { return Ok(()) };
+    let (chain, most) = stay.quickest(flows.tables, flows.network, budget)?;
+    // The checker finds the shortest walk itself.
+    best.bound = best.bound.min(stay.most(flows.tables, flows.network));
+    if most < best.bound * (1.0 - GAP_NONE) {
+        best.lower(most, Proof::Chain);
+    }
+    best.bound = best.bound.min(most);
+    // With partial inference a chain may have too few or too many stages to be the one asked for.
+    let asked = flows.tables.problem.limits.stages_exact;
+    let chain = chain.filter(|chain| asked.is_none_or(|asked| chain.len() == asked as usize));
+    if let Some(chain) = chain.filter(|chain| flows.fits(chain) && flows.pins(chain)) {
+        let carried = flows.carried(&chain)?;
+        best.offer(chain, carried, "chain of least residence");
+    }
+    if best.closed() {
+        return Ok(());
+    }
+    best.priced = best.priced.or_else(|| priced::bound(flows.tables, flows.network, stay, counts));
+    if let Some(found) = best.priced.filter(|found| found.bound < best.bound * (1.0 - GAP_NONE)) {
+        best.lower(found.bound, Proof::InFlight(found));
+    }
+    if best.routed.is_none() && !best.closed() {
+        let rates = (best.bound, best.reach());
+        best.routed = routes::bound(flows.tables, flows.network, stay, rates, budget)?;
+    }
+    if let Some(found) = best.routed.clone().filter(|found| found.bound < best.bound * (1.0 - GAP_NONE)) {
+        best.lower(found.bound, Proof::Routes(found));
+    }
+    Ok(())
 }
 
 /// Stages of a route, for a bound: with partial inference an exact number of stages need not be passed whole.

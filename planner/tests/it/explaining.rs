@@ -1,9 +1,10 @@
 //! Worths are what planning again says, by the oracle that enumerates.
 
 use crate::oracle;
-use crate::world::{Recipe, problem};
+use crate::world::{Recipe, link, problem};
+use isotherm_core::graph::DeviceGraph;
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
-use isotherm_planner::{Budget, explain, plan};
+use isotherm_planner::{BreakEven, Budget, explain, plan};
 
 fn without(problem: &PlacementProblem, device: &str) -> PlacementProblem {
     let mut limits: Limits = problem.limits.clone();
@@ -51,4 +52,49 @@ fn a_device_is_worth_what_enumeration_without_it_loses_and_one_more_never_hurts(
         }
     }
     assert!(lost > 10 && gained > 3, "{lost} lost, {gained} gained: too one-sided to mean much");
+}
+
+/// The same devices, each joined to one junction: a message to another takes `latency`, all of it on the way out.
+fn star(problem: &PlacementProblem, latency: f64) -> PlacementProblem {
+    let mut file = problem.graph.file().clone();
+    file.junctions = vec!["middle".into()];
+    file.links.clear();
+    file.coordinator = None;
+    for device in file.devices.clone() {
+        file.links.push(link(&device.name, "middle", latency, 1e6, &[]));
+        file.links.push(link("middle", &device.name, 0.0, 1e6, &[]));
+    }
+    let mut star = problem.clone();
+    star.graph = DeviceGraph::new(file).expect("a well-formed graph");
+    star
+}
+
+#[test]
+fn a_split_pays_below_the_latency_stated_of_a_way_whatever_links_it_leads_over() {
+    let recipe = Recipe { objective: Objective::Tpot, devices_max: 3, layers_max: 5, shared: false, partial: false };
+    let mut turns = 0;
+    for seed in 0..60 {
+        let mut given = problem(seed, recipe);
+        let limits = &mut given.limits;
+        (limits.stages_max, limits.stages_exact, limits.pinned) = (None, None, Vec::new());
+        let given = star(&given, 1e-3);
+        let value = |problem: &PlacementProblem| {
+            let outcome = plan(problem, &Budget::default()).expect("planned");
+            outcome.plan().and_then(|found| found.plan().objective_value)
+        };
+        let outcome = plan(&given, &Budget::default()).expect("planned");
+        let Some(found) = outcome.plan() else { continue };
+        let why = explain(&given, found.plan(), &Budget::default()).expect("explained");
+        assert!(why.unasked.is_empty(), "seed {seed}: {:?}", why.unasked);
+        let Some(BreakEven::At(latency)) = why.split.map(|split| split.latency) else { continue };
+        let pays = |factor: f64| {
+            let changed = star(&given, latency.value() * factor);
+            let mut whole = changed.clone();
+            whole.limits.stages_max = Some(1);
+            value(&changed).expect("a plan") < value(&whole).expect("a plan whole") * (1.0 - 1e-6)
+        };
+        assert!(pays(0.97) && !pays(1.03), "seed {seed}: {latency} is not where it turns");
+        turns += 1;
+    }
+    assert!(turns > 3, "{turns} turned");
 }

@@ -1,11 +1,12 @@
 //! Throughput counts the requests in flight: a deep chain wins on flow and loses where few requests keep it busy.
 
-use crate::world::{Recipe, closed, link, model, problem, profile};
+use crate::world::{Random, Recipe, closed, link, model, problem, profile};
 use isotherm_core::artefact::Header;
+use isotherm_core::check::{BoundFault, Violation};
 use isotherm_core::device::{Device, DeviceKind};
 use isotherm_core::figure::Figure;
 use isotherm_core::graph::{DEVICES_SCHEMA, DeviceGraph, DevicesFile};
-use isotherm_core::plan::{BoundKind, Evidence};
+use isotherm_core::plan::{BoundKind, Evidence, Plan};
 use isotherm_core::problem::{Limits, Objective, PlacementProblem, ProblemParts};
 use isotherm_core::units::{Bytes, Celsius};
 use isotherm_core::workload::{Arrivals, Length, Serving, Workload};
@@ -124,10 +125,88 @@ fn one_device_more_never_makes_the_optimum_worse() {
     assert!(compared > 15 && better > 3, "{compared} compared, {better} better");
 }
 
+/// A plan with other evidence for another bound.
+fn claimed(plan: &Plan, bound: f64, evidence: Evidence) -> Plan {
+    let mut claimed = plan.clone();
+    let certificate = claimed.certificate.as_mut().expect("a certificate");
+    certificate.bound_kind = BoundKind::Certified;
+    (certificate.bound, certificate.evidence) = (Some(bound), Some(evidence));
+    claimed
+}
+
+/// Whether prices of routes prove a bound.
+fn routes_prove(plan: &Plan, problem: &PlacementProblem, bound: f64, price: f64, worths: &[f64]) -> bool {
+    let names = problem.graph.devices().iter().map(|device| device.name.clone());
+    let evidence = Evidence::Routes { price, worths: names.zip(worths.iter().copied()).collect() };
+    let faults = claimed(plan, bound, evidence).violations(problem);
+    !faults.iter().any(|fault| matches!(fault, Violation::Bound(BoundFault::RoutesNotBinding { .. })))
+}
+
+#[test]
+fn no_prices_of_routes_prove_less_than_the_optimum_and_the_best_come_near() {
+    let (mut asked, mut near) = (0, 0);
+    for seed in 0..60_u64 {
+        let partial = seed.is_multiple_of(3);
+        let recipe = Recipe { objective: Objective::Throughput, devices_max: 3, layers_max: 4, shared: false, partial };
+        let mut problem = problem(seed, recipe);
+        problem.serving.requests_max = 1 + (seed % 3) as u32;
+        let outcome = plan(&problem, &Budget::default()).expect("planned");
+        let Some(found) = closed(&outcome).map(|plan| plan.plan().clone()) else { continue };
+        let value = found.objective_value.expect("a value");
+        let mut random = Random(seed);
+        let tokens = problem.tokens_in_flight();
+        let count = problem.graph.devices().len();
+        // Prices at which all pay about as much for work as for time, and better ones nearby.
+        let mut best = (f64::INFINITY, vec![0.0; count]);
+        for step in 0..60 {
+            let off = if step == 0 { 0.0 } else { 0.5 };
+            let mut worths = best.1.clone();
+            for worth in &mut worths {
+                *worth = (*worth + off * random.real(-1.0, 1.0) * tokens / count as f64).max(0.0);
+            }
+            let proved = |bound: f64| routes_prove(&found, &problem, bound, 1.0, &worths);
+            assert!(!proved(value * (1.0 - 1e-6)), "seed {seed}: less than {value} at {worths:?}");
+            let most = if best.0.is_finite() { best.0 } else { 1e4 * value };
+            if !proved(most) {
+                continue;
+            }
+            let (mut low, mut high) = (value * (1.0 - 1e-6), most);
+            for _ in 0..20 {
+                let middle = (low * high).sqrt();
+                if proved(middle) { high = middle } else { low = middle }
+            }
+            best = (high, worths);
+        }
+        asked += 1;
+        near += usize::from(best.0 < value * 1.05);
+    }
+    assert!(asked > 30 && near > asked / 4, "{near} of {asked} proved within a twentieth");
+}
+
+#[test]
+fn where_a_route_needs_devices_of_several_kinds_its_price_proves_the_bound() {
+    // No device holds all layers, and few of the quick ones keep requests for little time.
+    let (quick, middle, slow) = ((1e-3, 12_000_000), (2e-3, 16_000_000), (6e-3, 22_000_000));
+    let problem =
+        pile("several kinds", &[quick, quick, quick, middle, middle, middle, slow, slow, slow, slow, slow], 16);
+    let budget = Budget { gap_target: 0.2, ..Budget::default() };
+    let outcome = plan(&problem, &budget).expect("planned");
+    let (Outcome::Optimal(found) | Outcome::Feasible { plan: found, .. }) = &outcome else { panic!("{outcome:?}") };
+    let found = found.plan();
+    let certificate = found.certificate.clone().expect("a certificate");
+    assert_eq!(certificate.bound_kind, BoundKind::Certified, "{certificate:?}");
+    let evidence = certificate.evidence.expect("certified");
+    let of = match &evidence {
+        Evidence::Batches { batches } => batches.iter().map(|of| &of.evidence).collect(),
+        other => vec![other],
+    };
+    assert!(of.iter().any(|of| matches!(of, Evidence::Routes { .. })), "no route in {evidence:?}");
+}
+
 /// Evidence with a price on requests in flight among that for batches, or by itself.
 fn priced(evidence: &mut Evidence) -> Vec<&mut f64> {
     match evidence {
-        Evidence::InFlight { price, .. } => vec![price],
+        Evidence::InFlight { price, .. } | Evidence::Routes { price, .. } => vec![price],
         Evidence::Batches { batches } => batches.iter_mut().flat_map(|of| priced(&mut of.evidence)).collect(),
         _ => Vec::new(),
     }

@@ -33,7 +33,7 @@ fn demands_in_conflict_are_named_and_none_of_them_too_many() {
     problem.limits.stages_max = Some(1);
     let reasons = reasons(&problem).expect("two pinned devices need two stages");
     let together = reasons.iter().find_map(|reason| match reason {
-        Reason::Together(demands) => Some(demands.clone()),
+        Reason::Together { demands, any: true } => Some(demands.clone()),
         _ => None,
     });
     let demands = together.expect("nothing else is in the way");

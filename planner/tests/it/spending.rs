@@ -157,3 +157,43 @@ fn a_frontier_of_rate_and_energy_falls_and_each_point_costs_least_at_its_rate() 
         }
     }
 }
+
+#[test]
+fn a_floor_that_the_fastest_plan_reaches_has_a_plan_by_any_objective() {
+    let mut slower = 0;
+    for seed in 0..30 {
+        let mut asked = priced(seed, Objective::Tpot);
+        let mut serving = asked.clone();
+        serving.objective = Objective::Throughput;
+        let outcome = plan(&serving, &Budget::default()).expect("planned");
+        let Some(mut fastest) = outcome.plan().map(|found| found.plan().clone()) else { continue };
+        // What is planned for one request has no batch.
+        fastest.batch = None;
+        let rate = figure(&fastest, &asked, Objective::Throughput).expect("a rate");
+        let free = plan(&asked, &Budget::default()).expect("planned");
+        let chain = free.plan().and_then(|found| figure(found.plan(), &asked, Objective::Throughput));
+        slower += usize::from(chain.is_some_and(|chain| chain < 0.999 * rate));
+        asked.limits.goals = vec![Goal { figure: Objective::Throughput, limit: 0.999 * rate }];
+        let outcome = plan(&asked, &Budget::default()).expect("planned");
+        let found = outcome.plan().unwrap_or_else(|| panic!("seed {seed}: {outcome:?}"));
+        let reached = figure(found.plan(), &asked, Objective::Throughput).expect("a rate");
+        assert!(reached >= 0.999 * rate * (1.0 - 1e-9), "seed {seed}: {reached} of {rate}");
+    }
+    assert!(slower > 3, "{slower} where the quickest chain is not fast enough");
+}
+
+#[test]
+fn devices_of_unknown_power_are_named_where_none_is_left_that_could_be_valued() {
+    let mut asked = (0..)
+        .map(|seed| priced(seed, Objective::Energy))
+        .find(|problem| problem.limits.banned.is_empty() && fastest(problem).is_some())
+        .expect("some problem has a plan");
+    let mut file = asked.graph.file().clone();
+    for device in &mut file.devices {
+        (device.idle_watts, device.busy_watts) = (None, None);
+    }
+    asked.graph = DeviceGraph::new(file).expect("a well-formed graph");
+    let outcome = plan(&asked, &Budget::default()).expect("planned");
+    let Outcome::Infeasible(reasons) = &outcome else { panic!("{outcome:?}") };
+    assert!(reasons.to_string().contains("d0 holds nothing: its power is not known"), "{reasons}");
+}

@@ -71,6 +71,9 @@ fn kind(certificate: &Certificate) -> Html {
                     | Evidence::Bridges { .. }
                     | Evidence::Batches { .. },
                 ) => "the worths of the devices leave no room for more",
+                Some(Evidence::Routes { .. }) => {
+                    "requests by the cheapest route would work the devices, or be in flight, for longer than they can"
+                }
                 Some(Evidence::LayerByLayer { .. }) => {
                     "the worths of the devices leave so little to waste that no way to hold all layers at more is left"
                 }
