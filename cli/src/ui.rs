@@ -137,6 +137,11 @@ pub fn percent(share: f64) -> String {
     format!("{:+.1} %", share * 100.0)
 }
 
+/// A percentage without a plus, from a share, where words say which way it goes.
+pub fn plain_percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,5 +150,10 @@ mod tests {
     fn columns_line_up_whatever_the_script() {
         let rows = [["name", "°C"], ["größe", "5"]].map(|r| r.map(str::to_owned).to_vec());
         assert_eq!(table(&rows, &[1]), "  name   °C\n  -----  --\n  größe   5\n");
+    }
+
+    #[test]
+    fn a_percentage_has_a_plus_only_where_no_word_says_which_way_it_goes() {
+        assert_eq!((percent(0.477), plain_percent(0.477)), ("+47.7 %".to_owned(), "47.7 %".to_owned()));
     }
 }

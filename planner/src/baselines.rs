@@ -19,7 +19,7 @@ use crate::throughput::replay::Carried;
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::ids::Layers;
 use isotherm_core::plan::Unused;
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Objective, PlacementProblem};
 use rules::Times;
 
 /// Another way to plan.
@@ -76,6 +76,12 @@ impl Baseline {
             Self::HelixMilp => "helix_milp",
         }
     }
+
+    /// Whether it plans for an objective at all: Helix's program has no column for the time of a request.
+    #[must_use]
+    pub fn plans_for(self, objective: Objective) -> bool {
+        self != Self::HelixMilp || objective.serves()
+    }
 }
 
 /// A placement and the ways that requests take through it, before it is judged.
@@ -114,9 +120,10 @@ impl Proposal {
     }
 }
 
-/// The plan that another planner gives; none where it gives none that holds (a stage does not fit, a way is missing,
-/// a limit is broken): rules of thumb do not look. Of the batches in which requests can go round, each has the best
-/// for it. `budget` matters to the integer program alone, whose search is not interruptible.
+/// The plan that another planner gives; none where it does not plan for the objective ([`Baseline::plans_for`]), or
+/// gives none that holds (a stage does not fit, a way is missing, a limit is broken): rules of thumb do not look. Of the
+/// batches in which requests can go round, each has the best for it. `budget` matters to the integer program alone,
+/// whose search is not interruptible.
 ///
 /// # Errors
 /// The solver failed.
@@ -125,13 +132,11 @@ pub fn baseline(
     rule: Baseline,
     budget: &Budget<'_>,
 ) -> Result<Option<FeasiblePlan>, PlanError> {
-    let throughput = problem.objective.serves();
-    let tables = Tables::new(problem, !throughput);
-    let planned = match rule {
-        Baseline::HelixMilp if throughput => milp::helix(&tables, budget)?,
-        Baseline::HelixMilp => return Ok(None),
-        _ => None,
-    };
+    if !rule.plans_for(problem.objective) {
+        return Ok(None);
+    }
+    let tables = Tables::new(problem, !problem.objective.serves());
+    let planned = if rule == Baseline::HelixMilp { milp::helix(&tables, budget)? } else { None };
     best(&tables, rule.name(), |flows| {
         let times = Times::new(&tables, flows.network);
         Ok(match rule {

@@ -333,7 +333,9 @@ fn smaller_weights(problem: &PlacementProblem) -> Option<Nearest> {
     let model = &problem.model;
     let bytes: u64 = model.layer_bytes.iter().map(|bytes| bytes.0).sum();
     let weights = model.layer_weights().saturating_mul(u64::from(model.layers())).max(1);
-    let bits = 8.0 * bytes as f64 / weights as f64 * f64::from(percent) / 100.0;
+    // Layers with experts have more weights than their shape says: what the format takes is then the truth.
+    let stated = bits_per_weight(&model.quantisation).unwrap_or(f64::INFINITY);
+    let bits = stated.min(8.0 * bytes as f64 / weights as f64) * f64::from(percent) / 100.0;
     let format = known().into_iter().find(|name| bits_per_weight(name).is_some_and(|of_format| of_format <= bits));
     Some(Nearest::Quantisation { percent, format, present: model.quantisation.clone() })
 }

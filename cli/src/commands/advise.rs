@@ -130,6 +130,7 @@ fn assumptions(args: &Advise) -> Vec<String> {
         "A device that was measured with one format is taken to multiply the others too.".into(),
         "Bytes of a format are those of its blocks for every matrix; files mix formats and differ by some percent."
             .into(),
+        "Of a model with experts, a step is taken to read all of them where they were not measured apart.".into(),
     ]
 }
 

@@ -131,7 +131,9 @@ fn compare(ui: &Ui, problem: &PlacementProblem, cap: Seconds, peer: Option<&cpsa
             }
             within(cap, |budget| {
                 let plan = baseline(problem, rule, budget).map_err(|e| failed(rule.name(), &e))?;
-                let note = plan.is_none().then(|| "gives no plan that holds".to_owned());
+                let planned = rule.plans_for(problem.objective);
+                let why = if planned { "gives no plan that holds" } else { "plans for many requests at once" };
+                let note = plan.is_none().then(|| why.to_owned());
                 Ok(Found::of(plan, note))
             })
         })?);

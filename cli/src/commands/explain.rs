@@ -4,7 +4,7 @@ use crate::args::Explain;
 use crate::commands::plan::{self, certificate_words};
 use crate::failure::{Code, Done, Failure};
 use crate::interrupt;
-use crate::ui::{Ui, percent, table};
+use crate::ui::{Ui, percent, plain_percent, table};
 use isotherm_core::check::Violation;
 use isotherm_core::plan::{Plan, Unused};
 use isotherm_core::sustained::Subject;
@@ -12,6 +12,9 @@ use isotherm_core::units::{BytesPerSecond, Seconds};
 use isotherm_planner::{BreakEven, Budget, DivisionWorth, Explanation, HeatCost, SplitVerdict, Worth};
 use serde::Serialize;
 use std::time::Instant;
+
+/// A share that is printed as 0.0 %.
+const NOTHING: f64 = 5e-4;
 
 /// What is printed, for programs.
 #[derive(Serialize)]
@@ -204,7 +207,9 @@ fn describe(plan: &Plan, found: &Explanation) -> String {
         text.extend(plan.reasons.iter().map(|reason| format!("  {reason}\n")));
     }
     if let Some(bottleneck) = &found.bottleneck {
-        text.push_str(&format!("\n  held back by {bottleneck}\n"));
+        // Of a plan for the least time it says nothing but what bounds its throughput.
+        let what = if plan.unit == "s" { "its throughput is " } else { "" };
+        text.push_str(&format!("\n  {what}held back by {bottleneck}\n"));
     }
     for tight in &found.tight {
         text.push_str(&format!(
@@ -255,7 +260,8 @@ fn goal_words(plan: &Plan, found: &Explanation) -> String {
     for (goal, without) in &found.goals {
         let Some(without) = *without else { continue };
         let gain = if plan.objective_name == "throughput" { without / value - 1.0 } else { 1.0 - without / value };
-        let price = if gain.abs() < 5e-4 { "costs nothing".to_owned() } else { format!("costs {}", percent(gain)) };
+        let price =
+            if gain.abs() < NOTHING { "costs nothing".to_owned() } else { format!("costs {}", plain_percent(gain)) };
         text.push_str(&format!(
             "\n  {goal} {price}: without it {} = {}\n",
             plan.objective_name,
@@ -284,9 +290,9 @@ fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
         let Some(lifted) = *lifted else { continue };
         let gain = better(lifted);
         text.push_str(&format!(
-            "    without the limit on {limit}: {}, {:+.1} %\n",
+            "    without the limit on {limit}: {}, {}\n",
             plan::quantity(lifted, &plan.unit),
-            gain * 100.0
+            if gain.abs() < NOTHING { "the same".to_owned() } else { percent(gain) }
         ));
         if best.as_ref().is_none_or(|(_, known)| gain > *known) {
             best = Some((limit, gain));
@@ -294,17 +300,19 @@ fn heat_words(plan: &Plan, heat: &HeatCost, one_more: &[Worth]) -> String {
     }
     let device =
         one_more.iter().filter_map(|worth| Some((&worth.name, worth.gain?))).max_by(|a, b| a.1.total_cmp(&b.1));
-    if let (Some((limit, gain)), Some((class, more))) = (best, device) {
-        let verdict = if gain > more { "is worth more than" } else { "is worth less than" };
+    if let (Some((limit, gain)), Some((class, more))) = (best, device)
+        && gain.max(more) >= NOTHING
+    {
+        let verdict = match gain - more {
+            apart if apart.abs() < NOTHING => "is worth as much as",
+            apart if apart > 0.0 => "is worth more than",
+            _ => "is worth less than",
+        };
         let what = match limit {
             Subject::Temperature(device) => format!("a fan on {device}, as strong as it takes,"),
             Subject::Power(scope) => format!("more power for {scope}"),
         };
-        text.push_str(&format!(
-            "    {what} ({:+.1} %) {verdict} one more {class} ({:+.1} %)\n",
-            gain * 100.0,
-            more * 100.0
-        ));
+        text.push_str(&format!("    {what} ({}) {verdict} one more {class} ({})\n", percent(gain), percent(more)));
     }
     text
 }
@@ -318,9 +326,9 @@ fn worth_table(plan: &Plan, title: &str, worths: &[Worth]) -> String {
             Some(value) => format!("~ {}", plan::quantity(value, &plan.unit)),
         };
         let change = worth.gain.map_or_else(String::new, |gain| match gain {
-            g if g.abs() < 5e-4 => "none".to_owned(),
-            g if g > 0.0 => format!("{} better", percent(g)),
-            g => format!("{} worse", percent(-g)),
+            g if g.abs() < NOTHING => "none".to_owned(),
+            g if g > 0.0 => format!("{} better", plain_percent(g)),
+            g => format!("{} worse", plain_percent(-g)),
         });
         vec![worth.name.clone(), objective, change]
     }));

@@ -2,15 +2,17 @@
 //! express.
 
 mod engines;
+mod makers;
 
 use crate::args::{Engine, Export};
 use crate::commands::plan;
 use crate::failure::{Code, Done, Failure};
 use crate::files;
 use crate::ui::{self, Ui};
-use isotherm_core::device::{Device, DeviceKind};
+use isotherm_core::device::DeviceKind;
 use isotherm_core::plan::{Plan, Route};
-use isotherm_core::problem::PlacementProblem;
+use isotherm_core::problem::{Parallel, PlacementProblem};
+use makers::Maker;
 use serde::Serialize;
 
 /// A stage of the chain that is exported.
@@ -23,14 +25,30 @@ struct Stage {
     host: String,
     kind: DeviceKind,
     backend: String,
+    maker: Maker,
+    /// How several devices divide it.
+    parallel: Parallel,
     /// First layer, and the one after the last.
     layers: (u32, u32),
+    /// How many of the layers lie elsewhere.
+    away: u32,
 }
 
 impl Stage {
     const fn count(&self) -> u32 {
         self.layers.1 - self.layers.0
     }
+}
+
+/// How requests come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Load {
+    /// Longest request in tokens.
+    context: u64,
+    /// Requests at once.
+    requests: u32,
+    /// Tokens of one step.
+    step_tokens: u32,
 }
 
 /// What an engine is told.
@@ -40,12 +58,8 @@ struct Chain {
     stages: Vec<Stage>,
     /// Layers of the model.
     layers: u32,
-    /// Longest request in tokens.
-    context: u64,
-    /// Requests at once.
-    requests: u32,
-    /// Tokens of one step.
-    step_tokens: u32,
+    /// How requests come; none where the scenario does not say.
+    load: Option<Load>,
     /// Host where requests come in.
     entry: String,
 }
@@ -151,11 +165,20 @@ fn chain(plan: &Plan, problem: &PlacementProblem) -> Result<(Chain, Vec<String>)
     for stop in &route.stages {
         let (stage, layers) = (&plan.stages[stop.stage as usize], (stop.layers.start, stop.layers.end));
         let device = stage.devices.first().and_then(|name| problem.graph.find(name)).map(|id| problem.graph.device(id));
-        let Some(Device { name, host, kind, backend, .. }) = device else {
+        let Some(device) = device else {
             return Err(Failure::new(Code::Verification, format!("a stage of {} has no known device", plan.scenario)));
         };
-        let (device, host, backend) = (name.clone(), host.clone(), backend.clone());
-        stages.push(Stage { device, devices: stage.devices.clone(), host, kind: *kind, backend, layers });
+        stages.push(Stage {
+            device: device.name.clone(),
+            devices: stage.devices.clone(),
+            host: device.host.clone(),
+            kind: device.kind,
+            backend: device.backend.clone(),
+            maker: makers::maker(device),
+            parallel: stage.parallel,
+            layers,
+            away: stage.bytes.away_layers.min(layers.1 - layers.0),
+        });
     }
     let used = route.stages.iter().map(|stop| &plan.stages[stop.stage as usize].quantisation);
     let formats: std::collections::BTreeSet<&String> = used.collect();
@@ -170,13 +193,20 @@ fn chain(plan: &Plan, problem: &PlacementProblem) -> Result<(Chain, Vec<String>)
     let entry = entry.map(|name| name.trim_start_matches("host:").to_owned());
     let chain = Chain {
         layers: problem.layers(),
-        context: u64::from(problem.workload.prompt_tokens.max) + u64::from(problem.workload.output_tokens.max),
-        requests: problem.serving.requests_max,
-        step_tokens: problem.serving.step_tokens_max,
+        load: load(problem),
         entry: entry.or_else(|| stages.first().map(|stage| stage.host.clone())).unwrap_or_default(),
         stages,
     };
     Ok((chain, lost))
+}
+
+/// How requests come. A flow problem knows nothing of it: of its model there are only the layers, and the single tokens
+/// of its requests stand for nothing.
+fn load(problem: &PlacementProblem) -> Option<Load> {
+    let context = u64::from(problem.workload.prompt_tokens.max) + u64::from(problem.workload.output_tokens.max);
+    let serving = &problem.serving;
+    let load = Load { context, requests: serving.requests_max, step_tokens: serving.step_tokens_max };
+    (problem.model.hidden > 0 || context > 2).then_some(load)
 }
 
 /// Whether a route serves less of a stage than it holds.

@@ -121,6 +121,11 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
 
 /// Plans as another planner does.
 fn other(ui: &Ui, args: &PlanArgs, problem: &PlacementProblem, rule: Baseline) -> Done {
+    if !rule.plans_for(problem.objective) {
+        let (name, objective) = (rule.name(), problem.objective.name());
+        let what = format!("{name} plans for many requests at once; the objective of {} is {objective}", problem.name);
+        return Err(Failure::new(Code::Usage, what).remedy("ask for throughput, or plan without --algorithm"));
+    }
     let begin = Instant::now();
     let remaining = || Seconds::of(args.time_limit.value() - begin.elapsed().as_secs_f64());
     let budget = Budget { remaining: Some(&remaining), interrupt: Some(interrupt::flag()), ..Budget::default() };
@@ -359,7 +364,9 @@ fn figures_words(plan: &Plan, problem: &PlacementProblem) -> String {
         words.push_str(&format!(" in batches of {batch}"));
     }
     if let Some(bottleneck) = &figures.bottleneck {
-        words.push_str(&format!(", held back by {bottleneck}"));
+        // It says nothing of why a request takes its time.
+        let what = if problem.objective.serves() { "" } else { "the throughput " };
+        words.push_str(&format!(", {what}held back by {bottleneck}"));
     }
     words
 }

@@ -237,6 +237,51 @@ fn a_plan_is_written_for_every_engine_and_says_what_is_lost() {
     }
 }
 
+/// The script of the plan of a scenario of the checkout for an engine.
+fn exported(scenario: &str, engine: &str) -> String {
+    let place = Place::new();
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(scenario);
+    let scenario = scenario.display();
+    place.expect(0, &format!("-q plan {scenario} -o plan.json"));
+    place.expect(0, &format!("export plan.json {scenario} --to {engine}")).0
+}
+
+#[test]
+fn a_script_has_the_devices_of_its_plan_and_only_the_layers_that_lie_on_them() {
+    let mixed = exported("home/amd-and-nvidia.toml", "llama.cpp");
+    assert!(mixed.contains("--device ROCm0,CUDA0 ") || mixed.contains("--device CUDA0,ROCm0 "), "{mixed}");
+    assert!(exported("home/amd-and-nvidia.toml", "vllm").contains("(AMD, NVIDIA): vLLM is built for one"));
+    assert!(exported("lab/experts-over-cards.toml", "vllm").contains("--enable-expert-parallel"));
+    let boards = exported("edge/lossy-radio.toml", "llama.cpp");
+    assert!(boards.contains("CUDA0") && !boards.contains("Metal"), "{boards}");
+    assert!(!exported("edge/lossy-radio.toml", "vllm").contains("does not run on"));
+    // 32 layers, some of them in the computer's memory, and the head.
+    let large = exported("home/larger-than-the-card.toml", "llama.cpp");
+    let offloaded = large.split("-ngl ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(offloaded.is_some_and(|layers| (2..32).contains(&layers)), "{large}");
+}
+
+#[test]
+fn lengths_that_a_flow_problem_does_not_state_are_not_written_down() {
+    let place = Place::new();
+    place.write("flow.json", FLOW);
+    place.expect(0, "-q import helix-flow flow.json --instance small -o small.toml");
+    place.expect(0, "-q plan small.toml -o plan.json");
+    for (engine, flag) in [("vllm", "--max-model-len"), ("llama.cpp", " -c ")] {
+        let (script, _) = place.expect(0, &format!("export plan.json small.toml --to {engine}"));
+        let commands: Vec<&str> = script.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(!commands.join("\n").contains(flag), "{engine}: {script}");
+        assert!(script.contains("states no lengths"), "{engine}: {script}");
+    }
+}
+
+#[test]
+fn an_algorithm_that_is_not_for_an_objective_says_so() {
+    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/home/amd-and-nvidia.toml");
+    let (_, message) = Place::new().expect(2, &format!("plan {} --algorithm helix-milp", scenario.display()));
+    assert!(message.contains("many requests at once") && message.contains("tpot"), "{message}");
+}
+
 /// A scenario of the checkout.
 fn reference(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/reference").join(name).display().to_string()

@@ -184,7 +184,7 @@ impl<'r, 't> Reader<'r, 't> {
         Some(At { value: text.to_owned(), span: value.span() })
     }
 
-    /// A text that is not blank.
+    /// A text that is not blank and has no control character.
     pub(crate) fn name(&self, key: &'static str) -> Option<At<String>> {
         self.named(key, self.text(key)?)
     }
@@ -198,12 +198,15 @@ impl<'r, 't> Reader<'r, 't> {
     }
 
     fn named(&self, key: &'static str, text: At<String>) -> Option<At<String>> {
-        if text.value.trim().is_empty() || text.value.chars().any(char::is_control) {
-            let must = "a name without control characters".to_owned();
-            self.source.fault(text.span, Fault::OutOfRange { key: key.to_owned(), value: "blank".to_owned(), must });
-            return None;
-        }
-        Some(text)
+        // Written as an escape, since a terminal would act on the character itself.
+        let value = match text.value.chars().find(|c| c.is_control()) {
+            _ if text.value.trim().is_empty() => "blank".to_owned(),
+            Some(control) => format!("a text with the control character {control:?}"),
+            None => return Some(text),
+        };
+        let must = "a name without control characters".to_owned();
+        self.source.fault(text.span, Fault::OutOfRange { key: key.to_owned(), value, must });
+        None
     }
 
     /// One of a few words.

@@ -56,6 +56,14 @@ fn with(rest: &str) -> String {
 }
 
 #[test]
+fn a_name_with_a_control_character_is_refused_for_that_and_shown_escaped() {
+    let said = refusal(&with("").replace("\"test\"", "\"te\\u001bst\""));
+    assert!(said.contains(r"control character '\u{1b}'") && !said.contains("blank"), "{said}");
+    let said = refusal(&with("").replace("\"test\"", "\" \""));
+    assert!(said.contains("name is blank"), "{said}");
+}
+
+#[test]
 fn every_shipped_scenario_asks_a_question_and_makes_a_problem() {
     let mut seen = 0;
     for group in ["smoke", "reference"] {

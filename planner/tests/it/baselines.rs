@@ -110,3 +110,14 @@ fn the_integer_program_of_helix_closes_four_a100() {
     let bound = plan.plan().certificate.as_ref().and_then(|c| c.bound).expect("a bound");
     assert!(bound >= value && bound <= value * 1.0051, "{bound}");
 }
+
+#[test]
+fn the_integer_program_of_helix_is_not_for_the_time_of_one_request() {
+    for objective in [Objective::Tpot, Objective::Ttft] {
+        let recipe = Recipe { objective, devices_max: 3, layers_max: 4, shared: false, partial: false };
+        assert_eq!(value(&problem(1, recipe), Baseline::HelixMilp), None);
+        let others = Baseline::ALL.into_iter().filter(|rule| !rule.plans_for(objective));
+        assert_eq!(others.collect::<Vec<_>>(), [Baseline::HelixMilp]);
+    }
+    assert!(Baseline::ALL.into_iter().all(|rule| rule.plans_for(Objective::Throughput)));
+}

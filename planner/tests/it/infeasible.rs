@@ -2,7 +2,9 @@
 
 use crate::oracle;
 use crate::world::{Recipe, problem};
+use isotherm_core::format::bits_per_weight;
 use isotherm_core::problem::{Objective, PlacementProblem};
+use isotherm_core::units::Bytes;
 use isotherm_planner::{BreakEven, Budget, Nearest, Outcome, Reason, explain, plan};
 
 fn reasons(problem: &PlacementProblem) -> Option<Vec<Reason>> {
@@ -145,4 +147,31 @@ fn a_backend_without_an_operation_holds_nothing_and_the_answer_names_it() {
     let reasons = reasons(&lacking(&["attend"])).expect("no layer without attention");
     let said = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(said.contains("no operation \"attend\""), "{said}");
+}
+
+#[test]
+fn a_format_that_is_named_for_experts_is_as_small_as_is_said() {
+    let mut named = 0;
+    for seed in 0..200 {
+        let mut problem = problem(seed, recipe(Objective::Tpot));
+        // About as much as eight experts take in the format of the model, which its shape does not say.
+        problem.model.layer_bytes.iter_mut().for_each(|bytes| *bytes = Bytes(bytes.0 * 400));
+        let mut file = problem.graph.file().clone();
+        for memory in file.devices.iter_mut().filter_map(|device| device.memory_bytes.as_mut()) {
+            memory.value = Bytes(memory.value.0 * 20);
+        }
+        problem.graph = isotherm_core::graph::DeviceGraph::new(file).expect("valid");
+        for reason in reasons(&problem).unwrap_or_default() {
+            let Reason::Nearest(Nearest::Quantisation { percent, format: Some(format), present }) = reason else {
+                continue;
+            };
+            let bits = |format: &str| bits_per_weight(format).expect("a known format");
+            assert!(
+                bits(format) <= bits(&present) * f64::from(percent) / 100.0,
+                "seed {seed}: {format} at {percent} %"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 2, "{named} formats named");
 }

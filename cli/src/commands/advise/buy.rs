@@ -5,7 +5,7 @@ use super::{Figure, Load, Row, planned};
 use crate::args::Advise;
 use crate::commands::plan;
 use crate::failure::Failure;
-use crate::ui::{Ui, percent, table};
+use crate::ui::{Ui, plain_percent, table};
 use crate::{builtin, files};
 use isotherm_core::device::Device;
 use isotherm_core::figure;
@@ -177,7 +177,7 @@ pub(super) fn described(purchases: &[Purchase]) -> String {
         let tpot = purchase.tpot_seconds.as_ref().map_or_else(dash, |figure| plan::quantity(figure.value, "s"));
         let gain = purchase
             .gain
-            .map_or_else(dash, |gain| if gain.abs() < 5e-4 { "nothing".to_owned() } else { percent(gain) });
+            .map_or_else(dash, |gain| if gain.abs() < 5e-4 { "nothing".to_owned() } else { plain_percent(gain) });
         // The largest comes first.
         let new = match purchase.new_models.as_slice() {
             [] => dash(),
@@ -188,7 +188,7 @@ pub(super) fn described(purchases: &[Purchase]) -> String {
         if priced {
             let currency = purchase.currency.as_deref().unwrap_or("");
             row.push(purchase.price.map_or_else(dash, |price| format!("{price} {currency}").trim_end().to_owned()));
-            row.push(purchase.gain_per_price.map_or_else(dash, |gain| percent(gain * 1000.0)));
+            row.push(purchase.gain_per_price.map_or_else(dash, |gain| plain_percent(gain * 1000.0)));
         }
         row
     }));

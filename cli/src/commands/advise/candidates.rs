@@ -3,11 +3,13 @@
 use crate::failure::Failure;
 use crate::ui::Ui;
 use crate::{builtin, models};
+use isotherm_core::cost::OperatorProfile;
 use isotherm_core::figure::Figure;
+use isotherm_core::format::rescaled;
 use isotherm_core::graph::DevicesFile;
-use isotherm_core::model::{Geometry, Model};
+use isotherm_core::model::Model;
 use isotherm_core::scenario::{Kind, ModelSource, Scenario};
-use isotherm_core::units::{BytesPerSecond, FlopsPerSecond, Seconds};
+use isotherm_core::units::{Bytes, BytesPerSecond, FlopsPerSecond, Seconds};
 use isotherm_runtime::model::geometry::Geometry as FileGeometry;
 use isotherm_runtime::model::gguf::Gguf;
 use std::collections::BTreeSet;
@@ -48,24 +50,39 @@ fn known() -> Result<Vec<Candidate>, Failure> {
             toml::from_str(text).map_err(|e| Failure::io(format!("model table {name}: {e}")))?;
         let format = table.get("quantisation").and_then(|f| f.as_str()).unwrap_or("").to_lowercase();
         let family = name.strip_suffix(&format!("-{format}")).unwrap_or(name);
+        // Layers whose bytes are stated have parts that their shape does not say, as experts: they keep them.
+        let stated = if table.contains_key("layer_bytes") { written(name, family, &table)? } else { None };
         OWN_FORMAT.iter().for_each(|key| drop(table.remove(*key)));
         for format in FORMATS {
             table.insert("quantisation".to_owned(), format.into());
-            let mut scenario = toml::Table::new();
-            scenario.insert("name".to_owned(), family.into());
-            scenario.insert("question".to_owned(), "Does it fit?".into());
-            let mut model = table.clone();
-            model.insert("name".to_owned(), family.into());
-            scenario.insert("model".to_owned(), model.into());
-            let text = toml::to_string(&scenario).map_err(|e| Failure::io(format!("model table {name}: {e}")))?;
-            let read = Scenario::parse(&text, &mut |_, _| Err(Vec::new()));
-            let Ok(Scenario { model: ModelSource::Written(model), .. }) = read else { continue };
+            let Some(mut model) = written(name, family, &table)? else { continue };
+            if let Some(stated) = &stated {
+                let bytes = stated.layer_bytes.iter().map(|bytes| rescaled(bytes.0, &stated.quantisation, format));
+                let bytes: Option<Vec<Bytes>> = bytes.map(|bytes| bytes.map(Bytes)).collect();
+                let Some(bytes) = bytes else { continue };
+                model.layer_bytes = bytes;
+            }
             if seen.insert((model.geometry(), model.layers())) {
                 found.push(Candidate { name: family.to_owned(), model, origin: "table" });
             }
         }
     }
     Ok(found)
+}
+
+/// A model as its table describes it; none where the table describes none.
+fn written(name: &str, family: &str, table: &toml::Table) -> Result<Option<Model>, Failure> {
+    let mut model = table.clone();
+    model.insert("name".to_owned(), family.into());
+    let mut scenario = toml::Table::new();
+    scenario.insert("name".to_owned(), family.into());
+    scenario.insert("question".to_owned(), "Does it fit?".into());
+    scenario.insert("model".to_owned(), model.into());
+    let text = toml::to_string(&scenario).map_err(|e| Failure::io(format!("model table {name}: {e}")))?;
+    Ok(match Scenario::parse(&text, &mut |_, _| Err(Vec::new())) {
+        Ok(Scenario { model: ModelSource::Written(model), .. }) => Some(model),
+        _ => None,
+    })
 }
 
 /// The model files of the cache and of a folder. What cannot be read is named and passed over.
@@ -102,7 +119,7 @@ pub(super) fn completed(mut file: DevicesFile) -> DevicesFile {
         if device.formats.iter().all(measured) {
             device.formats.clear();
         }
-        let weights = weights(&profile.geometry);
+        let weights = weights(profile);
         let Some(&(tokens, time)) = profile.dense_seconds.knots().last().filter(|(_, time)| *time > Seconds::ZERO)
         else {
             continue;
@@ -123,10 +140,12 @@ pub(super) fn completed(mut file: DevicesFile) -> DevicesFile {
     file
 }
 
-/// Weights of one layer's matrices.
-fn weights(geometry: &Geometry) -> f64 {
+/// Weights of the matrices of one layer that a profile's dense time is about: experts have times of their own.
+fn weights(profile: &OperatorProfile) -> f64 {
+    let geometry = &profile.geometry;
     let [hidden, feed_forward, heads, kv_heads, head_size] =
         [geometry.hidden, geometry.feed_forward, geometry.heads, geometry.kv_heads, geometry.head_size].map(f64::from);
+    let feed_forward = if profile.experts.is_some() { 0.0 } else { feed_forward };
     2.0 * hidden * heads * head_size + 2.0 * hidden * kv_heads * head_size + 3.0 * hidden * feed_forward
 }
 
@@ -152,5 +171,21 @@ mod tests {
             };
             assert!(weights("F16") > weights("Q8_0") && weights("Q8_0") > weights("Q4_0"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_model_with_experts_weighs_what_all_of_them_weigh_in_every_format() {
+        let found = known().expect("the tables are well formed");
+        let weights = |name: &str, format: &str| {
+            let of = found.iter().find(|c| c.name == name && c.model.quantisation == format).expect(format);
+            of.model.weight_bytes(of.model.all_layers()).0 as f64 / f64::from(1 << 30)
+        };
+        // 46.7 thousand million weights, of 2 bytes, of 34 bytes for 32, of 18 bytes for 32.
+        for (format, gib) in [("F16", 87.0), ("Q8_0", 46.2), ("Q4_0", 24.5)] {
+            let of = weights("mixtral-8x7b", format);
+            assert!((of - gib).abs() < 0.1, "{format}: {of} GiB");
+        }
+        let dense = weights("mistral-7b", "F16");
+        assert!((dense - 13.5).abs() < 0.1, "{dense} GiB");
     }
 }

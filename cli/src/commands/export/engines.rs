@@ -1,8 +1,9 @@
 //! One writer for each engine. Options are those of the engines' own documentation.
 
-use super::{Chain, Stage, Written};
+use super::{Chain, Load, Maker, Stage, Written};
 use isotherm_core::device::DeviceKind;
-use std::collections::BTreeSet;
+use isotherm_core::problem::Parallel;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Port of llama.cpp's RPC server.
 const RPC_PORT: u16 = 50052;
@@ -23,9 +24,67 @@ fn joined<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Stages with several devices, for engines whose pipelines are of single ones.
 fn no_groups(chain: &Chain, lost: &mut Vec<String>) {
-    if chain.stages.iter().any(|stage| stage.devices.len() > 1) {
-        lost.push("A stage on several devices at once (tensor parallel); its first device is written.".to_owned());
+    if let Some(how) = groups(chain) {
+        lost.push(format!(
+            "A stage on several devices at once ({how}); its first device is written, to hold all of it."
+        ));
     }
+}
+
+/// How stages are divided over several devices at once; none where none is.
+fn groups(chain: &Chain) -> Option<&'static str> {
+    let of =
+        |parallel: Parallel| chain.stages.iter().any(|stage| stage.devices.len() > 1 && stage.parallel == parallel);
+    match (of(Parallel::Tensor), of(Parallel::Experts)) {
+        (false, false) => None,
+        (true, false) => Some("tensor parallel"),
+        (false, true) => Some("its experts divided"),
+        (true, true) => Some("tensor parallel, or its experts divided"),
+    }
+}
+
+/// What to say where the scenario does not say how requests come.
+fn no_load(chain: &Chain, flags: &str, notes: &mut Vec<String>) {
+    if chain.load.is_none() {
+        notes.push(format!("The scenario states no lengths of requests, nor how many at once; set {flags} for yours."));
+    }
+}
+
+/// Requests at once, where a scenario states more than one.
+fn several(chain: &Chain) -> Option<u32> {
+    chain.load.map(|load| load.requests).filter(|&requests| requests > 1)
+}
+
+/// What llama.cpp calls devices that it drives as this one; numbers follow, but to Apple's.
+fn interface(stage: &Stage) -> &'static str {
+    match (stage.maker, stage.kind) {
+        (Maker::Apple, _) => "Metal",
+        _ if stage.backend == "wgpu" => "Vulkan",
+        (Maker::Nvidia, _) | (Maker::Unknown, DeviceKind::Gpu) => "CUDA",
+        (Maker::Intel, _) => "SYCL",
+        (Maker::Amd, DeviceKind::Gpu) => "ROCm",
+        // ROCm knows few of the graphics that are part of a processor; Vulkan knows all of them.
+        (Maker::Amd | Maker::Phone | Maker::Unknown, _) => "Vulkan",
+    }
+}
+
+/// A device of a stage, with its part of those layers that lie on cards.
+struct Part<'c> {
+    stage: &'c Stage,
+    device: &'c str,
+    count: u32,
+}
+
+/// Even parts of a stage for each of its devices. Those that would get no layer are left out, but for the first.
+fn parts(stage: &Stage) -> impl Iterator<Item = Part<'_>> {
+    let (held, members) = (u64::from(stage.count() - stage.away), stage.devices.len() as u64);
+    let until = move |member: u64| (held * member / members.max(1)) as u32;
+    let parts = (0_u64..).zip(&stage.devices).map(move |(member, device)| Part {
+        stage,
+        device,
+        count: until(member + 1) - until(member),
+    });
+    parts.enumerate().filter(|(i, part)| *i == 0 || part.count > 0).map(|(_, part)| part)
 }
 
 /// llama.cpp: `--rpc`, `--device`, `--tensor-split`, `-ngl`.
@@ -34,7 +93,11 @@ fn no_groups(chain: &Chain, lost: &mut Vec<String>) {
 /// Layers beyond `-ngl` are the first ones, on the main host's processor.
 pub(super) fn llama_cpp(chain: &Chain) -> Written {
     let mut written = Written::default();
-    no_groups(chain, &mut written.lost);
+    if let Some(how) = groups(chain) {
+        let instead = "its layers are divided over them, and requests pass from one to the next";
+        written.lost.push(format!("A stage on several devices at once ({how}): {instead}."));
+    }
+    let here = |stage: &Stage| stage.host == chain.entry && stage.kind != DeviceKind::Cpu;
     let local_cpu = |stage: &Stage| stage.kind == DeviceKind::Cpu && stage.host == chain.entry;
     let offloaded: Vec<&Stage> =
         chain.stages.iter().enumerate().filter(|(i, stage)| !(*i == 0 && local_cpu(stage))).map(|(_, s)| s).collect();
@@ -42,31 +105,37 @@ pub(super) fn llama_cpp(chain: &Chain) -> Written {
         let (host, what) = (&chain.entry, "holds the first layers only; its stage is written as a server of its own");
         written.lost.push(format!("The processor of the main host {host} {what}."));
     }
+    let away: u32 = offloaded.iter().map(|stage| stage.away).sum();
+    if away > 0 {
+        let (first, host) = (chain.layers - offloaded.iter().map(|stage| stage.count()).sum::<u32>(), &chain.entry);
+        written.lost.push(format!(
+            "Which layers lie elsewhere: the first {} stay with the processor of {host}, which computes them.",
+            first + away
+        ));
+    }
+    let parts: Vec<Part<'_>> = offloaded.iter().flat_map(|stage| parts(stage)).collect();
     let mut servers: Vec<(&str, u16)> = Vec::new();
-    let mut local = 0;
+    let mut local: BTreeMap<&str, u32> = BTreeMap::new();
     let mut devices = Vec::new();
     let mut remote = String::new();
-    for stage in &offloaded {
-        if stage.host == chain.entry && stage.kind != DeviceKind::Cpu {
-            devices.push(match stage.kind {
-                DeviceKind::Unified => "Metal".to_owned(),
-                _ if stage.backend == "wgpu" => format!("Vulkan{local}"),
-                _ => format!("CUDA{local}"),
-            });
-            local += 1;
+    for Part { stage, device, .. } in &parts {
+        if here(stage) {
+            let name = interface(stage);
+            let next = local.entry(name).or_default();
+            devices.push(if name == "Metal" { name.to_owned() } else { format!("{name}{next}") });
+            *next += 1;
             continue;
         }
         let port = RPC_PORT + servers.iter().filter(|(host, _)| *host == stage.host).count() as u16;
         servers.push((&stage.host, port));
         devices.push(format!("RPC[{}:{port}]", stage.host));
-        remote.push_str(&format!("# on {}, for {}:\n#   rpc-server -H 0.0.0.0 -p {port}\n", stage.host, stage.device));
+        remote.push_str(&format!("# on {}, for {device}:\n#   rpc-server -H 0.0.0.0 -p {port}\n", stage.host));
     }
-    let on_devices: u32 = offloaded.iter().map(|stage| stage.count()).sum();
-    let mut split: Vec<u32> = offloaded.iter().map(|stage| stage.count()).collect();
+    let mut split: Vec<u32> = parts.iter().map(|part| part.count).collect();
     if let Some(last) = split.last_mut() {
         *last += 1;
     }
-    let layers = if offloaded.is_empty() { 0 } else { on_devices + 1 };
+    let layers: u32 = split.iter().sum();
     written.script = format!("{remote}# on {}:\nllama-server -m \"$MODEL\" \\\n", chain.entry);
     if !servers.is_empty() {
         let list = servers.iter().map(|(host, port)| format!("{host}:{port}"));
@@ -76,14 +145,27 @@ pub(super) fn llama_cpp(chain: &Chain) -> Written {
         written.script.push_str(&format!("  --device {} \\\n", word(&joined(&devices))));
         written.script.push_str(&format!("  --split-mode layer --tensor-split {} \\\n", joined(split)));
     }
-    let (context, requests) = (chain.context.saturating_mul(u64::from(chain.requests)), chain.requests);
-    written.script.push_str(&format!("  -ngl {layers} -c {context} -np {requests} -b {}\n", chain.step_tokens.max(32)));
+    written.script.push_str(&format!("  -ngl {layers}"));
+    if let Some(Load { context, requests, step_tokens }) = chain.load {
+        let all = context.saturating_mul(u64::from(requests));
+        written.script.push_str(&format!(" -c {all} -np {requests} -b {}", step_tokens.max(32)));
+    }
+    written.script.push('\n');
+    no_load(chain, "-c, -np and -b", &mut written.notes);
+    mixed_build(&local, &mut written.notes);
+    let guessed = |stage: &Stage| stage.maker == Maker::Unknown && stage.backend != "wgpu";
+    let unknown = offloaded.iter().filter(|stage| here(stage) && guessed(stage));
+    let unknown: Vec<&String> = unknown.flat_map(|stage| &stage.devices).collect();
+    if !unknown.is_empty() {
+        let unsaid = format!("The scenario does not say who made {}; names are guessed.", joined(unknown));
+        written.notes.push(unsaid);
+    }
     let names = "Names of devices differ between releases: `llama-server --rpc ... --list-devices` prints them.";
     written.notes.push(names.to_owned());
     written.notes.push("Set MODEL to the GGUF file. The RPC server is for trusted networks only.".to_owned());
     if servers.iter().any(|(_, port)| *port > RPC_PORT) {
-        let own =
-            "Each of several servers on a host must see its own card alone: start it with CUDA_VISIBLE_DEVICES set.";
+        let own = "Each of several servers on a host must see its own card alone: start it with CUDA_VISIBLE_DEVICES \
+                   (NVIDIA) or HIP_VISIBLE_DEVICES (AMD) set.";
         written.notes.push(own.to_owned());
     }
     if !servers.is_empty() {
@@ -93,7 +175,31 @@ pub(super) fn llama_cpp(chain: &Chain) -> Written {
     written
 }
 
-/// vLLM: `VLLM_PP_LAYER_PARTITION`, `--pipeline-parallel-size`, `--tensor-parallel-size`.
+/// What it takes to drive devices of one host over several interfaces.
+fn mixed_build(local: &BTreeMap<&str, u32>, notes: &mut Vec<String>) {
+    if local.len() > 1 {
+        let names: Vec<&str> = local.keys().copied().collect();
+        notes.push(format!(
+            "{} in one process takes a build with each of them (GGML_BACKEND_DL); a build with Vulkan alone drives all \
+             of these cards, as Vulkan0, Vulkan1 and so on.",
+            names.join(" and ")
+        ));
+    }
+}
+
+/// What vLLM has to be built for to run on a stage's devices; none where it does not run on them.
+fn vllm_build(stage: &Stage) -> Option<&'static str> {
+    match (stage.maker, stage.kind) {
+        (Maker::Apple | Maker::Phone, _) => None,
+        (_, DeviceKind::Cpu) => Some("processors"),
+        (Maker::Nvidia, _) => Some("NVIDIA"),
+        (Maker::Amd, _) => Some("AMD"),
+        (Maker::Intel, _) => Some("Intel"),
+        (Maker::Unknown, _) => Some("unknown make"),
+    }
+}
+
+/// vLLM: `VLLM_PP_LAYER_PARTITION`, `--pipeline-parallel-size`, `--tensor-parallel-size`, `--enable-expert-parallel`.
 pub(super) fn vllm(chain: &Chain) -> Written {
     let mut written = Written::default();
     let sizes: BTreeSet<usize> = chain.stages.iter().map(|stage| stage.devices.len()).collect();
@@ -101,17 +207,22 @@ pub(super) fn vllm(chain: &Chain) -> Written {
     if sizes.len() > 1 {
         written.lost.push("Stages on different numbers of devices; each is written with one.".to_owned());
     }
-    if chain.stages.iter().any(|stage| stage.kind == DeviceKind::Unified) {
-        written.lost.push("Devices that vLLM does not run on (Apple, phones).".to_owned());
+    let others: Vec<&String> =
+        chain.stages.iter().filter(|stage| vllm_build(stage).is_none()).flat_map(|stage| &stage.devices).collect();
+    if !others.is_empty() {
+        written.lost.push(format!("Devices that vLLM does not run on (Apple, phones): {}.", joined(others)));
     }
-    if chain.stages.iter().any(|stage| stage.kind == DeviceKind::Cpu) {
-        let mixed = "Processors and cards in one pipeline: vLLM is built for one kind of device.";
-        written.lost.push(mixed.to_owned());
+    let builds: BTreeSet<&str> = chain.stages.iter().filter_map(vllm_build).collect();
+    if builds.len() > 1 {
+        let mixed = builds.iter().copied().collect::<Vec<_>>().join(", ");
+        written.lost.push(format!("Several kinds of devices in one pipeline ({mixed}): vLLM is built for one."));
+    } else if let Some(build) = builds.first().filter(|build| ["processors", "AMD", "Intel"].contains(build)) {
+        written.notes.push(format!("It takes vLLM's build for {build}."));
     }
     let hosts: BTreeSet<&str> = chain.stages.iter().map(|stage| stage.host.as_str()).collect();
     let order =
         "Order of devices: ranks follow CUDA_VISIBLE_DEVICES on a host, and the cluster's own order across hosts";
-    written.lost.push(format!("{order}; wanted is {}.", joined(chain.stages.iter().map(|stage| &stage.device))));
+    written.lost.push(format!("{order}; wanted is {}.", joined(chain.stages.iter().flat_map(|stage| &stage.devices))));
     let partition = joined(chain.stages.iter().map(Stage::count));
     let mut script = String::new();
     if hosts.len() > 1 {
@@ -123,13 +234,26 @@ pub(super) fn vllm(chain: &Chain) -> Written {
     script.push_str(&format!("export VLLM_PP_LAYER_PARTITION={partition}\nvllm serve \"$MODEL\" \\\n"));
     let stages = chain.stages.len();
     script.push_str(&format!("  --pipeline-parallel-size {stages} --tensor-parallel-size {group} \\\n"));
+    if group > 1 && chain.stages.iter().any(|stage| stage.parallel == Parallel::Experts) {
+        script.push_str("  --enable-expert-parallel \\\n");
+        if chain.stages.iter().any(|stage| stage.parallel == Parallel::Tensor) {
+            let some =
+                "Stages that divide experts beside others that divide every matrix; all are written to divide experts.";
+            written.lost.push(some.to_owned());
+        }
+    }
     if hosts.len() > 1 {
         script.push_str("  --distributed-executor-backend ray \\\n");
     }
-    let (context, requests, tokens) = (chain.context, chain.requests, chain.step_tokens.max(chain.requests));
-    script.push_str(&format!(
-        "  --max-model-len {context} --max-num-seqs {requests} --enable-chunked-prefill --max-num-batched-tokens {tokens}\n"
-    ));
+    script.push_str("  --enable-chunked-prefill");
+    if let Some(Load { context, requests, step_tokens }) = chain.load {
+        let tokens = step_tokens.max(requests);
+        script.push_str(&format!(
+            " --max-model-len {context} --max-num-seqs {requests} --max-num-batched-tokens {tokens}"
+        ));
+    }
+    script.push('\n');
+    no_load(chain, "--max-model-len, --max-num-seqs and --max-num-batched-tokens", &mut written.notes);
     written.notes.push("Set MODEL to the name or folder of the model.".to_owned());
     written.script = script;
     written
@@ -171,10 +295,11 @@ pub(super) fn prima(chain: &Chain) -> Written {
     let mut written = Written::default();
     no_groups(chain, &mut written.lost);
     let world = chain.stages.len();
-    if chain.requests > 1 {
+    if let Some(requests) = several(chain) {
         let one = "prima.cpp serves one request at a time";
-        written.lost.push(format!("Several requests at once: {one}, the plan has {}.", chain.requests));
+        written.lost.push(format!("Several requests at once: {one}, the plan has {requests}."));
     }
+    no_load(chain, "-c", &mut written.notes);
     let hosts: BTreeSet<&str> = chain.stages.iter().map(|stage| stage.host.as_str()).collect();
     if hosts.len() < world {
         written
@@ -190,7 +315,10 @@ pub(super) fn prima(chain: &Chain) -> Written {
         let (master, next) = (&chain.stages[0].host, &chain.stages[(rank + 1) % world].host);
         let ring = format!("--world {world} --rank {rank} --master {} --next {}", word(master), word(next));
         script.push_str(&format!("# on {}, for {}:\n", stage.host, stage.device));
-        script.push_str(&format!("llama-cli -m \"$MODEL\" -c {}", chain.context));
+        script.push_str("llama-cli -m \"$MODEL\"");
+        if let Some(load) = chain.load {
+            script.push_str(&format!(" -c {}", load.context));
+        }
         if world > 1 {
             script.push_str(&format!(" {ring} --prefetch"));
         }
@@ -201,7 +329,7 @@ pub(super) fn prima(chain: &Chain) -> Written {
             }
         }
         if stage.kind != DeviceKind::Cpu {
-            script.push_str(&format!(" -ngl {}", stage.count()));
+            script.push_str(&format!(" -ngl {}", stage.count() - stage.away));
         }
         script.push('\n');
     }
@@ -222,12 +350,13 @@ pub(super) fn mlx(chain: &Chain) -> Written {
         let even = format!("MLX divides the {} layers evenly over {world} ranks", chain.layers);
         written.lost.push(format!("Numbers of layers: {even}; wanted is {wanted}."));
     }
-    if chain.stages.iter().any(|stage| stage.kind != DeviceKind::Unified) {
-        let others = chain.stages.iter().filter(|stage| stage.kind != DeviceKind::Unified).map(|stage| &stage.device);
-        written.lost.push(format!("Devices that are no Apple machines: {}.", joined(others)));
+    let others: Vec<&String> =
+        chain.stages.iter().filter(|stage| stage.maker != Maker::Apple).flat_map(|stage| &stage.devices).collect();
+    if !others.is_empty() {
+        written.lost.push(format!("Devices that are no Apple machines, as far as is known: {}.", joined(others)));
     }
-    if chain.requests > 1 {
-        written.lost.push(format!("Several requests at once: this script takes one, the plan has {}.", chain.requests));
+    if let Some(requests) = several(chain) {
+        written.lost.push(format!("Several requests at once: this script takes one, the plan has {requests}."));
     }
     let text = |name: &str| serde_json::Value::from(name).to_string();
     let host = |stage: &Stage| format!("  {{\"ssh\": {0}, \"ips\": [{0}]}}", text(&stage.host));
@@ -248,8 +377,17 @@ mod tests {
     use super::*;
 
     fn stage(device: &str, host: &str, kind: DeviceKind, layers: (u32, u32)) -> Stage {
-        let (device, host) = (device.to_owned(), host.to_owned());
-        Stage { devices: vec![device.clone()], device, host, kind, backend: "cuda".to_owned(), layers }
+        Stage {
+            devices: vec![device.to_owned()],
+            device: device.to_owned(),
+            host: host.to_owned(),
+            kind,
+            backend: "declared".to_owned(),
+            maker: Maker::Nvidia,
+            parallel: Parallel::Tensor,
+            layers,
+            away: 0,
+        }
     }
 
     fn chain() -> Chain {
@@ -260,9 +398,7 @@ mod tests {
                 stage("far", "rack", DeviceKind::Gpu, (20, 32)),
             ],
             layers: 32,
-            context: 1024,
-            requests: 2,
-            step_tokens: 256,
+            load: Some(Load { context: 1024, requests: 2, step_tokens: 256 }),
             entry: "desk".to_owned(),
         }
     }
@@ -292,6 +428,78 @@ mod tests {
                 _ => Some(1),
             };
             assert_eq!(placed(&[15, 13], 28, 32, layer), expected, "layer {layer}");
+        }
+    }
+
+    /// One stage of the whole model on these devices.
+    fn whole(maker: Maker, kind: DeviceKind, devices: &[&str]) -> Chain {
+        let first = Stage { maker, ..stage(devices[0], "desk", kind, (0, 32)) };
+        let all = devices.iter().map(|&device| device.to_owned()).collect();
+        Chain { stages: vec![Stage { devices: all, ..first }], ..chain() }
+    }
+
+    #[test]
+    fn devices_are_called_by_their_maker_and_not_by_their_memory() {
+        for (maker, kind, name) in [
+            (Maker::Nvidia, DeviceKind::Unified, "CUDA0"),
+            (Maker::Amd, DeviceKind::Unified, "Vulkan0"),
+            (Maker::Apple, DeviceKind::Unified, "Metal"),
+            (Maker::Amd, DeviceKind::Gpu, "ROCm0"),
+            (Maker::Intel, DeviceKind::Gpu, "SYCL0"),
+        ] {
+            let chain = whole(maker, kind, &["one"]);
+            let script = llama_cpp(&chain).script;
+            assert!(script.contains(&format!("--device {name} \\\n")), "{maker:?}: {script}");
+            let (apple, of_vllm, of_mlx) = (maker == Maker::Apple, vllm(&chain).lost, mlx(&chain).lost);
+            assert_eq!(of_vllm.iter().any(|lost| lost.contains("does not run on")), apple, "{maker:?}: {of_vllm:?}");
+            assert_eq!(of_mlx.iter().any(|lost| lost.contains("no Apple machines")), !apple, "{maker:?}: {of_mlx:?}");
+        }
+    }
+
+    #[test]
+    fn cards_of_two_makers_have_names_and_numbers_of_their_own_and_a_note() {
+        let red = Stage { maker: Maker::Amd, ..stage("red", "desk", DeviceKind::Gpu, (0, 16)) };
+        let mixed = Chain { stages: vec![red, stage("green", "desk", DeviceKind::Gpu, (16, 32))], ..chain() };
+        let written = llama_cpp(&mixed);
+        assert!(written.script.contains("--device ROCm0,CUDA0 "), "{}", written.script);
+        assert!(written.notes.iter().any(|note| note.contains("GGML_BACKEND_DL")), "{:?}", written.notes);
+        let lost = vllm(&mixed).lost;
+        assert!(lost.iter().any(|lost| lost.contains("(AMD, NVIDIA): vLLM is built for one")), "{lost:?}");
+    }
+
+    #[test]
+    fn experts_over_cards_stay_on_all_of_the_cards() {
+        let mut cards = whole(Maker::Nvidia, DeviceKind::Gpu, &["a", "b", "c", "d"]);
+        assert!(!vllm(&cards).script.contains("--enable-expert-parallel"));
+        cards.stages[0].parallel = Parallel::Experts;
+        let script = vllm(&cards).script;
+        assert!(script.contains("--tensor-parallel-size 4 \\\n  --enable-expert-parallel \\\n"), "{script}");
+        let written = llama_cpp(&cards);
+        assert!(written.script.contains("--device CUDA0,CUDA1,CUDA2,CUDA3 "), "{}", written.script);
+        assert!(written.script.contains("--tensor-split 8,8,8,9 "), "{}", written.script);
+        assert!(written.lost[0].contains("experts divided") && !written.lost[0].contains("tensor"), "{written:?}");
+    }
+
+    #[test]
+    fn layers_that_lie_elsewhere_are_none_of_the_card() {
+        let mut card = whole(Maker::Nvidia, DeviceKind::Gpu, &["card"]);
+        card.stages[0].away = 15;
+        let written = llama_cpp(&card);
+        // The head is one more.
+        assert!(written.script.contains("-ngl 18 "), "{}", written.script);
+        assert!(written.lost.iter().any(|lost| lost.contains("the first 15 stay")), "{:?}", written.lost);
+        assert!(prima(&card).script.contains("-ngl 17\n"));
+        card.stages[0].away = 32;
+        assert!(llama_cpp(&card).script.contains("--tensor-split 1 "), "{}", llama_cpp(&card).script);
+    }
+
+    #[test]
+    fn lengths_that_nobody_stated_are_left_out_and_a_note_says_so() {
+        let unstated = Chain { load: None, ..chain() };
+        let flags = ["-c ", "-np", " -b ", "--max-model-len", "--max-num-seqs", "--max-num-batched-tokens"];
+        for written in [llama_cpp(&unstated), vllm(&unstated), prima(&unstated)] {
+            assert!(!flags.iter().any(|flag| written.script.contains(flag)), "{}", written.script);
+            assert!(written.notes.iter().any(|note| note.contains("states no lengths")), "{:?}", written.notes);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::args::planning::Guarded;
 use crate::failure::{Code, Failure};
-use crate::ui::{Ui, percent};
+use crate::ui::{Ui, plain_percent};
 use crate::{interrupt, models};
 use isotherm_core::check::FeasiblePlan;
 use isotherm_core::plan::{BoundKind, Plan};
@@ -95,7 +95,7 @@ fn described(problem: &PlacementProblem, found: &Robust, uncertainty: &Uncertain
         let above = (gamma as f64 - 1.0) / (held as f64).sqrt();
         text.push_str(&format!(
             "\n  were deviations independent, symmetric and never beyond that, at most {} of draws would be worse",
-            percent(1.0 - normal(above))
+            plain_percent(1.0 - normal(above))
         ));
     }
     text
@@ -158,7 +158,7 @@ fn drawn(
         "  Monte Carlo, {} simulated draws of all devices' speeds: {kept} of them ({}) keep the worst that is stated; \
          median {}, worst twentieth {}; without slowness {}",
         values.len(),
-        percent(kept as f64 / values.len().max(1) as f64),
+        plain_percent(kept as f64 / values.len().max(1) as f64),
         at(middle),
         at(bad),
         nominal.map_or_else(|| "-".to_owned(), |value| super::quantity(value, unit)),
