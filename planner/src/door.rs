@@ -33,6 +33,9 @@ const ENUMERATED_MAX: u128 = 200_000;
 /// Most bounds that are tried where the checker cannot verify the least.
 const WEAKER_MAX: usize = 3;
 
+/// Most devices for which a search begins with the question whether there is any placement.
+const NOWHERE_DEVICES_MAX: usize = 12;
+
 /// By how much more a bound that the checker verifies may exceed a search's word to be stated instead.
 const WORD_GAP: f64 = 0.01;
 
@@ -264,9 +267,13 @@ fn merged(a: (BestFlow, u32), b: (BestFlow, u32)) -> (BestFlow, u32) {
 }
 
 fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanError> {
+    if tables.candidates.len() <= NOWHERE_DEVICES_MAX && infeasible::nowhere(tables) {
+        return Ok(Outcome::Infeasible(infeasible::searched(tables)));
+    }
     let (best, batch, proofs) = best_over_batches(tables, budget)?;
     let Some((placement, carried)) = &best.placement else {
         return Ok(match best.stopped {
+            _ if infeasible::nowhere(tables) => Outcome::Infeasible(infeasible::searched(tables)),
             Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },
             _ => Outcome::Infeasible(infeasible::searched(tables)),
         });

@@ -125,6 +125,7 @@ fn few_rates(tables: &Tables<'_>) -> Option<Reason> {
 fn joined(tables: &Tables<'_>) -> bool {
     let mut roomy = tables.clone();
     roomy.pools.iter_mut().for_each(|pool| pool.size = u64::MAX);
+    roomy.kinds.iter_mut().for_each(|kind| kind.reach.fill(tables.layers));
     roomy.candidates.iter_mut().for_each(|candidate| candidate.pinned = false);
     placeable(&roomy, StageCount::Any) != Some(false)
 }
@@ -136,6 +137,12 @@ fn feasible(problem: &PlacementProblem) -> Option<bool> {
         return Some(false);
     }
     placeable(&tables, StageCount::of(&tables))
+}
+
+/// Whether a short search shows that there is no placement at all. With partial inference one may be without any chain of
+/// stages that are passed whole.
+pub(crate) fn nowhere(tables: &Tables<'_>) -> bool {
+    !tables.problem.limits.partial && placeable(tables, StageCount::of(tables)) == Some(false)
 }
 
 /// Whether there is any chain. A placement of several routes has at least one; its pinned devices may be on others,

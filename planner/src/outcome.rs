@@ -248,7 +248,10 @@ impl fmt::Display for Nearest {
                 write!(f, "it fits with weights of at most {percent} % of their bytes in {present}")?;
                 format.map_or(Ok(()), |format| write!(f, ", as in {format}"))
             }
-            Self::Memory { device, more } => write!(f, "it fits with {more} more memory on {device}"),
+            // In whole units: rounded to fewer digits it might be too little.
+            Self::Memory { device, more } => {
+                write!(f, "it fits with {} MiB more memory on {device}", more.0.div_ceil(1 << 20))
+            }
             Self::Without { rule } => write!(f, "it fits without {rule}"),
         }
     }
