@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Memory left free for the runtime on every device that holds a stage.
     pub reserve_bytes: Bytes,
-    /// Whether a request may enter a stage's interval in the middle (partial inference).
+    /// Whether a request may enter a stage's interval in the middle, and leave it there (partial inference).
     pub partial: bool,
     /// Most stages of one route; absent where any number will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]

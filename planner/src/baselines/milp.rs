@@ -79,7 +79,8 @@ pub(super) fn helix(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Option<P
         Verdict::Stopped(limit) => Some(limit),
         Verdict::Optimal | Verdict::Infeasible => None,
     };
-    let bound = Some(answer.bound * helix.unit).filter(|bound| bound.is_finite());
+    // Helix's requests pass a stage to its end. Where ours may leave it before, and ways bind, its bound is none.
+    let bound = Some(answer.bound * helix.unit).filter(|bound| bound.is_finite() && !(partial && network.binds()));
     let placements = own.into_iter().chain(begun).collect();
     Ok(Some(Planned { placements, bound, nodes: answer.nodes, stopped }))
 }

@@ -241,9 +241,13 @@ impl<'a> Flows<'a> {
             if carried.rate <= 0.0 || carried.paths.iter().any(|path| path.stops.contains(&stage)) {
                 continue;
             }
-            let Some(stops) = path_through(self.tables, self.network, placement, self.hops, stage) else {
-                return Ok(Carried::default());
+            // A stage that does not fit carries nothing, and leads nowhere.
+            let fits = |&stop: &usize| {
+                let (device, start, end) = placement[stop];
+                self.network.stage[self.tables.candidates[device].kind].at(start, end) > 0.0
             };
+            let path = path_through(self.tables, self.network, placement, self.hops, stage);
+            let Some(stops) = path.filter(|stops| stops.iter().all(fits)) else { return Ok(Carried::default()) };
             carried.paths.push(Path { stops, rate: PINNED_SHARE * carried.rate });
         }
         if let Some(seen) = self.seen.filter(|_| self.fits(placement) && self.pins(placement)) {
