@@ -150,10 +150,15 @@ impl Budget<'_> {
             return Some(Limit::Nodes);
         }
         self.remaining.filter(|left| left().value() <= 0.0)?;
+        self.by_clock();
+        Some(Limit::Time)
+    }
+
+    /// Notes that the clock has decided something.
+    pub(crate) fn by_clock(&self) {
         if let Some(clocked) = self.clocked {
             clocked.store(true, Ordering::Relaxed);
         }
-        Some(Limit::Time)
     }
 
     /// Runs a call whose work is counted, unless a clock ends it or it is part of one that counts.

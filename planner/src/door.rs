@@ -231,11 +231,14 @@ fn best_over_batches(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<(BestFl
     for (known, network) in problem.batches().into_iter().zip(&networks).filter(|(batch, _)| open.contains(batch)) {
         let words = proofs.iter_mut().filter(|of| of.batch == known && matches!(of.proof, Proof::Chain));
         for of in words {
-            if let Some(found) = by_routes(tables, network, (of.plain.0, flow.bound), budget)? {
+            if of.plain.0 > flow.bound
+                && let Some(found) = by_routes(tables, network, (of.plain.0, flow.bound), budget)?
+                && found.bound < of.plain.0
+            {
                 of.plain = (found.bound, Proof::Routes(found));
-                if of.plain.0 <= flow.bound {
-                    of.proof = of.plain.1.clone();
-                }
+            }
+            if of.plain.0 <= flow.bound {
+                of.proof = of.plain.1.clone();
             }
         }
     }
@@ -274,7 +277,10 @@ fn throughput(tables: &Tables<'_>, budget: &Budget<'_>) -> Result<Outcome, PlanE
     let Some((placement, carried)) = &best.placement else {
         return Ok(match best.stopped {
             _ if infeasible::nowhere(tables) => Outcome::Infeasible(infeasible::searched(tables)),
-            Some(stopped_by) if best.bound > 0.0 => Outcome::Unknown { stopped_by },
+            stopped if best.bound > 0.0 => {
+                let stopped_by = stopped.or_else(|| budget.exhausted()).unwrap_or(Limit::Searches);
+                Outcome::Unknown { stopped_by }
+            }
             _ => Outcome::Infeasible(infeasible::searched(tables)),
         });
     };

@@ -60,7 +60,7 @@ pub struct Explanation {
     pub without: Vec<Worth>,
     /// The objective with one more device of each class.
     pub one_more: Vec<Worth>,
-    /// Devices and classes of which there was no time to ask.
+    /// Goals, devices and classes of which there was no time to ask.
     pub unasked: Vec<String>,
 }
 
@@ -80,8 +80,8 @@ pub const RESOLVED_MAX: usize = 64;
 /// As how many problems it counts to look where splitting the model pays.
 const SPLIT_PARTS: usize = 4;
 
-/// Explains a plan for its problem. `budget` holds for all problems that are solved again; each may take an equal part of
-/// what is left.
+/// Explains a plan for its problem. `budget` holds for all problems that are solved again; each goal, device
+/// and class may take an equal part of what heat and division leave.
 ///
 /// # Errors
 /// The solver failed.
@@ -89,26 +89,28 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
     let value = plan.objective_value;
     let heat = if plan.status.has_plan() { heat_cost::cost(problem, plan, budget)? } else { None };
     let division = if plan.status.has_plan() { division(problem, budget)? } else { None };
-    let mut goals = Vec::new();
-    for (i, &goal) in problem.limits.goals.iter().enumerate().filter(|_| plan.status.has_plan()) {
-        if budget.exhausted().is_some() {
-            break;
-        }
-        let mut other = problem.clone();
-        other.limits.goals.remove(i);
-        goals.push((goal, solve(&other, budget)?.plan().and_then(|found| found.plan().objective_value)));
-    }
-    let mut without = Vec::new();
     let used: Vec<&String> = plan.stages.iter().flat_map(|stage| &stage.devices).take(RESOLVED_MAX).collect();
     let more: Vec<(String, DeviceId)> = classes(problem).into_iter().take(RESOLVED_MAX).collect();
     // Whether to split the model comes last, and is many questions.
-    let mut open = used.len() + more.len() + SPLIT_PARTS;
+    let lifted = if plan.status.has_plan() { problem.limits.goals.as_slice() } else { &[] };
+    let mut open = lifted.len() + used.len() + more.len() + SPLIT_PARTS;
     let mut unasked = Vec::new();
     let mut asked = |problem: &PlacementProblem| {
         let share = 1.0 / open as f64;
         open -= 1;
         budget.part(share, |budget| solve(problem, budget))
     };
+    let mut goals = Vec::new();
+    for (i, &goal) in lifted.iter().enumerate() {
+        if budget.exhausted().is_some() {
+            unasked.push(format!("without {goal}"));
+            continue;
+        }
+        let mut other = problem.clone();
+        other.limits.goals.remove(i);
+        goals.push((goal, asked(&other)?.plan().and_then(|found| found.plan().objective_value)));
+    }
+    let mut without = Vec::new();
     for device in used {
         if budget.exhausted().is_some() {
             unasked.push(device.clone());
@@ -144,7 +146,7 @@ pub fn explain(problem: &PlacementProblem, plan: &Plan, budget: &Budget<'_>) -> 
             let mut found = worth(problem, &class, value, &asked(&other)?);
             // The plan itself is one: the device may stay unused.
             if found.gain.is_none_or(|gain| gain < 0.0) && value.is_some() {
-                (found.objective, found.gain) = (value, Some(0.0));
+                (found.objective, found.gain, found.proven) = (value, Some(0.0), false);
             }
             one_more.push(found);
         }

@@ -107,10 +107,12 @@ fn too_large(tables: &Tables<'_>) -> Option<Reason> {
 
 /// Whether tables of rates speak of too few layers, though memory would hold more.
 fn few_rates(tables: &Tables<'_>) -> Option<Reason> {
-    if !tables.problem.objective.serves() {
+    let problem = tables.problem;
+    let timed = tables.candidates.iter().all(|candidate| problem.profile(candidate.id).is_some());
+    if timed || !problem.objective.serves() {
         return None;
     }
-    let network = Network::new(tables, &tables.problem.life(1));
+    let network = Network::new(tables, &problem.life(1));
     let longest = |kind: usize| {
         let intervals = (0..tables.layers).flat_map(|s| (s + 1..=tables.layers).map(move |e| (s, e)));
         let held = intervals.filter(|&(s, e)| network.stage[kind].at(s, e) > 0.0);
@@ -142,7 +144,16 @@ fn feasible(problem: &PlacementProblem) -> Option<bool> {
 /// Whether a short search shows that there is no placement at all. With partial inference one may be without any chain of
 /// stages that are passed whole.
 pub(crate) fn nowhere(tables: &Tables<'_>) -> bool {
-    !tables.problem.limits.partial && placeable(tables, StageCount::of(tables)) == Some(false)
+    let limits = &tables.problem.limits;
+    if limits.partial {
+        return false;
+    }
+    // Several routes may pass pinned devices between them, unless there is only one.
+    let mut free = tables.clone();
+    if limits.stages_exact.is_none() {
+        free.candidates.iter_mut().for_each(|candidate| candidate.pinned = false);
+    }
+    placeable(&free, StageCount::of(&free)) == Some(false)
 }
 
 /// Whether there is any chain. A placement of several routes has at least one; its pinned devices may be on others,

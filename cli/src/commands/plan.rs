@@ -110,7 +110,8 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
             Err(Failure::new(Code::Limit, what).remedy(remedy))
         }
         Outcome::Unknown { stopped_by: stopped_by @ Limit::Searches } => {
-            let remedy = "loosen a goal, or ask for one figure alone to see what can be had";
+            let remedy =
+                "raise --time-limit, loosen a goal or a limit, or ask for one figure alone to see what can be had";
             Err(Failure::new(Code::Limit, stopped_by.before("any plan")).remedy(remedy))
         }
         Outcome::Unknown { stopped_by } => {

@@ -191,7 +191,7 @@ impl<'a> Known<'a> {
         let stays = self.by_shape(|problem, device, layers| Some(problem.residence(device, layers, life)?.value()));
         let seconds_per_token = |problem: &PlacementProblem, device, layers| {
             let rate = problem.rate(device, layers, life)?.value();
-            (rate > 0.0).then(|| 1.0 / rate.min(prices.at))
+            (rate > 0.0).then(|| (1.0 / rate.min(prices.at)).min(f64::MAX))
         };
         let work = prices.worth.map(|worth| (worth, self.by_shape(seconds_per_token)));
         let paid = |(holder, kind): (usize, usize), length: usize, ends: usize| {

@@ -70,7 +70,8 @@ pub(super) fn prove(problem: &PlacementProblem, bound: f64, above: &Exact, claim
     let refuted = |life: &Life| {
         let cheapest = routes.cheapest(life, &prices);
         // Where no route passes all layers there is no plan in these batches.
-        let binds = above.is_positive() && exact(cheapest).is_none_or(|cheapest| above * cheapest > most);
+        let binds =
+            above.is_positive() && at.is_normal() && exact(cheapest).is_none_or(|cheapest| above * cheapest > most);
         (!binds).then(|| BoundFault::RoutesNotBinding {
             batch: life.batch,
             bound,

@@ -34,7 +34,7 @@ pub(crate) fn route(
     tables: &Tables<'_>,
     network: &Network,
     placement: &[Link],
-    (stages_max, until): (Option<usize>, Option<&(dyn Fn() -> Seconds + Sync)>),
+    (stages_max, until): (Option<usize>, Option<&Budget<'_>>),
 ) -> Result<Carried, SolverFault> {
     let rates: Vec<f64> =
         placement.iter().map(|&(d, s, e)| network.stage[tables.candidates[d].kind].at(s, e)).collect();
@@ -43,12 +43,13 @@ pub(crate) fn route(
         return Ok(Carried::default());
     }
     let short = || {
+        until.into_iter().for_each(Budget::by_clock);
         let carried = replay(tables, network, placement);
         let free = stages_max.is_none() && network.shared.is_empty();
         let held = |stay: &Stay| stay.exceeded(tables, placement, &carried);
         if free && !network.stay.as_ref().is_some_and(held) { carried } else { Carried::default() }
     };
-    let left = || until.map(|left| left().value().max(SECONDS_MIN));
+    let left = || until.and_then(Budget::seconds_left).map(|left| left.max(SECONDS_MIN));
     let steps = steps(tables, network, placement, stages_max);
     if left().is_some_and(|left| steps.len() as f64 > STEPS_PER_SECOND * left) {
         return Ok(short());

@@ -206,7 +206,11 @@ pub(crate) fn solve_once(
     gap: f64,
     budget: &Budget<'_>,
 ) -> Result<Answer, SolverFault> {
-    run(program, start, gap, u64::MAX, budget.seconds_left())
+    let answer = run(program, start, gap, u64::MAX, budget.seconds_left())?;
+    if answer.verdict == Verdict::Stopped(Limit::Time) {
+        budget.by_clock();
+    }
+    Ok(answer)
 }
 
 /// The bound that says nothing.

@@ -214,8 +214,8 @@ pub(crate) struct Flows<'a> {
     pub hops: Option<usize>,
     /// Where placements are noted that are looked at; none where nobody asks for them.
     pub seen: Option<&'a Seen>,
-    /// Time left, where it matters: routing many stages with partial inference is a large program.
-    pub until: Option<&'a (dyn Fn() -> Seconds + Sync)>,
+    /// What limits a search, where time does: routing many stages with partial inference is a large program.
+    pub until: Option<Budget<'a>>,
 }
 
 impl<'a> Flows<'a> {
@@ -230,7 +230,7 @@ impl<'a> Flows<'a> {
     pub fn carried(&self, placement: &[Link]) -> Result<Carried, SolverFault> {
         let partial = self.tables.problem.limits.partial;
         let simple = self.hops.is_none() && self.network.shared.is_empty() && !(partial && self.network.binds());
-        let routed = || route(self.tables, self.network, placement, (self.hops, self.until));
+        let routed = || route(self.tables, self.network, placement, (self.hops, self.until.as_ref()));
         let mut carried = if simple { replay(self.tables, self.network, placement) } else { routed()? };
         // A maximum flow need not be the one of least residence.
         let stay = self.network.stay.as_ref().filter(|_| simple);
@@ -304,7 +304,7 @@ pub(crate) fn best_flow(
     depth: Depth,
     budget: &Budget<'_>,
 ) -> Result<BestFlow, SolverFault> {
-    let flows = &Flows { until: budget.remaining, ..*flows };
+    let flows = &Flows { until: budget.remaining.map(|_| *budget), ..*flows };
     let (tables, network) = (flows.tables, flows.network);
     let (counts, spans) = (clip::counts(tables), clip::spans(tables, network));
     let bound = clip::bound(&counts, &spans, network.layers, Weights::PLAIN);

@@ -64,7 +64,7 @@ struct Roads<'a> {
 }
 
 /// The least bound that was found, no plan being faster than `above`; what is no faster than `reach` is as good as any.
-/// None where no route passes all layers.
+/// None where no route passes all layers, or the times of a device are unknown.
 pub(crate) fn bound(
     tables: &Tables<'_>,
     network: &Network,
@@ -72,6 +72,10 @@ pub(crate) fn bound(
     (above, reach): (f64, f64),
     budget: &Budget<'_>,
 ) -> Result<Option<Routed>, SolverFault> {
+    // The checker takes prices for work and time where all times are known.
+    if tables.candidates.iter().any(|candidate| tables.problem.profile(candidate.id).is_none()) {
+        return Ok(None);
+    }
     let roads = Roads::new(tables, network, stay);
     let mut counts = vec![0.0; tables.kinds.len()];
     tables.candidates.iter().for_each(|candidate| counts[candidate.kind] += 1.0);
