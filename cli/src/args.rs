@@ -19,6 +19,7 @@ pub use batch::{
 pub use bench::{BenchCompare, BenchLoad, BenchPlacements, BenchPlans, BenchProbe, BenchTargets};
 pub use exchange::{
     Advise, AlgorithmName, BenchPlanner, Check, Engine, Export, ImportCommand, ImportHelix, ImportHelixFlow,
+    PlanAndScenario,
 };
 pub use heat::{FitThermal, PowerSource};
 pub use run::{ArithmeticName, BenchRuntime, Run};
@@ -334,6 +335,9 @@ pub struct Plan {
     /// Stop when no plan can be better by more than this share.
     #[arg(long, value_name = "SHARE", default_value_t = 1e-6)]
     pub gap: f64,
+    /// Stop after the work that so many branch-and-bound nodes stand for, by no clock: the same call gives the same plan.
+    #[arg(long, value_name = "N", conflicts_with = "time_limit", value_parser = clap::value_parser!(u64).range(1..))]
+    pub nodes: Option<u64>,
     /// Plan as another planner does, to compare with; its plan is judged by the same checker.
     #[arg(long, value_enum, value_name = "NAME")]
     pub algorithm: Option<AlgorithmName>,
@@ -391,18 +395,6 @@ impl From<ObjectiveName> for Objective {
             ObjectiveName::MoneyPerHour => Self::MoneyPerHour,
         }
     }
-}
-
-/// A plan and what it answers.
-#[derive(Debug, Args)]
-pub struct PlanAndScenario {
-    /// The plan.
-    pub plan: PathBuf,
-    /// The scenario it answers.
-    pub scenario: PathBuf,
-    /// Devices and model it was made with.
-    #[command(flatten)]
-    pub sources: Sources,
 }
 
 /// Arguments of `isotherm explain`.

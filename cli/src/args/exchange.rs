@@ -17,12 +17,24 @@ pub enum ImportCommand {
     LlmServingSim(super::ImportLlmServingSim),
 }
 
+/// A plan and what it answers.
+#[derive(Debug, Args)]
+pub struct PlanAndScenario {
+    /// The plan.
+    pub plan: PathBuf,
+    /// The scenario it answers.
+    pub scenario: PathBuf,
+    /// Devices and model it was made with.
+    #[command(flatten)]
+    pub sources: super::Sources,
+}
+
 /// Arguments of `isotherm check`.
 #[derive(Debug, Args)]
 pub struct Check {
     /// The plan and what it answers.
     #[command(flatten)]
-    pub question: super::PlanAndScenario,
+    pub question: PlanAndScenario,
     /// Also write the inputs of the problem, which a second checker reads: `benches/peers/check_plan.py PLAN FILE`.
     #[arg(long, value_name = "FILE")]
     pub problem: Option<PathBuf>,
@@ -83,7 +95,7 @@ pub enum Engine {
 pub struct Export {
     /// The plan and what it answers.
     #[command(flatten)]
-    pub question: super::PlanAndScenario,
+    pub question: PlanAndScenario,
     /// The engine to write for.
     #[arg(long, value_enum)]
     pub to: Engine,

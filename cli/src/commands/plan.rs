@@ -58,6 +58,12 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
     }
     let asked = promises::asked(&args.promises)?;
     let problem = &question.problem;
+    let several = args.trials > 0 || args.running.from.is_some() || args.guarded.robust.is_some() || !asked.is_empty();
+    if args.nodes.is_some() && (several || !args.frontier.pareto.is_empty()) {
+        let what = "--nodes together with --trials, --from, --robust, --pareto, or times to keep in simulation";
+        return Err(Failure::new(Code::Usage, what).remedy("give --time-limit instead"));
+    }
+    let stop = args.nodes.map_or(Stop::Time(args.time_limit), Stop::Nodes);
     if !args.frontier.pareto.is_empty() {
         return pareto::show(ui, problem, args);
     }
@@ -80,14 +86,16 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
                 let what = "several objectives in turn, and times to keep in simulation";
                 return Err(Failure::new(Code::Usage, what).remedy("give one objective, and goals for the others"));
             }
-            within(ui, problem, args.time_limit, args.gap, |budget| {
+            within(ui, problem, stop, args.gap, |budget| {
                 isotherm_planner::goals::in_turn(problem, &objectives, args.goals.give, budget)
             })?
         }
         (None, None) if asked.is_empty() && args.trials > 0 => {
             trials::take(ui, problem, args.trials, args.time_limit, args.gap)?
         }
-        (None, None) if asked.is_empty() => solve(ui, problem, args.time_limit, args.gap)?,
+        (None, None) if asked.is_empty() => {
+            within(ui, problem, stop, args.gap, |budget| isotherm_planner::plan(problem, budget))?
+        }
         (None, None) => promises::keep(ui, problem, &asked, &args.promises, args.time_limit)?,
     };
     if let Some(path) = &args.output {
@@ -147,19 +155,32 @@ fn other(ui: &Ui, args: &PlanArgs, problem: &PlacementProblem, rule: Baseline) -
 
 /// Solves a problem within a time, and gives the answer and its artefact.
 pub fn solve(ui: &Ui, problem: &PlacementProblem, limit: Seconds, gap: f64) -> Result<(Outcome, Plan), Failure> {
-    within(ui, problem, limit, gap, |budget| isotherm_planner::plan(problem, budget))
+    within(ui, problem, Stop::Time(limit), gap, |budget| isotherm_planner::plan(problem, budget))
 }
 
-/// Runs a planner within a time, telling how far it is.
+/// What ends a search that has not ended by itself.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    /// A clock.
+    Time(Seconds),
+    /// The work of so many nodes, wherever and whenever it is done.
+    Nodes(u64),
+}
+
+/// Runs a planner until it is stopped, telling how far it is.
 fn within(
     ui: &Ui,
     problem: &PlacementProblem,
-    limit: Seconds,
+    stop: Stop,
     gap: f64,
     run: impl FnOnce(&Budget<'_>) -> Result<Outcome, isotherm_planner::PlanError>,
 ) -> Result<(Outcome, Plan), Failure> {
     let begin = Instant::now();
-    let remaining = || Seconds::of(limit.value() - begin.elapsed().as_secs_f64());
+    let limit = match stop {
+        Stop::Time(limit) => limit.value(),
+        Stop::Nodes(_) => f64::INFINITY,
+    };
+    let remaining = || Seconds::of(limit - begin.elapsed().as_secs_f64());
     let told = |progress: isotherm_planner::Progress| {
         let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.6}"));
         let gap = progress.gap.map_or_else(|| "-".to_owned(), |gap| format!("{:.4} %", gap * 100.0));
@@ -167,12 +188,14 @@ fn within(
     };
     let clocked = AtomicBool::new(false);
     let budget = Budget {
-        remaining: Some(&remaining),
         gap_target: gap,
         interrupt: Some(interrupt::flag()),
         progress: Some(&told),
         clocked: Some(&clocked),
-        ..Budget::default()
+        ..match stop {
+            Stop::Time(_) => Budget { remaining: Some(&remaining), ..Budget::default() },
+            Stop::Nodes(nodes_max) => Budget { nodes_max, ..Budget::default() },
+        }
     };
     let outcome =
         run(&budget).map_err(|e| Failure::new(Code::Limit, format!("failed to plan {}: {e}", problem.name)))?;

@@ -127,3 +127,19 @@ fn the_scenario_template_plans_and_simulates_with_the_devices_it_describes() {
     place.expect(0, "-q check plan.json scenario.toml");
     place.expect(0, "-q simulate plan.json scenario.toml -o prediction");
 }
+
+#[test]
+fn a_search_that_no_clock_ends_gives_the_same_plan_again() {
+    let place = Place::new();
+    let scenario = folder().join("smoke/three-mixed.toml");
+    let again = || {
+        let plan = format!("-q plan {} --nodes 200 --format json", scenario.display());
+        let mut plan = json(&place.expect(0, &plan).0);
+        let provenance = plan["provenance"].take();
+        assert_eq!(provenance["time_limited"], false);
+        plan
+    };
+    assert_eq!(again(), again());
+    let (_, words) = place.expect(2, &format!("-q plan {} --nodes 5 --time-limit 3s", scenario.display()));
+    assert!(words.contains("--time-limit"), "{words}");
+}
