@@ -336,7 +336,8 @@ pub struct Plan {
     #[arg(long, value_name = "SHARE", default_value_t = 1e-6)]
     pub gap: f64,
     /// Stop after the work that so many branch-and-bound nodes stand for, by no clock: the same call gives the same plan.
-    #[arg(long, value_name = "N", conflicts_with = "time_limit", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["time_limit", "algorithm"],
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub nodes: Option<u64>,
     /// Plan as another planner does, to compare with; its plan is judged by the same checker.
     #[arg(long, value_enum, value_name = "NAME")]

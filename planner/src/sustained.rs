@@ -110,7 +110,7 @@ impl<'a> Search<'a> {
         {
             (*plan, *value) = (finer, reached);
         }
-        let Some((plan, value)) = self.best else { return Ok(Outcome::Unknown { stopped_by: Limit::Nodes }) };
+        let Some((mut plan, value)) = self.best else { return Ok(Outcome::Unknown { stopped_by: Limit::Nodes }) };
         let (certificate, root_bound) = root.unwrap_or((None, f64::INFINITY));
         let bound = bound.max(value);
         // The evidence is for what the first part showed; what their division showed is nobody's but the search's.
@@ -127,7 +127,6 @@ impl<'a> Search<'a> {
             nodes: certificate.as_ref().and_then(|c| c.nodes),
             stopped: self.stopped,
         };
-        let mut plan = plan;
         restate_unused(self.problem, &mut plan, found.bound);
         certify(self.problem, plan, found)
     }

@@ -123,7 +123,8 @@ pub fn run(ui: &Ui, args: &PlanArgs) -> Done {
             Err(Failure::new(Code::Limit, stopped_by.before("any plan")).remedy(remedy))
         }
         Outcome::Unknown { stopped_by } => {
-            Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy("raise --time-limit"))
+            let remedy = if args.nodes.is_some() { "raise --nodes" } else { "raise --time-limit" };
+            Err(Failure::new(Code::Limit, format!("{stopped_by} came before any plan")).remedy(remedy))
         }
     }
 }
